@@ -1,0 +1,1 @@
+"""Pixels, no learning: decoding, geometry, encoding, run lengths."""

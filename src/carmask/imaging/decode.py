@@ -1,0 +1,160 @@
+"""Decode any picture file to plain pixels: the one decoder of the project.
+
+Photos become uint8 arrays in the orientation in which they are shown; masks become soft masks by the one rule that
+`decode_mask` states. Opening, limits and errors are in `carmask.imaging.source`.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from carmask.imaging.convert import deep_to_uint8, deep_values, is_deep, turn
+from carmask.imaging.mask_rule import MaskReading, read_mask
+from carmask.imaging.source import (
+    DEFAULT_MAX_PIXELS,
+    IMAGE_SUFFIXES,
+    ImageSource,
+    UnreadableImage,
+    displayed_orientation,
+    has_late_metadata,
+    opened,
+)
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "IMAGE_SUFFIXES",
+    "ImageSource",
+    "MaskReading",
+    "Photo",
+    "UnreadableImage",
+    "decode_mask",
+    "decode_photo",
+    "read_size",
+]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo.
+
+    image_HWC: uint8, 0..255, C = 3 (RGB) or 1 (luma), turned as EXIF says. size_HW: the photo's own displayed
+    (height, width) in pixels; differs from image_HWC's where the photo was decoded scaled down. icc_profile: the
+    embedded colour profile where it describes the pixels of image_HWC, otherwise None.
+    """
+
+    image_HWC: NDArray[np.uint8]
+    size_HW: tuple[int, int]
+    icc_profile: bytes | None = None
+
+
+def read_size(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str | None = None) -> tuple[int, int]:
+    """Return the displayed (height, width) in pixels, from the header only.
+
+    Only a PNG with metadata behind its pixels has to be decoded for it.
+
+    `name` stands for the picture in error messages. Raises `UnreadableImage`.
+    """
+    with opened(source, max_pixels=max_pixels, name=name) as image:
+        if has_late_metadata(image):
+            image.load()
+        turned = displayed_orientation(image) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def decode_photo(
+    source: ImageSource,
+    *,
+    channels: int = 3,
+    at_least_HW: tuple[int, int] | None = None,
+    background: tuple[int, int, int] = (255, 255, 255),
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    name: str | None = None,
+) -> Photo:
+    """Decode a photo to uint8, 0..255, shape (height, width, channels), as a viewer would show it.
+
+    channels: 3 for RGB, 1 for luma (ITU-R BT.601); grey files are replicated to 3. Transparency is flattened on
+    `background` (RGB). Greys of more than 8 bits are scaled by their full scale, never clipped. Of an animation the
+    first frame is taken. at_least_HW: a JPEG may be decoded by 1/2, 1/4 or 1/8, averaged, as long as both displayed
+    sides stay at least this many pixels. `name` stands for the picture in error messages.
+
+    Raises `UnreadableImage` with the name and cause for anything that cannot be decoded whole.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 or 3, not {channels}")
+    with opened(source, max_pixels=max_pixels, name=name) as image:
+        if isinstance(image, PngImageFile):
+            image.load()
+        orientation = displayed_orientation(image)
+        stored_WH = image.size
+        if isinstance(image, JpegImageFile):
+            image.draft("L" if channels == 1 else None, _draft_size(at_least_HW, orientation))
+        image.load()
+        width, height = stored_WH if orientation < 5 else stored_WH[::-1]
+        source_mode = image.mode
+        flat = turn(_flatten(image, background), orientation)
+        image_HWC = np.array(_as_mode(flat, "L" if channels == 1 else "RGB"))
+        profile = image.info.get("icc_profile")
+    icc_profile = _matching_profile(profile, source_mode, channels)
+    return Photo(image_HWC.reshape(*image_HWC.shape[:2], channels), (height, width), icc_profile)
+
+
+def _draft_size(at_least_HW: tuple[int, int] | None, orientation: int) -> tuple[int, int] | None:
+    if at_least_HW is None:
+        return None
+    height, width = (max(1, int(side)) for side in at_least_HW)
+    return (width, height) if orientation < 5 else (height, width)
+
+
+def _flatten(image: ImageFile.ImageFile, background: tuple[int, int, int]) -> Image.Image:
+    """Opaque image of mode L or RGB, 8 bits."""
+    if is_deep(image):
+        return Image.fromarray(deep_to_uint8(*deep_values(image)))
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), with_alpha).convert("RGB")
+    return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
+
+
+def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+    # `convert` to the mode that an image already has copies it, which costs a third of a decoded JPEG's time.
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _matching_profile(profile: object, source_mode: str, channels: int) -> bytes | None:
+    """Return the profile if it is whole and made for these pixels (ICC.1:2022, 7.2: size, colour space, 'acsp')."""
+    if not isinstance(profile, bytes) or len(profile) < 132 or profile[36:40] != b"acsp":
+        return None
+    if int.from_bytes(profile[:4], "big") > len(profile):
+        return None
+    wanted = b"RGB " if channels == 3 else b"GRAY"
+    return profile if profile[16:20] == wanted and source_mode != "CMYK" else None
+
+
+def decode_mask(
+    source: ImageSource,
+    *,
+    foreground: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    name: str | None = None,
+) -> MaskReading:
+    """Read a mask as uint8, 0 = background .. 255 = foreground, shape (height, width), by one rule.
+
+    The value of a pixel is what is shown: palette colours instead of indices, the largest channel of a colour, 16 bits
+    at their full scale. Transparency counts only where the colours are the same everywhere and it alone differs.
+    With no value but 0 and one other, that other is foreground, whatever it is; one value alone is foreground unless
+    it is 0. Otherwise the mask is soft: value / full scale.
+
+    foreground: read instead as foreground the pixels whose stored value (palette index, grey level, largest channel,
+    16-bit value) is this one. Raises `UnreadableImage`.
+    """
+    with opened(source, max_pixels=max_pixels, name=name) as image:
+        image.load()
+        orientation = displayed_orientation(image)
+        reading = read_mask(image, foreground)
+    if orientation == 1:
+        return reading
+    return replace(reading, soft_HW=np.array(turn(Image.fromarray(reading.soft_HW), orientation)))

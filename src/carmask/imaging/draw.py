@@ -1,0 +1,122 @@
+"""Pictures for people: overlay, photo above mask, error map, contact sheet. Every one is uint8 RGB, 0..255."""
+
+import unicodedata
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+# Blue, orange and vermilion of the palette by Okabe and Ito (2008), which the colour-blind can tell apart.
+OVERLAY_RGB = (0, 158, 255)
+FALSE_POSITIVE_RGB = (230, 90, 0)
+FALSE_NEGATIVE_RGB = (0, 90, 220)
+
+_OVERLAY_SHARE = 0.45
+_SEPARATOR_RGB = (255, 255, 255)
+_LABEL_RGB = (40, 40, 40)
+_SHEET_RGB = (255, 255, 255)
+_SHEET_GAP_PX = 10
+
+
+def draw_overlay(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Tint the foreground of a photo and draw its outline; uint8 (height, width, 3).
+
+    image_HWC: uint8 with 1 or 3 channels. mask_HW: bool of the same height and width.
+    """
+    rgb_HW3 = _as_rgb(image_HWC, mask_HW)
+    colour_HW3 = np.empty_like(rgb_HW3)
+    colour_HW3[:] = OVERLAY_RGB
+    tinted_HW3 = cv2.addWeighted(rgb_HW3, 1 - _OVERLAY_SHARE, colour_HW3, _OVERLAY_SHARE, 0)
+    drawn_HW3 = np.where(mask_HW[..., None], tinted_HW3, rgb_HW3)
+    thickness_px = max(1, round(min(mask_HW.shape) / 320))
+    outlines, _ = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn_HW3, outlines, -1, OVERLAY_RGB, thickness_px, lineType=cv2.LINE_AA)
+    return drawn_HW3
+
+
+def draw_compare(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Draw the photo above and its mask, white on black, below, a thin line between; uint8 RGB."""
+    rgb_HW3 = _as_rgb(image_HWC, mask_HW)
+    height, width = mask_HW.shape
+    line_px = max(2, round(height / 160))
+    drawn_HW3 = np.empty((2 * height + line_px, width, 3), dtype=np.uint8)
+    drawn_HW3[:height] = rgb_HW3
+    drawn_HW3[height : height + line_px] = _SEPARATOR_RGB
+    drawn_HW3[height + line_px :] = np.where(mask_HW, np.uint8(255), np.uint8(0))[..., None]
+    return drawn_HW3
+
+
+def draw_error_map(
+    image_HWC: NDArray[np.uint8], truth_HW: NDArray[np.bool_], mask_HW: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Draw where a mask and the truth differ, over the photo in grey, its background faded; uint8 RGB.
+
+    Foreground that the truth does not have is FALSE_POSITIVE_RGB (orange), foreground that the mask misses is
+    FALSE_NEGATIVE_RGB (blue).
+    """
+    rgb_HW3 = _as_rgb(image_HWC, mask_HW)
+    if truth_HW.shape != mask_HW.shape:
+        raise ValueError(f"truth {truth_HW.shape} and mask {mask_HW.shape} differ in size")
+    grey_HW = cv2.cvtColor(rgb_HW3, cv2.COLOR_RGB2GRAY)
+    background_HW = 255 - (255 - grey_HW) // 4
+    drawn_HW3 = np.repeat(np.where(truth_HW, grey_HW, background_HW)[..., None], 3, axis=2)
+    drawn_HW3[mask_HW & ~truth_HW] = FALSE_POSITIVE_RGB
+    drawn_HW3[truth_HW & ~mask_HW] = FALSE_NEGATIVE_RGB
+    return drawn_HW3
+
+
+def sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, tile_width_px: int) -> NDArray[np.uint8]:
+    """Lay out labelled pictures in rows; uint8 RGB.
+
+    tiles: (label, image_HWC uint8 with 1 or 3 channels); each is scaled to `tile_width_px`, its label, shortened in the
+    middle where it is too long, stands above it. Raises `ValueError` where there is nothing to lay out.
+    """
+    if not tiles or columns < 1 or tile_width_px < 1:
+        raise ValueError(f"a sheet needs tiles, columns and a width: {len(tiles)}, {columns}, {tile_width_px}")
+    text_px = max(10, round(tile_width_px / 22))
+    label_px = round(text_px * 1.6)
+    font = ImageFont.load_default(size=text_px)
+    columns = min(columns, len(tiles))
+    pictures = [_scaled(image_HWC, tile_width_px) for _, image_HWC in tiles]
+    rows = [range(first, min(first + columns, len(tiles))) for first in range(0, len(tiles), columns)]
+    row_height_px = [max(pictures[tile].height for tile in row) + label_px + _SHEET_GAP_PX for row in rows]
+    width_px = columns * (tile_width_px + _SHEET_GAP_PX) + _SHEET_GAP_PX
+    page = Image.new("RGB", (width_px, sum(row_height_px) + _SHEET_GAP_PX), _SHEET_RGB)
+    pen = ImageDraw.Draw(page)
+    top_px = _SHEET_GAP_PX
+    for row, height_px in zip(rows, row_height_px, strict=True):
+        for column, tile in enumerate(row):
+            left_px = _SHEET_GAP_PX + column * (tile_width_px + _SHEET_GAP_PX)
+            label = _shortened(tiles[tile][0], font, tile_width_px)
+            pen.text((left_px, top_px + label_px / 2), label, fill=_LABEL_RGB, font=font, anchor="lm")
+            page.paste(pictures[tile], (left_px, top_px + label_px))
+        top_px += height_px
+    return np.array(page)
+
+
+def _as_rgb(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    if image_HWC.ndim != 3 or image_HWC.shape[2] not in (1, 3) or image_HWC.dtype != np.uint8:
+        raise ValueError(f"an image is uint8 (height, width, 1 or 3), not {image_HWC.dtype} {image_HWC.shape}")
+    if mask_HW.shape != image_HWC.shape[:2] or mask_HW.dtype != np.bool_:
+        raise ValueError(f"the mask of {image_HWC.shape} is bool and as large, not {mask_HW.dtype} {mask_HW.shape}")
+    return np.repeat(image_HWC, 3, axis=2) if image_HWC.shape[2] == 1 else image_HWC
+
+
+def _scaled(image_HWC: NDArray[np.uint8], width_px: int) -> Image.Image:
+    image = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).convert("RGB")
+    height_px = max(1, round(image.height * width_px / image.width))
+    return image.resize((width_px, height_px), Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def _shortened(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
+    # Pillow's built-in font has plain Latin letters only, so accents are taken off rather than drawn as boxes.
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", label) if not unicodedata.combining(letter))
+    label = " ".join(bare.split())
+    shown = label
+    keep = len(label)
+    while keep > 1 and font.getlength(shown) > width_px:
+        keep -= 1
+        shown = f"{label[: (keep + 1) // 2]}…{label[len(label) - keep // 2 :]}"
+    return shown

@@ -1,0 +1,134 @@
+"""From a photo to the network's input and back: the only place in the project that resizes.
+
+Training, evaluation, prediction and serving all pass through `fit_*` and `restore`, so a mask cannot be shifted or
+jagged in one of them alone. Three rules decide the accuracy (Dice at the photo's own size of a perfect network at
+128 x 128 px: 0.9904 when broken, 0.997 when kept):
+
+1. Masks are reduced by area averaging, to soft values, never by nearest neighbour.
+2. Probabilities, not masks, are enlarged: bilinear, with pixels as areas (half-pixel centres, `align_corners=False`).
+3. The threshold comes last, at the photo's own size.
+
+All sizes are (height, width) in pixels.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from carmask.errors import CarmaskError
+
+Size = tuple[int, int]
+P = TypeVar("P", NDArray[np.uint8], NDArray[np.float32])
+
+
+class GeometryError(CarmaskError):
+    """An array does not have the size that its placement says."""
+
+
+class Geometry(BaseModel):
+    """How photos of any size meet a network's input. Travels with the weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    height_px: int = Field(ge=16, le=8192, description="height at which the network sees the photo")
+    width_px: int = Field(ge=16, le=8192, description="width at which the network sees the photo")
+    keep_aspect: bool = Field(
+        default=False,
+        description="keep the photo's proportions and fill the rest by repeating its edge, instead of stretching it",
+    )
+
+    @property
+    def size_HW(self) -> Size:
+        """Height and width in pixels, before padding to the network's stride."""
+        return self.height_px, self.width_px
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one photo lies on the network's canvas."""
+
+    photo_HW: Size
+    canvas_HW: Size
+    top_px: int
+    left_px: int
+    content_HW: Size
+
+
+def plan(photo_HW: Size, geometry: Geometry, *, stride_px: int = 1) -> Placement:
+    """Place a photo of `photo_HW` on a canvas whose sides are multiples of `stride_px`.
+
+    The canvas has the geometry's size, rounded up to the stride, so every photo of one geometry gets one canvas and
+    photos of different sizes share a batch. What the photo leaves free is divided between both sides.
+    """
+    photo_height, photo_width = photo_HW
+    if photo_height < 1 or photo_width < 1:
+        raise GeometryError(f"a photo of {photo_height} x {photo_width} px has no area")
+    height, width = geometry.size_HW
+    canvas_height, canvas_width = (-(-side // stride_px) * stride_px for side in (height, width))
+    if geometry.keep_aspect:
+        scale = min(height / photo_height, width / photo_width)
+        height, width = (max(1, round(side * scale)) for side in photo_HW)
+    return Placement(
+        photo_HW=photo_HW,
+        canvas_HW=(canvas_height, canvas_width),
+        top_px=(canvas_height - height) // 2,
+        left_px=(canvas_width - width) // 2,
+        content_HW=(height, width),
+    )
+
+
+def fit_image(image_HWC: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    """Resize and pad a photo (uint8, H x W x C) to the canvas (uint8, canvas height x width x C).
+
+    The array may be a reduced decoding of the photo: it is its area that counts, not its number of pixels.
+    """
+    channels = image_HWC.shape[2]
+    fitted = _pad(_resize(image_HWC, placement.content_HW), placement)
+    return fitted.reshape(*placement.canvas_HW, channels)
+
+
+def fit_mask(soft_HW: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    """Area-average and pad a mask (uint8 0..255, at the photo's size) to a soft mask (uint8 0..255) on the canvas."""
+    if soft_HW.shape != placement.photo_HW:
+        raise GeometryError(f"the mask is {_text(soft_HW.shape)} px, its photo {_text(placement.photo_HW)} px")
+    return _pad(_resize(soft_HW, placement.content_HW), placement)
+
+
+def restore(probability_HW: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
+    """Bring a probability map (float32 0..1, on the canvas) back to the photo's own size (float32 0..1)."""
+    if probability_HW.shape != placement.canvas_HW:
+        raise GeometryError(f"the map is {_text(probability_HW.shape)} px, the canvas {_text(placement.canvas_HW)} px")
+    height, width = placement.content_HW
+    content = probability_HW[placement.top_px :, placement.left_px :][:height, :width]
+    return _resize(content, placement.photo_HW)
+
+
+def _resize(pixels: P, size_HW: Size) -> P:
+    """Average areas along an axis that shrinks, interpolate linearly along one that grows.
+
+    The axes are treated one after the other where they differ, because OpenCV's area mode turns into
+    nearest neighbour when either of them grows.
+    """
+    (height, width), (new_height, new_width) = pixels.shape[:2], size_HW
+    for new_HW in ((min(height, new_height), min(width, new_width)), size_HW):
+        if pixels.shape[:2] != new_HW:
+            shrinks = new_HW[0] <= pixels.shape[0] and new_HW[1] <= pixels.shape[1]
+            pixels = cv2.resize(pixels, new_HW[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return pixels
+
+
+def _pad(pixels: P, placement: Placement) -> P:
+    height, width = placement.content_HW
+    bottom = placement.canvas_HW[0] - placement.top_px - height
+    right = placement.canvas_HW[1] - placement.left_px - width
+    if placement.canvas_HW == placement.content_HW:
+        return pixels
+    return cv2.copyMakeBorder(pixels, placement.top_px, bottom, placement.left_px, right, cv2.BORDER_REPLICATE)
+
+
+def _text(size_HW: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size_HW))

@@ -1,0 +1,158 @@
+"""The one rule by which any mask file becomes a soft mask. `carmask.imaging.decode.decode_mask` states it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+from PIL.JpegImagePlugin import JpegImageFile
+
+from carmask.imaging.convert import deep_values, is_deep
+
+# Masks of class numbers are expected to use values below this, masks of one thing a value above.
+_CLASS_NUMBERS_BELOW = 32
+# A soft mask of one hue has at most 256 colours, and some more where a JPEG blurred them.
+_COLOURS_OF_A_PHOTO = 4096
+_ADVICE = "choose the class with --foreground VALUE"
+
+
+@dataclass(frozen=True)
+class MaskReading:
+    """A mask and how it was read.
+
+    soft_HW: uint8, 0 = background, 255 = foreground, between them a share of each. rule: one line on what was found
+    and how it was read. odd: a complaint where the values look like something else than a mask of one thing, or None.
+    """
+
+    soft_HW: NDArray[np.uint8]
+    rule: str
+    odd: str | None = None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a mask file holds: stored values and what they show.
+
+    value_HW: uint8 or float32. used: the values that occur, ascending. shown: what each of `used` shows.
+    white: full scale of what is shown. kind: words for the rule. several_hues: colours that the largest channel hides.
+    """
+
+    value_HW: NDArray[np.uint8] | NDArray[np.float32]
+    used: NDArray[np.float32]
+    shown: NDArray[np.float32]
+    white: float
+    kind: str
+    colourful: str | None = None
+
+
+def read_mask(image: Image.Image, foreground: int | None) -> MaskReading:
+    """Apply the rule to a loaded picture, in its stored orientation."""
+    stored = _stored(image)
+    if foreground is not None:
+        soft_HW = np.where(stored.value_HW == foreground, np.uint8(255), np.uint8(0))
+        return MaskReading(soft_HW, f"{stored.kind}: stored value {foreground} is foreground, as chosen")
+    return _read_by_rule(stored, lossy=isinstance(image, JpegImageFile))
+
+
+def _read_by_rule(stored: _Stored, *, lossy: bool) -> MaskReading:
+    values = np.unique(stored.shown)
+    darkest, brightest = float(values[0]), float(values[-1])
+    class_like = brightest < _CLASS_NUMBERS_BELOW and stored.white >= 255
+    odd = None
+    if len(values) == 1:
+        target = np.where(stored.shown > 0, 255, 0)
+        reading = f"only {brightest:g}, all {'foreground' if brightest > 0 else 'background'}"
+        odd = stored.colourful
+    elif len(values) == 2 and darkest == 0:
+        target = np.where(stored.shown > 0, 255, 0)
+        reading = f"0 and {brightest:g}, {brightest:g} is foreground"
+        odd = stored.colourful
+        if lossy and class_like:
+            odd = (
+                f"a JPEG whose brightest value is {brightest:g}: almost black, or class numbers damaged by compression"
+            )
+    else:
+        target = np.rint(np.clip(stored.shown / stored.white, 0, 1) * 255)
+        reading = f"more than two values, soft, value / {stored.white:g}"
+        if len(values) == 2:
+            reading = f"{darkest:g} and {brightest:g}, soft, value / {stored.white:g}"
+            odd = f"two values, {darkest:g} and {brightest:g}, and neither is 0; {_ADVICE}"
+        if class_like:
+            listed = ", ".join(f"{value:g}" for value in values[:8]) + (", .." if len(values) > 8 else "")
+            odd = f"the values {listed} look like class numbers; {_ADVICE}"
+        odd = odd or stored.colourful
+    return MaskReading(_look_up(stored, target.astype(np.uint8)), f"{stored.kind}: {reading}", odd)
+
+
+def _look_up(stored: _Stored, target: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`target[i]` wherever `stored.used[i]` stands."""
+    if stored.value_HW.dtype == np.uint8:
+        table = np.zeros(256, dtype=np.uint8)
+        table[stored.used.astype(np.intp)] = target
+        return table[stored.value_HW]
+    return target[np.searchsorted(stored.used, stored.value_HW)]
+
+
+def _stored(image: Image.Image) -> _Stored:
+    alpha = _alpha_that_carries_the_mask(image)
+    if alpha is not None:
+        return _eight_bits(alpha, "alpha channel")
+    if is_deep(image):
+        value_HW, white = deep_values(image)
+        used = np.unique(value_HW)
+        return _Stored(value_HW, used, used, white, f"{'16' if image.mode.startswith('I;16') else '32'}-bit grey")
+    if image.mode in ("P", "PA"):
+        return _palette(image)
+    if image.mode == "1":
+        return _eight_bits(Image.fromarray(np.asarray(image).astype(np.uint8)), "1-bit", white=1.0)
+    if image.mode in ("L", "LA", "La"):
+        return _eight_bits(image.getchannel("L"), "8-bit grey")
+    colours = image.convert("RGB")
+    red, green, blue = colours.split()
+    stored = _eight_bits(ImageChops.lighter(ImageChops.lighter(red, green), blue), "largest channel of colours")
+    return _Stored(stored.value_HW, stored.used, stored.shown, 255.0, stored.kind, _colour_complaint(colours, stored))
+
+
+def _eight_bits(grey: Image.Image, kind: str, *, white: float = 255.0) -> _Stored:
+    used = np.flatnonzero(grey.histogram()).astype(np.float32)
+    return _Stored(np.asarray(grey), used, used, white, kind)
+
+
+def _palette(image: Image.Image) -> _Stored:
+    indices = Image.fromarray(np.asarray(image)[..., 0]) if image.mode == "PA" else image
+    used = np.flatnonzero(indices.histogram()[:256])
+    palette_C3 = np.zeros((256, 3), dtype=np.float32)
+    colours = np.array(image.getpalette("RGB") or [], dtype=np.float32).reshape(-1, 3)[:256]
+    palette_C3[: len(colours)] = colours
+    used_C3 = palette_C3[used]
+    colourful = None
+    if len(used) > 2 and np.any(used_C3.max(axis=1) != used_C3.min(axis=1)):
+        colourful = f"{len(used)} palette colours look like classes; choose one by its index with --foreground VALUE"
+    return _Stored(
+        np.asarray(indices), used.astype(np.float32), used_C3.max(axis=1), 255.0, "palette colours", colourful
+    )
+
+
+def _colour_complaint(colours: Image.Image, stored: _Stored) -> str | None:
+    count = colours.getcolors(_COLOURS_OF_A_PHOTO)
+    if count is None:
+        return "thousands of colours: this looks like a photo, not a mask"
+    if len(count) > 2 and len(stored.used) <= 2:
+        return f"{len(count)} colours that share a largest channel look like classes; save them as class numbers"
+    return None
+
+
+def _alpha_that_carries_the_mask(image: Image.Image) -> Image.Image | None:
+    """Return the alpha channel where it differs over the picture while the colours do not; otherwise None."""
+    if not image.has_transparency_data or is_deep(image):
+        return None
+    with_alpha = image.convert("RGBA")
+    red, green, blue, alpha = with_alpha.split()
+    if not all(_is_constant(channel) for channel in (red, green, blue)) or _is_constant(alpha):
+        return None
+    return alpha
+
+
+def _is_constant(channel: Image.Image) -> bool:
+    darkest, brightest = channel.getextrema()
+    return darkest == brightest

@@ -1,0 +1,228 @@
+"""From a file or bytes to an opened Pillow image that is safe to decode, or one error that says why not.
+
+Every byte that the project reads as a picture comes through `opened`. It looks at the first bytes, chooses one of six
+Pillow readers by them (never by the file's name), reads the header alone, and refuses a picture that declares more
+pixels than the caller allows. Whatever Pillow raises on damaged data leaves this module as `UnreadableImage`.
+"""
+
+import io
+import stat
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from carmask.errors import CarmaskError
+
+ImageSource = str | Path | bytes
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
+DEFAULT_MAX_PIXELS = 100_000_000
+
+# Everything Pillow's readers were seen to raise, or may raise, on damaged bytes. `Warning` is here because a program
+# may have turned Pillow's warnings into errors.
+PILLOW_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    Image.DecompressionBombError,
+    struct.error,
+    zlib.error,
+)
+
+_REPAIR = "replace the file with an intact copy or take it out of the folder"
+_CONVERT = "convert it to JPEG, PNG, GIF, BMP, TIFF or WebP, or take it out of the folder"
+
+# Pillow's reader classes are called directly, not through Image.open: that would apply Pillow's own pixel limit, which
+# warns from 89 and refuses from 179 megapixels and can be changed only for the whole process. The limit here is the
+# caller's. It also reads a phone's multi-picture JPEG as what it is, a JPEG.
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[IO[bytes]], ImageFile.ImageFile]], ...] = (
+    (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile),
+    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile),
+    (lambda head: head.startswith((b"GIF87a", b"GIF89a")), GifImageFile),
+    (lambda head: head.startswith(b"BM"), BmpImageFile),
+    (lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), TiffImageFile),
+    (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", WebPImageFile),
+)
+
+_STRANGERS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
+    (lambda head: head.startswith(b"%PDF"), "a PDF document"),
+    (lambda head: head.startswith(b"PK\x03\x04"), "a ZIP archive"),
+    (lambda head: head.startswith(b"8BPS"), "a Photoshop file"),
+    (lambda head: head[4:8] == b"ftyp", "a HEIF, AVIF or MP4 file"),
+    (lambda head: head.startswith(b"\xff\x0a") or head[4:8] == b"JXL ", "a JPEG XL file"),
+    (lambda head: b"<svg" in head.lower(), "an SVG drawing"),
+    (lambda head: head.lstrip().lower().startswith((b"<!doctype html", b"<html")), "an HTML page"),
+    (lambda head: not head.strip(b"\0"), "nothing but zero bytes"),
+    (lambda head: all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head), "text"),
+)
+
+
+class UnreadableImage(CarmaskError):
+    """A picture that cannot be read.
+
+    `name` is the file (or the caller's name for a picture in memory), `cause` says in plain words what is wrong with
+    it, and the message adds what to do.
+    """
+
+    def __init__(self, name: str, cause: str, advice: str = _REPAIR) -> None:
+        super().__init__(f"{name}: {cause}; {advice}")
+        self.name = name
+        self.cause = cause
+        self.advice = advice
+
+    def __reduce__(self) -> tuple[type["UnreadableImage"], tuple[str, str, str]]:
+        return type(self), (self.name, self.cause, self.advice)
+
+
+@contextmanager
+def opened(source: ImageSource, *, max_pixels: int, name: str | None) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture, header only, and turn every failure inside the `with` block into `UnreadableImage`.
+
+    The block may load and convert the image it is given; anything that Pillow raises there is reported with the
+    picture's name. Raises `UnreadableImage` also where the file is missing, not a plain file, empty, not a picture in
+    one of the six formats, or declares more than `max_pixels` pixels.
+    """
+    label = name if name is not None else ("image data" if isinstance(source, bytes) else str(source))
+    with _byte_stream(source, label) as stream:
+        try:
+            image = _read_header(stream, label, max_pixels)
+            yield image
+        except UnreadableImage:
+            raise
+        except PILLOW_FAILURES as failure:
+            raise UnreadableImage(label, _plain_words(failure)) from failure
+
+
+def displayed_orientation(image: ImageFile.ImageFile) -> int:
+    """EXIF orientation 1..8 that is still to be applied; 1 where there is none or the metadata is damaged.
+
+    Damaged metadata does not make a photo unreadable: every viewer shows such a photo as it is stored. A TIFF is
+    turned by Pillow itself while it loads and reports its turned size at once. A PNG has to be loaded before, where
+    `has_late_metadata`, since its metadata may stand behind the pixels.
+    """
+    if isinstance(image, TiffImageFile):
+        return 1
+    try:
+        # PngImageFile.getexif would decode the whole picture to look behind the pixels.
+        orientation = Image.Image.getexif(image).get(0x0112, 1)
+    except PILLOW_FAILURES:
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def has_late_metadata(image: ImageFile.ImageFile) -> bool:
+    """Whether a PNG has chunks behind its pixels that can carry an orientation (EXIF, or text with EXIF or XMP)."""
+    if not isinstance(image, PngImageFile) or image.fp is None:
+        return False
+    stream = image.fp
+    position = stream.tell()
+    stream.seek(8)
+    seen_pixels = late = False
+    while len(head := stream.read(8)) == 8 and not late:
+        length, kind = struct.unpack(">I4s", head)
+        seen_pixels |= kind == b"IDAT"
+        late = seen_pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        stream.seek(length + 4, io.SEEK_CUR)
+    stream.seek(position)
+    return late
+
+
+@contextmanager
+def _byte_stream(source: ImageSource, label: str) -> Iterator[IO[bytes]]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    try:
+        # A named pipe or a device would block or never end, so nothing but a plain file is opened.
+        mode = Path(source).stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UnreadableImage(label, "this is a folder, not a file", "rename it or take it out of the folder")
+        if not stat.S_ISREG(mode):
+            raise UnreadableImage(label, "this is a device, pipe or socket, not a file", "take it out of the folder")
+        stream = Path(source).open("rb")  # noqa: SIM115 - closed below; only its opening is guarded by this try
+    except FileNotFoundError as failure:
+        dangling = Path(source).is_symlink()
+        cause = "the link points to a file that does not exist" if dangling else "there is no such file"
+        raise UnreadableImage(label, cause, "check the path") from failure
+    except PermissionError as failure:
+        raise UnreadableImage(label, "permission to read it is denied", "change the file's permissions") from failure
+    except (OSError, ValueError) as failure:
+        cause = getattr(failure, "strerror", None) or str(failure)
+        raise UnreadableImage(label, f"it cannot be opened ({cause})", "check the path") from failure
+    with stream:
+        yield stream
+
+
+def _read_header(stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.ImageFile:
+    head = stream.read(256)
+    stream.seek(0)
+    if not head:
+        raise UnreadableImage(label, "the file is empty")
+    reader = next((reader for recognises, reader in _READERS if recognises(head)), None)
+    if reader is None:
+        found = next((what for recognises, what in _STRANGERS if recognises(head)), "an unknown kind of data")
+        raise UnreadableImage(label, f"this is not a picture that can be read here but {found}", _CONVERT)
+    if reader is WebPImageFile:
+        # Pillow allocates a WebP's canvas while it reads the header.
+        _refuse_size(_webp_canvas_px(head), label, max_pixels)
+    image = reader(stream)
+    _refuse_size(image.width * image.height, label, max_pixels)
+    if isinstance(image, TiffImageFile):
+        # libtiff allocates whole tiles, which may be larger than the picture they hold.
+        _refuse_size(int(image.tag_v2.get(322, 0)) * int(image.tag_v2.get(323, 0)), label, max_pixels)
+    return image
+
+
+def _webp_canvas_px(head: bytes) -> int:
+    kind = head[12:16]
+    if kind == b"VP8X" and len(head) >= 30:
+        return (int.from_bytes(head[24:27], "little") + 1) * (int.from_bytes(head[27:30], "little") + 1)
+    if kind == b"VP8L" and len(head) >= 25:
+        bits = int.from_bytes(head[21:25], "little")
+        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+    if kind == b"VP8 " and len(head) >= 30:
+        return (int.from_bytes(head[26:28], "little") & 0x3FFF) * (int.from_bytes(head[28:30], "little") & 0x3FFF)
+    return 0
+
+
+def _refuse_size(pixels: int, label: str, max_pixels: int) -> None:
+    if pixels > max_pixels:
+        raise UnreadableImage(
+            label,
+            f"it declares {pixels / 1e6:.1f} megapixels, more than the {max_pixels / 1e6:.1f} allowed",
+            "scale it down or raise the limit on pixels",
+        )
+
+
+def _plain_words(failure: BaseException) -> str:
+    text = str(failure).strip()
+    lowered = text.lower()
+    if isinstance(failure, MemoryError):
+        return "there is not enough memory to decode it"
+    if "truncated" in lowered or "unexpected end" in lowered or isinstance(failure, EOFError):
+        return "the file is cut short"
+    if isinstance(failure, UnidentifiedImageError | SyntaxError):
+        return f"its header is damaged ({text})" if text else "its header is damaged"
+    detail = text if text and not isinstance(failure, KeyError) else type(failure).__name__
+    return f"its data is damaged ({detail})"
