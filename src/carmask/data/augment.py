@@ -1,0 +1,105 @@
+"""Random variation of training images, moved together with their soft masks, on the device that trains.
+
+Kornia does the work. Two of its defaults would spoil soft masks and are set aside here: masks are moved with bilinear
+interpolation (nearest neighbour otherwise, half a pixel off), and everything runs in float32 (in bfloat16 a warp is
+off by up to three pixels). All randomness comes from torch's global generators, which the caller seeds for each step.
+"""
+
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+
+class AugmentSettings(BaseModel):
+    """How far training images are varied. Zero switches a variation off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip")
+    geometric: float = Field(default=0.5, ge=0, le=1, description="probability of shift, scale and rotation")
+    shift: float = Field(default=0.05, ge=0, le=0.5, description="largest shift, as a share of the side")
+    scale: float = Field(default=0.1, ge=0, le=0.5, description="largest change of scale, as a share")
+    rotate_deg: float = Field(default=5.0, ge=0, le=45, description="largest rotation in degrees")
+    colour: float = Field(default=0.5, ge=0, le=1, description="probability of each of the four changes of colour")
+    brightness: float = Field(default=0.3, ge=0, le=1, description="largest change of brightness, as a share")
+    contrast: float = Field(default=0.3, ge=0, le=1, description="largest change of contrast, as a share")
+    saturation: float = Field(default=0.3, ge=0, le=1, description="largest change of saturation, as a share")
+    hue: float = Field(default=0.03, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
+    grey: float = Field(default=0.1, ge=0, le=1, description="probability that the colour is taken away")
+
+    @classmethod
+    def off(cls) -> "AugmentSettings":
+        """No variation at all, as in the recipe `small` was published with."""
+        return cls(flip=0, geometric=0, colour=0, grey=0)
+
+
+class Augmenter:
+    """Callable: `image_BCHW` and `soft_B1HW` (float32, 0..1) to varied tensors of the same shapes and ranges."""
+
+    def __init__(self, settings: AugmentSettings, *, channels: int) -> None:
+        self._geometric = _geometric_operations(settings)
+        self._colour = _colour_operations(settings, channels)
+
+    @torch.no_grad()
+    def __call__(self, image_BCHW: Tensor, soft_B1HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Vary each image of the batch by its own draw."""
+        with torch.autocast(image_BCHW.device.type, enabled=False):
+            if self._geometric is not None:
+                image_BCHW, soft_B1HW = self._geometric(image_BCHW, soft_B1HW)
+            if self._colour is not None:
+                image_BCHW = self._colour(image_BCHW)
+        return image_BCHW.clamp_(0, 1), soft_B1HW.clamp_(0, 1)
+
+
+def _geometric_operations(settings: AugmentSettings) -> Any:
+    # Kornia takes a second to import and is wanted by training alone.
+    import kornia.augmentation as kornia
+    from kornia.constants import DataKey, Resample
+
+    operations: list[Any] = []
+    if settings.flip:
+        operations.append(kornia.RandomHorizontalFlip(p=settings.flip))
+    if settings.geometric and (settings.shift or settings.scale or settings.rotate_deg):
+        operations.append(
+            kornia.RandomAffine(
+                degrees=settings.rotate_deg,
+                translate=(settings.shift, settings.shift),
+                scale=(1 - settings.scale, 1 + settings.scale),
+                padding_mode="reflection",
+                p=settings.geometric,
+            )
+        )
+    if not operations:
+        return None
+    return kornia.AugmentationSequential(
+        *operations,
+        data_keys=["input", "mask"],
+        extra_args={DataKey.MASK: {"resample": Resample.BILINEAR, "align_corners": None}},
+    )
+
+
+def _colour_operations(settings: AugmentSettings, channels: int) -> Any:
+    import kornia.augmentation as kornia
+
+    operations: list[Any] = []
+    if settings.brightness:
+        operations.append(kornia.RandomBrightness(_around_one(settings.brightness), p=settings.colour))
+    if settings.contrast:
+        operations.append(kornia.RandomContrast(_around_one(settings.contrast), p=settings.colour))
+    if channels == 3:
+        # These mean nothing for a grey image.
+        if settings.saturation:
+            operations.append(kornia.RandomSaturation(_around_one(settings.saturation), p=settings.colour))
+        if settings.hue:
+            # Kornia counts hue in turns of the circle, -0.5..0.5.
+            operations.append(kornia.RandomHue((-settings.hue, settings.hue), p=settings.colour))
+        if settings.grey:
+            operations.append(kornia.RandomGrayscale(p=settings.grey))
+    operations = [operation for operation in operations if operation.p > 0]
+    return torch.nn.Sequential(*operations) if operations else None
+
+
+def _around_one(share: float) -> tuple[float, float]:
+    return 1 - share, 1 + share

@@ -1,0 +1,181 @@
+"""Photos decoded and fitted once, kept as memory-mapped uint8 arrays.
+
+A cache folder holds `images.npy` (N x H x W x C, uint8), `masks.npy` (N x H x W, uint8 soft masks) and `cache.json`.
+Its name is a digest of the content of all files and of the recipe by which they were fitted, so other photos or
+another geometry are another cache. The digests of the files are remembered by size and time of change, so that a second
+start reads no photo; the arrays themselves are checked against a checksum each time, at memory speed.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from carmask.data.pairs import Pair, load_soft_mask
+from carmask.errors import CarmaskError
+from carmask.imaging.decode import decode_photo
+from carmask.imaging.encode import write_bytes_atomically
+from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
+
+# Raise when decoding or fitting changes its result: caches of an older form are then made anew.
+CACHE_FORM = 1
+CHECKSUM_BLOCK_BYTES = 1 << 24
+
+Progress = Callable[[int, int], None]
+
+
+class CacheRecipe(BaseModel):
+    """How photos and masks become rows of a cache."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    geometry: Geometry
+    channels: int
+    stride_px: int = 1
+    foreground: int | None = None
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Fitted photos and soft masks. Nothing is in memory until it is indexed.
+
+    `row_of[id]` is the row of a pair in both arrays, `area_of[id]` the share of the photo (0..1) that its mask covers.
+    Pairs that could not be used are in `failures` with the cause, and have no row.
+    """
+
+    folder: Path
+    images_NHWC: NDArray[np.uint8]
+    masks_NHW: NDArray[np.uint8]
+    row_of: Mapping[str, int]
+    area_of: Mapping[str, float]
+    failures: Mapping[str, str]
+    fresh: bool
+
+
+def open_cache(
+    pairs: Sequence[Pair], recipe: CacheRecipe, folder: Path, *, workers: int = 2, progress: Progress | None = None
+) -> Cache:
+    """Open the cache of these pairs below `folder`, building it when it is missing, stale or damaged.
+
+    `progress(done, total)` is called while photos are decoded, by `workers` threads.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {"form": CACHE_FORM, "recipe": recipe.model_dump(), "pairs": _digests(pairs, folder / "digests.json")}
+    place = folder / hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
+    found = _open_intact(place)
+    if found is not None:
+        return found
+    aside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".partial", dir=folder))
+    try:
+        _build(aside, pairs, recipe, workers, progress)
+        shutil.rmtree(place, ignore_errors=True)
+        aside.replace(place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    built = _open_intact(place)
+    if built is None:
+        raise CarmaskError(f"{place}: the cache does not read back as it was written; is the disk full or failing?")
+    return replace(built, fresh=True)
+
+
+def _digests(pairs: Sequence[Pair], memory: Path) -> list[list[str]]:
+    """Id and content digests of each pair. Files whose size and time of change are known are not read again."""
+    try:
+        known: dict[str, list[Any]] = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        known = {}
+    before = len(known)
+
+    def digest(source: Path | str) -> str:
+        if isinstance(source, str):
+            return hashlib.sha256(source.encode()).hexdigest()
+        name = str(source.absolute())
+        try:
+            status = source.stat()
+            if known.get(name, [])[:2] != [status.st_size, status.st_mtime_ns]:
+                with source.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                known[name] = [status.st_size, status.st_mtime_ns, content]
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
+        return str(known[name][2])
+
+    result = [[pair.id, digest(pair.image), digest(pair.mask)] for pair in pairs]
+    if len(known) != before or not memory.exists():
+        write_bytes_atomically(memory, json.dumps(known).encode())
+    return result
+
+
+def _open_intact(place: Path) -> Cache | None:
+    """The cache in `place`, or nothing when any part of it is missing or damaged."""
+    try:
+        notes = json.loads((place / "cache.json").read_text())
+        if notes["checksums"] != _checksums(place):
+            return None
+        images_NHWC = np.load(place / "images.npy", mmap_mode="r")
+        masks_NHW = np.load(place / "masks.npy", mmap_mode="r")
+        return Cache(place, images_NHWC, masks_NHW, notes["row_of"], notes["area_of"], notes["failures"], fresh=False)
+    except (OSError, ValueError, KeyError, EOFError, TypeError):
+        return None
+
+
+def _build(place: Path, pairs: Sequence[Pair], recipe: CacheRecipe, workers: int, progress: Progress | None) -> None:
+    canvas_HW = plan((1, 1), recipe.geometry, stride_px=recipe.stride_px).canvas_HW
+    images_NHWC = _new_array(place / "images.npy", (len(pairs), *canvas_HW, recipe.channels))
+    masks_NHW = _new_array(place / "masks.npy", (len(pairs), *canvas_HW))
+
+    def fill(row: int) -> float | CarmaskError:
+        """Write one row; the mask's area, or why the pair cannot be used."""
+        pair = pairs[row]
+        try:
+            photo = decode_photo(pair.image, channels=recipe.channels, at_least_HW=recipe.geometry.size_HW)
+            soft_HW = load_soft_mask(pair, foreground=recipe.foreground).soft_HW
+            placement = plan(photo.size_HW, recipe.geometry, stride_px=recipe.stride_px)
+            masks_NHW[row] = fit_mask(soft_HW, placement)
+            images_NHWC[row] = fit_image(photo.image_HWC, placement)
+        except CarmaskError as error:
+            return error
+        return float(soft_HW.mean()) / 255
+
+    row_of, area_of, failures = {}, {}, {}
+    with ThreadPoolExecutor(workers) as pool:
+        for row, outcome in enumerate(pool.map(fill, range(len(pairs)))):
+            if isinstance(outcome, float):
+                row_of[pairs[row].id], area_of[pairs[row].id] = row, outcome
+            else:
+                failures[pairs[row].id] = str(outcome)
+            if progress is not None:
+                progress(row + 1, len(pairs))
+    images_NHWC.flush()
+    masks_NHW.flush()
+    notes = {"row_of": row_of, "area_of": area_of, "failures": failures, "checksums": _checksums(place)}
+    (place / "cache.json").write_text(json.dumps(notes))
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+
+def _checksums(place: Path) -> dict[str, int]:
+    """CRC-32 of both arrays, one thread each (zlib releases the interpreter)."""
+    names = ("images.npy", "masks.npy")
+    with ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(lambda name: _crc32(place / name), names), strict=True))
+
+
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(CHECKSUM_BLOCK_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
