@@ -1,0 +1,1 @@
+"""The one U-Net class and its presets."""

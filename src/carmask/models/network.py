@@ -1,0 +1,100 @@
+"""A U-Net together with all that is needed to use it: one folder, one call to load.
+
+Weights (`model.safetensors`) and configuration (`config.json`) are written by huggingface_hub's model mixin, so a
+folder can be pushed to and pulled from the Hub as it is, and nobody repeats channels, size or threshold.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import PyTorchModelHubMixin
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from carmask.errors import CarmaskError
+from carmask.imaging.geometry import Geometry
+from carmask.models.presets import PRESETS, PresetName
+from carmask.models.summary import Summary, summarise
+from carmask.models.unet import UNet, UNetConfig
+
+# Where a run keeps the weights that it is judged by.
+BEST_OF_RUN = Path("weights", "best")
+
+
+class WeightsError(CarmaskError):
+    """A folder that holds no network, or a damaged one."""
+
+
+class NetworkConfig(BaseModel):
+    """What a network is, how photos are fitted to it, and what is known about its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="the preset it was built from, or a name of your own")
+    unet: UNetConfig
+    geometry: Geometry
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="a pixel belongs to the mask from here on")
+    training: dict[str, Any] = Field(default_factory=dict, description="data, settings and measured figures")
+
+    @classmethod
+    def from_preset(cls, preset: PresetName) -> "NetworkConfig":
+        """The configuration of an untrained preset."""
+        chosen = PRESETS[preset]
+        return cls(name=chosen.name, unet=chosen.unet, geometry=chosen.geometry)
+
+
+class Network(
+    nn.Module,
+    PyTorchModelHubMixin,
+    coders={NetworkConfig: (lambda config: config.model_dump(mode="json"), NetworkConfig.model_validate)},
+    library_name="carmask",
+    tags=["image-segmentation", "u-net"],
+):
+    """A `UNet` that knows its geometry and threshold. `x_BCHW` float 0..1 -> `logits_B1HW` float."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = UNet(config.unet)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Logits, see `UNet.forward`."""
+        logits_B1HW: Tensor = self.unet(x_BCHW)
+        return logits_B1HW
+
+    def note_training(self, notes: dict[str, Any]) -> None:
+        """Add to what is known about the training; it is saved with the weights."""
+        self.config = self.config.model_copy(update={"training": {**self.config.training, **notes}})
+        # The mixin saves what it saw at construction.
+        self._hub_mixin_config = {"config": self.config.model_dump(mode="json")}
+
+    def summary(self) -> Summary:
+        """Levels, shapes, parameters, multiply-adds and receptive field at the network's own size; print it."""
+        stride = self.config.unet.stride_px
+        height, width = (-(-side // stride) * stride for side in self.config.geometry.size_HW)
+        return summarise(self.unet, (height, width))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Network":
+        """Load from a local folder, never from the Hub: a folder of weights, or a run's folder, whose best are taken.
+
+        Raises:
+            WeightsError: the folder, its configuration or its weights are missing or damaged.
+
+        """
+        if not (folder / "config.json").exists() and (folder / BEST_OF_RUN).is_dir():
+            folder = folder / BEST_OF_RUN
+        # A missing folder would be taken for the name of a repository on the Hub, so look first.
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise WeightsError(
+                    f"{folder}: no {name} in it; a folder of weights holds config.json and model.safetensors"
+                )
+        try:
+            network: Network = cls.from_pretrained(str(folder))
+        except (json.JSONDecodeError, ValidationError, SafetensorError, RuntimeError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise WeightsError(f"{folder}: damaged or foreign weights ({reason}); copy the folder again") from error
+        return network

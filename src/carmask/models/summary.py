@@ -1,0 +1,120 @@
+"""What a network is made of: levels, shapes, parameters, multiply-adds, receptive field."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from carmask.imaging.geometry import Size
+from carmask.models.unet import UNet
+
+
+@dataclass(frozen=True)
+class Level:
+    """One block of the network and what leaves it."""
+
+    name: str
+    channels: int
+    size_HW: Size
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a network for one input size and a batch of one."""
+
+    input_CHW: tuple[int, int, int]
+    levels: tuple[Level, ...]
+    receptive_field_px: int
+
+    @property
+    def parameters(self) -> int:
+        """Learnt numbers, without the running statistics of BatchNorm."""
+        return sum(level.parameters for level in self.levels)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of all convolutions; the rest is small beside them."""
+        return sum(level.multiply_adds for level in self.levels)
+
+    def __str__(self) -> str:
+        channels, height, width = self.input_CHW
+        rows = [f"{'level':<12}{'channels':>9}{'height x width':>17}{'parameters':>13}{'MMAC':>10}"]
+        for level in self.levels:
+            size = f"{level.size_HW[0]} x {level.size_HW[1]}"
+            rows.append(
+                f"{level.name:<12}{level.channels:>9}{size:>17}{level.parameters:>13,}"
+                f"{level.multiply_adds / 1e6:>10,.0f}"
+            )
+        rows.append(
+            f"input {channels} x {height} x {width}: {self.parameters:,} parameters, "
+            f"{self.multiply_adds / 1e9:.2f} G multiply-adds, receptive field {self.receptive_field_px} px"
+        )
+        return "\n".join(rows)
+
+
+def summarise(model: UNet, size_HW: Size) -> Summary:
+    """Measure a network by sending one empty image of `size_HW` through a copy that computes shapes only."""
+    names = {id(module): name for name, module in _blocks(model)}
+    levels: list[Level] = []
+
+    def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        levels.append(
+            Level(
+                name=names[id(module)],
+                channels=output.shape[1],
+                size_HW=(output.shape[2], output.shape[3]),
+                parameters=sum(parameter.numel() for parameter in module.parameters()),
+                multiply_adds=sum(macs.pop(id(part), 0) for part in module.modules()),
+            )
+        )
+
+    macs: dict[int, int] = {}
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        # Every weight of a convolution meets each output position once, of a transposed one each input position.
+        at = output if isinstance(module, nn.Conv2d) else inputs[0]
+        macs[id(module)] = module.weight.numel() * at.shape[2] * at.shape[3]
+
+    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)]
+    hooks = [part.register_forward_hook(count) for part in convolutions]
+    hooks += [module.register_forward_hook(record) for _, module in _blocks(model)]
+    input_CHW = (model.config.in_channels, *size_HW)
+    try:
+        with torch.no_grad():
+            training = model.training
+            model.eval()(torch.zeros(1, *input_CHW, device=next(model.parameters()).device))
+            model.train(training)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Summary(input_CHW, tuple(levels), receptive_field_px(model))
+
+
+def receptive_field_px(model: UNet) -> int:
+    """Width in input pixels of the area that can reach one output pixel, on the path through the lowest level.
+
+    Each 3 x 3 convolution adds two pixels of its own scale, each pooling one; a transposed convolution of kernel 3 adds
+    one pixel of the scale that it reads (Dumoulin and Visin, "A guide to convolution arithmetic", 2016, chapter 2).
+    """
+    config, pitch_px = model.config, model.config.stem
+    field_px = pitch_px + 4 * pitch_px
+    for _ in config.widths[1:]:
+        field_px += pitch_px
+        pitch_px *= 2
+        field_px += 4 * pitch_px
+    for _ in config.widths[1:]:
+        field_px += (config.up_kernel - 2) * pitch_px
+        pitch_px //= 2
+        field_px += 4 * pitch_px
+    return field_px + (config.head_kernel - 1) * pitch_px
+
+
+def _blocks(model: UNet) -> list[tuple[str, nn.Module]]:
+    depth = len(model.config.widths)
+    blocks: list[tuple[str, nn.Module]] = [(f"encoder {i}", block) for i, block in enumerate(model.encoders, 1)]
+    for i, (up, decoder) in enumerate(zip(model.ups, model.decoders, strict=True), 1):
+        blocks += [(f"up {depth - i}", up), (f"decoder {depth - i}", decoder)]
+    return [*blocks, ("head", model.head)]

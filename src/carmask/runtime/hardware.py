@@ -1,0 +1,93 @@
+"""Where PyTorch computes, in which precision, on how many threads."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from carmask.errors import CarmaskError
+
+
+class HardwareSettings(BaseModel):
+    """Where and how it is computed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["auto", "bf16", "float32"] = Field(
+        default="auto", description="bf16 where the hardware computes it natively, float32 elsewhere"
+    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; all cores when not given")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run computes and in which precision."""
+
+    device: torch.device
+    precision: torch.dtype
+    reason: str
+
+    def describe(self) -> str:
+        """One line for the start of a run."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        dtype = str(self.precision).removeprefix("torch.")
+        return f"{self.device} ({name}{threads}), {dtype} ({self.reason}), channels_last"
+
+    def autocast(self) -> torch.autocast:
+        """The context of the forward pass."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+
+def set_up(settings: HardwareSettings) -> Hardware:
+    """Choose device and precision, and set the number of threads.
+
+    Raises:
+        CarmaskError: the device that was asked for is not there.
+
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = _device(settings.device)
+    native, reason = _native_bf16(device)
+    if settings.precision == "float32":
+        return Hardware(device, torch.float32, "as asked")
+    if settings.precision == "bf16":
+        return Hardware(device, torch.bfloat16, "as asked" if native else f"as asked, though {reason}")
+    return Hardware(device, torch.bfloat16 if native else torch.float32, reason)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise CarmaskError(f"device '{wanted}' cannot be used here ({reason}); choose another, or 'auto'") from error
+    return device
+
+
+def _native_bf16(device: torch.device) -> tuple[bool, str]:
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return native, "native on this GPU" if native else "this GPU has no native bf16"
+    if device.type == "cpu":
+        features = [name for name in ("amx_bf16", "avx512_bf16", "arm_bf16") if torch.cpu.get_capabilities().get(name)]
+        return bool(features), features[0] if features else "this CPU has no bf16 instructions"
+    return False, f"bf16 is not tested on {device.type}"
+
+
+def cpu_name() -> str:
+    """The processor's own name for itself, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
