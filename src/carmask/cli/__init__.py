@@ -1,0 +1,54 @@
+"""The command line: parse, call, print. Each command is a typed function in its own module, imported when called."""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from pydantic import ValidationError
+from rich.console import Console
+from rich.text import Text
+
+from carmask import __version__
+from carmask.errors import CarmaskError
+
+app = App(
+    name="carmask",
+    help="Cut vehicles out of photographs: train, measure and run U-Net segmentation models.",
+    version=__version__,
+    result_action="return_value",
+)
+app.command("carmask.cli.studio:studio", name="studio", help="Render the embedded example data set.")
+app.command("carmask.cli.check:check", name="check", help="Look for every problem in a folder of photos and masks.")
+app.command("carmask.cli.split:split", name="split", help="Divide photos into training and held-out ones, by group.")
+app.command("carmask.cli.train:train", name="train", help="Train a network on a folder of photos and masks.")
+app.command("carmask.cli.evaluate:evaluate_command", name="evaluate", help="Measure a network on photos with masks.")
+app.command("carmask.cli.predict:predict", name="predict", help="Cut out photos: masks, cut-outs, overlays.")
+app.command("carmask.cli.model:model", name="model", help="Show what a network is made of.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 refused or something is wrong, 2 done but for some files, 130 interrupted."""
+    try:
+        outcome = app(arguments, exit_on_error=False, print_error=False)
+        status = outcome if isinstance(outcome, int) else 0
+    except CarmaskError as error:
+        status = _refuse(str(error))
+    except ValidationError as error:
+        status = _refuse(_explain_settings(error))
+    except CycloptsError as error:
+        cause = error.__cause__
+        status = _refuse(_explain_settings(cause) if isinstance(cause, ValidationError) else str(error))
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def _explain_settings(error: ValidationError) -> str:
+    from carmask.training.settings import explain
+
+    return explain(error)
+
+
+def _refuse(message: str) -> int:
+    Console(stderr=True).print(Text("error: ", "bold red").append(message, "default"), soft_wrap=True)
+    return 1

@@ -1,0 +1,34 @@
+"""`carmask train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from carmask.errors import CarmaskError
+from carmask.training.settings import TrainSettings
+
+
+def train(
+    settings: Annotated[TrainSettings | None, Parameter(name="*")] = None,
+    *,
+    resume: Annotated[Path | None, Parameter(help="go on with this run's folder; its own settings hold")] = None,
+) -> int:
+    """Train a network on a folder of photos and masks.
+
+    Ctrl-C finishes the step, writes a checkpoint and says how to go on.
+    """
+    # Kept out of the command line's start: torch takes a second to import.
+    from carmask.training import start
+
+    console = Console()
+    if resume is not None:
+        if settings is not None:
+            raise CarmaskError("--resume goes on with the run's own settings: give it alone")
+        start.resume(resume, console)
+    elif settings is not None:
+        start.train(settings, console)
+    else:
+        raise CarmaskError("which photos? Name a folder, `carmask train DATA`, or a run, `carmask train --resume RUN`")
+    return 0

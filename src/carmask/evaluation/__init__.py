@@ -1,0 +1,1 @@
+"""Metrics, evaluation of a model on a data set, and the report."""

@@ -1,0 +1,1 @@
+"""Settings, losses, checkpoints and the training loop."""

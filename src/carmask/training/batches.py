@@ -1,0 +1,67 @@
+"""Which photos a step sees, and getting them to the device. Both follow from (seed, step) alone."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from carmask.data.cache import Cache
+
+Batch = tuple[Tensor, Tensor]
+
+
+def batch_indices(step: int, batch_size: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Indices (0 to `count` - 1) of the photos of one step.
+
+    Photos come in one endless stream of shuffled passes, each pass with every photo once; batches run across the seam
+    between two passes, so all are full and no photo is dropped.
+    """
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    passes = {number: np.random.default_rng([seed, number]).permutation(count) for number in set(places // count)}
+    return np.array([passes[place // count][place % count] for place in places])
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch's generators for one step, so that a run can be taken up at any step and repeat itself."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1))
+
+
+class BatchReader:
+    """Reads batches of cached rows, one step ahead in a thread, and puts them on the device."""
+
+    def __init__(self, cache: Cache, ids: tuple[str, ...], device: torch.device) -> None:
+        self._cache = cache
+        self._rows = np.array([cache.row_of[id_] for id_ in ids])
+        self._device = device
+
+    def steps(self, first: int, end: int, batch_size: int, seed: int) -> Iterator[tuple[int, Batch]]:
+        """Step number, images (float32 B x C x H x W, 0..1) and soft masks (float32 B x 1 x H x W, 0..1)."""
+
+        def read(step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            return self._read(self._rows[batch_indices(step, batch_size, len(self._rows), seed)])
+
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(read, first) if first < end else None
+            for step in range(first, end):
+                assert coming is not None
+                images_BHWC, masks_BHW = coming.result()
+                if step + 1 < end:
+                    coming = pool.submit(read, step + 1)
+                yield step, self._on_device(images_BHWC, masks_BHW)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """All photos once, in the order of the ids; the last batch may be smaller."""
+        for start in range(0, len(self._rows), batch_size):
+            yield self._on_device(*self._read(self._rows[start : start + batch_size]))
+
+    def _read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return self._cache.images_NHWC[rows], self._cache.masks_NHW[rows]
+
+    def _on_device(self, images_BHWC: NDArray[np.uint8], masks_BHW: NDArray[np.uint8]) -> Batch:
+        # H x W x C in memory seen as C x H x W is what channels_last means: no copy.
+        x_BCHW = torch.from_numpy(images_BHWC).to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        soft_B1HW = torch.from_numpy(masks_BHW).to(self._device, non_blocking=True).unsqueeze(1)
+        return x_BCHW.float().div_(255), soft_B1HW.float().div_(255)

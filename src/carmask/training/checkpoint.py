@@ -1,0 +1,42 @@
+"""The state of a run on disk: all that the next step depends on, written aside and then moved."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from carmask.errors import CarmaskError
+
+
+class CheckpointError(CarmaskError):
+    """A checkpoint that is missing, damaged or of another run."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` so that a crash at any moment leaves the old checkpoint or the new one, never half of one."""
+    aside = path.with_name(path.name + ".partial")
+    with aside.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint; only tensors and plain values, never code.
+
+    Raises:
+        CheckpointError: missing or damaged.
+
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no checkpoint; the run was stopped before its first one, start it again")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: damaged ({str(error).splitlines()[0]}); the run cannot go on from it"
+        ) from error
+    return state

@@ -1,0 +1,69 @@
+"""Losses on logits against soft targets. All take `logits_B1HW` (float) and `soft_B1HW` (float 0..1); a scalar each."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from carmask.training.settings import LossSettings
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+# Keeps the Dice of an image without a car, predicted so, at one.
+DICE_SMOOTHING = 1.0
+# A pixel lies in the band along the edge where the mean of the mask around it lies between these.
+BAND_LOWEST, BAND_HIGHEST = 0.01, 0.99
+# Side of that mean's window as a share of the image's longer side: 41 px at 1024 px.
+BAND_WINDOW_SHARE = 0.04
+
+
+def make_loss(settings: LossSettings) -> Loss:
+    """The loss that the settings name."""
+    losses: dict[str, Loss] = {
+        "bce": functional.binary_cross_entropy_with_logits,
+        "dice": soft_dice,
+        "bce+dice": bce_and_dice,
+        "border": partial(border_weighted, weight=settings.border_weight),
+    }
+    return losses[settings.name]
+
+
+def soft_dice(logits_B1HW: Tensor, soft_B1HW: Tensor, weights_B1HW: Tensor | None = None) -> Tensor:
+    """One minus the Dice of each image, averaged over the batch.
+
+    With squares in the denominator (Milletari et al., "V-Net", 3DV 2016, section 3), so that it is zero exactly
+    where the probability equals the soft target. Weights enter numerator and denominator alike.
+    """
+    probability_B1HW = logits_B1HW.sigmoid()
+    weights_B1HW = torch.ones_like(soft_B1HW) if weights_B1HW is None else weights_B1HW
+    axes = (1, 2, 3)
+    overlap_B = (weights_B1HW * probability_B1HW * soft_B1HW).sum(axes)
+    total_B = (weights_B1HW * (probability_B1HW.square() + soft_B1HW.square())).sum(axes)
+    return 1 - ((2 * overlap_B + DICE_SMOOTHING) / (total_B + DICE_SMOOTHING)).mean()
+
+
+def bce_and_dice(logits_B1HW: Tensor, soft_B1HW: Tensor) -> Tensor:
+    """Binary cross-entropy, which moves every pixel, plus soft Dice, which is what is measured."""
+    return functional.binary_cross_entropy_with_logits(logits_B1HW, soft_B1HW) + soft_dice(logits_B1HW, soft_B1HW)
+
+
+def border_weighted(logits_B1HW: Tensor, soft_B1HW: Tensor, *, weight: float) -> Tensor:
+    """Cross-entropy plus Dice with the band along the edge weighted, as the challenge's winners trained.
+
+    Buslaev, Shvets and Iglovikov, first place of the Carvana challenge, 2017: the band is found by average pooling, and
+    weights are scaled to a mean of one.
+    """
+    weights_B1HW = border_weights(soft_B1HW, weight)
+    bce = functional.binary_cross_entropy_with_logits(logits_B1HW, soft_B1HW, weights_B1HW)
+    return bce + soft_dice(logits_B1HW, soft_B1HW, weights_B1HW.square())
+
+
+def border_weights(soft_B1HW: Tensor, weight: float) -> Tensor:
+    """`weight` in the band along the mask's edge, one elsewhere, each image scaled to a mean of one."""
+    window_px = 2 * round(BAND_WINDOW_SHARE * max(soft_B1HW.shape[2:]) / 2) + 1
+    mean_B1HW = functional.avg_pool2d(soft_B1HW, window_px, stride=1, padding=window_px // 2, count_include_pad=False)
+    band_B1HW = (mean_B1HW > BAND_LOWEST) & (mean_B1HW < BAND_HIGHEST)
+    weights_B1HW = torch.where(band_B1HW, weight, 1.0)
+    return weights_B1HW / weights_B1HW.mean((1, 2, 3), keepdim=True)

@@ -1,0 +1,63 @@
+"""Memory while training: keeping what the C library would give away, and a batch size that fits."""
+
+import ctypes
+import os
+import platform
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from carmask.runtime.hardware import Hardware
+
+# glibc's <malloc.h>
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+GROWTH_BYTES = 1 << 28
+LARGEST_FOUND_BATCH = 16
+# What a training step needs beside saved activations: gradients of them, workspaces, the images themselves.
+ACTIVATION_FACTOR = 2.5
+MEMORY_SHARE = 0.7
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory instead of handing it back to the system after each operation.
+
+    Training frees and asks for the same hundreds of megabytes in every step. glibc gives each back at once, and the
+    system clears every page again: a fifth of a step in bfloat16 and half of one in float32 (`benchmarks/training`).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+        libc.mallopt(M_TOP_PAD, GROWTH_BYTES)
+
+
+def find_batch_size(model: nn.Module, hardware: Hardware, input_CHW: tuple[int, int, int], photos: int) -> int:
+    """The largest power of two, up to 16 and to half the photos, whose training step fits into free memory.
+
+    Counts the bytes that one image makes the network save for its backward pass, instead of provoking a failure.
+    """
+    saved_bytes = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal saved_bytes
+        saved_bytes += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with saved_tensors_hooks(count, lambda tensor: tensor), hardware.autocast():
+        model(torch.zeros(1, *input_CHW, device=hardware.device))
+    room_bytes = MEMORY_SHARE * free_memory_bytes(hardware.device)
+    batch = LARGEST_FOUND_BATCH
+    while batch > 1 and (batch * ACTIVATION_FACTOR * saved_bytes > room_bytes or 2 * batch > photos):
+        batch //= 2
+    return batch
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that a run may still take on this device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 << 30

@@ -1,0 +1,140 @@
+"""The folder of a training run, which explains itself.
+
+config.yaml        every setting            metrics.csv     one row for each epoch
+environment.json   versions and machine     curves.png      the same, drawn
+split.json         who was held out         samples/        held-out photos as predicted, each epoch
+checkpoint.pt      to go on from            tensorboard/    for TensorBoard
+weights/best, weights/last                  the network: model.safetensors and config.json
+"""
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from carmask import __version__
+from carmask.errors import CarmaskError
+from carmask.imaging.encode import write_bytes_atomically
+from carmask.models.network import Network
+from carmask.runtime.hardware import cpu_name
+from carmask.training.settings import TrainSettings
+
+_PACKAGES = ("torch", "kornia", "numpy", "pillow", "opencv-python-headless", "huggingface_hub", "safetensors")
+
+
+class RunError(CarmaskError):
+    """A run's folder that cannot be made or used."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, settings: TrainSettings) -> "RunFolder":
+        """Make the folder of a new run and write down its settings and environment."""
+        now = datetime.datetime.now().astimezone()
+        name = settings.name or f"{settings.preset}-{now:%Y%m%d-%H%M%S}"
+        run = cls(settings.runs / name)
+        try:
+            run.samples.mkdir(parents=True, exist_ok=False)
+        except FileExistsError as error:
+            raise RunError(
+                f"{run.path}: exists already; go on with `carmask train --resume {run.path}`, or choose another --name"
+            ) from error
+        except OSError as error:
+            raise RunError(f"{run.path}: cannot be made ({error.strerror}); choose another --runs folder") from error
+        write_bytes_atomically(run.config, settings.to_yaml().encode())
+        write_bytes_atomically(run.path / "environment.json", json.dumps(environment(), indent=1).encode())
+        return run
+
+    @classmethod
+    def existing(cls, path: Path) -> "RunFolder":
+        """A run made before."""
+        run = cls(path)
+        if not run.config.is_file():
+            raise RunError(f"{path}: not the folder of a run (no config.yaml in it)")
+        return run
+
+    @property
+    def config(self) -> Path:
+        """Every setting."""
+        return self.path / "config.yaml"
+
+    @property
+    def split(self) -> Path:
+        """Which photos were held out."""
+        return self.path / "split.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What `--resume` goes on from."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def samples(self) -> Path:
+        """Pictures of held-out photos as predicted."""
+        return self.path / "samples"
+
+    @property
+    def metrics(self) -> Path:
+        """One row for each epoch."""
+        return self.path / "metrics.csv"
+
+    def weights(self, which: str) -> Path:
+        """The folder of the `best` or the `last` network."""
+        return self.path / "weights" / which
+
+    def save_weights(self, network: Network, which: str) -> None:
+        """Write a network aside, then move it into place."""
+        place = self.weights(which)
+        aside, old = place.with_name(f"{which}.partial"), place.with_name(f"{which}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        network.save_pretrained(aside)
+        if place.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            place.rename(old)
+        aside.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def environment() -> dict[str, Any]:
+    """What a run's figures depend on beside its settings."""
+    return {
+        "carmask": __version__,
+        "commit": _commit(),
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code lies in, marked where it has been changed since."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    described = subprocess.run(  # noqa: S603 - a fixed command
+        [git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or None
