@@ -94,7 +94,7 @@ def _digests(pairs: Sequence[Pair], memory: Path) -> list[list[str]]:
         known: dict[str, list[Any]] = json.loads(memory.read_text())
     except (OSError, ValueError):
         known = {}
-    before = len(known)
+    before = dict(known)
 
     def digest(source: Path | str) -> str:
         if isinstance(source, str):
@@ -111,7 +111,7 @@ def _digests(pairs: Sequence[Pair], memory: Path) -> list[list[str]]:
         return str(known[name][2])
 
     result = [[pair.id, digest(pair.image), digest(pair.mask)] for pair in pairs]
-    if len(known) != before or not memory.exists():
+    if known != before or not memory.exists():
         write_bytes_atomically(memory, json.dumps(known).encode())
     return result
 

@@ -75,7 +75,7 @@ class Split(BaseModel):
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write the split as readable JSON."""
+        """Write the split as readable JSON; missing folders are made. Raises `UnwritableFile`."""
         text = json.dumps(self.model_dump(), indent=1) + "\n"
         write_bytes_atomically(Path(path), text.encode())
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-# Blue, orange and vermilion of the palette by Okabe and Ito (2008), which the colour-blind can tell apart.
+# Blue against orange is told apart also by people who do not see red or green.
 OVERLAY_RGB = (0, 158, 255)
 FALSE_POSITIVE_RGB = (230, 90, 0)
 FALSE_NEGATIVE_RGB = (0, 90, 220)

@@ -127,7 +127,8 @@ def _pad(pixels: P, placement: Placement) -> P:
     right = placement.canvas_HW[1] - placement.left_px - width
     if placement.canvas_HW == placement.content_HW:
         return pixels
-    return cv2.copyMakeBorder(pixels, placement.top_px, bottom, placement.left_px, right, cv2.BORDER_REPLICATE)
+    padded: P = cv2.copyMakeBorder(pixels, placement.top_px, bottom, placement.left_px, right, cv2.BORDER_REPLICATE)
+    return padded
 
 
 def _text(size_HW: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImagePalette, UnidentifiedImageError
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -188,10 +188,30 @@ def _read_header(stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.Im
         _refuse_size(_webp_canvas_px(head), label, max_pixels)
     image = reader(stream)
     _refuse_size(image.width * image.height, label, max_pixels)
+    if isinstance(image, BmpImageFile):
+        _correct_bmp_depth(image, head)
     if isinstance(image, TiffImageFile):
         # libtiff allocates whole tiles, which may be larger than the picture they hold.
         _refuse_size(int(image.tag_v2.get(322, 0)) * int(image.tag_v2.get(323, 0)), label, max_pixels)
     return image
+
+
+def _correct_bmp_depth(image: BmpImageFile, head: bytes) -> None:
+    """Mend what Pillow (13.0 and before) misreads: a BMP with 4 or 8 bits and a palette of black and white.
+
+    It takes such a file for one of 1 bit a pixel, and masks are often stored so: every pixel would come out wrong.
+    """
+    # The field biBitCount, which stands elsewhere in the old header of 12 bytes.
+    bits = int.from_bytes(head[24:26] if head[14] == 12 else head[28:30], "little")
+    if bits not in (4, 8) or {"1": 1, "L": 8}.get(image.mode, bits) == bits:
+        return
+    levels = (0, 255) if image.mode == "1" else range(256)
+    image._mode = "P"
+    image.palette = ImagePalette.ImagePalette("RGB", bytes(level for level in levels for _ in range(3)))
+    image.palette.dirty = 1
+    tile = image.tile[0]
+    assert isinstance(tile.args, tuple)
+    image.tile = [tile._replace(args=("P;4" if bits == 4 else "P", *tile.args[1:]))]
 
 
 def _webp_canvas_px(head: bytes) -> int:
@@ -220,7 +240,13 @@ def _plain_words(failure: BaseException) -> str:
     lowered = text.lower()
     if isinstance(failure, MemoryError):
         return "there is not enough memory to decode it"
-    if "truncated" in lowered or "unexpected end" in lowered or isinstance(failure, EOFError):
+    if isinstance(failure, Image.DecompressionBombError):
+        return "it declares more pixels than Pillow allows"
+    if lowered.startswith("conversion from"):
+        return f"its colour mode is not supported ({text})"
+    if any(sign in lowered for sign in ("truncated", "unexpected end", "requires a buffer of")):
+        return "the file is cut short"
+    if isinstance(failure, EOFError):
         return "the file is cut short"
     if isinstance(failure, UnidentifiedImageError | SyntaxError):
         return f"its header is damaged ({text})" if text else "its header is damaged"

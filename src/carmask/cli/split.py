@@ -1,0 +1,80 @@
+"""`carmask split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+from rich.table import Table
+
+from carmask.cli.check import print_problems, progress_bar, wide_console
+from carmask.data.check import measure_areas
+from carmask.data.pairs import find_pairs
+from carmask.data.split import Split, make_fold_splits, make_split
+from carmask.errors import CarmaskError
+
+
+def split(
+    data: Path,
+    *,
+    folds: int = 5,
+    fold: int = 0,
+    fraction: float | None = None,
+    all_folds: bool = False,
+    seed: int = 0,
+    group_pattern: str | None = None,
+    foreground: int | None = None,
+    out: Path | None = None,
+) -> int:
+    """Divide photos into training and held-out ones: whole groups, with alike mask areas on both sides.
+
+    Exit status 2 when photos had to be left out, because they have no readable mask.
+
+    Args:
+        data: Folder in Carvana's layout, or with images/ and masks/.
+        folds: Number of parts, of which one is held out.
+        fold: Which part is held out, from 0.
+        fraction: Hold out this part of the photos instead, for example 0.2.
+        all_folds: Write one split for each fold held out: fold_0.json, fold_1.json, ...
+        seed: The same photos, masks and seed give the same split.
+        group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
+        foreground: Stored mask value that means foreground, where 0 and one other value is not the rule.
+        out: File to write, split.json if not given; with --all-folds the folder to write to, folds/ if not given.
+
+    """
+    if all_folds and fraction is not None:
+        raise CarmaskError("--all-folds and --fraction exclude each other: a fraction is one split.")
+    if all_folds and out is not None and out.suffix == ".json":
+        raise CarmaskError(f"--out {out}: with --all-folds name a folder, for there is a file for every fold.")
+    dataset = find_pairs(data, group_pattern=group_pattern)
+    with progress_bar("measuring masks") as progress:
+        area_of, unreadable = measure_areas(dataset.pairs, foreground=foreground, progress=progress)
+    group_of = {id_: group for id_, group in dataset.group_of.items() if id_ in area_of}
+    left_out = (*dataset.problems, *unreadable)
+    print_problems(left_out)
+
+    if all_folds:
+        folder = out or Path("folds")
+        made = make_fold_splits(group_of, area_of, folds=folds, seed=seed)
+        files = {folder / f"fold_{number}.json": split for number, split in enumerate(made)}
+    else:
+        one = make_split(group_of, area_of, folds=folds, fold=fold, fraction=fraction, seed=seed)
+        files = {out or Path("split.json"): one}
+    for path, split_ in files.items():
+        split_.save(path)
+    _print_sides(files, area_of)
+    return 2 if left_out else 0
+
+
+def _print_sides(files: dict[Path, Split], area_of: dict[str, float]) -> None:
+    table = Table()
+    for heading in ("file", "side"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("groups", "photos", "mean mask area"):
+        table.add_column(heading, justify="right")
+    for path, split_ in files.items():
+        for name, ids in (("train", split_.train), ("validation", split_.validation)):
+            groups = len({split_.group_of[id_] for id_ in ids})
+            area = f"{fmean(area_of[id_] for id_ in ids):.2%}"
+            table.add_row(str(path), name, str(groups), str(len(ids)), area)
+    wide_console().print(table)

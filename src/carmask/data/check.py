@@ -1,0 +1,276 @@
+"""Look at every photo and mask of a data set and report everything that is wrong, not the first thing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carmask.ahead import map_ahead
+from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, sign
+from carmask.data.pairs import Dataset, Pair, Problem, ProblemKind, find_pairs, load_soft_mask
+from carmask.data.split import Split, SplitError, shared_groups
+from carmask.errors import CarmaskError
+from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
+from carmask.imaging.encode import draw_overlay, sheet
+from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
+
+Progress = Callable[[int, int], None]
+S = TypeVar("S")
+T = TypeVar("T")
+
+_WORKERS = 2
+_HALF = 128
+_TILE_WIDTH_PX = 480
+_SHEET_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_dataset` found.
+
+    Attributes:
+        dataset: The pairs, with the problems that already showed in the folders.
+        problems: All problems, sorted by subject.
+        rules: How masks were read -> number of masks read so.
+        sizes: Photo size (height, width) in pixels -> number of photos.
+        area_of: Share of the picture, 0..1, that the mask covers, for every mask that could be read.
+        doubtful: Ids of the pairs that have a problem -> what kinds of problem.
+        outside_split: How many pairs the split does not name; 0 without a split.
+        seconds: How long the check took.
+
+    """
+
+    dataset: Dataset
+    problems: tuple[Problem, ...]
+    rules: dict[str, int]
+    sizes: dict[tuple[int, int], int]
+    area_of: dict[str, float] = field(repr=False)
+    doubtful: dict[str, str]
+    outside_split: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one pair showed."""
+
+    problems: list[Problem]
+    size_HW: tuple[int, int] | None = None
+    signature: Signature | None = None
+    rule: str | None = None
+    area: float | None = None
+
+
+def check_dataset(
+    root: str | Path,
+    *,
+    group_pattern: str | None = None,
+    foreground: int | None = None,
+    split: Path | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Read every photo and mask below `root`.
+
+    Args:
+        root: The data set, as for `find_pairs`.
+        group_pattern: As for `find_pairs`.
+        foreground: As for `decode_mask`.
+        split: A split.json; then photos are also compared across its sides.
+        progress: Called with the number of pairs looked at and the number of all.
+
+    Raises:
+        DatasetError: There is no data set to look at.
+
+    """
+    started = time.perf_counter()
+    dataset = find_pairs(root, group_pattern=group_pattern)
+    pairs = {pair.id: pair for pair in dataset.pairs}
+    looks = dict(zip(pairs, in_threads(lambda pair: _look(pair, foreground), dataset.pairs, progress), strict=True))
+    problems = list(dataset.problems)
+    kinds_of: dict[str, list[str]] = defaultdict(list)
+    for id_, look in looks.items():
+        problems += look.problems
+        for problem in look.problems:
+            kinds_of[id_].append(problem.kind)
+
+    sides, outside, split_problems = _read_split(split, dataset) if split else (([], []), 0, [])
+    problems += split_problems
+    signatures = {id_: look.signature for id_, look in looks.items() if look.signature}
+    for ids, problem in _duplicates(pairs, signatures, sides):
+        problems.append(problem)
+        for id_ in ids:
+            kinds_of[id_].append(problem.kind)
+    return CheckReport(
+        dataset=dataset,
+        problems=tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind))),
+        rules=dict(Counter(look.rule for look in looks.values() if look.rule).most_common()),
+        sizes=dict(Counter(look.size_HW for look in looks.values() if look.size_HW).most_common()),
+        area_of={id_: look.area for id_, look in looks.items() if look.area is not None},
+        doubtful={id_: ", ".join(dict.fromkeys(kinds)) for id_, kinds in kinds_of.items()},
+        outside_split=outside,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def measure_areas(
+    pairs: Sequence[Pair], *, foreground: int | None = None, progress: Progress | None = None
+) -> tuple[dict[str, float], list[Problem]]:
+    """Read every mask: the share of the picture, 0..1, that it covers, and the masks that could not be read."""
+
+    def measure(pair: Pair) -> float | Problem:
+        try:
+            return _area(load_soft_mask(pair, foreground=foreground).soft_HW)
+        except CarmaskError as error:
+            return _unreadable(pair, error)
+
+    area_of: dict[str, float] = {}
+    problems = []
+    for pair, found in zip(pairs, in_threads(measure, pairs, progress), strict=True):
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            area_of[pair.id] = found
+    return area_of, problems
+
+
+def contact_sheet(
+    dataset: Dataset, count: int = 24, *, doubtful: Mapping[str, str] | None = None, foreground: int | None = None
+) -> NDArray[np.uint8]:
+    """Draw `count` photos with their masks on one sheet: uint8 RGB, `image_HWC`.
+
+    The pairs named in `doubtful` (id -> what is wrong) lead, as many as there is room for; the rest is spread over
+    the data set, one from each of equal stretches, drawn at random so that not every one is the same view.
+    """
+    pairs = {pair.id: pair for pair in dataset.pairs}
+    doubtful = doubtful or {}
+    chosen = [id_ for id_ in doubtful if id_ in pairs][:count]
+    others = [id_ for id_ in pairs if id_ not in doubtful]
+    rng = np.random.default_rng(0)
+    edges = np.linspace(0, len(others), min(count - len(chosen), len(others)) + 1).astype(int).tolist()
+    chosen += [others[rng.integers(start, end)] for start, end in pairwise(edges)]
+    labels = [f"{doubtful[id_]}: {id_}" if id_ in doubtful else id_ for id_ in chosen]
+    tiles = in_threads(lambda id_: _tile(pairs[id_], foreground), chosen)
+    return sheet(list(zip(labels, tiles, strict=True)), _SHEET_COLUMNS, _TILE_WIDTH_PX)
+
+
+def in_threads(work: Callable[[S], T], items: Sequence[S], progress: Progress | None = None) -> Iterator[T]:
+    """Yield `work(item)` of every item, in order. Threads suffice: the decoders let other threads run."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for done, result in enumerate(map_ahead(pool, work, items, 4 * _WORKERS), start=1):
+            if progress:
+                progress(done, len(items))
+            yield result
+
+
+def _look(pair: Pair, foreground: int | None) -> _Look:
+    problems: list[Problem] = []
+    size_HW, signature, reading = None, None, None
+    try:
+        # A JPEG decoded small is still read to its last byte, so a photo cut short is found.
+        photo = decode_photo(pair.image, at_least_HW=REDUCED_HW)
+        size_HW, signature = photo.size_HW, sign(photo)
+    except CarmaskError as error:
+        problems.append(_unreadable(pair, error))
+    if size_HW or isinstance(pair.mask, Path):  # run lengths need the photo's size
+        try:
+            reading = load_soft_mask(pair, foreground=foreground)
+        except CarmaskError as error:
+            problems.append(_unreadable(pair, error))
+    if reading is None:
+        return _Look(problems, size_HW, signature)
+    problems += [Problem(pair.id, kind, detail) for kind, detail in _mask_faults(reading, size_HW)]
+    return _Look(problems, size_HW, signature, reading.rule, _area(reading.soft_HW))
+
+
+def _mask_faults(reading: MaskReading, photo_HW: tuple[int, int] | None) -> Iterator[tuple[ProblemKind, str]]:
+    height, width = reading.soft_HW.shape
+    if photo_HW and photo_HW != (height, width):
+        turned = ", as if one of them were turned" if photo_HW == (width, height) else ""
+        photo_text = f"{photo_HW[0]} x {photo_HW[1]}"
+        yield "size mismatch", f"the photo is {photo_text} px (height x width), the mask {height} x {width}{turned}"
+    brightest, darkest = int(reading.soft_HW.max()), int(reading.soft_HW.min())
+    if brightest < _HALF:
+        reason = (
+            "no pixel is foreground" if brightest == 0 else f"its brightest value is {brightest} of 255, under half"
+        )
+        yield "empty mask", f"{reason} ({reading.rule})"
+    elif darkest >= _HALF:
+        yield "full mask", f"every pixel is foreground ({reading.rule})"
+    if reading.odd:
+        yield "odd mask values", reading.odd
+
+
+def _area(soft_HW: NDArray[np.uint8]) -> float:
+    return float(soft_HW.mean()) / 255.0
+
+
+def _unreadable(pair: Pair, error: CarmaskError) -> Problem:
+    if isinstance(error, UnreadableImage):
+        return Problem(f"{pair.id} ({Path(error.name).name})", "unreadable", f"{error.cause}; {error.advice}")
+    return Problem(pair.id, "unreadable", str(error))
+
+
+def _read_split(path: Path, dataset: Dataset) -> tuple[tuple[list[str], list[str]], int, list[Problem]]:
+    """Read a split and hold it against the data: its sides, how many pairs it leaves out, and what is wrong with it."""
+    try:
+        split = Split.load(path)
+    except SplitError as error:
+        return ([], []), 0, [Problem(path.name, "split", str(error))]
+    group_of = dataset.group_of
+    problems = [
+        Problem(id_, "split", f"named in {path.name}, and there is no such pair in the data")
+        for id_ in (*split.train, *split.validation)
+        if id_ not in group_of
+    ]
+    train, validation = ([id_ for id_ in side if id_ in group_of] for side in (split.train, split.validation))
+    problems += [
+        Problem(group, "split", f"{path.name} has photos of this group in both train and validation")
+        for group in shared_groups(train, validation, group_of)
+    ]
+    return (train, validation), len(group_of) - len(train) - len(validation), problems
+
+
+def _duplicates(
+    pairs: dict[str, Pair], signatures: dict[str, Signature], sides: tuple[list[str], list[str]]
+) -> Iterator[tuple[list[str], Problem]]:
+    train, validation = (set(side) for side in sides)
+    reported: set[str] = set()
+    for ids in same_pictures(pairs, signatures):
+        across = not train.isdisjoint(ids) and not validation.isdisjoint(ids)
+        kind: ProblemKind = "duplicate across split" if across else "duplicate picture"
+        reported.update(ids if across else ())
+        where = "; it stands in train and in validation" if across else ""
+        yield ids, Problem(ids[0], kind, f"the same picture as {', '.join(ids[1:])}{where}")
+    readable = [[id_ for id_ in side if id_ in signatures] for side in sides]
+    for id_, other, levels in near_pictures(signatures, *readable):
+        if id_ not in reported:
+            detail = f"in validation, and all but the same picture as {other} in train ({levels:.1f} grey levels apart)"
+            yield [id_, other], Problem(id_, "duplicate across split", detail)
+
+
+def _tile(pair: Pair, foreground: int | None) -> NDArray[np.uint8]:
+    """Draw the photo with its mask over it, or what there is of both."""
+    try:
+        photo = decode_photo(pair.image, at_least_HW=(_TILE_WIDTH_PX, _TILE_WIDTH_PX))
+    except CarmaskError:
+        return np.full((_TILE_WIDTH_PX * 2 // 3, _TILE_WIDTH_PX, 3), 96, dtype=np.uint8)
+    height, width = photo.size_HW
+    # A strip many times as high as wide is squeezed: it must not make the sheet endless.
+    height_px = min(max(round(_TILE_WIDTH_PX * height / width), 16), 2 * _TILE_WIDTH_PX)
+    geometry = Geometry(height_px=height_px, width_px=_TILE_WIDTH_PX)
+    image_HWC = fit_image(photo.image_HWC, plan(photo.size_HW, geometry))
+    try:
+        soft_HW = load_soft_mask(pair, foreground=foreground).soft_HW
+    except CarmaskError:
+        return image_HWC
+    height, width = soft_HW.shape
+    return draw_overlay(image_HWC, fit_mask(soft_HW, plan((height, width), geometry)) >= _HALF)

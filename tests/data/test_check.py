@@ -1,0 +1,317 @@
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carmask.cli import main
+from carmask.data.check import CheckReport, check_dataset, contact_sheet, measure_areas
+from carmask.data.pairs import find_pairs
+from carmask.data.split import Split
+
+CARVANA = Path(os.environ.get("CARMASK_CARVANA", Path(__file__).parents[2] / ".." / "shared" / "carvana"))
+needs_carvana = pytest.mark.skipif(not CARVANA.is_dir(), reason=f"no Carvana photos at {CARVANA} (CARMASK_CARVANA)")
+
+
+def make_pair(root: Path, stem: str, *, seed: int | None = None, size_HW: tuple[int, int] = (120, 160)) -> None:
+    """Save a photo of coarse noise and a mask of its left quarter, 0/255."""
+    rng = np.random.default_rng(zlib.crc32(stem.encode()) if seed is None else seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    (root / "masks").mkdir(exist_ok=True)
+    coarse.resize(size_HW[::-1], Image.Resampling.BICUBIC).save(root / "images" / f"{stem}.jpg", quality=90)
+    mask_HW = np.zeros(size_HW, dtype=np.uint8)
+    mask_HW[:, : size_HW[1] // 4] = 255
+    save_mask(root, stem, mask_HW)
+
+
+def save_mask(root: Path, stem: str, mask_HW: np.ndarray) -> None:
+    Image.fromarray(mask_HW).save(root / "masks" / f"{stem}.png")
+
+
+def found(report: CheckReport) -> set[tuple[str, str]]:
+    return {(problem.subject, problem.kind) for problem in report.problems}
+
+
+def cut(path: Path, bytes_off: int) -> None:
+    path.write_bytes(path.read_bytes()[:-bytes_off])
+
+
+def write_split(path: Path, train: list[str], validation: list[str], group_of: dict[str, str] | None = None) -> Path:
+    group_of = group_of or {id_: id_ for id_ in train + validation}
+    Split(seed=0, train=tuple(train), validation=tuple(validation), group_of=group_of).save(path)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code, out, err
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    """Make one pair of every fault, and two sound ones."""
+    root = tmp_path / "faulty"
+    for number, stem in enumerate(
+        ("sound", "cut-photo", "cut-mask", "empty-photo", "text", "size", "turned", "empty", "faint", "full", "classes")
+    ):
+        make_pair(root, stem, seed=number)
+    cut(root / "images" / "cut-photo.jpg", 2)
+    cut(root / "masks" / "cut-mask.png", 40)
+    (root / "images" / "empty-photo.jpg").write_bytes(b"")
+    (root / "images" / "text.jpg").write_text("not a picture")
+    save_mask(root, "size", np.full((60, 80), 255, dtype=np.uint8))
+    save_mask(root, "turned", np.pad(np.full((160, 100), 255, dtype=np.uint8), ((0, 0), (0, 20))))
+    save_mask(root, "empty", np.zeros((120, 160), dtype=np.uint8))
+    save_mask(root, "faint", np.tile(np.array([0, 50, 100, 120], dtype=np.uint8), (120, 40)))
+    save_mask(root, "full", np.full((120, 160), 255, dtype=np.uint8))
+    save_mask(root, "classes", np.tile(np.array([0, 1, 2, 3], dtype=np.uint8), (120, 40)))
+    make_pair(root, "no-mask")
+    (root / "masks" / "no-mask.png").unlink()
+    make_pair(root, "no-photo")
+    (root / "images" / "no-photo.jpg").unlink()
+    make_pair(root, "copy [of] sound", seed=0)
+    return root
+
+
+FAULTS = {
+    ("cut-photo (cut-photo.jpg)", "unreadable"),
+    ("cut-mask (cut-mask.png)", "unreadable"),
+    ("empty-photo (empty-photo.jpg)", "unreadable"),
+    ("text (text.jpg)", "unreadable"),
+    ("size", "size mismatch"),
+    ("size", "full mask"),
+    ("turned", "size mismatch"),
+    ("empty", "empty mask"),
+    ("faint", "empty mask"),
+    ("full", "full mask"),
+    ("classes", "empty mask"),
+    ("classes", "odd mask values"),
+    ("images/no-mask.jpg", "missing mask"),
+    ("masks/no-photo.png", "missing image"),
+    ("copy [of] sound", "duplicate picture"),
+}
+
+
+def test_every_fault_is_found_in_one_run(faulty: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    report = check_dataset(faulty, progress=lambda done, total: calls.append((done, total)))
+    assert found(report) == FAULTS
+    assert calls == [(number, 12) for number in range(1, 13)]
+    details = {(problem.subject, problem.kind): problem.detail for problem in report.problems}
+    assert "the same picture as sound" in details["copy [of] sound", "duplicate picture"]
+    assert "the photo is 120 x 160 px (height x width), the mask 60 x 80" in details["size", "size mismatch"]
+    assert "turned" in details["turned", "size mismatch"]
+    assert "turned" not in details["size", "size mismatch"]
+    assert "--foreground" in details["classes", "odd mask values"]
+    assert report.area_of["sound"] == 0.25
+    assert report.sizes == {(120, 160): 9}
+    assert sum(report.rules.values()) == 11
+    assert report.doubtful["classes"] == "empty mask, odd mask values"
+    assert report.doubtful.keys() == {pair.id for pair in report.dataset.pairs}  # sound is doubtful for its copy
+
+
+def test_foreground_resolves_class_numbers(faulty: Path) -> None:
+    (faulty / "masks").rename(faulty / "all-masks")
+    (faulty / "masks").mkdir()
+    shutil.copy(faulty / "all-masks" / "classes.png", faulty / "masks")
+    report = check_dataset(faulty, foreground=2)
+    assert not any(problem.kind in ("odd mask values", "empty mask") for problem in report.problems)
+    assert report.area_of == {"classes": 0.25}
+
+
+def test_a_sound_data_set_has_no_problem(tmp_path: Path) -> None:
+    for number in range(6):
+        make_pair(tmp_path, f"photo{number}", seed=number)
+    report = check_dataset(tmp_path)
+    assert report.problems == ()
+    assert report.doubtful == {}
+
+
+@pytest.mark.parametrize("bytes_off", [1, 2, 10, 1000])
+def test_a_photo_is_read_to_its_last_byte_although_it_is_decoded_small(tmp_path: Path, bytes_off: int) -> None:
+    make_pair(tmp_path, "a", size_HW=(1280, 1918), seed=0)
+    make_pair(tmp_path, "b", seed=1)
+    assert check_dataset(tmp_path).problems == ()
+    cut(tmp_path / "images" / "a.jpg", bytes_off)
+    assert found(check_dataset(tmp_path)) == {("a (a.jpg)", "unreadable")}
+
+
+def test_the_same_pixels_in_another_file_are_a_duplicate_and_similar_ones_are_not(tmp_path: Path) -> None:
+    for number, stem in enumerate(("a", "b", "c")):
+        make_pair(tmp_path, stem, seed=number)
+    photo = Image.open(tmp_path / "images" / "a.jpg")
+    (tmp_path / "images" / "b.jpg").unlink()
+    photo.save(tmp_path / "images" / "b.png", pnginfo=None)
+    pixels_HWC = np.array(photo)
+    pixels_HWC[50, 50, 1] ^= 1
+    (tmp_path / "images" / "c.jpg").unlink()
+    Image.fromarray(pixels_HWC).save(tmp_path / "images" / "c.png")
+    report = check_dataset(tmp_path)
+    assert found(report) == {("a", "duplicate picture")}
+    assert report.problems[0].detail == "the same picture as b"
+
+
+def test_pictures_on_both_sides_of_a_split(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number in range(6):
+        make_pair(root, f"photo{number}", seed=number)
+    shutil.copy(root / "images" / "photo0.jpg", root / "images" / "photo1.jpg")
+    photo = Image.open(root / "images" / "photo2.jpg")
+    photo.resize((80, 60)).resize(photo.size).save(root / "images" / "photo3.jpg", quality=50)
+    sides = ["photo0", "photo2", "photo4"], ["photo1", "photo3", "photo5"]
+    assert found(check_dataset(root)) == {("photo0", "duplicate picture")}
+    report = check_dataset(root, split=write_split(tmp_path / "across.json", *sides))
+    assert found(report) == {("photo0", "duplicate across split"), ("photo3", "duplicate across split")}
+    assert report.outside_split == 0
+    within = write_split(tmp_path / "within.json", ["photo0", "photo1", "photo4"], ["photo2", "photo3"])
+    report = check_dataset(root, split=within)
+    assert found(report) == {("photo0", "duplicate picture")}
+    assert report.outside_split == 1
+
+
+def test_faults_of_the_split_are_problems(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number, stem in enumerate(("car1-a", "car1-b", "car2-a")):
+        make_pair(root, stem, seed=number)
+    split = write_split(tmp_path / "split.json", ["car1-a", "gone"], ["car1-b", "car2-a"])
+    assert found(check_dataset(root, split=split)) == {("gone", "split")}
+    assert found(check_dataset(root, split=split, group_pattern="car.")) == {("gone", "split"), ("car1", "split")}
+    content = json.loads(split.read_text())
+    content["group_of"] |= {"car1-a": "car1", "car1-b": "car1"}
+    split.write_text(json.dumps(content))
+    report = check_dataset(root, split=split)
+    assert found(report) == {("split.json", "split")}
+    assert "group car1 in both" in report.problems[0].detail
+
+
+def test_areas(faulty: Path) -> None:
+    dataset = find_pairs(faulty)
+    area_of, unreadable = measure_areas(dataset.pairs)
+    assert (area_of["sound"], area_of["empty"], area_of["full"]) == (0.25, 0.0, 1.0)
+    assert area_of["turned"] == pytest.approx(100 / 120)
+    assert [(problem.subject, problem.kind) for problem in unreadable] == [("cut-mask (cut-mask.png)", "unreadable")]
+
+
+def test_contact_sheet_shows_the_mask_and_survives_bad_pairs(faulty: Path) -> None:
+    dataset = find_pairs(faulty)
+    image_HWC = contact_sheet(dataset, 100, doubtful={"text": "unreadable"})
+    assert image_HWC.dtype == np.uint8
+    assert image_HWC.shape[2] == 3
+    one_HWC = contact_sheet(dataset, 1, doubtful={"sound": "x"})
+    photo_HWC = np.asarray(Image.open(faulty / "images" / "sound.jpg").resize((480, 360)), dtype=np.float64)
+    tile_HWC = one_HWC[-370:-10, 10:490]  # the sheet has a border of ten pixels
+    difference_HW = np.abs(tile_HWC - photo_HWC).mean(axis=2)
+    assert difference_HW[:, 130:].mean() < 4
+    assert difference_HW[:, :110].mean() > 30
+
+
+def test_command_prints_every_problem_and_fails(
+    faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "a-name-longer-than-any-terminal-is-wide-" * 5
+    make_pair(faulty, long)
+    (faulty / "masks" / f"{long}.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run(capsys, "check", str(faulty))
+    assert status == 1
+    for subject, kind in FAULTS | {(f"images/{long}.jpg", "missing mask")}:
+        assert any(subject in line and kind in line for line in out.splitlines()), subject
+    assert "16 problems" in out
+    assert "12 in 12 groups" in out
+    assert Image.open(tmp_path / "check" / "faulty.png").size[0] > 4 * 480
+
+
+def test_command_on_sound_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(5):
+        make_pair(tmp_path / "data", f"photo{number}", seed=number)
+    status, out, _ = run(capsys, "check", "data", "--sheet", "sheets/one.png", "--photos", "3")
+    assert (status, (tmp_path / "check").exists()) == (0, False)
+    assert "8-bit grey: 0 and 255, 255 is foreground: 5" in out
+    assert "mean 25.0%" in out
+    assert "sheets/one.png" in out
+    assert (tmp_path / "sheets" / "one.png").is_file()
+    assert run(capsys, "check", "data", "--sheet", "one.jpg")[0] == 1
+    assert run(capsys, "check", "data", "--photos", "-1")[0] == 1
+    assert run(capsys, "check", "data", "--photos", "0")[0] == 0
+
+
+def test_command_names_every_problem_even_when_there_is_no_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        make_pair(tmp_path, f"photo{number}")
+        (tmp_path / "masks" / f"photo{number}.png").unlink()
+    status, out, err = run(capsys, "check", str(tmp_path))
+    assert status == 1
+    assert all(f"images/photo{number}.jpg" in out for number in range(5))
+    assert "not one of 5 photos has a mask" in err
+
+
+def test_split_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(12):
+        make_pair(tmp_path / "data", f"car{number // 2}-{number % 2}", seed=number)
+    by_car = ("--group-pattern", r"car\d")
+    status, out, _ = run(capsys, "split", "data", *by_car, "--folds", "3", "--fold", "1", "--seed", "4")
+    assert status == 0
+    split = Split.load(tmp_path / "split.json")
+    assert (split.folds, split.fold, split.seed, len(split.validation)) == (3, 1, 4, 4)
+    assert len({split.group_of[id_] for id_ in split.validation}) == 2
+    assert "25.00%" in out
+
+    status, _, _ = run(capsys, "split", "data", *by_car, "--fraction", "0.5", "--out", "half/way.json")
+    assert (status, len(Split.load(tmp_path / "half" / "way.json").train)) == (0, 6)
+
+    status, _, _ = run(capsys, "split", "data", *by_car, "--folds", "3", "--all-folds", "--out", "k")
+    folds = [Split.load(path) for path in sorted((tmp_path / "k").iterdir())]
+    assert [path.name for path in sorted((tmp_path / "k").iterdir())] == ["fold_0.json", "fold_1.json", "fold_2.json"]
+    assert len({id_ for fold in folds for id_ in fold.validation}) == 12
+
+    assert run(capsys, "split", "data", *by_car, "--folds", "7")[0] == 1
+    assert run(capsys, "split", "data", "--all-folds", "--fraction", "0.5")[0] == 1
+    cut(tmp_path / "data" / "masks" / "car0-0.png", 40)
+    status, out, _ = run(capsys, "split", "data", *by_car, "--folds", "2")
+    assert status == 2
+    assert "car0-0.png" in out
+    assert "car0-0" not in Split.load(tmp_path / "split.json").group_of
+
+
+@needs_carvana
+def test_real_photos_have_no_problem_and_their_copies_do(tmp_path: Path) -> None:
+    """Two most alike cars of the data set, all views: neighbours and look-alikes are no duplicates."""
+    data = tmp_path / "data"
+    for folder in ("train", "train_masks"):
+        (data / folder).mkdir(parents=True)
+        for car in ("1ba84b81628e", "3d7a1030deeb"):
+            for file in (CARVANA / folder).glob(f"{car}_*"):
+                shutil.copy(file, data / folder)
+    ids = [pair.id for pair in find_pairs(data).pairs]
+    train, validation = ([id_ for id_ in ids if id_.startswith(car)] for car in ("1ba", "3d7"))
+    group_of = {id_: id_[:12] for id_ in ids}
+    split = write_split(tmp_path / "split.json", train, validation, group_of)
+    report = check_dataset(data, split=split)
+    assert report.problems == ()
+    assert len(report.area_of) == len(ids) == 32
+    assert list(report.sizes) == [(1280, 1918)]
+
+    photo = Image.open(data / "train" / f"{train[3]}.jpg")
+    photo.save(data / "train" / f"{validation[5]}.jpg", quality=60)
+    (data / "train_masks" / f"{train[7]}_mask.gif").unlink()
+    cut(data / "train_masks" / f"{validation[0]}_mask.gif", 2000)
+    assert found(check_dataset(data, split=split)) == {
+        (validation[5], "duplicate across split"),
+        (f"train/{train[7]}.jpg", "missing mask"),
+        (train[7], "split"),
+        (f"{validation[0]} ({validation[0]}_mask.gif)", "unreadable"),
+    }

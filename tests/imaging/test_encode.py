@@ -1,0 +1,201 @@
+"""Results as files and pictures for people: read back by Pillow, checked pixel by pixel."""
+
+import io
+import stat
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from carmask.errors import CarmaskError
+from carmask.imaging.decode import decode_mask, decode_photo
+from carmask.imaging.encode import (
+    FALSE_NEGATIVE_RGB,
+    FALSE_POSITIVE_RGB,
+    KINDS,
+    UnwritableFile,
+    draw_compare,
+    draw_error_map,
+    draw_overlay,
+    encode_cutout,
+    encode_mask,
+    encode_png,
+    encode_soft,
+    sheet,
+    write_bytes_atomically,
+)
+from hostile_files import photo
+
+IMAGE_HWC = np.array(photo(120, 160))
+MASK_HW = np.hypot(*(np.mgrid[:120, :160] - np.array([60, 80])[:, None, None])) < 40
+PROBABILITY_HW = np.tile(np.linspace(0, 1, 160, dtype=np.float32), (120, 1))
+
+
+def read_back(data):
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def bit_depth_and_colour_type(data):
+    return struct.unpack(">BB", data[24:26])
+
+
+def test_a_mask_is_a_1_bit_png():
+    for mask_HW in (MASK_HW, np.zeros((1, 1), dtype=np.bool_), np.ones((3, 9), dtype=np.bool_), MASK_HW.T):
+        data = encode_mask(mask_HW)
+        assert bit_depth_and_colour_type(data) == (1, 0)
+        np.testing.assert_array_equal(np.asarray(read_back(data)), mask_HW)
+        np.testing.assert_array_equal(decode_mask(data).soft_HW, mask_HW * 255)
+
+
+def test_a_soft_mask_is_an_8_bit_png():
+    data = encode_soft(PROBABILITY_HW)
+    assert bit_depth_and_colour_type(data) == (8, 0)
+    np.testing.assert_array_equal(np.asarray(read_back(data)), np.rint(PROBABILITY_HW * 255))
+    beyond = encode_soft(np.array([[-0.5, 1.5]], dtype=np.float32))
+    assert np.asarray(read_back(beyond)).tolist() == [[0, 255]]
+
+
+def test_a_cut_out_has_the_probability_as_alpha():
+    got_HW4 = np.asarray(read_back(encode_cutout(IMAGE_HWC, PROBABILITY_HW)))
+    np.testing.assert_array_equal(got_HW4[..., 3], np.rint(PROBABILITY_HW * 255))
+    visible_HW = got_HW4[..., 3] > 0
+    np.testing.assert_array_equal(got_HW4[visible_HW][:, :3], IMAGE_HWC[visible_HW])
+    assert not got_HW4[~visible_HW].any(), "nothing of the background is left in the file"
+    assert (~visible_HW).any()
+
+
+def test_a_grey_cut_out():
+    grey_HW1 = IMAGE_HWC[..., :1].copy()
+    got_HW4 = np.asarray(read_back(encode_cutout(grey_HW1, np.ones((120, 160), dtype=np.float32))))
+    np.testing.assert_array_equal(got_HW4[..., :3], grey_HW1.repeat(3, axis=2))
+
+
+def test_a_cut_out_keeps_the_colour_profile():
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert read_back(encode_cutout(IMAGE_HWC, PROBABILITY_HW, srgb)).info["icc_profile"] == srgb
+    assert decode_photo(encode_cutout(IMAGE_HWC, PROBABILITY_HW, srgb)).icc_profile == srgb
+    assert "icc_profile" not in read_back(encode_cutout(IMAGE_HWC, PROBABILITY_HW)).info
+
+
+def test_png_round_trip():
+    for image_HWC in (IMAGE_HWC, IMAGE_HWC[..., :1], IMAGE_HWC[::2, ::-1]):
+        got_HWC = decode_photo(encode_png(image_HWC), channels=image_HWC.shape[2]).image_HWC
+        np.testing.assert_array_equal(got_HWC, image_HWC)
+
+
+def test_the_same_pixels_give_the_same_bytes():
+    for encode in (
+        lambda: encode_mask(MASK_HW),
+        lambda: encode_soft(PROBABILITY_HW),
+        lambda: encode_cutout(IMAGE_HWC, PROBABILITY_HW),
+        lambda: encode_png(IMAGE_HWC),
+    ):
+        first = encode()
+        assert first == encode()
+        assert b"tIME" not in first
+        assert b"tEXt" not in first
+
+
+def test_the_overlay_changes_the_foreground_and_its_outline_only():
+    before_HWC = IMAGE_HWC.copy()
+    drawn_HWC = draw_overlay(IMAGE_HWC, MASK_HW)
+    np.testing.assert_array_equal(IMAGE_HWC, before_HWC)
+    far_HW = np.hypot(*(np.mgrid[:120, :160] - np.array([60, 80])[:, None, None])) > 43
+    np.testing.assert_array_equal(drawn_HWC[far_HW], IMAGE_HWC[far_HW])
+    inside = drawn_HWC[MASK_HW].astype(int) - IMAGE_HWC[MASK_HW]
+    assert inside[:, 2].mean() > 30
+    assert inside[:, 0].mean() < -30
+    np.testing.assert_array_equal(draw_overlay(IMAGE_HWC, np.zeros_like(MASK_HW)), IMAGE_HWC)
+
+
+def test_compare_shows_the_photo_above_its_mask():
+    drawn_HWC = draw_compare(IMAGE_HWC, MASK_HW)
+    np.testing.assert_array_equal(drawn_HWC[:120], IMAGE_HWC)
+    np.testing.assert_array_equal(drawn_HWC[-120:], (MASK_HW * 255)[..., None].repeat(3, axis=2))
+    assert 240 < len(drawn_HWC) < 250
+
+
+def test_the_error_map_shows_every_wrong_pixel_in_its_colour():
+    mask_HW = np.roll(MASK_HW, 7, axis=1)
+    drawn_HWC = draw_error_map(IMAGE_HWC, MASK_HW, mask_HW)
+    np.testing.assert_array_equal((drawn_HWC == FALSE_POSITIVE_RGB).all(axis=2), mask_HW & ~MASK_HW)
+    np.testing.assert_array_equal((drawn_HWC == FALSE_NEGATIVE_RGB).all(axis=2), MASK_HW & ~mask_HW)
+    right = drawn_HWC[mask_HW == MASK_HW]
+    assert (right == right[:, :1]).all(), "what is right is grey"
+
+
+def test_grey_photos_can_be_drawn():
+    grey_HW1 = IMAGE_HWC[..., :1]
+    for drawn_HWC in (
+        draw_overlay(grey_HW1, MASK_HW),
+        draw_compare(grey_HW1, MASK_HW)[:120],
+        draw_error_map(grey_HW1, MASK_HW, MASK_HW),
+    ):
+        assert drawn_HWC.shape == (120, 160, 3)
+        assert drawn_HWC.dtype == np.uint8
+
+
+@pytest.mark.parametrize("draw", [draw_overlay, draw_compare, lambda i, m: draw_error_map(i, m, m)])
+def test_sizes_that_do_not_fit_are_refused(draw):
+    with pytest.raises(ValueError, match="mask"):
+        draw(IMAGE_HWC, MASK_HW[:-1])
+    with pytest.raises(ValueError, match="mask"):
+        draw(IMAGE_HWC, MASK_HW.astype(np.uint8))
+    with pytest.raises(ValueError, match="image"):
+        draw(IMAGE_HWC[..., 0], MASK_HW)
+
+
+def test_a_sheet_lays_out_all_tiles():
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
+    tiles = [(f"tile {n}", np.full((40 + 10 * n, 80, 3), c, dtype=np.uint8)) for n, c in enumerate(colours)]
+    page_HWC = sheet(tiles, columns=2, tile_width_px=160)
+    assert page_HWC.dtype == np.uint8
+    assert 320 <= page_HWC.shape[1] < 360
+    for number, colour in enumerate(colours):
+        count = int((page_HWC == colour).all(axis=2).sum())
+        assert count == 160 * 2 * (40 + 10 * number), "scaled to the width, its shape kept, nothing painted over"
+
+
+def test_labels_are_drawn_and_never_leave_their_tile():
+    blank = np.full((30, 200, 3), 255, dtype=np.uint8)
+    page_HWC = sheet([("a label that is much too long " * 9, blank), ("", blank)], columns=2, tile_width_px=200)
+    ink_W = (page_HWC < 128).all(axis=2).any(axis=0)
+    assert ink_W[:210].any()
+    assert not ink_W[211:].any()
+    assert sheet([("ünïcödé 車 \n", IMAGE_HWC)], columns=4, tile_width_px=100).shape[1] < 130
+    grey_HWC = sheet([("grey", IMAGE_HWC[..., :1])], columns=1, tile_width_px=100)
+    assert grey_HWC.shape[2] == 3
+
+
+def test_an_empty_sheet_is_refused():
+    with pytest.raises(ValueError, match="tiles"):
+        sheet([], columns=3, tile_width_px=100)
+
+
+def test_kinds_are_those_of_the_command_line():
+    assert KINDS == ("mask", "soft", "cutout", "overlay", "compare")
+
+
+def test_files_are_written_whole(tmp_path):
+    path = tmp_path / "new" / "folders" / f"{'x' * 240}.png"
+    write_bytes_atomically(path, b"first")
+    write_bytes_atomically(str(path), b"second")
+    assert path.read_bytes() == b"second"
+    assert [file.name for file in path.parent.iterdir()] == [path.name], "nothing else is left behind"
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "mask.png", tmp_path / "folder", tmp_path / f"{'x' * 300}.png"):
+        with pytest.raises(UnwritableFile) as caught:
+            write_bytes_atomically(path, b"data")
+        assert str(path) in str(caught.value)
+        assert isinstance(caught.value, CarmaskError)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -1,0 +1,208 @@
+"""The one rule by which a mask file becomes a soft mask, for every kind of file it names."""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from carmask.imaging.decode import decode_mask, decode_photo
+from hostile_files import encoded, photo
+
+TRUTH_HW = np.hypot(*(np.mgrid[:40, :60] - np.array([20, 30])[:, None, None])) < 14
+SOFT_HW = np.asarray(Image.fromarray((TRUTH_HW * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(2)))
+
+
+def grey_png(value_HW, dtype=np.uint8):
+    return encoded(Image.fromarray(np.asarray(value_HW).astype(dtype)), "PNG")
+
+
+def palette_file(index_HW, colours, image_format):
+    index_HW = np.asarray(index_HW).astype(np.uint8)
+    image = Image.frombytes("P", index_HW.shape[::-1], index_HW.tobytes())
+    image.putpalette([channel for colour in colours for channel in colour])
+    return encoded(image, image_format)
+
+
+def assert_reads(data, expected_HW, *, odd=None, rule="", **options):
+    reading = decode_mask(data, **options)
+    assert reading.soft_HW.dtype == np.uint8
+    np.testing.assert_array_equal(reading.soft_HW, expected_HW)
+    assert rule in reading.rule
+    assert "\n" not in reading.rule
+    if odd is None:
+        assert reading.odd is None
+    else:
+        assert odd in reading.odd
+
+
+HARD_HW = (TRUTH_HW * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("value", [1, 2, 128, 200, 255])
+@pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF", "GIF"])
+def test_two_values_whatever_they_are(value, image_format):
+    data = encoded(Image.fromarray((TRUTH_HW * value).astype(np.uint8)), image_format)
+    assert_reads(data, HARD_HW, rule=f"{value} is foreground")
+
+
+@given(value=st.integers(1, 65535))
+def test_two_values_of_16_bits(value):
+    assert_reads(grey_png(TRUTH_HW * value, np.uint16), HARD_HW, rule="16-bit")
+
+
+def test_one_bit():
+    assert_reads(encoded(Image.fromarray(TRUTH_HW), "PNG"), HARD_HW, rule="1-bit")
+    assert_reads(encoded(Image.fromarray(TRUTH_HW), "TIFF", compression="group4"), HARD_HW)
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "PNG", "BMP", "TIFF"])
+def test_palettes_are_read_by_their_colours(image_format):
+    black, white, red = (0, 0, 0), (255, 255, 255), (128, 0, 0)
+    assert_reads(palette_file(TRUTH_HW, [black, white], image_format), HARD_HW, rule="255 is foreground")
+    assert_reads(palette_file(TRUTH_HW, [black, red], image_format), HARD_HW, rule="128 is foreground")
+    assert_reads(palette_file(~TRUTH_HW, [white, black], image_format), HARD_HW, rule="255 is foreground")
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_black_and_white_bmp_of_any_depth(bits):
+    # Pillow takes each of these for 1 bit a pixel and would get the last two wrong.
+    index_HW = np.array([[0, 1, 1, 0, 1, 0, 0, 1], [1, 1, 0, 0, 0, 0, 1, 1]])
+    packed = [
+        sum(int(index) << (8 - bits - bit) for bit, index in zip(range(0, 8, bits), chunk, strict=True))
+        for chunk in index_HW[::-1].reshape(-1, 8 // bits)
+    ]
+    rows = np.array(packed, dtype=np.uint8).reshape(2, -1)
+    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
+    info = struct.pack("<IiiHHIIiiII", 40, 8, 2, 1, bits, 0, rows.size, 0, 0, 2, 0)
+    palette = b"\0\0\0\0\xff\xff\xff\0"
+    data = struct.pack("<2sIHHI", b"BM", 62 + rows.size, 0, 0, 62) + info + palette + rows.tobytes()
+    assert_reads(data, index_HW * 255)
+    np.testing.assert_array_equal(decode_photo(data, channels=1).image_HWC[..., 0], index_HW * 255)
+
+
+def test_a_palette_of_classes_is_odd_but_a_palette_of_greys_is_soft():
+    index_HW = TRUTH_HW.astype(int)
+    index_HW[0, :5] = 2
+    classes = palette_file(index_HW, [(0, 0, 0), (128, 0, 0), (0, 128, 0)], "PNG")
+    assert_reads(classes, ((index_HW > 0) * 255), odd="palette colours look like classes")
+    assert_reads(classes, HARD_HW, foreground=1)
+    greys = [(level, level, level) for level in range(255, -1, -1)]
+    assert_reads(palette_file(255 - SOFT_HW.astype(int), greys, "PNG"), SOFT_HW, rule="soft")
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 0, 0), (0, 128, 0), (1, 1, 1)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_largest_channel_of_colours(colour, mode):
+    rgb_HWC = TRUTH_HW[..., None] * np.array(colour)
+    data = encoded(Image.fromarray(rgb_HWC.astype(np.uint8)).convert(mode), "PNG")
+    assert_reads(data, HARD_HW, rule=f"{max(colour)} is foreground")
+
+
+def test_colours_that_share_a_largest_channel_are_odd():
+    rgb_HWC = TRUTH_HW[..., None] * np.array([128, 0, 0])
+    rgb_HWC[0, :5] = (0, 128, 0)
+    assert "look like classes" in decode_mask(encoded(Image.fromarray(rgb_HWC.astype(np.uint8)), "PNG")).odd
+
+
+def test_soft_masks_keep_their_values():
+    assert_reads(grey_png(SOFT_HW), SOFT_HW, rule="soft, value / 255")
+    assert_reads(encoded(Image.fromarray(SOFT_HW).convert("RGB"), "PNG"), SOFT_HW, rule="soft")
+    assert_reads(grey_png(SOFT_HW.astype(int) * 257, np.uint16), SOFT_HW, rule="soft, value / 65535")
+    floats = Image.fromarray((SOFT_HW / 255).astype(np.float32))
+    assert_reads(encoded(floats, "TIFF"), SOFT_HW, rule="soft, value / 1")
+    # A soft mask is not stretched to its own maximum.
+    half = (SOFT_HW // 2).astype(np.uint8)
+    assert_reads(grey_png(half), half, rule="soft")
+
+
+def test_a_jpeg_mask_is_soft_near_its_edges_only():
+    reading = decode_mask(encoded(Image.fromarray(HARD_HW), "JPEG", quality=90))
+    assert "soft" in reading.rule
+    assert reading.odd is None
+    np.testing.assert_array_equal(reading.soft_HW > 127, TRUTH_HW)
+
+
+def test_an_almost_black_jpeg_is_odd():
+    nearly_black = np.zeros((40, 60), dtype=np.uint8)
+    nearly_black[:8, :8] = 3
+    reading = decode_mask(encoded(Image.fromarray(nearly_black), "JPEG", quality=100))
+    assert "JPEG" in reading.odd
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("colour", [0, 255, 90])
+def test_alpha_that_carries_the_mask_alone(mode, colour):
+    for alpha_HW in (HARD_HW, SOFT_HW):
+        image = Image.new("L", (60, 40), colour).convert("RGB")
+        image.putalpha(Image.fromarray(alpha_HW))
+        assert_reads(encoded(image.convert(mode), "PNG"), alpha_HW, rule="alpha channel")
+
+
+def test_a_palette_whose_transparency_alone_carries_the_mask():
+    image = Image.frombytes("P", (60, 40), TRUTH_HW.astype(np.uint8).tobytes())
+    image.putpalette([0, 0, 0, 0, 0, 0])
+    assert_reads(encoded(image, "PNG", transparency=bytes([0, 255])), HARD_HW, rule="alpha channel")
+
+
+def test_alpha_is_ignored_where_the_colours_differ():
+    image = Image.fromarray(HARD_HW).convert("RGB")
+    image.putalpha(Image.fromarray(np.tile(np.arange(60, dtype=np.uint8), (40, 1))))
+    assert_reads(encoded(image, "PNG"), HARD_HW, rule="255 is foreground")
+    image.putalpha(200)
+    assert_reads(encoded(image, "PNG"), HARD_HW, rule="255 is foreground")
+
+
+@pytest.mark.parametrize(("value", "level", "rule"), [(0, 0, "background"), (1, 255, "foreground"), (255, 255, "fore")])
+def test_one_value_alone(value, level, rule):
+    assert_reads(grey_png(np.full((4, 5), value)), np.full((4, 5), level), rule=rule)
+
+
+def class_numbers_HW():
+    value_HW = TRUTH_HW.astype(int) * 2
+    value_HW[:3] = 1
+    return value_HW
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_class_numbers_are_odd_and_chosen_by_foreground(dtype):
+    data = grey_png(class_numbers_HW(), dtype)
+    reading = decode_mask(data)
+    assert "class numbers" in reading.odd
+    assert "--foreground VALUE" in reading.odd
+    assert "0, 1, 2" in reading.odd
+    for value in (0, 1, 2, 3):
+        assert_reads(data, (class_numbers_HW() == value) * 255, foreground=value, rule=f"value {value} is foreground")
+
+
+def test_two_values_without_zero_are_odd():
+    assert "class numbers" in decode_mask(grey_png(np.where(TRUTH_HW, 1, 2))).odd
+    reading = decode_mask(grey_png(np.where(TRUTH_HW, 200, 50)))
+    assert "neither is 0" in reading.odd
+    np.testing.assert_array_equal(reading.soft_HW, np.where(TRUTH_HW, 200, 50))
+
+
+def test_foreground_compares_the_stored_value():
+    index_HW = TRUTH_HW * 3
+    colours = [(255, 255, 255), (9, 9, 9), (8, 8, 8), (0, 0, 0)]
+    assert_reads(palette_file(index_HW, colours, "PNG"), HARD_HW, foreground=3)
+    assert_reads(palette_file(index_HW, colours, "BMP"), HARD_HW, foreground=3)
+    assert_reads(grey_png(TRUTH_HW * 40_000, np.uint16), HARD_HW, foreground=40_000)
+    rgb_HWC = TRUTH_HW[..., None] * np.array([7, 90, 20])
+    assert_reads(encoded(Image.fromarray(rgb_HWC.astype(np.uint8)), "PNG"), HARD_HW, foreground=90)
+    assert_reads(encoded(Image.fromarray(TRUTH_HW), "PNG"), HARD_HW, foreground=1)
+
+
+def test_a_photo_given_as_mask_is_odd():
+    assert "photo" in decode_mask(encoded(photo(200, 300), "JPEG")).odd
+    cut_out = photo(200, 300)
+    cut_out.putalpha(Image.fromarray(HARD_HW).resize((300, 200)))
+    assert "photo" in decode_mask(encoded(cut_out, "PNG")).odd
+
+
+def test_the_mask_can_be_written_to():
+    for data in (grey_png(HARD_HW), grey_png(SOFT_HW), grey_png(HARD_HW, np.uint16), grey_png(np.zeros((3, 3)))):
+        reading = decode_mask(data)
+        reading.soft_HW[0, 0] = 9
