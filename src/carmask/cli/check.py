@@ -18,6 +18,7 @@ from carmask.data.check import CheckReport, check_dataset, contact_sheet
 from carmask.data.layout import DatasetError, Problem
 from carmask.errors import CarmaskError
 from carmask.imaging.encode import encode_png, write_bytes_atomically
+from carmask.models.presets import PresetName
 
 Key = TypeVar("Key")
 
@@ -32,6 +33,9 @@ def check(
     foreground: int | None = None,
     sheet: Path | None = None,
     photos: int = 24,
+    augmented: Path | None = None,
+    preset: PresetName = "fast",
+    config: Path | None = None,
 ) -> int:
     """Look for every problem in a folder of photos and masks.
 
@@ -44,6 +48,9 @@ def check(
         foreground: Stored mask value that means foreground, where 0 and one other value is not the rule.
         sheet: Where to save the contact sheet of photos and masks; check/NAME.png, by the folder's name, if not given.
         photos: Photos on the contact sheet, doubtful ones first; 0 for no sheet.
+        augmented: Where to save a sheet of what training sees: photos and masks as they are varied. Needs PyTorch.
+        preset: The network whose training is shown there.
+        config: A YAML file of training settings that is shown there instead.
 
     """
     if photos < 0:
@@ -63,9 +70,23 @@ def check(
         written = sheet or Path("check") / f"{report.dataset.root.resolve().name}.png"
         image_HWC = contact_sheet(report.dataset, photos, doubtful=report.doubtful, foreground=foreground)
         write_bytes_atomically(written, encode_png(image_HWC))
+    if augmented:
+        _save_augmented(augmented, report, preset, config)
     print_problems(report.problems)
     _print_summary(report, written)
     return 1 if report.problems else 0
+
+
+def _save_augmented(path: Path, report: CheckReport, preset: PresetName, config: Path | None) -> None:
+    # Kept out of the command's start: torch takes a second to import, and is not needed for the rest.
+    from carmask.training.preview import augmented_sheet
+    from carmask.training.settings import TrainSettings
+
+    given = {"data": report.dataset.root, **({"config": config} if config else {"preset": preset})}
+    doubtful = set(report.doubtful)
+    pairs = [pair for pair in report.dataset.pairs if pair.id not in doubtful]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomically(path, encode_png(augmented_sheet(pairs, TrainSettings.model_validate(given))))
 
 
 def progress_bar(what: str) -> AbstractContextManager[Callable[[int, int], None]]:

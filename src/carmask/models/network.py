@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from carmask.errors import CarmaskError
 from carmask.imaging.geometry import Geometry
+from carmask.models.config import UNetConfig
 from carmask.models.presets import PRESETS, PresetName
 from carmask.models.summary import Summary, summarise
-from carmask.models.unet import UNet, UNetConfig
+from carmask.models.unet import UNet
 
 # Where a run keeps the weights that it is judged by.
 BEST_OF_RUN = Path("weights", "best")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from carmask.imaging.geometry import Geometry
-from carmask.models.unet import UNetConfig
+from carmask.models.config import UNetConfig
 
 PresetName = Literal["small", "classic", "deep", "fast"]
 

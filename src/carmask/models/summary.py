@@ -99,7 +99,8 @@ def receptive_field_px(model: UNet) -> int:
     Each 3 x 3 convolution adds two pixels of its own scale, each pooling one; a transposed convolution of kernel 3 adds
     one pixel of the scale that it reads (Dumoulin and Visin, "A guide to convolution arithmetic", 2016, chapter 2).
     """
-    config, pitch_px = model.config, model.config.stem
+    config = model.config
+    pitch_px: int = config.stem
     field_px = pitch_px + 4 * pitch_px
     for _ in config.widths[1:]:
         field_px += pitch_px

@@ -13,10 +13,10 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from carmask.errors import CarmaskError
+from carmask.models.config import UNetConfig
 
 # Photographs lie in 0..1; He initialisation wants inputs of mean 0 and variance 1.
 INPUT_MEAN = 0.5
@@ -25,31 +25,6 @@ INPUT_STD = 0.25
 
 class WrongInputShape(CarmaskError):
     """A tensor that this network cannot take. The message names the shape it got and one it wants."""
-
-
-class UNetConfig(BaseModel):
-    """All that is needed to build a `UNet`. Travels with the weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    in_channels: Literal[1, 3] = Field(description="1 for grey images, 3 for RGB")
-    widths: tuple[int, ...] = Field(description="feature channels of each level, the finest first")
-    norm: Literal["batch", "none"] = Field(default="batch", description="normalisation after each convolution")
-    up_kernel: Literal[2, 3] = Field(default=2, description="kernel of the stride-2 transposed convolutions")
-    stem: Literal[1, 2, 4] = Field(default=1, description="space-to-depth factor before the first level")
-    head_kernel: Literal[1, 3] = Field(default=1, description="kernel of the last convolution")
-
-    @field_validator("widths")
-    @classmethod
-    def _widths_make_a_u(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if len(widths) < 2 or min(widths) < 1:
-            raise ValueError("a U-Net has at least two levels, each with at least one channel")
-        return widths
-
-    @property
-    def stride_px(self) -> int:
-        """Height and width of an input must be multiples of this."""
-        return int(self.stem * 2 ** (len(self.widths) - 1))
 
 
 class UNet(nn.Module):
@@ -99,8 +74,8 @@ class UNet(nn.Module):
             sides = shape[-2:] if len(shape) >= 2 else (stride, stride)
             wanted = tuple(max(stride, -(-int(side) // stride) * stride) for side in sides)
             raise WrongInputShape(
-                f"the network got a tensor of shape {tuple(map(int, shape))}; it wants (batch, {channels}, height, width), "
-                f"height and width multiples of {stride}, for example (1, {channels}, {wanted[0]}, {wanted[1]})"
+                f"the network got a tensor of shape {tuple(map(int, shape))}; it wants "
+                f"(batch, {channels}, height, width) with height and width multiples of {stride}, for example (1, {channels}, {wanted[0]}, {wanted[1]})"
             )
 
     def _initialise(self) -> None:

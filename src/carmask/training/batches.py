@@ -20,7 +20,9 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> NDArray[
     between two passes, so all are full and no photo is dropped.
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
-    passes = {number: np.random.default_rng([seed, number]).permutation(count) for number in set(places // count)}
+    passes = {
+        number: np.random.default_rng([seed, number]).permutation(count) for number in set((places // count).tolist())
+    }
     return np.array([passes[place // count][place % count] for place in places])
 
 

@@ -82,8 +82,9 @@ class RunReporter:
                 *columns, console=self._console, transient=True, disable=not self._console.is_terminal
             ) as self._bar,
         ):
-            fields = {"epoch": self._epoch_text(step), "loss": "-", "rate": 0.0}
-            self._task = self._bar.add_task("training", total=total_steps, completed=step, **fields)
+            self._task = self._bar.add_task(
+                "training", total=total_steps, completed=step, epoch=self._epoch_text(step), loss="-", rate=0.0
+            )
             yield
 
     def step(self, step: int, loss: Tensor, images_per_s: float) -> None:

@@ -130,7 +130,7 @@ class TrainSettings(_Settings):
 
     def to_yaml(self) -> str:
         """Every setting as YAML that `from_yaml` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude={"config"}), sort_keys=False)
+        return str(yaml.safe_dump(self.model_dump(mode="json", exclude={"config"}), sort_keys=False))
 
     @classmethod
     def from_yaml(cls, path: Path) -> "TrainSettings":

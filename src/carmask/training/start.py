@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from carmask.data.cache import Cache, CacheRecipe, open_cache
 from carmask.data.pairs import Dataset, Pair, find_pairs
@@ -11,6 +10,7 @@ from carmask.data.split import Split, make_split
 from carmask.errors import CarmaskError
 from carmask.models.network import Network, NetworkConfig
 from carmask.models.presets import PRESETS
+from carmask.progress import progress_bar
 from carmask.runtime.hardware import Hardware, set_up
 from carmask.training.batches import seed_step
 from carmask.training.loop import TrainingData, TrainingState, epoch_steps, fit, start_state
@@ -97,15 +97,8 @@ def _open_cache(settings: TrainSettings, dataset: Dataset, console: Console) -> 
         stride_px=preset.stride_px,
         foreground=settings.dataset.foreground,
     )
-    columns = (TextColumn("decoding photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(dataset.pairs))
-        cache = open_cache(
-            dataset.pairs,
-            recipe,
-            settings.dataset.cache,
-            progress=lambda done, _total: bar.update(task, completed=done),
-        )
+    with progress_bar(console, "decoding photos") as advance:
+        cache = open_cache(dataset.pairs, recipe, settings.dataset.cache, progress=advance)
     causes = [f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in dataset.problems]
     causes += [str(cause) for cause in cache.failures.values()]
     for cause in causes[:SHOWN_FAILURES]:
@@ -170,8 +163,8 @@ def _introduce(
     found = "" if settings.batch_size else " (found)"
     reporter.say(f"run       {run.path}")
     reporter.say(
-        f"photos    {len(data.train)} of {groups} groups to learn from, {len(data.validation)} of {held_groups} held out"
-        f"; cache {'written' if data.cache.fresh else 'read'}"
+        f"photos    {len(data.train)} of {groups} groups to learn from, {len(data.validation)} of {held_groups} "
+        f"held out; cache {'written' if data.cache.fresh else 'read'}"
     )
     reporter.say(
         f"network   {settings.preset}, {summary.parameters / 1e6:.2f} M parameters, "

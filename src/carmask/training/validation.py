@@ -70,7 +70,7 @@ class Validator:
 
     def _predict(self, network: Network, images_BCHW: Tensor) -> Tensor:
         with self._hardware.autocast():
-            logits_B1HW = network(images_BCHW)
+            logits_B1HW: Tensor = network(images_BCHW)
         return logits_B1HW[:, 0].float().sigmoid()
 
 

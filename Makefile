@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Both set everything up in .venv first.
+PYTHON ?= python3
+VENV := .venv
+CARMASK := $(VENV)/bin/carmask
+DATA := data/studio
+RUN := runs/demo
+# A demonstration that is over in a few minutes on two cores: 12 cars from 16 sides, the light U-Net, 10 epochs.
+CARS := 12
+
+.PHONY: demo test lint setup clean
+
+demo: setup
+	rm -rf $(RUN) out/demo
+	$(CARMASK) studio $(DATA) --cars $(CARS) --height-px 427 --width-px 640
+	$(CARMASK) check $(DATA) --sheet out/demo/check.png
+	$(CARMASK) train $(DATA) --config configs/demo.yaml --name demo
+	$(CARMASK) evaluate $(DATA) --model $(RUN) --out out/demo/report
+	$(CARMASK) predict $(DATA)/train out/demo/compare --model $(RUN) --kind compare
+	@echo
+	@echo "Open the report:  $(CURDIR)/out/demo/report/report.html"
+	@echo "and the pictures: $(CURDIR)/out/demo/compare"
+
+test: setup lint
+	$(VENV)/bin/python -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+setup: $(VENV)/installed
+
+# Pip alone finds builds of torch that were put on the machine; constraints.txt pins every version.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "carmask needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs out data .cache

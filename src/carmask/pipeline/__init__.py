@@ -1,0 +1,1 @@
+"""Many photos: decode, infer and encode side by side."""
