@@ -33,7 +33,7 @@ def ceilings(pair: Pair) -> list[float]:
     scores = []
     for geometry in GEOMETRIES.values():
         placement = plan((soft_HW.shape[0], soft_HW.shape[1]), geometry)
-        probability_HW = fit_mask(soft_HW, placement).astype(np.float32) / 255
+        probability_HW = fit_mask(soft_HW, placement).astype(np.float32) / np.float32(255)
         scores.append(dice(soft_HW >= 128, restore(probability_HW, placement) >= 0.5))
     return scores
 

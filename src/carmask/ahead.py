@@ -10,9 +10,7 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 
-def map_ahead(
-    pool: Executor, function: Callable[[Item], Done], items: Iterable[Item], ahead: int
-) -> Iterator[Done]:
+def map_ahead(pool: Executor, function: Callable[[Item], Done], items: Iterable[Item], ahead: int) -> Iterator[Done]:
     """Like `pool.map`, in the order of the items, but no more than `ahead` results wait to be taken."""
     coming: deque[Future[Done]] = deque()
     source = iter(items)

@@ -75,7 +75,8 @@ class UNet(nn.Module):
             wanted = tuple(max(stride, -(-int(side) // stride) * stride) for side in sides)
             raise WrongInputShape(
                 f"the network got a tensor of shape {tuple(map(int, shape))}; it wants "
-                f"(batch, {channels}, height, width) with height and width multiples of {stride}, for example (1, {channels}, {wanted[0]}, {wanted[1]})"
+                f"(batch, {channels}, height, width) with height and width multiples of {stride}, for example "
+                f"(1, {channels}, {wanted[0]}, {wanted[1]})"
             )
 
     def _initialise(self) -> None:

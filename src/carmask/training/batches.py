@@ -19,9 +19,10 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> NDArray[
     Photos come in one endless stream of shuffled passes, each pass with every photo once; batches run across the seam
     between two passes, so all are full and no photo is dropped.
     """
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    places = range(step * batch_size, (step + 1) * batch_size)
     passes = {
-        number: np.random.default_rng([seed, number]).permutation(count) for number in set((places // count).tolist())
+        number: np.random.default_rng([seed, number]).permutation(count)
+        for number in range(places[0] // count, places[-1] // count + 1)
     }
     return np.array([passes[place // count][place % count] for place in places])
 

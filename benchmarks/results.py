@@ -1,0 +1,221 @@
+"""Keep the figures of training runs, and draw the documents' tables and pictures from them.
+
+    python benchmarks/results.py add RUN [RUN ...]   figures of runs and their evaluations -> docs/results/runs/*.json
+    python benchmarks/results.py draw                docs/results/**.json -> tables of README and docs/results.md, curves
+
+`add` expects that `carmask evaluate DATA --model RUN` was run, and takes its summary. No photo is copied anywhere.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+
+from carmask.models.network import Network
+from record import RESULTS
+
+ROOT = RESULTS.parent.parent
+RUNS = RESULTS / "runs"
+PICTURES = RESULTS.parent / "pictures"
+# The order of the tables. A run that is not named here comes after.
+ORDER = ("small-published", "small-best", "fast-cpu")
+
+
+def add(run: Path) -> None:
+    """Gather what a run's folder and its evaluation say into one JSON."""
+    summaries = sorted(run.glob("evaluation/*/summary.json"))
+    if len(summaries) != 1:
+        sys.exit(f"{run}: {len(summaries)} evaluations in it; run `carmask evaluate DATA --model {run}` once")
+    summary = json.loads(summaries[0].read_text())
+    network = Network.load(run)
+    figures = network.summary()
+    split = json.loads((run / "split.json").read_text())
+    with (run / "metrics.csv").open() as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    environment = json.loads((run / "environment.json").read_text())
+    for machine_path in ("data", "runs"):
+        settings.pop(machine_path)
+    settings["dataset"].pop("cache")
+    contents = {
+        "run": run.name,
+        "data": summary["data"],
+        "train_photos": len(split["train"]),
+        "train_groups": len({split["group_of"][id_] for id_ in split["train"]}),
+        "held_out_photos": summary["photos"],
+        "held_out_groups": len({split["group_of"][id_] for id_ in split["validation"]}),
+        "parameters": figures.parameters,
+        "gmac": round(figures.multiply_adds / 1e9, 2),
+        "input": " x ".join(map(str, figures.input_CHW)),
+        "photos_seen": int(history[-1]["photos"]),
+        "images_per_s": round(sorted(row["images_per_s"] for row in history)[len(history) // 2], 1),
+        "settings": settings,
+        "environment": environment,
+        "evaluated": summary["environment"],
+        "figures": summary["figures"],
+        "by_view": summary["by_view"],
+        "by_group": summary["by_group"],
+        "history": history,
+    }
+    RUNS.mkdir(parents=True, exist_ok=True)
+    (RUNS / f"{run.name}.json").write_text(json.dumps(contents, indent=1) + "\n")
+    folds = RESULTS / f"split-{summary['data']}-{run_fold(settings)}.json"
+    folds.write_text((run / "split.json").read_text())
+    print(f"{run.name}: Dice {summary['figures']['dice']['mean']:.5f} on {summary['photos']} held-out photos")
+
+
+def run_fold(settings: dict[str, Any]) -> str:
+    """Name of the part that was held out."""
+    options = settings["dataset"]
+    return f"fraction{options['fraction']}" if options["fraction"] else f"fold{options['fold']}of{options['folds']}"
+
+
+def load_runs() -> list[dict[str, Any]]:
+    """All runs that were added, in the order of the tables."""
+    runs = [json.loads(path.read_text()) for path in sorted(RUNS.glob("*.json"))]
+    return sorted(runs, key=lambda run: (ORDER.index(run["run"]) if run["run"] in ORDER else len(ORDER), run["run"]))
+
+
+def results_table(runs: list[dict[str, Any]]) -> str:
+    """One row for each run."""
+    lines = [
+        "| run | input | parameters | multiply-adds | photos seen | Dice, mean | median | worst | boundary error | "
+        "boundary F1 at 2 px | training |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        dice, error, f1 = (run["figures"][name] for name in ("dice", "boundary_error_px", "boundary_f1"))
+        minutes = run["photos_seen"] / run["images_per_s"] / 60
+        lines.append(
+            f"| `{run['run']}` | {run['input']} | {run['parameters'] / 1e6:.2f} M | {run['gmac']} G "
+            f"| {run['photos_seen']:,} | **{dice['mean']:.4f}** | {dice['median']:.4f} | {dice['worst']:.4f} "
+            f"| {error['mean']:.2f} px | {f1['mean']:.3f} | {minutes:.0f} min at {run['images_per_s']} img/s |"
+        )
+    first = runs[0]
+    lines += [
+        "",
+        f"Measured on {first['held_out_photos']} photos of {first['held_out_groups']} cars that were not trained on, "
+        f"each at its own 1918 x 1280 px; trained on {first['train_photos']} photos of {first['train_groups']} cars "
+        "(71 cars were at hand, of the challenge's 318).",
+    ]
+    return "\n".join(lines)
+
+
+def provenance_table(runs: list[dict[str, Any]]) -> str:
+    """Where and when each figure was made."""
+    lines = ["| run | commit | date | machine | settings |", "|---|---|---|---|---|"]
+    for run in runs:
+        environment = run["environment"]
+        machine = environment["machine"]
+        lines.append(
+            f"| `{run['run']}` | `{environment['commit']}` | {environment['date'][:10]} | {machine['cpu']}, "
+            f"{machine['cores']} cores | [`runs/{run['run']}.json`](results/runs/{run['run']}.json) |"
+        )
+    return "\n".join(lines)
+
+
+def by_view_table(runs: list[dict[str, Any]]) -> str:
+    """Mean Dice of each of the sixteen views."""
+    lines = ["| view | " + " | ".join(f"`{run['run']}`" for run in runs) + " |", "|---" * (len(runs) + 1) + "|"]
+    views = [row["name"] for row in runs[0]["by_view"]]
+    for view in views:
+        scores = [next(row["dice"] for row in run["by_view"] if row["name"] == view) for run in runs]
+        lines.append(f"| {view} | " + " | ".join(f"{score:.4f}" for score in scores) + " |")
+    return "\n".join(lines)
+
+
+def benchmark_tables(_runs: list[dict[str, Any]]) -> str:
+    """What the benchmarks recorded."""
+    lines: list[str] = []
+    for path in sorted(RESULTS.glob("*.json")):
+        contents = json.loads(path.read_text())
+        if "benchmark" not in contents:
+            continue
+        machine = contents["machine"]
+        lines += [
+            f"### `benchmarks/{contents['benchmark']}.py`",
+            "",
+            f"{machine['cpu']}, {machine['cores']} cores; commit `{contents['commit']}`, {contents['date'][:10]}",
+            "",
+            *_bullets(contents["figures"]),
+            "",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def _bullets(figures: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            flat = all(not isinstance(inner, dict) for inner in value.values())
+            text = ", ".join(f"{key.replace('_', ' ')} {inner}" for key, inner in value.items()) if flat else ""
+            lines.append(f"{indent}- {name.replace('_', ' ')}: {text}".rstrip())
+            if not flat:
+                lines += _bullets(value, indent + "  ")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines.append(f"{indent}- {name.replace('_', ' ')}: {text}")
+    return lines
+
+
+def draw_curves(runs: list[dict[str, Any]], path: Path) -> None:
+    """Held-out Dice over the photos seen, one line for each run."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for run in runs:
+        seen = [row["photos"] / 1000 for row in run["history"]]
+        axes.plot(seen, [row["dice"] for row in run["history"]], marker=".", label=run["run"])
+    axes.set(xlabel="photos seen, thousands", ylabel="Dice", ylim=(0.95, 1.0))
+    axes.set_title("Dice on cars not trained on, at 1918 x 1280 px")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def fill(document: Path, tables: dict[str, Callable[[list[dict[str, Any]]], str]], runs: list[dict[str, Any]]) -> None:
+    """Put tables between their markers, `<!-- name -->` and `<!-- /name -->`."""
+    text = document.read_text()
+    for name, table in tables.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        if re.search(pattern, text, re.S):
+            made = table(runs)
+            text = re.sub(pattern, lambda match, made=made: f"{match[1]}{made}\n{match[2]}", text, flags=re.S)  # type: ignore[misc]
+    document.write_text(text)
+
+
+def draw() -> None:
+    """Make every table and picture anew from the committed JSON."""
+    runs = load_runs()
+    if not runs:
+        sys.exit(f"{RUNS}: no runs added yet")
+    tables = {
+        "results": results_table,
+        "provenance": provenance_table,
+        "by-view": by_view_table,
+        "benchmarks": benchmark_tables,
+    }
+    for document in (ROOT / "README.md", RESULTS.parent / "results.md"):
+        fill(document, tables, runs)
+    draw_curves(runs, PICTURES / "curves.png")
+
+
+def main() -> None:
+    """Dispatch."""
+    if sys.argv[1:2] == ["add"] and len(sys.argv) > 2:
+        for run in sys.argv[2:]:
+            add(Path(run))
+    elif sys.argv[1:] == ["draw"]:
+        draw()
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
