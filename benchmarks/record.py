@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from carmask.training.run import environment
+from carmask.environment import environment
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 CARVANA = Path(__file__).parent.parent.parent / "shared" / "carvana"

@@ -43,7 +43,7 @@ def evaluate_command(
         model: Folder of a training run, or of weights.
         split: A split.json to take the part from, where it is not the run's own.
         part: Which photos: the held-out ones (validation), those learnt from (train), or all of them.
-        out: Folder for report.html, summary.json and per_image.csv; evaluation/<data>-<part> if not given, inside the
+        out: Folder for report.html, summary.json and per_image.csv; evaluation/DATA-PART if not given, inside the
             run's folder where there is one.
         worst: How many of the worst photos the report shows.
         batch_size: Photos that go through the network together.
@@ -101,7 +101,7 @@ def load_segmenter(model: Path) -> Segments:
 
 
 def _environment() -> dict[str, Any]:
-    from carmask.training.run import environment
+    from carmask.environment import environment
 
     return environment()
 

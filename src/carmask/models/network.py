@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
+from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from carmask.errors import CarmaskError
@@ -94,8 +95,9 @@ class Network(
                     f"{folder}: no {name} in it; a folder of weights holds config.json and model.safetensors"
                 )
         try:
-            network: Network = cls.from_pretrained(str(folder))
-        except (json.JSONDecodeError, ValidationError, SafetensorError, RuntimeError, TypeError) as error:
+            network = cls(NetworkConfig.model_validate(json.loads((folder / "config.json").read_text())["config"]))
+            load_model(network, folder / "model.safetensors")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise WeightsError(f"{folder}: damaged or foreign weights ({reason}); copy the folder again") from error
         return network

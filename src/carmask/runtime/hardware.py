@@ -1,13 +1,12 @@
 """Where PyTorch computes, in which precision, on how many threads."""
 
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from carmask.environment import cpu_name
 from carmask.errors import CarmaskError
 
 
@@ -81,13 +80,3 @@ def _native_bf16(device: torch.device) -> tuple[bool, str]:
         features = [name for name in ("amx_bf16", "avx512_bf16", "arm_bf16") if torch.cpu.get_capabilities().get(name)]
         return bool(features), features[0] if features else "this CPU has no bf16 instructions"
     return False, f"bf16 is not tested on {device.type}"
-
-
-def cpu_name() -> str:
-    """The processor's own name for itself, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()

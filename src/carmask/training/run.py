@@ -9,23 +9,15 @@ weights/best, weights/last                  the network: model.safetensors and c
 
 import datetime
 import json
-import os
-import platform
 import shutil
-import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from carmask import __version__
+from carmask.environment import environment
 from carmask.errors import CarmaskError
 from carmask.imaging.encode import write_bytes_atomically
 from carmask.models.network import Network
-from carmask.runtime.hardware import cpu_name
 from carmask.training.settings import TrainSettings
-
-_PACKAGES = ("torch", "kornia", "numpy", "pillow", "opencv-python-headless", "huggingface_hub", "safetensors")
 
 
 class RunError(CarmaskError):
@@ -104,37 +96,3 @@ class RunFolder:
             place.rename(old)
         aside.rename(place)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def environment() -> dict[str, Any]:
-    """What a run's figures depend on beside its settings."""
-    return {
-        "carmask": __version__,
-        "commit": _commit(),
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this code lies in, marked where it has been changed since."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    described = subprocess.run(  # noqa: S603 - a fixed command
-        [git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or None

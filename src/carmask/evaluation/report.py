@@ -1,0 +1,194 @@
+"""Write an evaluation down: `per_image.csv`, `summary.json`, and one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from carmask.evaluation.cases import Case
+from carmask.evaluation.figures import draw_charts
+from carmask.evaluation.results import AVERAGED, Evaluation
+from carmask.imaging.encode import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB, write_bytes_atomically
+
+CSV_COLUMNS = (
+    *("id", "group", "view", "height_px", "width_px"),
+    *("dice", "iou", "precision", "recall", "boundary_f1", "boundary_error_px", "truth_area", "predicted_area"),
+    "error",
+)
+
+# How each metric is called, and what it says; the exact definitions are in `carmask.evaluation.metrics`.
+METRICS = {
+    "dice": ("Dice", "overlap of the two masks, 2 TP / (2 TP + FP + FN); two empty masks: 1"),
+    "iou": ("IoU", "intersection over union, TP / (TP + FP + FN)"),
+    "precision": ("Precision", "share of the predicted pixels that are right"),
+    "recall": ("Recall", "share of the true pixels that were found"),
+    "boundary_f1": (
+        "Boundary F1, 2 px",
+        "share of the outlines' pixels that lie within 2 px of the other outline: the harmonic mean of both directions",
+    ),
+    "boundary_error_px": (
+        "Boundary error, px",
+        "mean distance of the outlines' pixels to the other outline, both directions pooled; left out of the mean "
+        "where one of the masks has no outline",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was evaluated: names without their folders, so that a report does not show whose machine it was.
+
+    `group_word` is what a group is called: "car" in Carvana's layout.
+    """
+
+    data: str
+    model: str
+    part: str
+    description: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    group_word: str = "group"
+
+
+def write_report(
+    folder: Path,
+    evaluation: Evaluation,
+    subject: Subject,
+    *,
+    cases: Sequence[Case] = (),
+    training_log: Path | None = None,
+) -> Path:
+    """Write `per_image.csv`, `summary.json` and `report.html` into `folder` and return the page's path.
+
+    Args:
+        folder: Made if it is missing; files of an earlier report are replaced.
+        evaluation: What was measured.
+        subject: What it was measured on.
+        cases: The photos to show, worst first.
+        training_log: The `metrics.csv` of the model's training run, for its curves.
+
+    Raises:
+        UnwritableFile: A file cannot be written.
+
+    """
+    page = folder / "report.html"
+    _write(folder / "per_image.csv", render_csv(evaluation))
+    _write(folder / "summary.json", json.dumps(summarise_report(evaluation, subject), indent=1) + "\n")
+    _write(page, render_page(evaluation, subject, cases=cases, training_log=training_log))
+    return page
+
+
+def render_csv(evaluation: Evaluation) -> str:
+    """One line per photo, also for those that could not be measured; cells without a value are empty."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    lines = []
+    for row in evaluation.rows:
+        height, width = row.size_HW
+        figures = {name: "" if math.isnan(value) else f"{value:.6f}" for name, value in asdict(row.metrics).items()}
+        lines.append({**_who(row), "height_px": height, "width_px": width, **figures})
+    lines += [{**_who(failure), "error": f"{failure.file}: {failure.cause}"} for failure in evaluation.failures]
+    writer.writerows(sorted(lines, key=lambda line: str(line["id"])))
+    return file.getvalue()
+
+
+def summarise_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
+    """Everything but the single photos' figures, as JSON can hold it; a figure that is undefined is null."""
+    contents = {
+        "data": subject.data,
+        "part": subject.part,
+        "photos": len(evaluation.rows),
+        "failed": len(evaluation.failures),
+        "figures": {name: asdict(figures) for name, figures in evaluation.summary.items()},
+        "by_group": [asdict(row) for row in evaluation.by_group],
+        "by_view": [asdict(row) for row in evaluation.by_view],
+        "failures": [asdict(failure) for failure in evaluation.failures],
+        "remarks": subject.remarks,
+        "warnings": subject.warnings,
+        "seconds": round(evaluation.seconds, 3),
+        "model_name": subject.model,
+        "model": dict(subject.description),
+        "environment": dict(subject.environment),
+    }
+    return {key: _nan_to_none(value) for key, value in contents.items()}
+
+
+def render_page(
+    evaluation: Evaluation,
+    subject: Subject,
+    *,
+    cases: Sequence[Case] = (),
+    training_log: Path | None = None,
+) -> str:
+    """The whole report as one HTML page, with its charts and pictures inside."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["figure"] = format_figure
+    return templates.get_template("report.html.jinja").render(
+        evaluation=evaluation,
+        subject=subject,
+        facts=_flatten({**subject.description}),
+        environment=_flatten({**subject.environment}),
+        charts=draw_charts(evaluation, group_word=subject.group_word, training_log=training_log),
+        cases=cases,
+        metrics=METRICS,
+        more_is_better=AVERAGED,
+        false_positive=_css(FALSE_POSITIVE_RGB),
+        false_negative=_css(FALSE_NEGATIVE_RGB),
+    )
+
+
+def format_figure(value: float, metric: str) -> str:
+    """A figure as people read it: pixels with two places, shares with four, a dash where undefined."""
+    if math.isnan(value):
+        return "–"  # noqa: RUF001 - a dash is meant
+    return f"{value:.2f}" if metric.endswith("_px") else f"{value:.4f}"
+
+
+def _who(item: Any) -> dict[str, str | int]:
+    return {"id": item.id, "group": item.group, "view": item.view or ""}
+
+
+def _css(rgb: tuple[int, int, int]) -> str:
+    return f"rgb({', '.join(map(str, rgb))})"
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values as lines of name and text."""
+    lines: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines += _flatten(value, f"{prefix}{name} · ")
+        else:
+            lines.append((f"{prefix}{name}", "unknown" if value is None else str(value)))
+    return lines
+
+
+def _nan_to_none(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _nan_to_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nan_to_none(item) for item in value]
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    # A file name may hold bytes that are no text; they are shown escaped.
+    write_bytes_atomically(path, text.encode(errors="backslashreplace"))
