@@ -1,14 +1,9 @@
-"""Photos: every format, mode and orientation against plain numpy, limits, damaged files, real photos."""
+"""Photos: every format, mode and orientation against plain numpy, and real photos."""
 
 import io
-import os
-import pickle
 import struct
-import time
-import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from carmask.errors import CarmaskError
-from carmask.imaging.decode import DEFAULT_MAX_PIXELS, UnreadableImage, decode_mask, decode_photo, read_size
-from hostile_files import encoded, photo, png_from_chunks, write_hostile_files
-
-CARVANA = Path(os.environ.get("CARMASK_CARVANA", Path(__file__).parents[2] / ".." / "shared" / "carvana"))
+from carmask.imaging.decode import UnreadableImage, decode_mask, decode_photo, read_size
+from hostile_files import encoded, photo, png_from_chunks
 
 # What EXIF orientation asks a viewer to do, in numpy, from the table of the EXIF standard (CIPA DC-008, tag 0x0112):
 # where the stored first row and first column are shown.
@@ -34,93 +26,6 @@ SHOWN = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
-
-
-@pytest.fixture(scope="module")
-def hostile_files(tmp_path_factory):
-    return write_hostile_files(tmp_path_factory.mktemp("hostile"))
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_every_hostile_file_is_read_or_named(hostile_files):
-    assert len(hostile_files) >= 200
-    wrong = []
-    for file in hostile_files:
-        for decode in (decode_photo, decode_mask, read_size):
-            started_s = time.perf_counter()
-            try:
-                decode(file.path)
-            except UnreadableImage as error:
-                # A header can be whole where the pixels are not, so read_size may accept what cannot be decoded.
-                if file.readable:
-                    wrong.append(f"{file.path.name}: {decode.__name__} refused it: {error}")
-                if error.name != str(file.path) or not str(error).startswith(f"{file.path}: {error.cause}; "):
-                    wrong.append(f"{file.path.name}: the message names something else: {error}")
-                if not isinstance(error, CarmaskError) or not error.cause or "Error" in error.cause:
-                    wrong.append(f"{file.path.name}: no cause in plain words: {error}")
-            else:
-                if not file.readable and decode is not read_size:
-                    wrong.append(f"{file.path.name}: {decode.__name__} took it for a picture ({file.note})")
-            if time.perf_counter() - started_s > 2:
-                wrong.append(f"{file.path.name}: {decode.__name__} took over 2 s")
-    assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_the_header_gives_the_size_that_is_decoded(hostile_files):
-    readable = [file.path for file in hostile_files if file.readable]
-    assert len(readable) > 80
-    for path in readable:
-        photo_read = decode_photo(path)
-        assert read_size(path) == photo_read.size_HW == photo_read.image_HWC.shape[:2], path.name
-        assert decode_mask(path).soft_HW.shape == photo_read.size_HW, path.name
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("empty_jpeg.jpg", "empty"),
-        ("impostor_html.jpg", "HTML page"),
-        ("impostor_pdf.jpg", "PDF"),
-        ("impostor_svg.png", "SVG"),
-        ("impostor_text.jpg", "text"),
-        ("impostor_zeros.jpg", "zero bytes"),
-        ("impostor_heic.jpg", "HEIF"),
-        ("giant_png.png", "400.0 megapixels"),
-        ("giant_webp.webp", "400.0 megapixels"),
-        ("giant_webp_lossless.webp", "268.4 megapixels"),
-        ("giant_tiles.tif", "3600.0 megapixels"),
-        ("folder_named_like_a_photo.jpg", "folder"),
-        ("dangling_link.jpg", "link"),
-        ("no_such_file.jpg", "no such file"),
-    ],
-)
-def test_causes_are_in_plain_words(hostile_files, name, words):
-    with pytest.raises(UnreadableImage) as caught:
-        decode_photo(hostile_files[0].path.parent / name)
-    assert words in caught.value.cause
-
-
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_a_cut_file_is_an_error_and_not_half_a_picture(image_format):
-    data = encoded(photo(200, 300), image_format)
-    for size in np.linspace(1, int(len(data) * 0.95), 60).astype(int):
-        with pytest.raises(UnreadableImage):
-            decode_photo(data[:size])
-
-
-def test_a_named_pipe_is_refused_without_waiting(tmp_path):
-    if not hasattr(os, "mkfifo"):
-        pytest.skip("this system has no named pipes")
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(UnreadableImage, match="pipe"):
-        decode_photo(tmp_path / "pipe.jpg")
-
-
-def test_the_error_travels_between_processes():
-    error = UnreadableImage("a.jpg", "the file is empty")
-    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-    assert (str(copy), copy.name, copy.cause) == (str(error), "a.jpg", "the file is empty")
 
 
 def test_path_text_and_bytes_read_the_same(tmp_path):
@@ -173,7 +78,7 @@ def test_png_orientation_behind_the_pixels():
 @given(
     height=st.integers(1, 260),
     width=st.integers(1, 260),
-    wanted_HW=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    wanted_HW=st.tuples(st.integers(1, 100), st.integers(1, 100)),
     orientation=st.sampled_from([1, 3, 6, 8]),
     progressive=st.booleans(),
 )
@@ -186,6 +91,14 @@ def test_scaled_decoding_keeps_both_sides(height, width, wanted_HW, orientation,
     for side, wanted, whole in zip(scaled.image_HWC.shape, wanted_HW, full.size_HW, strict=False):
         assert side >= min(wanted, whole)
     assert scaled.image_HWC.shape[0] in {-(-full.size_HW[0] // scale) for scale in (1, 2, 4, 8)}
+
+
+def test_the_wanted_size_is_that_of_the_photo_as_shown():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(photo(80, 400), "JPEG", exif=exif)
+    assert decode_photo(data, at_least_HW=(200, 10)).image_HWC.shape == (200, 40, 3)
+    assert decode_photo(data, at_least_HW=(10, 80)).image_HWC.shape == (400, 80, 3)
 
 
 @pytest.mark.parametrize(("wanted", "scale"), [(16, 8), (20, 4), (33, 2), (65, 1), (500, 1)])
@@ -326,21 +239,6 @@ def test_the_first_frame_is_taken(image_format):
     assert np.abs(got_HWC - (250, 0, 0)).max() <= 5
 
 
-def test_the_limit_on_pixels_is_the_callers(hostile_files):
-    data = encoded(photo(10, 20), "PNG")
-    assert decode_photo(data, max_pixels=200).size_HW == (10, 20)
-    for read in (decode_photo, decode_mask, read_size):
-        with pytest.raises(UnreadableImage, match="limit"):
-            read(data, max_pixels=199)
-    pillows = Image.MAX_IMAGE_PIXELS
-    giant = hostile_files[0].path.parent / "giant_png.png"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert read_size(giant, max_pixels=500_000_000) == (20_000, 20_000)
-    assert pillows == Image.MAX_IMAGE_PIXELS
-    assert DEFAULT_MAX_PIXELS == 100_000_000
-
-
 def test_the_colour_profile_is_kept_where_it_fits():
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for image_format in ("JPEG", "PNG", "WEBP", "TIFF"):
@@ -372,9 +270,8 @@ def test_threads_do_not_disturb_each_other():
                 assert image_HWC is None
 
 
-@pytest.mark.skipif(not (CARVANA / "train").is_dir(), reason=f"no Carvana photos in {CARVANA}")
-def test_real_photos():
-    for path in sorted((CARVANA / "train").glob("*.jpg"))[::250]:
+def test_real_photos(carvana):
+    for path in sorted((carvana / "train").glob("*.jpg"))[::250]:
         full, scaled = decode_photo(path), decode_photo(path, at_least_HW=(256, 384))
         reference = Image.open(io.BytesIO(path.read_bytes()))
         np.testing.assert_array_equal(full.image_HWC, np.asarray(reference.convert("RGB")))

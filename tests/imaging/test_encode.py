@@ -78,6 +78,8 @@ def test_a_cut_out_keeps_the_colour_profile():
     assert read_back(encode_cutout(IMAGE_HWC, PROBABILITY_HW, srgb)).info["icc_profile"] == srgb
     assert decode_photo(encode_cutout(IMAGE_HWC, PROBABILITY_HW, srgb)).icc_profile == srgb
     assert "icc_profile" not in read_back(encode_cutout(IMAGE_HWC, PROBABILITY_HW)).info
+    of_greys = srgb[:16] + b"GRAY" + srgb[20:]
+    assert "icc_profile" not in read_back(encode_cutout(IMAGE_HWC, PROBABILITY_HW, of_greys)).info
 
 
 def test_png_round_trip():

@@ -147,6 +147,11 @@ def test_a_palette_whose_transparency_alone_carries_the_mask():
     assert_reads(encoded(image, "PNG", transparency=bytes([0, 255])), HARD_HW, rule="alpha channel")
 
 
+def test_alpha_that_is_the_same_everywhere_says_nothing():
+    assert_reads(encoded(Image.new("RGBA", (5, 4), (0, 0, 0, 255)), "PNG"), np.zeros((4, 5)), rule="background")
+    assert_reads(encoded(Image.new("RGBA", (5, 4), (9, 9, 9, 128)), "PNG"), np.full((4, 5), 255), rule="foreground")
+
+
 def test_alpha_is_ignored_where_the_colours_differ():
     image = Image.fromarray(HARD_HW).convert("RGB")
     image.putalpha(Image.fromarray(np.tile(np.arange(60, dtype=np.uint8), (40, 1))))

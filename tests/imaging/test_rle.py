@@ -1,8 +1,6 @@
 """Run lengths against a slow reference, by property, and against the challenge's own table."""
 
 import csv
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,6 @@ from hypothesis.extra import numpy as hnp
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_mask
 from carmask.imaging.rle import RleError, decode_carvana, encode_carvana
-
-CARVANA = Path(os.environ.get("CARMASK_CARVANA", Path(__file__).parents[2] / ".." / "shared" / "carvana"))
 
 masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 
@@ -124,15 +120,14 @@ def test_soft_masks_are_refused():
         encode_carvana(np.zeros((3, 4), dtype=np.uint8))
 
 
-@pytest.mark.skipif(not (CARVANA / "train_masks.csv").is_file(), reason=f"no Carvana photos in {CARVANA}")
-def test_the_challenges_own_table():
+def test_the_challenges_own_table(carvana):
     csv.field_size_limit(2**30)
-    with (CARVANA / "train_masks.csv").open(newline="") as table:
+    with (carvana / "train_masks.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     chosen = rows[:: max(1, len(rows) // 30)]
     assert len(chosen) >= 30
     for row in chosen:
-        soft_HW = decode_mask(CARVANA / "train_masks" / row["img"].replace(".jpg", "_mask.gif")).soft_HW
+        soft_HW = decode_mask(carvana / "train_masks" / row["img"].replace(".jpg", "_mask.gif")).soft_HW
         mask_HW = soft_HW == 255
         assert set(np.unique(soft_HW)) == {0, 255}
         assert encode_carvana(mask_HW) == row["rle_mask"], row["img"]

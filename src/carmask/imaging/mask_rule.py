@@ -34,7 +34,8 @@ class _Stored:
     """What a mask file holds: stored values and what they show.
 
     value_HW: uint8 or float32. used: the values that occur, ascending. shown: what each of `used` shows.
-    white: full scale of what is shown. kind: words for the rule. several_hues: colours that the largest channel hides.
+    white: full scale of what is shown. kind: words for the rule. colourful: a complaint about colours that the
+    largest channel hides, or None.
     """
 
     value_HW: NDArray[np.uint8] | NDArray[np.float32]

@@ -115,7 +115,6 @@ def fit(
     hardware: Hardware,
     run: RunFolder,
     reporter: RunReporter,
-    batch_size: int,
 ) -> bool:
     """Train from `state.step` to the end. Returns whether it was reached; if not, a checkpoint says where it stopped.
 
@@ -123,7 +122,9 @@ def fit(
         TrainingError: the loss is no longer a number.
 
     """
-    steps_in_epoch = epoch_steps(settings, len(data.train), batch_size)
+    assert settings.batch_size is not None
+    batch_size = settings.batch_size
+    steps_in_epoch = epoch_steps(settings, len(data.train))
     total_steps = settings.epochs * steps_in_epoch
     reader = BatchReader(data.cache, tuple(pair.id for pair in data.train), hardware.device)
     augment = Augmenter(settings.augment, channels=state.network.config.unet.in_channels)
@@ -175,9 +176,10 @@ def fit(
     return True
 
 
-def epoch_steps(settings: TrainSettings, photos: int, batch_size: int) -> int:
+def epoch_steps(settings: TrainSettings, photos: int) -> int:
     """Steps in one epoch: every photo once, or as many photos as the settings say, to the nearest full batch."""
-    return max(1, round((settings.epoch_samples or photos) / batch_size))
+    assert settings.batch_size is not None
+    return max(1, round((settings.epoch_samples or photos) / settings.batch_size))
 
 
 def _end_epoch(

@@ -4,12 +4,16 @@ config.yaml        every setting            metrics.csv     one row for each epo
 environment.json   versions and machine     curves.png      the same, drawn
 split.json         who was held out         samples/        held-out photos as predicted, each epoch
 checkpoint.pt      to go on from            tensorboard/    for TensorBoard
+left_out.csv       photos that could not be used, and why, where there are any
 weights/best, weights/last                  the network: model.safetensors and config.json
 """
 
+import csv
 import datetime
+import io
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +84,13 @@ class RunFolder:
     def metrics(self) -> Path:
         """One row for each epoch."""
         return self.path / "metrics.csv"
+
+    def write_left_out(self, left_out: Sequence[tuple[str, str]]) -> None:
+        """List the photos that could not be used, with the cause; no file where there are none."""
+        if left_out:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([("photo", "cause"), *left_out])
+            write_bytes_atomically(self.path / "left_out.csv", text.getvalue().encode("utf-8", "backslashreplace"))
 
     def weights(self, which: str) -> Path:
         """The folder of the `best` or the `last` network."""

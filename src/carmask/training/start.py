@@ -1,11 +1,12 @@
 """From settings to a run: find the photos, split them, fill the cache, build the network, train."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from carmask.data.cache import Cache, CacheRecipe, open_cache
-from carmask.data.pairs import Dataset, Pair, find_pairs
+from carmask.data.pairs import Dataset, find_pairs
 from carmask.data.split import Split, make_split
 from carmask.errors import CarmaskError
 from carmask.models.network import Network, NetworkConfig
@@ -21,7 +22,21 @@ from carmask.training.settings import TrainSettings
 
 # A stream of its own for the first weights, apart from those of the steps.
 INITIAL_WEIGHTS_STEP = 2**32 - 1
-SHOWN_FAILURES = 20
+SHOWN_LEFT_OUT = 20
+
+
+@dataclass(frozen=True)
+class _Materials:
+    """What a run works with before anything is split or built."""
+
+    hardware: Hardware
+    dataset: Dataset
+    cache: Cache
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """What cannot be learnt from, each with the cause."""
+        unpaired = [(problem.subject, f"{problem.kind}, {problem.detail}") for problem in self.dataset.problems]
+        return unpaired + list(self.cache.failures.items())
 
 
 def train(settings: TrainSettings, console: Console | None = None) -> RunFolder:
@@ -32,13 +47,19 @@ def train(settings: TrainSettings, console: Console | None = None) -> RunFolder:
 
     """
     console = console or Console()
-    hardware = set_up(settings.hardware)
-    dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
-    cache = _open_cache(settings, dataset, console)
-    split = _split(settings, dataset, cache)
+    materials = _prepare(settings, console)
+    split = _split(settings, materials)
+    data = _select(split, materials)
+    state = start_state(settings, _new_network(settings, data), materials.hardware)
+    if settings.batch_size is None:
+        canvas_CHW = (materials.cache.images_NHWC.shape[3], *materials.cache.images_NHWC.shape[1:3])
+        found = find_batch_size(state.network, materials.hardware, canvas_CHW, len(data.train))
+        # Written into the run's settings: free memory may be another when the run is resumed.
+        settings = settings.model_copy(update={"batch_size": found})
     run = RunFolder.create(settings)
     split.save(run.split)
-    return _train(settings, dataset, cache, split, hardware, run, console, resume=False)
+    run.write_left_out(materials.left_out())
+    return _run(state, settings, data, materials.hardware, run, console)
 
 
 def resume(folder: Path, console: Console | None = None) -> RunFolder:
@@ -51,71 +72,73 @@ def resume(folder: Path, console: Console | None = None) -> RunFolder:
     console = console or Console()
     run = RunFolder.existing(folder)
     settings = TrainSettings.from_yaml(run.config)
-    hardware = set_up(settings.hardware)
-    dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
-    cache = _open_cache(settings, dataset, console)
-    return _train(settings, dataset, cache, Split.load(run.split), hardware, run, console, resume=True)
+    materials = _prepare(settings, console)
+    data = _select(Split.load(run.split), materials)
+    state = start_state(settings, _new_network(settings, data), materials.hardware)
+    state.load(run, materials.hardware.device)
+    return _run(state, settings, data, materials.hardware, run, console)
 
 
-def _train(
+def _run(
+    state: TrainingState,
     settings: TrainSettings,
-    dataset: Dataset,
-    cache: Cache,
-    split: Split,
+    data: TrainingData,
     hardware: Hardware,
     run: RunFolder,
     console: Console,
-    *,
-    resume: bool,
 ) -> RunFolder:
-    learnt, held_out = split.select(dataset.pairs)
-    data = TrainingData(cache, _usable(learnt, cache), _usable(held_out, cache))
-    if hardware.device.type == "cpu":
-        keep_freed_memory()
-    state = start_state(settings, _new_network(settings, data), hardware)
-    canvas_CHW = (cache.images_NHWC.shape[3], *cache.images_NHWC.shape[1:3])
-    batch_size = settings.batch_size or find_batch_size(state.network, hardware, canvas_CHW, len(data.train))
-    if resume:
-        state.load(run, hardware.device)
     ids = [pair.id for pair in data.validation]
-    reporter = RunReporter(run, console, settings.epochs, cache, ids, hardware)
-    _introduce(settings, data, state, hardware, run, reporter, batch_size)
-    finished = fit(state, settings, data, hardware, run, reporter, batch_size)
-    if not finished:
-        reporter.say(f"stopped after step {state.step}; go on with `carmask train --resume {run.path}`")
-    elif state.history:
+    reporter = RunReporter(run, console, settings.epochs, data.cache, ids, hardware)
+    _introduce(settings, data, state, hardware, run, reporter)
+    if fit(state, settings, data, hardware, run, reporter):
         reporter.say(f"best Dice {state.best_dice:.5f} in epoch {state.best_epoch}: {run.weights('best')}")
+    else:
+        reporter.say(f"stopped after step {state.step}; go on with `carmask train --resume {run.path}`")
     return run
 
 
-def _open_cache(settings: TrainSettings, dataset: Dataset, console: Console) -> Cache:
-    """Cache every pair, and say which cannot be used."""
-    preset = PRESETS[settings.preset].unet
+def _prepare(settings: TrainSettings, console: Console) -> _Materials:
+    """Set the machine up, find the photos and cache every pair; say which cannot be used."""
+    hardware = set_up(settings.hardware)
+    if hardware.device.type == "cpu":
+        keep_freed_memory()
+    dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
+    unet = PRESETS[settings.preset].unet
     recipe = CacheRecipe(
         geometry=settings.geometry(),
-        channels=preset.in_channels,
-        stride_px=preset.stride_px,
+        channels=unet.in_channels,
+        stride_px=unet.stride_px,
         foreground=settings.dataset.foreground,
     )
     with progress_bar(console, "decoding photos") as advance:
         cache = open_cache(dataset.pairs, recipe, settings.dataset.cache, progress=advance)
-    causes = [f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in dataset.problems]
-    causes += [str(cause) for cause in cache.failures.values()]
-    for cause in causes[:SHOWN_FAILURES]:
-        console.print(f"left out: {cause}", style="yellow", highlight=False, markup=False)
-    if len(causes) > SHOWN_FAILURES:
-        console.print(
-            f"... and {len(causes) - SHOWN_FAILURES} more; `carmask check {settings.data}` lists all", style="yellow"
-        )
+    materials = _Materials(hardware, dataset, cache)
+    left_out = materials.left_out()
+    for name, cause in left_out[:SHOWN_LEFT_OUT]:
+        console.print(f"left out  {name}: {cause}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if len(left_out) > SHOWN_LEFT_OUT:
+        console.print(f"left out  {len(left_out) - SHOWN_LEFT_OUT} more, all in the run's left_out.csv", style="yellow")
     if not cache.row_of:
         raise CarmaskError(f"{settings.data}: none of its {len(dataset.pairs)} pairs can be used; see `carmask check`")
-    return cache
+    return materials
 
 
-def _split(settings: TrainSettings, dataset: Dataset, cache: Cache) -> Split:
+def _select(split: Split, materials: _Materials) -> TrainingData:
+    """The usable pairs of both sides."""
+    cache = materials.cache
+    train, validation = (
+        [pair for pair in side if pair.id in cache.row_of] for side in split.select(materials.dataset.pairs)
+    )
+    if not train or not validation:
+        raise CarmaskError("one side of the split has no usable photo; make another with `carmask split`")
+    return TrainingData(cache, train, validation)
+
+
+def _split(settings: TrainSettings, materials: _Materials) -> Split:
+    cache = materials.cache
     if settings.dataset.split is not None:
         return Split.load(settings.dataset.split)
-    group_of = {pair.id: pair.group for pair in dataset.pairs if pair.id in cache.row_of}
+    group_of = {pair.id: pair.group for pair in materials.dataset.pairs if pair.id in cache.row_of}
     options = settings.dataset
     return make_split(
         group_of,
@@ -125,10 +148,6 @@ def _split(settings: TrainSettings, dataset: Dataset, cache: Cache) -> Split:
         fraction=options.fraction,
         seed=options.split_seed,
     )
-
-
-def _usable(pairs: list[Pair], cache: Cache) -> list[Pair]:
-    return [pair for pair in pairs if pair.id in cache.row_of]
 
 
 def _new_network(settings: TrainSettings, data: TrainingData) -> Network:
@@ -153,14 +172,12 @@ def _introduce(
     hardware: Hardware,
     run: RunFolder,
     reporter: RunReporter,
-    batch_size: int,
 ) -> None:
     """Say what will be done, before it is."""
     groups, held_groups = (len({pair.group for pair in side}) for side in (data.train, data.validation))
     summary = state.network.summary()
     channels, height, width = summary.input_CHW
-    steps = epoch_steps(settings, len(data.train), batch_size)
-    found = "" if settings.batch_size else " (found)"
+    steps = epoch_steps(settings, len(data.train))
     reporter.say(f"run       {run.path}")
     reporter.say(
         f"photos    {len(data.train)} of {groups} groups to learn from, {len(data.validation)} of {held_groups} "
@@ -172,6 +189,6 @@ def _introduce(
     )
     reporter.say(f"device    {hardware.describe()}")
     reporter.say(
-        f"training  {settings.epochs} epochs of {steps} steps of {batch_size} photos{found}, {settings.optimiser.name} "
-        f"{settings.optimiser.lr:g} {settings.schedule.name}, {settings.loss.name}"
+        f"training  {settings.epochs} epochs of {steps} steps of {settings.batch_size} photos, "
+        f"{settings.optimiser.name} {settings.optimiser.lr:g} {settings.schedule.name}, {settings.loss.name}"
     )

@@ -1,0 +1,116 @@
+"""Damaged and hostile files: each is read or named with its cause, at once and within the limit on pixels."""
+
+import os
+import pickle
+import time
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carmask.errors import CarmaskError
+from carmask.imaging.decode import DEFAULT_MAX_PIXELS, UnreadableImage, decode_mask, decode_photo, read_size
+from hostile_files import encoded, photo, write_hostile_files
+
+
+@pytest.fixture(scope="module")
+def hostile_files(tmp_path_factory):
+    return write_hostile_files(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_every_hostile_file_is_read_or_named(hostile_files):
+    assert len(hostile_files) >= 200
+    wrong = []
+    for file in hostile_files:
+        for decode in (decode_photo, decode_mask, read_size):
+            started_s = time.perf_counter()
+            try:
+                decode(file.path)
+            except UnreadableImage as error:
+                # A header can be whole where the pixels are not, so read_size may accept what cannot be decoded.
+                if file.readable:
+                    wrong.append(f"{file.path.name}: {decode.__name__} refused it: {error}")
+                if error.name != str(file.path) or not str(error).startswith(f"{file.path}: {error.cause}; "):
+                    wrong.append(f"{file.path.name}: the message names something else: {error}")
+                if not isinstance(error, CarmaskError) or not error.cause or "Error" in error.cause:
+                    wrong.append(f"{file.path.name}: no cause in plain words: {error}")
+            else:
+                if not file.readable and decode is not read_size:
+                    wrong.append(f"{file.path.name}: {decode.__name__} took it for a picture ({file.note})")
+            if time.perf_counter() - started_s > 2:
+                wrong.append(f"{file.path.name}: {decode.__name__} took over 2 s")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_the_header_gives_the_size_that_is_decoded(hostile_files):
+    readable = [file.path for file in hostile_files if file.readable]
+    assert len(readable) > 80
+    for path in readable:
+        photo_read = decode_photo(path)
+        assert read_size(path) == photo_read.size_HW == photo_read.image_HWC.shape[:2], path.name
+        assert decode_mask(path).soft_HW.shape == photo_read.size_HW, path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("empty_jpeg.jpg", "empty"),
+        ("impostor_html.jpg", "HTML page"),
+        ("impostor_pdf.jpg", "PDF"),
+        ("impostor_svg.png", "SVG"),
+        ("impostor_text.jpg", "text"),
+        ("impostor_zeros.jpg", "zero bytes"),
+        ("impostor_heic.jpg", "HEIF"),
+        ("giant_png.png", "400.0 megapixels"),
+        ("giant_webp.webp", "400.0 megapixels"),
+        ("giant_webp_lossless.webp", "268.4 megapixels"),
+        ("giant_tiles.tif", "3600.0 megapixels"),
+        ("folder_named_like_a_photo.jpg", "folder"),
+        ("dangling_link.jpg", "link"),
+        ("no_such_file.jpg", "no such file"),
+    ],
+)
+def test_causes_are_in_plain_words(hostile_files, name, words):
+    with pytest.raises(UnreadableImage) as caught:
+        decode_photo(hostile_files[0].path.parent / name)
+    assert words in caught.value.cause
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_a_cut_file_is_an_error_and_not_half_a_picture(image_format):
+    data = encoded(photo(200, 300), image_format)
+    for size in np.linspace(1, int(len(data) * 0.95), 60).astype(int):
+        with pytest.raises(UnreadableImage):
+            decode_photo(data[:size])
+
+
+def test_a_named_pipe_is_refused_without_waiting(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableImage, match="pipe"):
+        decode_photo(tmp_path / "pipe.jpg")
+
+
+def test_the_error_travels_between_processes():
+    error = UnreadableImage("a.jpg", "the file is empty")
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert (str(copy), copy.name, copy.cause) == (str(error), "a.jpg", "the file is empty")
+
+
+def test_the_limit_on_pixels_is_the_callers(hostile_files):
+    data = encoded(photo(10, 20), "PNG")
+    assert decode_photo(data, max_pixels=200).size_HW == (10, 20)
+    for read in (decode_photo, decode_mask, read_size):
+        with pytest.raises(UnreadableImage, match="limit"):
+            read(data, max_pixels=199)
+    pillows = Image.MAX_IMAGE_PIXELS
+    giant = hostile_files[0].path.parent / "giant_png.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_size(giant, max_pixels=500_000_000) == (20_000, 20_000)
+    assert pillows == Image.MAX_IMAGE_PIXELS
+    assert DEFAULT_MAX_PIXELS == 100_000_000
