@@ -29,12 +29,13 @@ GEOMETRIES = {
 def ceilings(pair: Pair) -> list[float]:
     """Dice at the photo's own size for each geometry."""
     cv2.setNumThreads(1)
-    soft_HW = load_soft_mask(pair).soft_HW
+    reading = load_soft_mask(pair)
+    soft_HW = reading.soft_HW
     scores = []
     for geometry in GEOMETRIES.values():
         placement = plan((soft_HW.shape[0], soft_HW.shape[1]), geometry)
         probability_HW = fit_mask(soft_HW, placement).astype(np.float32) / np.float32(255)
-        scores.append(dice(soft_HW >= 128, restore(probability_HW, placement) >= 0.5))
+        scores.append(dice(reading.mask_HW, restore(probability_HW, placement) >= 0.5))
     return scores
 
 

@@ -1,7 +1,7 @@
 """Keep the figures of training runs, and draw the documents' tables and pictures from them.
 
     python benchmarks/results.py add RUN [RUN ...]   figures of runs and their evaluations -> docs/results/runs/*.json
-    python benchmarks/results.py draw                docs/results/**.json -> tables of README, docs/results.md; curves
+    python benchmarks/results.py draw                the tables of README and docs/results.md, and the curves
 
 `add` expects that `carmask evaluate DATA --model RUN` was run, and takes its summary. No photo is copied anywhere.
 """

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Each command is a typed function in its own module, imported when called."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
@@ -28,6 +29,8 @@ app.command("carmask.cli.model:model", name="model", help="Show what a network i
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 refused or something is wrong, 2 done but for some files, 130 interrupted."""
+    # Pillow warns of damaged metadata without naming the file; what it means for a photo is said by our own errors.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         outcome = app(arguments, exit_on_error=False, print_error=False)
         status = outcome if isinstance(outcome, int) else 0

@@ -22,13 +22,13 @@ from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
 from carmask.imaging.encode import draw_overlay, sheet
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
+from carmask.imaging.mask_rule import FOREGROUND_FROM
 
 Progress = Callable[[int, int], None]
 S = TypeVar("S")
 T = TypeVar("T")
 
 _WORKERS = 2
-_HALF = 128
 _TILE_WIDTH_PX = 480
 _SHEET_COLUMNS = 4
 
@@ -198,12 +198,12 @@ def _mask_faults(reading: MaskReading, photo_HW: tuple[int, int] | None) -> Iter
         photo_text = f"{photo_HW[0]} x {photo_HW[1]}"
         yield "size mismatch", f"the photo is {photo_text} px (height x width), the mask {height} x {width}{turned}"
     brightest, darkest = int(reading.soft_HW.max()), int(reading.soft_HW.min())
-    if brightest < _HALF:
+    if brightest < FOREGROUND_FROM:
         reason = (
             "no pixel is foreground" if brightest == 0 else f"its brightest value is {brightest} of 255, under half"
         )
         yield "empty mask", f"{reason} ({reading.rule})"
-    elif darkest >= _HALF:
+    elif darkest >= FOREGROUND_FROM:
         yield "full mask", f"every pixel is foreground ({reading.rule})"
     if reading.odd:
         yield "odd mask values", reading.odd
@@ -273,4 +273,4 @@ def _tile(pair: Pair, foreground: int | None) -> NDArray[np.uint8]:
     except CarmaskError:
         return image_HWC
     height, width = soft_HW.shape
-    return draw_overlay(image_HWC, fit_mask(soft_HW, plan((height, width), geometry)) >= _HALF)
+    return draw_overlay(image_HWC, fit_mask(soft_HW, plan((height, width), geometry)) >= FOREGROUND_FROM)

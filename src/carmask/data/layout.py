@@ -125,7 +125,7 @@ def index_folder(folder: Path) -> FileIndex:
 
     """
     index = FileIndex({}, {}, [])
-    for path, names in _walk(folder):
+    for path, names in walk(folder):
         below = path.relative_to(folder)
         for name in names:
             relative = PurePosixPath(below, name)
@@ -209,7 +209,13 @@ def _unnest(folder: Path) -> Path:
     return inner if inner.is_dir() and len(_list_folder(folder)) == 1 else folder
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder below, itself first, with the names of its files, sorted; links followed, hidden files left out.
+
+    Raises:
+        DatasetError: A folder cannot be listed.
+
+    """
     def refuse(error: OSError) -> None:
         raise _unlistable(error) from error
 

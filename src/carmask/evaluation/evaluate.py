@@ -23,9 +23,6 @@ from carmask.evaluation.metrics import BoolArray, measure
 from carmask.evaluation.results import Evaluation, Failure, PhotoRow
 from carmask.imaging.decode import ImageSource, Photo, UnreadableImage
 
-# A soft mask (uint8 0..255) is foreground from one half upwards.
-HALF = 128
-
 Progress = Callable[[int, int], None]
 
 
@@ -105,14 +102,13 @@ def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None) -> 
         CarmaskError: The mask cannot be read or has another size.
 
     """
-    soft_HW = load_soft_mask(pair, foreground=foreground).soft_HW
-    if soft_HW.shape != size_HW:
-        (height, width), (photo_height, photo_width) = soft_HW.shape, size_HW
+    truth_HW = load_soft_mask(pair, foreground=foreground).mask_HW
+    if truth_HW.shape != size_HW:
+        (height, width), (photo_height, photo_width) = truth_HW.shape, size_HW
         raise EvaluationError(
             f"the mask is {height} x {width} px, its photo {photo_height} x {photo_width} px; "
             "replace one of them, or take both out of the folder"
         )
-    truth_HW: BoolArray = soft_HW >= HALF
     return truth_HW
 
 

@@ -16,6 +16,10 @@ _COLOURS_OF_A_PHOTO = 4096
 _ADVICE = "choose the class with --foreground VALUE"
 
 
+# A soft mask (uint8 0..255) is foreground from one half upwards.
+FOREGROUND_FROM = 128
+
+
 @dataclass(frozen=True)
 class MaskReading:
     """A mask and how it was read.
@@ -27,6 +31,11 @@ class MaskReading:
     soft_HW: NDArray[np.uint8]
     rule: str
     odd: str | None = None
+
+    @property
+    def mask_HW(self) -> NDArray[np.bool_]:
+        """Bool: foreground from one half upwards."""
+        return self.soft_HW >= FOREGROUND_FROM
 
 
 @dataclass(frozen=True)

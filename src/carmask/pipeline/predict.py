@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.ahead import in_batches, map_ahead
+from carmask.data.layout import walk
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import IMAGE_SUFFIXES, Photo, decode_photo
 from carmask.imaging.encode import (
@@ -67,6 +68,7 @@ def find_jobs(source: Path, destination: Path) -> list[Job]:
 
     Raises:
         NoPhotos: nothing is there.
+        DatasetError: a folder cannot be listed.
 
     """
     if source.is_file():
@@ -75,11 +77,13 @@ def find_jobs(source: Path, destination: Path) -> list[Job]:
     if not source.is_dir():
         raise NoPhotos(f"{source}: does not exist; name a photo or a folder of photos")
     results = destination.resolve()
-    photos = sorted(
-        path
-        for path in source.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir() and results not in path.resolve().parents
-    )
+    photos = [
+        folder / name
+        for folder, names in walk(source)
+        if results not in (folder.resolve(), *folder.resolve().parents)
+        for name in names
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES
+    ]
     if not photos:
         raise NoPhotos(f"{source}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders")
     stems = Counter(photo.with_suffix("") for photo in photos)

@@ -22,7 +22,7 @@ from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware
 from carmask.training.averaging import AveragedWeights
 from carmask.training.batches import BatchReader, seed_step
-from carmask.training.checkpoint import load_checkpoint, save_checkpoint
+from carmask.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from carmask.training.interrupt import Interrupt
 from carmask.training.losses import make_loss
 from carmask.training.progress import EpochRow, RunReporter
@@ -79,13 +79,19 @@ class TrainingState:
     def load(self, run: RunFolder, device: torch.device) -> None:
         """Take up where `save` was called."""
         saved = load_checkpoint(run.checkpoint, device)
-        self.network.load_state_dict(saved["network"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(saved["averaged"])
-        self.loss_sum = saved["loss_sum"]
-        self.step, self.best_dice, self.best_epoch = saved["step"], saved["best_dice"], saved["best_epoch"]
-        self.history = [EpochRow(**row) for row in saved["history"]]
+        try:
+            self.network.load_state_dict(saved["network"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(saved["averaged"])
+            self.loss_sum = saved["loss_sum"]
+            self.step, self.best_dice, self.best_epoch = saved["step"], saved["best_dice"], saved["best_epoch"]
+            self.history = [EpochRow(**row) for row in saved["history"]]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{run.checkpoint}: does not fit the settings in {run.config} ({reason}); the run cannot go on from it"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,8 @@ def _end_epoch(
     train_s: float,
 ) -> None:
     """Validate, write down, keep the best and the last weights, and checkpoint."""
+    train_loss = float(state.loss_sum) / steps_in_epoch
+    _refuse_nan(train_loss, state.step - 1, run)
     began_s = time.perf_counter()
     result = validate(state.validated)
     row = EpochRow(
@@ -201,7 +209,7 @@ def _end_epoch(
         step=state.step,
         photos=state.step * batch_size,
         lr=lr,
-        train_loss=float(state.loss_sum) / steps_in_epoch,
+        train_loss=train_loss,
         dice=result.mean,
         dice_median=result.median,
         dice_worst=result.worst,
@@ -240,7 +248,7 @@ def _refuse_nan(loss: float, step: int, run: RunFolder) -> None:
     if not math.isfinite(loss):
         raise TrainingError(
             f"the loss is {loss} at step {step}: training has diverged. Start again with a lower --optimiser.lr, with "
-            f" --optimiser.clip-norm 1, or with --hardware.precision float32; the last good epoch is in {run.path}"
+            f"--optimiser.clip-norm 1, or with --hardware.precision float32; the last good epoch is in {run.path}"
         )
 
 

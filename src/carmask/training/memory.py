@@ -1,8 +1,10 @@
 """Memory while training: keeping what the C library would give away, and a batch size that fits."""
 
+import copy
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -44,8 +46,9 @@ def find_batch_size(model: nn.Module, hardware: Hardware, input_CHW: tuple[int, 
         saved_bytes += tensor.numel() * tensor.element_size()
         return tensor
 
+    # Of a copy, because BatchNorm learns from every image that it sees.
     with saved_tensors_hooks(count, lambda tensor: tensor), hardware.autocast():
-        model(torch.zeros(1, *input_CHW, device=hardware.device))
+        copy.deepcopy(model)(torch.zeros(1, *input_CHW, device=hardware.device))
     room_bytes = MEMORY_SHARE * free_memory_bytes(hardware.device)
     batch = LARGEST_FOUND_BATCH
     while batch > 1 and (batch * ACTIVATION_FACTOR * saved_bytes > room_bytes or 2 * batch > photos):
@@ -57,6 +60,13 @@ def free_memory_bytes(device: torch.device) -> int:
     """Memory that a run may still take on this device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    try:
+        # What Linux calls free leaves out the pages that it only keeps for files, of which a cache makes many.
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kilobytes = dict(line.split(":", 1) for line in lines)["MemAvailable"].split()[0]
+        return int(kilobytes) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):

@@ -17,8 +17,6 @@ from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware
 from carmask.training.batches import BatchReader
 
-MASK_FROM = 128
-
 
 @dataclass(frozen=True)
 class Validation:
@@ -75,8 +73,8 @@ class Validator:
 
 
 def _packed_truth(pair: Pair, foreground: int | None) -> tuple[NDArray[np.uint8], Size]:
-    soft_HW = load_soft_mask(pair, foreground=foreground).soft_HW
-    return np.packbits(soft_HW >= MASK_FROM, axis=1), (soft_HW.shape[0], soft_HW.shape[1])
+    truth_HW = load_soft_mask(pair, foreground=foreground).mask_HW
+    return np.packbits(truth_HW, axis=1), (truth_HW.shape[0], truth_HW.shape[1])
 
 
 def _score(network: Network, probability_HW: NDArray[np.float32], truth: tuple[NDArray[np.uint8], Size]) -> float:
