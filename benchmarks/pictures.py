@@ -1,0 +1,69 @@
+"""Draw the pictures of the README from predictions. Of real photos only the predicted masks are drawn.
+
+python benchmarks/pictures.py demo out/demo/compare        pictures that `make demo` made -> docs/pictures/demo.png
+python benchmarks/pictures.py masks RUN DATA               masks of held-out photos       -> docs/pictures/masks.png
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carmask.data.pairs import find_pairs, load_soft_mask
+from carmask.data.split import Split
+from carmask.evaluation.metrics import dice
+from carmask.imaging.decode import decode_photo
+from carmask.imaging.encode import encode_png, sheet, write_bytes_atomically
+from carmask.segmenter import Segmenter
+from record import RESULTS
+
+PICTURES = RESULTS.parent / "pictures"
+COLUMNS, ROWS = 4, 2
+TILE_WIDTH_PX = 240
+
+
+def draw_demo(folder: Path) -> None:
+    """Spread over the predictions of the demo, one car in each column."""
+    files = sorted(folder.glob("*.png"))
+    cars = sorted({path.stem.rsplit("_", 1)[0] for path in files})[:COLUMNS]
+    if len(cars) < COLUMNS:
+        sys.exit(f"{folder}: pictures of {len(cars)} cars; run `make demo` first")
+    views = ("03", "08", "14", "05")
+    tiles = []
+    for car, view in zip(cars, views, strict=True):
+        tiles.append(("", decode_photo(folder / f"{car}_{view}.png").image_HWC))
+    _save("demo.png", sheet(tiles, columns=COLUMNS, tile_width_px=TILE_WIDTH_PX))
+
+
+def draw_masks(run: Path, data: Path) -> None:
+    """Predicted masks of held-out photos, spread over cars and views, with the Dice of each."""
+    held_out = set(Split.load(run / "split.json").validation)
+    pairs = [pair for pair in find_pairs(data).pairs if pair.id in held_out]
+    segmenter = Segmenter.load(run)
+    tiles = []
+    for place in np.linspace(0, len(pairs) - 1, COLUMNS * ROWS).round().astype(int):
+        pair = pairs[place]
+        mask_HW = segmenter(pair.image).mask_HW
+        image_HWC = np.repeat(mask_HW[..., None].astype(np.uint8) * 255, 3, axis=2)
+        tiles.append((f"view {pair.view}: Dice {dice(load_soft_mask(pair).mask_HW, mask_HW):.4f}", image_HWC))
+    _save("masks.png", sheet(tiles, columns=COLUMNS, tile_width_px=TILE_WIDTH_PX))
+
+
+def _save(name: str, image_HWC: NDArray[np.uint8]) -> None:
+    write_bytes_atomically(PICTURES / name, encode_png(image_HWC))
+    print(f"written to {PICTURES / name}")
+
+
+def main() -> None:
+    """Dispatch."""
+    if len(sys.argv) == 3 and sys.argv[1] == "demo":
+        draw_demo(Path(sys.argv[2]))
+    elif len(sys.argv) == 4 and sys.argv[1] == "masks":
+        draw_masks(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
