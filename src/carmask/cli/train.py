@@ -17,7 +17,8 @@ def train(
 ) -> int:
     """Train a network on a folder of photos and masks.
 
-    Ctrl-C finishes the step, writes a checkpoint and says how to go on.
+    What is not given is taken from --config, then from the preset's recipe (`small` has none and keeps the defaults
+    below), then from the defaults below. Ctrl-C finishes the step, writes a checkpoint and says how to go on.
     """
     # Kept out of the command line's start: torch takes a second to import.
     from carmask.training import start
