@@ -2,9 +2,10 @@
 
     python benchmarks/training_speed.py
 
-Both train the same network, in processes of their own, one after the other and three times in turn; the figures are
-medians. `plain` is what one writes first: float32, PyTorch's default memory layout, batches from arrays in memory. A
-second figure is the speed over three epochs, which must not sink.
+Both train the same network, in processes of their own, in turn and in three rounds; the figures are medians. `plain` is
+what one writes first: float32, PyTorch's default memory layout, batches from arrays in memory. Between the two stand the
+same loop with one step after the other of what makes the difference. A last figure is the speed over three epochs of
+`carmask train`, which must not sink.
 """
 
 import json
@@ -21,25 +22,34 @@ from PIL import Image
 from torch.nn import functional
 
 from carmask.models.network import Network, NetworkConfig
+from carmask.training.memory import keep_freed_memory
 from carmask.training.settings import TrainSettings
 from record import record
 
 BATCH = 16
-WARM_UP_STEPS, STEPS = 3, 12
+WARM_UP_STEPS, STEPS = 2, 6
 ROUNDS = 3
-EPOCHS, EPOCH_STEPS = 3, 20
+EPOCHS, EPOCH_STEPS = 3, 12
+VARIANTS = ("plain", "+ kept memory", "+ channels_last", "+ bfloat16")
 
 
-def plain_steps() -> list[float]:
-    """Seconds of each step of a plain float32 loop."""
+def loop_seconds(variant: str) -> list[float]:
+    """Seconds of each step of a hand-written loop, with all that `variant` and those before it add."""
+    level = VARIANTS.index(variant)
+    if level >= 1:
+        keep_freed_memory()
+    layout = torch.channels_last if level >= 2 else torch.contiguous_format
     network = Network(NetworkConfig.from_preset("small")).train()
+    network.to(memory_format=layout)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
     images_NCHW, masks_N1HW = torch.rand(4 * BATCH, 1, 128, 128), torch.rand(4 * BATCH, 1, 128, 128).round()
     seconds = []
     for step in range(WARM_UP_STEPS + STEPS):
         began_s = time.perf_counter()
         chosen = torch.randint(len(images_NCHW), (BATCH,))
-        loss = functional.binary_cross_entropy_with_logits(network(images_NCHW[chosen]), masks_N1HW[chosen])
+        with torch.autocast("cpu", torch.bfloat16, enabled=level >= 3):
+            logits_B1HW = network(images_NCHW[chosen].contiguous(memory_format=layout))
+        loss = functional.binary_cross_entropy_with_logits(logits_B1HW.float(), masks_N1HW[chosen])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -91,16 +101,22 @@ def in_a_process(part: str) -> list[float]:
 def main() -> None:
     """Measure in turn, print, write down."""
     if len(sys.argv) > 1:
-        print(json.dumps(plain_steps() if sys.argv[1] == "plain" else carmask_rates()))
+        part = sys.argv[1]
+        print(json.dumps(loop_seconds(part) if part in VARIANTS else carmask_rates()))
         return
-    plain, ours = [], []
-    for _ in range(ROUNDS):
-        plain.append(BATCH / statistics.median(in_a_process("plain")))
-        ours.append(in_a_process("carmask"))
-        print(f"plain {plain[-1]:.2f} img/s, carmask {', '.join(f'{rate:.2f}' for rate in ours[-1])} img/s by epoch")
-    by_epoch = [statistics.median(rates) for rates in zip(*ours, strict=True)]
-    ratio = statistics.median(by_epoch) / statistics.median(plain)
-    print(f"carmask trains {ratio:.2f} times as fast; epoch 3 against epoch 1: {by_epoch[-1] / by_epoch[0]:.3f}")
+    rates: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    ours: list[list[float]] = []
+    for number in range(ROUNDS):
+        for variant in VARIANTS:
+            rates[variant].append(BATCH / statistics.median(in_a_process(variant)))
+        ours.append(in_a_process("carmask train"))
+        line = ", ".join(f"{variant} {values[-1]:.2f}" for variant, values in rates.items())
+        print(f"round {number + 1}: {line}, carmask train {' '.join(f'{rate:.2f}' for rate in ours[-1])} img/s")
+    by_epoch = [statistics.median(epoch) for epoch in zip(*ours, strict=True)]
+    medians = {variant: statistics.median(values) for variant, values in rates.items()}
+    ratio = statistics.median(by_epoch) / medians["plain"]
+    print(f"carmask train is {ratio:.2f} times as fast; epoch 3 against epoch 1: {by_epoch[-1] / by_epoch[0]:.3f}")
+    bf16 = [name for name in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(name)]
     record(
         "training_speed",
         {
@@ -108,10 +124,10 @@ def main() -> None:
             "input": "1 x 128 x 128",
             "batch": BATCH,
             "threads": torch.get_num_threads(),
-            "cpu_features": [name for name, there in torch.cpu.get_capabilities().items() if there is True],
-            "plain_float32_img_per_s": round(statistics.median(plain), 2),
-            "carmask_img_per_s_by_epoch": [round(rate, 2) for rate in by_epoch],
-            "ratio": round(ratio, 2),
+            "bfloat16_instructions": bf16,
+            "loop_img_per_s": {variant: round(rate, 2) for variant, rate in medians.items()},
+            "carmask_train_img_per_s_by_epoch": [round(rate, 2) for rate in by_epoch],
+            "ratio_to_plain": round(ratio, 2),
             "last_epoch_against_first": round(by_epoch[-1] / by_epoch[0], 3),
         },
     )
