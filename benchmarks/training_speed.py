@@ -2,10 +2,10 @@
 
     python benchmarks/training_speed.py
 
-Both train the same network, in processes of their own, in turn and in three rounds; the figures are medians. `plain` is
-what one writes first: float32, PyTorch's default memory layout, batches from arrays in memory. Between the two stand the
-same loop with one step after the other of what makes the difference. A last figure is the speed over three epochs of
-`carmask train`, which must not sink.
+Both train the same network, in processes of their own, in turn and in three rounds; the figures are medians. `plain`
+is what one writes first: float32, PyTorch's default memory layout, batches from arrays in memory. Between the two
+stands the same loop with one step after the other of what makes the difference. A last figure is the speed over three
+epochs of `carmask train`, which must not sink.
 """
 
 import json
