@@ -1,0 +1,1 @@
+"""What is painted on the surfaces, sample by sample: lamps, windows, gaps, grilles, spokes."""

@@ -1,0 +1,249 @@
+"""The rendered set as files: photos, masks, tables, in Carvana's layout."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from carmask.data.studio.arrays import BoolArray, ByteArray
+from carmask.data.studio.design import car_id, design_car
+from carmask.data.studio.render import Session, open_session, take_photo
+from carmask.errors import CarmaskError
+from carmask.imaging.rle import encode_carvana
+
+Progress = Callable[[int, int], None]
+
+_MANIFEST = "studio.json"
+_RENDERER_VERSION = 1  # to be raised with every change of the pictures
+_JPEG_QUALITY = 90
+_BLACK_AND_WHITE = (0, 0, 0, 255, 255, 255)
+_VIEWS_PER_TASK = 4  # for even progress; the empty room is painted once per task
+_SMALLEST_SIDE_PX, _MOST_VIEWS = 32, 99
+
+
+class StudioError(CarmaskError):
+    """Example data was asked for in an impossible size, or in a folder that holds something else."""
+
+
+@dataclass(frozen=True)
+class RenderedSet:
+    """What lies in `root`: its cars, the number of photos, and how many of them this call rendered."""
+
+    root: Path
+    car_ids: tuple[str, ...]
+    photos: int
+    rendered: int
+
+
+@dataclass(frozen=True)
+class _Task:
+    folder: Path
+    seed: int
+    number: int
+    first_view: int
+    last_view: int
+    views: int
+    size_HW: tuple[int, int]
+
+    def pending(self) -> list[int]:
+        """Views whose photo or mask is not there yet."""
+        files = ((view, _photo_path(self.folder, car_id(self.seed, self.number), view)) for view in self.each_view())
+        return [view for view, photo in files if not (photo.exists() and _mask_path(photo).exists())]
+
+    def each_view(self) -> range:
+        """First to last view."""
+        return range(self.first_view, self.last_view + 1)
+
+
+def render_dataset(
+    root: str | Path,
+    *,
+    cars: int = 12,
+    views: int = 16,
+    size_HW: tuple[int, int] = (1280, 1918),
+    seed: int = 0,
+    progress: Progress | None = None,
+    workers: int = 1,
+) -> RenderedSet:
+    """Write a set of `cars` invented cars, each seen from `views` sides, in the layout of Kaggle's Carvana folder.
+
+    `root` gets train/<car>_<view>.jpg, train_masks/<car>_<view>_mask.gif, train_masks.csv, metadata.csv and
+    studio.json, which names the parameters. A picture depends on (seed, car, view, size) alone: a larger set begins
+    with the same cars, and the same call writes the same bytes with the same versions of the libraries.
+
+    The set is written beside `root`, in <root>.partial, and moved when it is complete; an interrupted call goes on
+    there. Where `root` already holds the set that is asked for, only missing files are rendered: usually none.
+
+    `progress` is called with (photos done, photos in all). `workers` above 1 renders in that many processes, started
+    afresh ("spawn"), for which a script needs its `if __name__ == "__main__"` guard.
+
+    Raises StudioError when a number is impossible or `root` holds something else.
+    """
+    _check_request(cars, views, size_HW, workers)
+    root = Path(root)
+    wanted = {"renderer": _RENDERER_VERSION, "cars": cars, "views": views, "size_HW": list(size_HW), "seed": seed}
+    folder = _choose_folder(root, wanted)
+    tasks = [
+        _Task(folder, seed, number, first, min(first + _VIEWS_PER_TASK - 1, views), views, size_HW)
+        for number in range(cars)
+        for first in range(1, views + 1, _VIEWS_PER_TASK)
+    ]
+    pending = [task for task in tasks if task.pending()]
+    rendered = 0
+    done = sum(len(task.each_view()) for task in tasks) - sum(len(task.pending()) for task in pending)
+    for count in _run(pending, workers):
+        rendered += count
+        if progress is not None:
+            progress(done + rendered, cars * views)
+    if rendered or not (folder / "train_masks.csv").exists() or not (folder / "metadata.csv").exists():
+        _write_tables(folder, seed, cars, views)
+    if folder != root:
+        if root.exists():
+            root.rmdir()  # known to be empty
+        folder.replace(root)
+    return RenderedSet(root, tuple(car_id(seed, number) for number in range(cars)), cars * views, rendered)
+
+
+def _check_request(cars: int, views: int, size_HW: tuple[int, int], workers: int) -> None:
+    if cars < 1:
+        raise StudioError(f"cars = {cars}: at least one car is needed")
+    if not 1 <= views <= _MOST_VIEWS:
+        raise StudioError(f"views = {views}: a car has 1 to {_MOST_VIEWS} views, the challenge's have 16")
+    if min(size_HW) < _SMALLEST_SIDE_PX:
+        raise StudioError(f"size (height, width) = {size_HW}: both sides must be {_SMALLEST_SIDE_PX} pixels or more")
+    if workers < 1:
+        raise StudioError(f"workers = {workers}: at least one process is needed")
+
+
+def _choose_folder(root: Path, wanted: dict[str, object]) -> Path:
+    """The folder to render into: `root` where it already is this set, else <root>.partial."""
+    if root.exists() and not root.is_dir():
+        raise StudioError(f"{root}: is a file; name a folder for the example data")
+    if root.exists() and any(root.iterdir()):
+        _refuse_others(root, wanted)
+        return root
+    partial = root.with_name(root.name + ".partial")
+    if partial.exists() and any(partial.iterdir()):
+        _refuse_others(partial, wanted)
+    for name in ("train", "train_masks"):
+        (partial / name).mkdir(parents=True, exist_ok=True)
+    _write_aside(partial / _MANIFEST, (json.dumps(wanted, indent=2) + "\n").encode())
+    return partial
+
+
+def _refuse_others(folder: Path, wanted: dict[str, object]) -> None:
+    manifest = folder / _MANIFEST
+    if not manifest.exists():
+        raise StudioError(f"{folder}: is not empty and holds no {_MANIFEST}; name a new folder for the example data")
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StudioError(f"{manifest}: cannot be read ({error}); delete the folder or name another one") from error
+    if found != wanted:
+        raise StudioError(
+            f"{folder}: holds example data made with other parameters ({found}, asked for {wanted}); "
+            "delete the folder or name another one"
+        )
+
+
+def _run(tasks: list[_Task], workers: int) -> Iterator[int]:
+    """Numbers of photos rendered, task by task; one process needs no pool."""
+    if workers == 1 or len(tasks) < 2:
+        for task in tasks:
+            yield _render(task)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_use_one_thread) as pool:
+        try:
+            for future in as_completed([pool.submit(_render, task) for task in tasks]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _use_one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def _render(task: _Task) -> int:
+    """Render what is missing of one task; returns the number of photos."""
+    views = task.pending()
+    session = _session(task.seed, task.number, task.size_HW)
+    for view in views:
+        image_HWC, mask_HW = take_photo(session, view, task.views)
+        photo = _photo_path(task.folder, session.car.id, view)
+        _write_aside(_mask_path(photo), _mask_gif(mask_HW))
+        _write_aside(photo, _photo_jpeg(image_HWC))
+    return len(views)
+
+
+@lru_cache(maxsize=1)
+def _session(seed: int, number: int, size_HW: tuple[int, int]) -> Session:
+    return open_session(seed, number, size_HW)
+
+
+def _photo_path(folder: Path, car: str, view: int) -> Path:
+    return folder / "train" / f"{car}_{view:02d}.jpg"
+
+
+def _mask_path(photo: Path) -> Path:
+    return photo.parent.parent / "train_masks" / f"{photo.stem}_mask.gif"
+
+
+def _photo_jpeg(image_HWC: ByteArray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image_HWC).save(stream, "JPEG", quality=_JPEG_QUALITY)
+    return stream.getvalue()
+
+
+def _mask_gif(mask_HW: BoolArray) -> bytes:
+    """A palette GIF of indices 0 (black) and 1 (white), as the challenge's masks are."""
+    image = Image.fromarray(mask_HW.astype(np.uint8))
+    image.putpalette(_BLACK_AND_WHITE)
+    stream = io.BytesIO()
+    image.save(stream, "GIF", optimize=False)
+    return stream.getvalue()
+
+
+def _write_aside(path: Path, data: bytes) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_bytes(data)
+    aside.replace(path)
+
+
+def _write_tables(folder: Path, seed: int, cars: int, views: int) -> None:
+    """train_masks.csv from the GIFs as they lie there, and metadata.csv; rows in the order of the car ids."""
+    ids = {car_id(seed, number): number for number in range(cars)}
+    masks = [("img", "rle_mask")]
+    for car in sorted(ids):
+        for view in range(1, views + 1):
+            photo = _photo_path(folder, car, view)
+            with Image.open(_mask_path(photo)) as gif:
+                masks.append((photo.name, encode_carvana(np.asarray(gif) > 0)))
+    _write_aside(folder / "train_masks.csv", _csv(masks, csv.QUOTE_MINIMAL))
+    cards = [("id", "year", "make", "model", "trim1", "trim2")]
+    for car in sorted(ids):
+        made = design_car(seed, ids[car])
+        cards.append((car, str(made.year), made.make, made.model, made.model, made.trim))
+    _write_aside(folder / "metadata.csv", _csv(cards, csv.QUOTE_ALL))
+
+
+def _csv(
+    rows: list[tuple[str, ...]] | list[tuple[str, str]] | list[tuple[str, str, str, str, str, str]], quoting: int
+) -> bytes:
+    stream = io.StringIO()
+    csv.writer(stream, quoting=quoting, lineterminator="\n").writerows(rows)  # type: ignore[arg-type]
+    return stream.getvalue().encode()
