@@ -1,14 +1,12 @@
-"""`carmask studio`: render the embedded example data."""
-
-from __future__ import annotations
+"""`carmask studio`."""
 
 import os
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from carmask.data.studio import render_dataset
+from carmask.progress import progress_bar
 
 
 def studio(
@@ -23,43 +21,32 @@ def studio(
 ) -> int:
     """Render example data: invented cars on a turntable, with exact masks, in the layout of Kaggle's Carvana folder.
 
-    Parameters
-    ----------
-    out
-        Folder to write; an interrupted call goes on where it stopped, and a complete set is left as it is.
-    cars
-        Number of cars. A larger set begins with the same cars.
-    views
-        Photos of each car, evenly around it.
-    height_px
-        Height of the photos in pixels.
-    width_px
-        Width of the photos in pixels.
-    seed
-        Another seed gives other cars, rooms and light.
-    workers
-        Processes to render with; 0 means one for each processor.
+    Args:
+        out: Folder to write; an interrupted call goes on where it stopped, and a complete set is left as it is.
+        cars: Number of cars. A larger set begins with the same cars.
+        views: Photos of each car, evenly around it.
+        height_px: Height of the photos in pixels.
+        width_px: Width of the photos in pixels.
+        seed: Another seed gives other cars, rooms and light.
+        workers: Processes to render with; 0 means one for each processor.
 
     """
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("Rendering example photos", total=cars * views)
+    with progress_bar(console, "rendering example photos") as advance:
         made = render_dataset(
             out,
             cars=cars,
             views=views,
             size_HW=(height_px, width_px),
             seed=seed,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=advance,
             workers=workers or os.cpu_count() or 1,
         )
-        bar.update(task, completed=made.photos)
     kept = made.photos - made.rendered
     console.print(
         f"{made.photos} photos of {len(made.car_ids)} cars with their masks, {height_px} x {width_px} pixels "
-        f"(height x width), are in {made.root}" + (f"; {kept} of them were there already" if kept else ""),
-        soft_wrap=True,
+        f"(height x width), in {out}" + (f"; {kept} were there already" if kept else ""),
         highlight=False,
+        soft_wrap=True,
     )
     return 0
