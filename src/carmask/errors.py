@@ -8,3 +8,8 @@ a defect of the program and keeps its traceback.
 
 class CarmaskError(Exception):
     """Something the user can put right. `str(error)` is a complete message for a person."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its kind where it says nothing, for a message of one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -41,9 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CycloptsError as error:
         cause = error.__cause__
         status = _refuse(_explain_settings(cause) if isinstance(cause, ValidationError) else str(error))
+    except ImportError as error:
+        package = _missing_package(error)
+        if package is None:
+            raise
+        status = _refuse(f"this needs {package}, which is not installed; `pip install 'carmask[train]'` brings it")
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _missing_package(error: BaseException | None) -> str | None:
+    """Name of the package of others that was not found, which lies below the error that the command's import gave."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("carmask"):
+            return error.name.partition(".")[0]
+        error = error.__cause__
+    return None
 
 
 def _explain_settings(error: ValidationError) -> str:

@@ -3,7 +3,7 @@
 A cache folder holds `images.npy` (N x H x W x C, uint8), `masks.npy` (N x H x W, uint8 soft masks) and `cache.json`.
 Its name is a digest of the content of all files and of the recipe by which they were fitted, so other photos or
 another geometry are another cache. The digests of the files are remembered by size and time of change, so that a second
-start reads no photo; the arrays themselves are checked against a checksum each time, at memory speed.
+start reads no photo; the cache itself is checked against checksums each time, at memory speed.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
@@ -28,10 +28,17 @@ from carmask.imaging.encode import write_bytes_atomically
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 
 # Raise when decoding or fitting changes its result: caches of an older form are then made anew.
-CACHE_FORM = 1
+CACHE_FORM = 2
 CHECKSUM_BLOCK_BYTES = 1 << 24
 
+# Size, time of change and SHA-256 of a file, by its path.
+_Known = TypeAdapter(dict[str, tuple[int, int, str]])
+
 Progress = Callable[[int, int], None]
+
+
+class CacheError(CarmaskError):
+    """A cache that cannot be written."""
 
 
 class CacheRecipe(BaseModel):
@@ -68,7 +75,20 @@ def open_cache(
     """Open the cache of these pairs below `folder`, building it when it is missing, stale or damaged.
 
     `progress(done, total)` is called while photos are decoded, by `workers` threads.
+
+    Raises:
+        CacheError: `folder` cannot be written, or has too little room.
+
     """
+    try:
+        return _open_cache(pairs, recipe, folder, workers, progress)
+    except OSError as error:
+        raise CacheError(f"{folder}: the cache cannot be written ({error.strerror}); choose another folder") from error
+
+
+def _open_cache(
+    pairs: Sequence[Pair], recipe: CacheRecipe, folder: Path, workers: int, progress: Progress | None
+) -> Cache:
     folder.mkdir(parents=True, exist_ok=True)
     contents = {"form": CACHE_FORM, "recipe": recipe.model_dump(), "pairs": _digests(pairs, folder / "digests.json")}
     place = folder / hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
@@ -78,20 +98,29 @@ def open_cache(
     aside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".partial", dir=folder))
     try:
         _build(aside, pairs, recipe, workers, progress)
-        shutil.rmtree(place, ignore_errors=True)
-        aside.replace(place)
+        _publish(aside, place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     built = _open_intact(place)
     if built is None:
-        raise CarmaskError(f"{place}: the cache does not read back as it was written; is the disk full or failing?")
+        raise CacheError(f"{place}: the cache does not read back as it was written; is the disk full or failing?")
     return replace(built, fresh=True)
+
+
+def _publish(aside: Path, place: Path) -> None:
+    """Move a finished cache into its place, unless somebody else was quicker with the same one."""
+    try:
+        aside.replace(place)
+    except OSError:
+        if _open_intact(place) is None:
+            shutil.rmtree(place, ignore_errors=True)
+            aside.replace(place)
 
 
 def _digests(pairs: Sequence[Pair], memory: Path) -> list[list[str]]:
     """Id and content digests of each pair. Files whose size and time of change are known are not read again."""
     try:
-        known: dict[str, list[Any]] = json.loads(memory.read_text())
+        known = _Known.validate_json(memory.read_bytes())
     except (OSError, ValueError):
         known = {}
     before = dict(known)
@@ -102,13 +131,13 @@ def _digests(pairs: Sequence[Pair], memory: Path) -> list[list[str]]:
         name = str(source.absolute())
         try:
             status = source.stat()
-            if known.get(name, [])[:2] != [status.st_size, status.st_mtime_ns]:
+            if known.get(name, ())[:2] != (status.st_size, status.st_mtime_ns):
                 with source.open("rb") as file:
                     content = hashlib.file_digest(file, "sha256").hexdigest()
-                known[name] = [status.st_size, status.st_mtime_ns, content]
+                known[name] = (status.st_size, status.st_mtime_ns, content)
         except OSError as error:
             return f"unreadable: {error.strerror}"
-        return str(known[name][2])
+        return known[name][2]
 
     result = [[pair.id, digest(pair.image), digest(pair.mask)] for pair in pairs]
     if known != before or not memory.exists():
@@ -120,7 +149,8 @@ def _open_intact(place: Path) -> Cache | None:
     """The cache in `place`, or nothing when any part of it is missing or damaged."""
     try:
         notes = json.loads((place / "cache.json").read_text())
-        if notes["checksums"] != _checksums(place):
+        checksums = notes.pop("checksums")
+        if checksums != _checksums(place, notes):
             return None
         images_NHWC = np.load(place / "images.npy", mmap_mode="r")
         masks_NHW = np.load(place / "masks.npy", mmap_mode="r")
@@ -131,6 +161,10 @@ def _open_intact(place: Path) -> Cache | None:
 
 def _build(place: Path, pairs: Sequence[Pair], recipe: CacheRecipe, workers: int, progress: Progress | None) -> None:
     canvas_HW = plan((1, 1), recipe.geometry, stride_px=recipe.stride_px).canvas_HW
+    needed_bytes = len(pairs) * canvas_HW[0] * canvas_HW[1] * (recipe.channels + 1)
+    # Running out of room while writing into mapped memory would kill the process.
+    if shutil.disk_usage(place).free < needed_bytes:
+        raise CacheError(f"{place.parent}: the cache needs {needed_bytes / 1e9:.1f} GB, more than is free there")
     images_NHWC = _new_array(place / "images.npy", (len(pairs), *canvas_HW, recipe.channels))
     masks_NHW = _new_array(place / "masks.npy", (len(pairs), *canvas_HW))
 
@@ -158,19 +192,20 @@ def _build(place: Path, pairs: Sequence[Pair], recipe: CacheRecipe, workers: int
                 progress(row + 1, len(pairs))
     images_NHWC.flush()
     masks_NHW.flush()
-    notes = {"row_of": row_of, "area_of": area_of, "failures": failures, "checksums": _checksums(place)}
-    (place / "cache.json").write_text(json.dumps(notes))
+    notes: dict[str, Any] = {"row_of": row_of, "area_of": area_of, "failures": failures}
+    (place / "cache.json").write_text(json.dumps({**notes, "checksums": _checksums(place, notes)}))
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 
-def _checksums(place: Path) -> dict[str, int]:
-    """CRC-32 of both arrays, one thread each (zlib releases the interpreter)."""
+def _checksums(place: Path, notes: Mapping[str, Any]) -> dict[str, int]:
+    """CRC-32 of both arrays, one thread each (zlib releases the interpreter), and of what is noted about them."""
     names = ("images.npy", "masks.npy")
     with ThreadPoolExecutor(len(names)) as pool:
-        return dict(zip(names, pool.map(lambda name: _crc32(place / name), names), strict=True))
+        of_arrays = dict(zip(names, pool.map(lambda name: _crc32(place / name), names), strict=True))
+    return {**of_arrays, "notes": zlib.crc32(json.dumps(notes, sort_keys=True).encode())}
 
 
 def _crc32(path: Path) -> int:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, first_line
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import UNetConfig
 from carmask.models.presets import PRESETS, PresetName
@@ -60,6 +60,7 @@ class Network(
         super().__init__()
         self.config = config
         self.unet = UNet(config.unet)
+        self._keep_for_saving()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits, see `UNet.forward`."""
@@ -69,8 +70,7 @@ class Network(
     def note_training(self, notes: dict[str, Any]) -> None:
         """Add to what is known about the training; it is saved with the weights."""
         self.config = self.config.model_copy(update={"training": {**self.config.training, **notes}})
-        # The mixin saves what it saw at construction.
-        self._hub_mixin_config = {"config": self.config.model_dump(mode="json")}
+        self._keep_for_saving()
 
     def summary(self) -> Summary:
         """Levels, shapes, parameters, multiply-adds and receptive field at the network's own size; print it."""
@@ -78,9 +78,15 @@ class Network(
         height, width = (-(-side // stride) * stride for side in self.config.geometry.size_HW)
         return summarise(self.unet, (height, width))
 
+    def _keep_for_saving(self) -> None:
+        # The mixin would save what it saw at construction.
+        self._hub_mixin_config = {"config": self.config.model_dump(mode="json")}
+
     @classmethod
     def load(cls, folder: Path) -> "Network":
         """Load from a local folder, never from the Hub: a folder of weights, or a run's folder, whose best are taken.
+
+        The network is ready to be used: in evaluation mode, on the CPU.
 
         Raises:
             WeightsError: the folder, its configuration or its weights are missing or damaged.
@@ -98,6 +104,7 @@ class Network(
             network = cls(NetworkConfig.model_validate(json.loads((folder / "config.json").read_text())["config"]))
             load_model(network, folder / "model.safetensors")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise WeightsError(f"{folder}: damaged or foreign weights ({reason}); copy the folder again") from error
-        return network
+            raise WeightsError(
+                f"{folder}: damaged or foreign weights ({first_line(error)}); copy the folder again"
+            ) from error
+        return network.eval()

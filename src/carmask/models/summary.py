@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from carmask.imaging.geometry import Size
+from carmask.models.config import UNetConfig
 from carmask.models.unet import UNet
 
 
@@ -94,23 +95,25 @@ def summarise(model: UNet, size_HW: Size) -> Summary:
 
 
 def receptive_field_px(model: UNet) -> int:
-    """Width in input pixels of the area that can reach one output pixel, on the path through the lowest level.
+    """Width in input pixels of the area that can reach one output pixel: of the pixel that sees farthest.
 
-    Each 3 x 3 convolution adds two pixels of its own scale, each pooling one; a transposed convolution of kernel 3 adds
-    one pixel of the scale that it reads (Dumoulin and Visin, "A guide to convolution arithmetic", 2016, chapter 2).
+    Goes back from the output through the lowest level, and keeps the first and the last pixel that matter (Dumoulin and
+    Visin, "A guide to convolution arithmetic", 2016).
     """
-    config = model.config
-    pitch_px: int = config.stem
-    field_px = pitch_px + 4 * pitch_px
+    return max(_view_px(model.config, column) for column in range(model.config.stride_px))
+
+
+def _view_px(config: UNetConfig, column: int) -> int:
+    first = last = column // config.stem
+    first, last = first - config.head_kernel // 2, last + config.head_kernel // 2
     for _ in config.widths[1:]:
-        field_px += pitch_px
-        pitch_px *= 2
-        field_px += 4 * pitch_px
+        # Two convolutions, then a transposed one: each pixel comes from one below, with kernel 3 every other from two.
+        first, last = (first - 2) // 2, (last + 2 + config.up_kernel - 2) // 2
+    first, last = first - 2, last + 2
     for _ in config.widths[1:]:
-        field_px += (config.up_kernel - 2) * pitch_px
-        pitch_px //= 2
-        field_px += 4 * pitch_px
-    return field_px + (config.head_kernel - 1) * pitch_px
+        # Pooling, then two convolutions.
+        first, last = 2 * first - 2, 2 * last + 1 + 2
+    return (last - first + 1) * config.stem
 
 
 def _blocks(model: UNet) -> list[tuple[str, nn.Module]]:

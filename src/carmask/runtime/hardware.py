@@ -7,7 +7,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from carmask.environment import cpu_name
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, first_line
 
 
 class HardwareSettings(BaseModel):
@@ -67,8 +67,9 @@ def _device(wanted: str) -> torch.device:
         device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise CarmaskError(f"device '{wanted}' cannot be used here ({reason}); choose another, or 'auto'") from error
+        raise CarmaskError(
+            f"device '{wanted}' cannot be used here ({first_line(error)}); choose another, or 'auto'"
+        ) from error
     return device
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, first_line
 
 
 class CheckpointError(CarmaskError):
@@ -34,9 +34,9 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no checkpoint; the run was stopped before its first one, start it again")
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: object = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: damaged ({str(error).splitlines()[0]}); the run cannot go on from it"
-        ) from error
+        raise CheckpointError(f"{path}: damaged ({first_line(error)}); the run cannot go on from it") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: not a run's checkpoint; the run cannot go on from it")
     return state

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from carmask.data.augment import Augmenter
 from carmask.data.cache import Cache
 from carmask.data.pairs import Pair
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, first_line
 from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware
 from carmask.training.averaging import AveragedWeights
@@ -88,9 +88,9 @@ class TrainingState:
             self.step, self.best_dice, self.best_epoch = saved["step"], saved["best_dice"], saved["best_epoch"]
             self.history = [EpochRow(**row) for row in saved["history"]]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
             raise CheckpointError(
-                f"{run.checkpoint}: does not fit the settings in {run.config} ({reason}); the run cannot go on from it"
+                f"{run.checkpoint}: does not fit the settings in {run.config} ({first_line(error)}); "
+                "the run cannot go on from it"
             ) from error
 
 
@@ -129,6 +129,8 @@ def fit(
 
     """
     assert settings.batch_size is not None
+    if _is_patience_over(state, settings):
+        return True
     batch_size = settings.batch_size
     steps_in_epoch = epoch_steps(settings, len(data.train))
     total_steps = settings.epochs * steps_in_epoch

@@ -110,7 +110,7 @@ class TrainSettings(_Settings):
         config = given.pop("config", None)
         if config is not None:
             given = _merged(_read_yaml(Path(config)), given)
-        recipe = RECIPES.get(given.get("preset", "small"), {})
+        recipe = RECIPES.get(str(given.get("preset", "small")), {})
         return {**_merged(recipe, given), "config": config}
 
     @model_validator(mode="after")

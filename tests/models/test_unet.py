@@ -1,0 +1,259 @@
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from carmask.models.config import UNetConfig
+from carmask.models.presets import PRESETS, PresetName
+from carmask.models.summary import receptive_field_px, summarise
+from carmask.models.unet import UNet, WrongInputShape
+
+SHAPES_OF_NETS = [
+    UNetConfig(in_channels=in_channels, widths=widths, norm=norm, up_kernel=up_kernel, stem=stem, head_kernel=head)
+    for in_channels, widths, norm, up_kernel, stem, head in [
+        (1, (3, 5), "none", 3, 1, 1),
+        (3, (4, 6, 8), "batch", 2, 1, 1),
+        (3, (4, 6, 8), "batch", 3, 2, 3),
+        (1, (2, 3, 4, 5), "none", 2, 4, 3),
+        (3, (2, 2, 3, 3), "batch", 3, 1, 3),
+    ]
+]
+each_shape = pytest.mark.parametrize("config", SHAPES_OF_NETS, ids=str)
+
+
+def small_input(config: UNetConfig, *, batch: int = 2) -> Tensor:
+    size = (2 * config.stride_px, 3 * config.stride_px)
+    return torch.rand(batch, config.in_channels, *size, generator=torch.Generator().manual_seed(0))
+
+
+def parameters_by_hand(config: UNetConfig) -> int:
+    """Weights and biases of every layer, from the drawing of a U-Net."""
+
+    def double(before: int, after: int) -> int:
+        kernels = 9 * before * after + 9 * after * after
+        # A bias for each of the two convolutions, or scale and shift for each of the two BatchNorms.
+        return kernels + 2 * after * (1 if config.norm == "none" else 2)
+
+    widths = config.widths
+    total = double(config.in_channels * config.stem**2, widths[0])
+    for here, below in pairwise(widths):
+        total += double(here, below)
+        total += config.up_kernel**2 * below * here + here
+        total += double(2 * here, here)
+    return total + config.head_kernel**2 * widths[0] * config.stem**2 + config.stem**2
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"), [("small", 2_066_497), ("classic", 31_037_633), ("deep", None), ("fast", None)]
+)
+def test_parameters_of_the_presets(preset: PresetName, parameters: int | None) -> None:
+    with torch.device("meta"):
+        net = UNet(PRESETS[preset].unet)
+    counted = sum(parameter.numel() for parameter in net.parameters())
+    assert counted == parameters_by_hand(PRESETS[preset].unet)
+    assert counted == (parameters or counted)
+    if preset == "fast":
+        assert counted < 6_000_000
+
+
+def test_every_preset_fits_its_own_geometry() -> None:
+    for preset in PRESETS.values():
+        for side_px in preset.geometry.size_HW:
+            assert side_px % preset.unet.stride_px == 0, preset.name
+
+
+def test_classic_is_the_paper_s() -> None:
+    with torch.device("meta"):
+        net = UNet(PRESETS["classic"].unet)
+    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    # Ronneberger 2015, figure 1, with three input channels and one output channel.
+    assert [(one.in_channels, one.out_channels) for one in convolutions] == [
+        (3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512), (512, 512),
+        (512, 1024), (1024, 1024),
+        (1024, 512), (512, 512), (512, 256), (256, 256), (256, 128), (128, 128), (128, 64), (64, 64),
+        (64, 1),
+    ]  # fmt: skip
+    assert {one.kernel_size for one in convolutions[:-1]} == {(3, 3)}
+    assert convolutions[-1].kernel_size == (1, 1)
+    ups = [module for module in net.modules() if isinstance(module, nn.ConvTranspose2d)]
+    assert [(one.in_channels, one.out_channels) for one in ups] == [(1024, 512), (512, 256), (256, 128), (128, 64)]
+    assert {(one.kernel_size, one.stride) for one in ups} == {((2, 2), (2, 2))}
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == 18
+    assert sum(isinstance(module, nn.ReLU) for module in net.modules()) == 18
+
+
+@each_shape
+def test_the_output_has_the_size_of_the_input(config: UNetConfig) -> None:
+    net = UNet(config)
+    for height, width in ((1, 1), (1, 3), (4, 2)):
+        size_HW = (height * config.stride_px, width * config.stride_px)
+        assert net(torch.rand(2, config.in_channels, *size_HW)).shape == (2, 1, *size_HW)
+
+
+@each_shape
+def test_a_wrong_shape_is_answered_with_one_that_works(config: UNetConfig) -> None:
+    net = UNet(config).eval()
+    channels, stride = config.in_channels, config.stride_px
+    wrong_shapes = [
+        (1, channels, stride + 1, stride),
+        (1, channels, stride, 3 * stride - 1),
+        (1, 4 - channels, stride, stride),
+        (1, stride, stride, channels),
+        (channels, stride, stride),
+        (stride,),
+        (),
+        (1, channels, 0, stride),
+    ]
+    for shape in wrong_shapes:
+        with pytest.raises(WrongInputShape) as caught:
+            net(torch.zeros(shape))
+        message = str(caught.value)
+        assert str(tuple(shape)) in message
+        example = re.search(r"for example \((\d+), (\d+), (\d+), (\d+)\)", message)
+        assert example is not None, message
+        suggested = tuple(map(int, example.groups()))
+        assert net(torch.zeros(suggested)).shape == (1, 1, *suggested[2:])
+        if len(shape) == 4 and shape[1] == channels and min(shape) > 0:
+            assert all(0 <= new - old < stride for new, old in zip(suggested[2:], shape[2:], strict=True))
+
+
+THIN_NETS = [
+    UNetConfig(in_channels=1, widths=widths, norm="none", up_kernel=up_kernel, stem=stem, head_kernel=head_kernel)
+    for widths in ((1, 1), (1, 1, 1), (1, 1, 1, 1))
+    for up_kernel, stem, head_kernel in ((2, 1, 1), (3, 1, 1), (2, 2, 3), (3, 4, 3), (3, 2, 1))
+]
+
+
+@pytest.mark.parametrize("config", THIN_NETS, ids=str)
+def test_the_receptive_field_is_the_one_that_gradients_measure(config: UNetConfig) -> None:
+    net = UNet(config).double()
+    # Averages, positive weights and positive input let every path pass; a maximum would hide all but one.
+    net.pool = nn.AvgPool2d(2)
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, 0.1)
+    claimed_px, stride = receptive_field_px(net), config.stride_px
+    middle = (claimed_px // stride + 1) * stride
+    x_11HW = torch.full((1, 1, stride, 2 * middle + stride), 0.9, dtype=torch.double, requires_grad=True)
+    logits_11HW = net(x_11HW)
+    widest_px = 0
+    for column in range(middle, middle + stride):
+        (gradient_11HW,) = torch.autograd.grad(logits_11HW[0, 0, :, column].sum(), x_11HW, retain_graph=True)
+        reached = gradient_11HW[0, 0].ne(0).any(dim=0).nonzero()
+        widest_px = max(widest_px, int(reached.max() - reached.min()) + 1)
+    assert widest_px == claimed_px
+
+
+def test_multiply_adds_by_hand() -> None:
+    config = UNetConfig(in_channels=1, widths=(2, 3), up_kernel=2)
+    summary = summarise(UNet(config), (8, 12))
+    fine, coarse = 8 * 12, 4 * 6
+    wanted = {
+        "encoder 1": 9 * (1 * 2 + 2 * 2) * fine,
+        "encoder 2": 9 * (2 * 3 + 3 * 3) * coarse,
+        "up 1": 4 * 3 * 2 * coarse,
+        "decoder 1": 9 * (4 * 2 + 2 * 2) * fine,
+        "head": 2 * 1 * fine,
+    }
+    assert {level.name: level.multiply_adds for level in summary.levels} == wanted
+    assert summary.multiply_adds == sum(wanted.values())
+
+
+@each_shape
+def test_the_summary_agrees_with_counting_flops(config: UNetConfig) -> None:
+    net = UNet(config)
+    x_BCHW = small_input(config, batch=1)
+    summary = summarise(net, x_BCHW.shape[2:])
+    assert net.training
+    with FlopCounterMode(display=False) as counter:
+        net(x_BCHW)
+    assert 2 * summary.multiply_adds == counter.get_total_flops()
+    assert summary.parameters == sum(parameter.numel() for parameter in net.parameters())
+    assert summary.input_CHW == tuple(x_BCHW.shape[1:])
+    encoders = [level for level in summary.levels if level.name.startswith("encoder")]
+    assert [level.channels for level in encoders] == list(config.widths)
+    assert [level.size_HW[0] for level in encoders] == [
+        x_BCHW.shape[2] // config.stem // 2**depth for depth in range(len(config.widths))
+    ]
+    text = str(summary)
+    for level in summary.levels:
+        assert level.name in text
+    assert f"{summary.parameters:,} parameters" in text
+    assert f"receptive field {receptive_field_px(net)} px" in text
+
+
+def captured(module: nn.Module) -> dict[str, Tensor]:
+    """What enters and leaves a module, filled in when it runs."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen["in"], seen["out"] = inputs[0].clone(), output.clone()
+
+    module.register_forward_hook(keep)
+    return seen
+
+
+@pytest.mark.parametrize("stem", [1, 2, 4])
+def test_the_stem_packs_squares_of_pixels_into_channels_and_back(stem: int) -> None:
+    config = UNetConfig(in_channels=3, widths=(4, 4), stem=stem)
+    net = UNet(config).eval()
+    entrance, exit_ = captured(net.encoders[0]), captured(net.head)
+    x_BCHW = small_input(config)
+    logits_B1HW = net(x_BCHW)
+    normalised_BCHW = (x_BCHW - 0.5) / 0.25
+    for down in range(stem):
+        for right in range(stem):
+            place = stem * down + right
+            every = (..., slice(down, None, stem), slice(right, None, stem))
+            torch.testing.assert_close(entrance["in"][:, place :: stem**2], normalised_BCHW[every])
+            torch.testing.assert_close(exit_["out"][:, place : place + 1], logits_B1HW[every])
+
+
+@each_shape
+def test_each_decoder_gets_the_skip_of_its_level_and_what_comes_from_below(config: UNetConfig) -> None:
+    net = UNet(config).eval()
+    encoders, ups, decoders = ([captured(one) for one in blocks] for blocks in (net.encoders, net.ups, net.decoders))
+    net(small_input(config))
+    for place, width in enumerate(reversed(config.widths[:-1])):
+        skip, below = decoders[place]["in"].split(width, dim=1)
+        assert torch.equal(skip, encoders[-2 - place]["out"])
+        assert torch.equal(below, ups[place]["out"])
+        before = decoders[place - 1] if place else encoders[-1]
+        assert torch.equal(ups[place]["in"], before["out"])
+    for upper, lower in pairwise(encoders):
+        assert torch.equal(lower["in"], nn.functional.max_pool2d(upper["out"], 2))
+
+
+@each_shape
+def test_every_skip_matters(config: UNetConfig) -> None:
+    torch.manual_seed(0)
+    net = UNet(config).eval()
+    x_BCHW = small_input(config)
+    whole_B1HW = net(x_BCHW)
+    for decoder, width in zip(net.decoders, reversed(config.widths[:-1]), strict=True):
+
+        def without_skip(_module: nn.Module, inputs: tuple[Tensor], width: int = width) -> tuple[Tensor]:
+            return (torch.cat((torch.zeros_like(inputs[0][:, :width]), inputs[0][:, width:]), dim=1),)
+
+        handle = decoder.register_forward_pre_hook(without_skip)
+        assert not torch.allclose(net(x_BCHW), whole_B1HW)
+        handle.remove()
+    assert torch.equal(net(x_BCHW), whole_B1HW)
+
+
+@pytest.mark.parametrize("up_kernel", [2, 3])
+def test_signals_neither_die_nor_explode_at_the_start(up_kernel: int) -> None:
+    torch.manual_seed(0)
+    config = UNetConfig(in_channels=3, widths=(24,) * 7, norm="none", up_kernel=up_kernel)
+    logits_B1HW = UNet(config)(torch.rand(1, 3, 128, 128))
+    assert 0.05 < logits_B1HW.std() < 20
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"), [((8,), "two levels"), ((), "two levels"), ((8, 0), "at least one channel")]
+)
+def test_impossible_networks_are_refused(widths: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UNetConfig(in_channels=1, widths=widths)

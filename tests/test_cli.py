@@ -1,0 +1,205 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from carmask import __version__
+from carmask.cli import main
+
+COMMANDS = ("check", "evaluate", "model", "predict", "split", "studio", "train")
+TINY_RUN = {
+    "epochs": 2,
+    "batch_size": 4,
+    "input": {"height_px": 32, "width_px": 32},
+    "optimiser": {"lr": 1e-3},
+    "dataset": {"folds": 3},
+    "hardware": {"device": "cpu", "precision": "float32", "threads": 1},
+}
+
+
+class Outcome:
+    """What a command printed, and its exit status."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: object) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        self.status = caught.value.code
+        self.out, self.err = capsys.readouterr()
+
+    def assert_refused(self, *parts: str) -> None:
+        assert self.status == 1
+        assert self.err.startswith("error: ")
+        assert "Traceback" not in self.err
+        for part in parts:
+            assert part in self.err
+
+
+def python(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_help_comes_without_waiting_for_the_heavy_packages() -> None:
+    program = (
+        "import sys\n"
+        "from carmask.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit as done:\n"
+        "    print('status', done.code)\n"
+        "    heavy = {'torch', 'numpy', 'cv2', 'PIL', 'kornia', 'matplotlib', 'scipy'}\n"
+        "    print('heavy', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = python(program)
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[-2:] == ["status 0", "heavy []"]
+    for command in COMMANDS:
+        assert any(line.split()[1:2] == [command] for line in lines), command
+
+
+def test_the_module_and_the_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "carmask", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == __version__
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(capsys, command, "--help")
+    assert outcome.status == 0
+    assert f"carmask {command}" in outcome.out
+
+
+def test_without_pytorch_a_command_says_what_to_install() -> None:
+    program = "import sys\nsys.modules['torch'] = None\nfrom carmask.cli import main\nmain(sys.argv[1:])\n"
+    for arguments in (("train", "cars"), ("model", "small")):
+        done = python(program, *arguments)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert "carmask[train]" in done.stderr
+        assert "torch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["trian"], ["trian", "train"]),
+        (["--bogus"], ["--bogus"]),
+        (["train"], ["which photos?"]),
+        (["train", "nowhere"], ["nowhere", "does not exist"]),
+        (["train", "nowhere", "--epoch", "3"], ["--epoch", "Did you mean --epochs?"]),
+        (["train", "nowhere", "--optimizer.lr", "3"], ["Did you mean --optimiser.lr?"]),
+        (["train", "nowhere", "--optimiser.lrr", "3"], ["Did you mean --optimiser.lr?"]),
+        (["train", "nowhere", "--epochs", "0"], ["epochs"]),
+        (["train", "nowhere", "--epochs", "many"], ["epochs", "many"]),
+        (["train", "nowhere", "--optimiser.lr=-1"], ["optimiser.lr"]),
+        (["train", "nowhere", "--dataset.fold", "5"], ["dataset.fold 5", "0 to 4"]),
+        (["train", "nowhere", "--preset", "smal"], ["preset", "smal", "small"]),
+        (["train", "nowhere", "--hardware.device", "cuda:99"], ["cuda:99"]),
+        (["train", "nowhere", "--config", "nofile.yaml"], ["nofile.yaml"]),
+        (["train", "--epochs", "3"], ["data"]),
+        (["train", "--resume", "nowhere"], ["nowhere", "not the folder of a run"]),
+        (["train", "nowhere", "--resume", "nowhere"], ["--resume", "alone"]),
+        (["model", "nothing"], ["nothing", "small, classic, deep, fast"]),
+        (["model", "small", "--bogus"], ["--bogus"]),
+        (["predict", "nowhere", "out", "--model", "nomodel"], ["nowhere"]),
+        (["check", "nowhere"], ["nowhere"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_done_is_refused_in_one_line(
+    arguments: list[str],
+    parts: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = Outcome(capsys, *arguments)
+    outcome.assert_refused(*parts)
+    assert outcome.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_impossible_settings_are_refused_before_anything_is_written(
+    tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("optimiser: {lrr: 1}\n")
+    for arguments, part in (
+        (["--batch-size", "0"], "batch_size"),
+        (["--name", "../x"], "name"),
+        (["--config", "c.yaml"], "did you mean 'optimiser.lr'?"),
+        (["--dataset.split", "none.json"], "none.json"),
+    ):
+        Outcome(capsys, "train", tiny, *arguments).assert_refused(part)
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    cache = ["--dataset.cache", tmp_path / "cache"]
+    size = ["--input.height-px", "32", "--input.width-px", "32", "--batch-size", "4"]
+    Outcome(capsys, "train", tiny, "--dataset.cache", tmp_path / "file").assert_refused("file")
+    Outcome(capsys, "train", tiny, *cache, *size, "--runs", tmp_path / "file").assert_refused("file")
+
+
+def test_model_prints_what_a_network_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(capsys, "model", "small")
+    assert outcome.status == 0
+    assert "2,066,497 parameters" in outcome.out
+
+
+def test_options_go_before_the_file(tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(TINY_RUN))
+    outcome = Outcome(
+        capsys, "train", tiny, "--config", tmp_path / "c.yaml", "--epochs", 1, "--optimiser.lr", 0.002,
+        "--runs", tmp_path, "--name", "a", "--dataset.cache", tmp_path / "cache",
+    )  # fmt: skip
+    assert (outcome.status, outcome.err) == (0, "")
+    written = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
+    assert (written["epochs"], written["optimiser"]["lr"]) == (1, 0.002)
+    assert (written["batch_size"], written["input"]["width_px"], written["dataset"]["folds"]) == (4, 32, 3)
+    # `model` shows the network of a run.
+    assert "1 x 32 x 32" in Outcome(capsys, "model", tmp_path / "a").out
+    shutil.rmtree(tmp_path / "a")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
+def test_ctrl_c_stops_in_order_and_resume_goes_on_as_if_nothing_had_been(
+    tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**TINY_RUN, "epoch_samples": 60}))
+    options = ["--config", tmp_path / "c.yaml", "--runs", tmp_path, "--dataset.cache", tmp_path / "cache"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert Outcome(capsys, "train", tiny, *options, "--name", "whole").status == 0
+
+    command = [sys.executable, "-m", "carmask", "train", str(tiny), *map(str, options), "--name", "stopped"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        give_up_s = time.monotonic() + 60
+        while not (stopped / "metrics.csv").exists() and time.monotonic() < give_up_s:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert err == ""
+    assert "carmask train --resume" in out
+    assert len((stopped / "metrics.csv").read_text().splitlines()) < 3
+
+    outcome = Outcome(capsys, "train", "--resume", stopped)
+    assert (outcome.status, outcome.err) == (0, "")
+    epochs = [line.split(",")[0] for line in (stopped / "metrics.csv").read_text().splitlines()]
+    assert epochs == ["epoch", "1", "2"]
+    for which in ("last", "best"):
+        one, other = (load_file(run / "weights" / which / "model.safetensors") for run in (whole, stopped))
+        assert one.keys() == other.keys()
+        assert all((one[name] == other[name]).all() for name in one)
+    for run in (whole, stopped):
+        shutil.rmtree(run)

@@ -1,0 +1,102 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carmask.data.cache import Cache, CacheRecipe, open_cache
+from carmask.data.pairs import find_pairs
+from carmask.imaging.geometry import Geometry
+from carmask.training.batches import BatchReader, batch_indices, seed_step
+
+CPU = torch.device("cpu")
+
+
+@given(st.integers(1, 40), st.integers(1, 25), st.integers(0, 1000))
+def test_every_pass_has_every_photo_once_and_every_batch_is_full(count: int, batch_size: int, seed: int) -> None:
+    steps = -(-3 * count // batch_size)
+    batches = [batch_indices(step, batch_size, count, seed) for step in range(steps)]
+    assert {len(batch) for batch in batches} == {batch_size}
+    stream = np.concatenate(batches)
+    for number in range(3):
+        assert sorted(stream[number * count : (number + 1) * count]) == list(range(count))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 25), st.integers(1, 40), st.integers(0, 1000))
+def test_a_step_s_batch_needs_no_steps_before_it(step: int, batch_size: int, count: int, seed: int) -> None:
+    batch = batch_indices(step, batch_size, count, seed)
+    np.testing.assert_array_equal(batch, batch_indices(step, batch_size, count, seed))
+    assert batch.min() >= 0
+    assert batch.max() < count
+
+
+def test_passes_and_seeds_differ() -> None:
+    orders = {tuple(batch_indices(step, 50, 50, seed)) for step in range(3) for seed in range(3)}
+    assert len(orders) == 9
+    # Each photo comes at each place about equally often.
+    firsts = Counter(int(batch_indices(step, 5, 5, 0)[0]) for step in range(500))
+    assert min(firsts.values()) > 60
+
+
+def test_the_seed_of_a_step_decides_all_that_torch_draws() -> None:
+    drawn = {}
+    for seed in (0, 1, 2**40):
+        for step in (0, 1, 2**32 - 1):
+            seed_step(seed, step)
+            drawn[seed, step] = torch.rand(4)
+            seed_step(seed, step)
+            assert torch.equal(torch.rand(4), drawn[seed, step])
+    assert torch.stack([*drawn.values()]).unique(dim=0).shape == (9, 4)
+
+
+@pytest.fixture(scope="module")
+def cache(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    recipe = CacheRecipe(geometry=Geometry(height_px=16, width_px=24), channels=3)
+    return open_cache(find_pairs(tiny).pairs, recipe, tmp_path_factory.mktemp("cache"))
+
+
+def test_a_reader_gives_the_cache_s_photos_scaled_to_one(cache: Cache) -> None:
+    ids = ("car3_02", "car0_01", "car5_04", "car1_01", "car1_02")
+    reader = BatchReader(cache, ids, CPU)
+    batches = list(reader.in_order(2))
+    assert [len(images_BCHW) for images_BCHW, _ in batches] == [2, 2, 1]
+    images_BCHW, masks_B1HW = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert images_BCHW.shape == (5, 3, 16, 24)
+    assert masks_B1HW.shape == (5, 1, 16, 24)
+    assert images_BCHW.dtype == masks_B1HW.dtype == torch.float32
+    for place, id_ in enumerate(ids):
+        row = cache.row_of[id_]
+        image_HWC = (images_BCHW[place].permute(1, 2, 0) * 255).round().numpy()
+        np.testing.assert_array_equal(image_HWC, cache.images_NHWC[row])
+        np.testing.assert_array_equal((masks_B1HW[place, 0] * 255).round().numpy(), cache.masks_NHW[row])
+    assert masks_B1HW.max() == 1
+    assert batches[0][0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_steps_follow_the_batch_s_indices_from_any_step_on(cache: Cache) -> None:
+    ids = tuple(sorted(cache.row_of))[::-2]
+    reader = BatchReader(cache, ids, CPU)
+    whole = list(reader.steps(0, 9, 5, seed=3))
+    assert [step for step, _ in whole] == list(range(9))
+    in_order = [image_1CHW for image_1CHW, _ in reader.in_order(1)]
+    for step, (images_BCHW, _) in whole:
+        wanted = torch.cat([in_order[place] for place in batch_indices(step, 5, len(ids), 3)])
+        assert torch.equal(images_BCHW, wanted)
+    rest = list(reader.steps(4, 9, 5, seed=3))
+    assert [step for step, _ in rest] == list(range(4, 9))
+    for (_, (images_BCHW, masks_B1HW)), (_, (same_BCHW, same_B1HW)) in zip(whole[4:], rest, strict=True):
+        assert torch.equal(images_BCHW, same_BCHW)
+        assert torch.equal(masks_B1HW, same_B1HW)
+    assert list(reader.steps(9, 9, 5, seed=3)) == []
+
+
+def test_what_is_done_to_a_batch_does_not_reach_the_cache(cache: Cache) -> None:
+    reader = BatchReader(cache, ("car0_01",), CPU)
+    before = cache.images_NHWC[cache.row_of["car0_01"]].copy()
+    for images_BCHW, masks_B1HW in reader.in_order(1):
+        images_BCHW.zero_()
+        masks_B1HW.zero_()
+    np.testing.assert_array_equal(cache.images_NHWC[cache.row_of["car0_01"]], before)

@@ -1,0 +1,241 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from carmask.data.augment import AugmentSettings
+from carmask.imaging.geometry import Geometry
+from carmask.models.presets import PRESETS
+from carmask.training.settings import OptimiserSettings, SettingsError, TrainSettings, explain
+
+DATA = Path("cars")
+
+
+def write(path: Path, **settings: Any) -> Path:
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def refusal(**given: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        TrainSettings(**{"data": DATA, **given})
+    return explain(caught.value)
+
+
+def test_small_is_trained_as_it_was_published() -> None:
+    settings = TrainSettings(data=DATA)
+    assert settings.preset == "small"
+    assert (settings.optimiser.name, settings.optimiser.lr, settings.optimiser.weight_decay) == ("adam", 1e-4, 0)
+    assert (settings.loss.name, settings.epochs, settings.schedule.name, settings.ema) == ("bce", 10, "constant", None)
+    assert settings.augment == AugmentSettings.off()
+    assert settings.hardware.device == "auto"
+
+
+def test_what_is_given_goes_before_the_file_and_the_file_before_the_recipe(tmp_path: Path) -> None:
+    recipe = TrainSettings(data=DATA, preset="fast")
+    assert (recipe.optimiser.name, recipe.optimiser.clip_norm, recipe.batch_size) == ("adamw", 1.0, 8)
+
+    config = write(
+        tmp_path / "c.yaml", preset="fast", epochs=7, batch_size=4, optimiser={"lr": 0.5}, loss={"name": "dice"}
+    )
+    from_file = TrainSettings(data=DATA, config=config)
+    assert (from_file.preset, from_file.epochs, from_file.batch_size) == ("fast", 7, 4)
+    assert (from_file.optimiser.lr, from_file.optimiser.name, from_file.loss.name) == (0.5, "adamw", "dice")
+    assert from_file.schedule == recipe.schedule
+
+    explicit = TrainSettings(data=DATA, config=config, epochs=3, optimiser={"clip_norm": None})
+    assert (explicit.epochs, explicit.batch_size) == (3, 4)
+    assert (explicit.optimiser.lr, explicit.optimiser.clip_norm) == (0.5, None)
+
+    # The preset that is given decides which recipe lies below, also where the file names another.
+    other = TrainSettings(data=DATA, config=config, preset="classic")
+    assert (other.preset, other.epochs, other.ema) == ("classic", 7, 0.995)
+    assert TrainSettings(data=DATA, config=config, preset="small").ema is None
+
+
+def test_a_group_may_be_given_as_a_model_and_is_then_whole() -> None:
+    settings = TrainSettings(data=DATA, preset="fast", optimiser=OptimiserSettings(lr=0.25))
+    assert settings.optimiser == OptimiserSettings(name="adam", lr=0.25)
+
+
+def test_the_data_may_stand_in_the_file(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.yaml", data="elsewhere")
+    assert TrainSettings(config=config).data == Path("elsewhere")
+    assert TrainSettings(config=config, data=DATA).data == DATA
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epoch": 3}, "no setting 'epoch'; did you mean 'epochs'?"),
+        ({"optimizer": {"lr": 1}}, "no setting 'optimizer'; did you mean 'optimiser'?"),
+        ({"optimiser": {"lrate": 1}}, "no setting 'optimiser.lrate'; did you mean 'optimiser.lr'?"),
+        ({"augment": {"rotate": 1}}, "no setting 'augment.rotate'; did you mean 'augment.rotate_deg'?"),
+        ({"batchsize": 4}, "did you mean 'batch_size'?"),
+        ({"input": {"height": 32}}, "did you mean 'input.height_px'?"),
+        ({"qqqq": 4}, "there is no setting 'qqqq'"),
+    ],
+)
+def test_a_misspelt_setting_names_the_near_one(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    assert message in refusal(**given)
+    assert message in refusal(config=write(tmp_path / "c.yaml", **given))
+    path = write(tmp_path / "run.yaml", data="cars", **given)
+    with pytest.raises(SettingsError) as caught:
+        TrainSettings.from_yaml(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 0},
+        {"epochs": 1.5},
+        {"batch_size": 0},
+        {"batch_size": -4},
+        {"seed": -1},
+        {"patience": 0},
+        {"ema": 1.0},
+        {"ema": 0},
+        {"preset": "huge"},
+        {"preset": ["small"]},
+        {"preset": {"name": "small"}},
+        {"preset": None},
+        {"name": "../elsewhere"},
+        {"name": "a/b"},
+        {"name": ""},
+        {"name": ".hidden"},
+        {"optimiser": {"lr": 0}},
+        {"optimiser": {"lr": float("nan")}},
+        {"optimiser": {"lr": "fast"}},
+        {"optimiser": {"name": "lion"}},
+        {"optimiser": {"clip_norm": 0}},
+        {"optimiser": 3},
+        {"optimiser": None},
+        {"schedule": {"warmup": 1}},
+        {"loss": {"border_weight": 0.5}},
+        {"input": {"height_px": 15}},
+        {"input": {"width_px": 9000}},
+        {"augment": {"flip": 1.1}},
+        {"augment": {"rotate_deg": -1}},
+        {"augment": {"hue": 0.6}},
+        {"dataset": {"folds": 1}},
+        {"dataset": {"fraction": 1}},
+        {"dataset": {"foreground": -1}},
+        {"dataset": {"folds": 4, "fold": 4}},
+        {"hardware": {"threads": 0}},
+        {"hardware": {"precision": "int8"}},
+    ],
+    ids=str,
+)
+def test_impossible_values_are_refused_by_their_names(given: dict[str, Any]) -> None:
+    message = refusal(**given)
+    name = next(iter(given))
+    assert name in message
+    assert "\n" not in message
+
+
+def test_every_fault_is_named_at_once() -> None:
+    message = refusal(epochs=0, sead=3, optimiser={"lr": -1})
+    for part in ("epochs = 0", "did you mean 'seed'", "optimiser.lr = -1"):
+        assert part in message
+    with pytest.raises(ValidationError) as caught:
+        TrainSettings()
+    assert explain(caught.value) == "'data' is not given"
+
+
+def test_a_fold_does_not_matter_where_a_fraction_is_asked_for() -> None:
+    assert TrainSettings(data=DATA, dataset={"fraction": 0.3, "fold": 9}).dataset.fraction == 0.3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"epochs: [", "not YAML"),
+        (b"\xff\xfe\x00\x01", "not YAML"),
+        (b"- 1\n- 2\n", "holds no settings"),
+        (b"", "holds no settings"),
+        (b"just text", "holds no settings"),
+        (b"!!python/object/apply:os.getcwd []", "not YAML"),
+        (b"1: 2\n", "1"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises((SettingsError, ValidationError)) as caught:
+        TrainSettings(data=DATA, config=path)
+    text = explain(caught.value) if isinstance(caught.value, ValidationError) else str(caught.value)
+    assert message in text
+    assert "\n" not in text
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(SettingsError, match=str(path)):
+            TrainSettings(data=DATA, config=path)
+
+
+@given(
+    st.sampled_from(["small", "fast", "classic", "deep"]),
+    st.integers(1, 100_000),
+    st.floats(1e-6, 10),
+    st.none() | st.floats(0.01, 5),
+    st.none() | st.integers(1, 4096),
+    st.none() | st.floats(0.01, 0.99),
+    st.none() | st.text(alphabet="abcé9_.-+", min_size=1).filter(lambda text: text[0] not in ".-+"),
+)
+def test_settings_survive_being_written_and_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    preset: str,
+    epochs: int,
+    lr: float,
+    clip: float | None,
+    batch_size: int | None,
+    fraction: float | None,
+    name: str | None,
+) -> None:
+    settings = TrainSettings(
+        data=Path("some where/cars"),
+        preset=preset,
+        epochs=epochs,
+        name=name,
+        batch_size=batch_size,
+        optimiser={"lr": lr, "clip_norm": clip},
+        dataset={"fraction": fraction, "split": "a/split.json"},
+    )
+    path = tmp_path_factory.getbasetemp() / "settings.yaml"
+    path.write_text(settings.to_yaml(), encoding="utf-8")
+    assert TrainSettings.from_yaml(path) == settings
+
+
+def test_what_a_file_gave_is_written_with_the_run(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.yaml", preset="fast", epochs=7)
+    settings = TrainSettings(data=DATA, config=config)
+    (tmp_path / "run.yaml").write_text(settings.to_yaml())
+    config.unlink()
+    again = TrainSettings.from_yaml(tmp_path / "run.yaml")
+    assert again == settings.model_copy(update={"config": None})
+
+
+def test_the_geometry_is_the_preset_s_unless_a_size_is_given() -> None:
+    assert TrainSettings(data=DATA, preset="deep").geometry() == PRESETS["deep"].geometry
+    wide = TrainSettings(data=DATA, preset="fast", input={"width_px": 333}).geometry()
+    assert wide == Geometry(height_px=512, width_px=333, keep_aspect=PRESETS["fast"].geometry.keep_aspect)
+
+
+@pytest.mark.parametrize(
+    "config", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_the_project_s_own_files_are_right(config: Path) -> None:
+    given = yaml.safe_load(config.read_text())
+    settings = TrainSettings(data=DATA, config=config).model_dump()
+    for name, value in given.items():
+        if isinstance(value, dict):
+            assert settings[name] == settings[name] | value
+        else:
+            assert settings[name] == value
