@@ -75,7 +75,7 @@ def carmask_rates() -> list[float]:
                 "dataset": {"cache": Path(folder) / "cache"},
             }
         )
-        run = train(settings)
+        run = train(settings).run
         lines = run.metrics.read_text().splitlines()
     column = lines[0].split(",").index("images_per_s")
     return [float(line.split(",")[column]) for line in lines[1:]]

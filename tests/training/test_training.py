@@ -81,13 +81,13 @@ def make(tiny: Path, cache: Path, runs: Path) -> Any:
 def train(settings: TrainSettings) -> tuple[RunFolder, str]:
     """Train; the run and what was said."""
     said = io.StringIO()
-    run = start.train(settings, Console(file=said, width=200))
+    run = start.train(settings, Console(file=said, width=200)).run
     return run, said.getvalue()
 
 
 def resume(run: RunFolder) -> str:
     said = io.StringIO()
-    assert start.resume(run.path, Console(file=said, width=200)) == run
+    assert start.resume(run.path, Console(file=said, width=200)).run == run
     return said.getvalue()
 
 

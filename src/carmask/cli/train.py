@@ -9,6 +9,9 @@ from rich.console import Console
 from carmask.errors import CarmaskError
 from carmask.training.settings import TrainSettings
 
+# What shells know as the end by Ctrl-C, so that `carmask train ... && carmask evaluate ...` does not go on.
+INTERRUPTED = 130
+
 
 def train(
     settings: Annotated[TrainSettings | None, Parameter(name="*")] = None,
@@ -27,9 +30,9 @@ def train(
     if resume is not None:
         if settings is not None:
             raise CarmaskError("--resume goes on with the run's own settings: give it alone")
-        start.resume(resume, console)
+        outcome = start.resume(resume, console)
     elif settings is not None:
-        start.train(settings, console)
+        outcome = start.train(settings, console)
     else:
         raise CarmaskError("which photos? Name a folder, `carmask train DATA`, or a run, `carmask train --resume RUN`")
-    return 0
+    return 0 if outcome.finished else INTERRUPTED

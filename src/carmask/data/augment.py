@@ -23,8 +23,12 @@ class AugmentSettings(BaseModel):
     scale: float = Field(default=0.1, ge=0, le=0.5, description="largest change of scale, as a share")
     rotate_deg: float = Field(default=5.0, ge=0, le=45, description="largest rotation in degrees")
     colour: float = Field(default=0.5, ge=0, le=1, description="probability of each of the four changes of colour")
-    brightness: float = Field(default=0.3, ge=0, le=1, description="largest change of brightness, as a share")
-    contrast: float = Field(default=0.3, ge=0, le=1, description="largest change of contrast, as a share")
+    brightness: float = Field(
+        default=0.3, ge=0, le=1, description="most that is added or taken away, as a share of white"
+    )
+    contrast: float = Field(
+        default=0.3, ge=0, le=1, description="largest change of the factor on all values, as a share"
+    )
     saturation: float = Field(default=0.3, ge=0, le=1, description="largest change of saturation, as a share")
     hue: float = Field(default=0.03, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
     grey: float = Field(default=0.1, ge=0, le=1, description="probability that the colour is taken away")

@@ -28,7 +28,7 @@ from carmask.imaging.encode import write_bytes_atomically
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 
 # Raise when decoding or fitting changes its result: caches of an older form are then made anew.
-CACHE_FORM = 2
+CACHE_FORM = 3
 CHECKSUM_BLOCK_BYTES = 1 << 24
 
 # Size, time of change and SHA-256 of a file, by its path.

@@ -216,6 +216,7 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         DatasetError: A folder cannot be listed.
 
     """
+
     def refuse(error: OSError) -> None:
         raise _unlistable(error) from error
 

@@ -35,22 +35,34 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, settings: TrainSettings) -> "RunFolder":
-        """Make the folder of a new run and write down its settings and environment."""
+    def new(cls, settings: TrainSettings) -> "RunFolder":
+        """Choose the folder of a new run. Nothing is written yet.
+
+        Raises:
+            RunError: there is one of that name.
+
+        """
         now = datetime.datetime.now().astimezone()
-        name = settings.name or f"{settings.preset}-{now:%Y%m%d-%H%M%S}"
-        run = cls(settings.runs / name)
-        try:
-            run.samples.mkdir(parents=True, exist_ok=False)
-        except FileExistsError as error:
+        run = cls(settings.runs / (settings.name or f"{settings.preset}-{now:%Y%m%d-%H%M%S}"))
+        if run.path.exists():
             raise RunError(
                 f"{run.path}: exists already; go on with `carmask train --resume {run.path}`, or choose another --name"
-            ) from error
-        except OSError as error:
-            raise RunError(f"{run.path}: cannot be made ({error.strerror}); choose another --runs folder") from error
-        write_bytes_atomically(run.config, settings.to_yaml().encode())
-        write_bytes_atomically(run.path / "environment.json", json.dumps(environment(), indent=1).encode())
+            )
         return run
+
+    def create(self, settings: TrainSettings) -> None:
+        """Make the folder and write down settings and environment.
+
+        Raises:
+            RunError: it cannot be made.
+
+        """
+        try:
+            self.samples.mkdir(parents=True, exist_ok=False)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be made ({error.strerror}); choose another --runs folder") from error
+        write_bytes_atomically(self.config, settings.to_yaml().encode())
+        write_bytes_atomically(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":

@@ -128,6 +128,11 @@ class TrainSettings(_Settings):
             keep_aspect=preset.keep_aspect,
         )
 
+    def with_absolute_paths(self) -> "TrainSettings":
+        """The same settings, in the words of any working folder, so that a run can be resumed from another."""
+        dataset = self.dataset.model_copy(update={"cache": self.dataset.cache.absolute()})
+        return self.model_copy(update={"data": self.data.absolute(), "dataset": dataset})
+
     def to_yaml(self) -> str:
         """Every setting as YAML that `from_yaml` reads back."""
         return str(yaml.safe_dump(self.model_dump(mode="json", exclude={"config"}), sort_keys=False))

@@ -39,7 +39,15 @@ class _Materials:
         return unpaired + list(self.cache.failures.items())
 
 
-def train(settings: TrainSettings, console: Console | None = None) -> RunFolder:
+@dataclass(frozen=True)
+class Outcome:
+    """A run's folder, and whether the run reached its end or was stopped in order."""
+
+    run: RunFolder
+    finished: bool
+
+
+def train(settings: TrainSettings, console: Console | None = None) -> Outcome:
     """Train a network from the beginning. The run's folder says all about it.
 
     Raises:
@@ -47,6 +55,8 @@ def train(settings: TrainSettings, console: Console | None = None) -> RunFolder:
 
     """
     console = console or Console()
+    settings = settings.with_absolute_paths()
+    run = RunFolder.new(settings)
     materials = _prepare(settings, console)
     split = _split(settings, materials)
     data = _select(split, materials)
@@ -56,13 +66,13 @@ def train(settings: TrainSettings, console: Console | None = None) -> RunFolder:
         found = find_batch_size(state.network, materials.hardware, canvas_CHW, len(data.train))
         # Written into the run's settings: free memory may be another when the run is resumed.
         settings = settings.model_copy(update={"batch_size": found})
-    run = RunFolder.create(settings)
+    run.create(settings)
     split.save(run.split)
     run.write_left_out(materials.left_out())
     return _run(state, settings, data, materials.hardware, run, console)
 
 
-def resume(folder: Path, console: Console | None = None) -> RunFolder:
+def resume(folder: Path, console: Console | None = None) -> Outcome:
     """Go on with a run that was stopped, as if it had not been.
 
     Raises:
@@ -86,15 +96,16 @@ def _run(
     hardware: Hardware,
     run: RunFolder,
     console: Console,
-) -> RunFolder:
+) -> Outcome:
     ids = [pair.id for pair in data.validation]
     reporter = RunReporter(run, console, settings.epochs, data.cache, ids, hardware)
     _introduce(settings, data, state, hardware, run, reporter)
-    if fit(state, settings, data, hardware, run, reporter):
+    finished = fit(state, settings, data, hardware, run, reporter)
+    if finished:
         reporter.say(f"best Dice {state.best_dice:.5f} in epoch {state.best_epoch}: {run.weights('best')}")
     else:
         reporter.say(f"stopped after step {state.step}; go on with `carmask train --resume {run.path}`")
-    return run
+    return Outcome(run, finished)
 
 
 def _prepare(settings: TrainSettings, console: Console) -> _Materials:
