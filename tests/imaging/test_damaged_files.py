@@ -13,6 +13,8 @@ from carmask.errors import CarmaskError
 from carmask.imaging.decode import DEFAULT_MAX_PIXELS, UnreadableImage, decode_mask, decode_photo, read_size
 from hostile_files import encoded, photo, write_hostile_files
 
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs named pipes and devices")
+
 
 @pytest.fixture(scope="module")
 def hostile_files(tmp_path_factory):
@@ -71,6 +73,8 @@ def test_the_header_gives_the_size_that_is_decoded(hostile_files):
         ("folder_named_like_a_photo.jpg", "folder"),
         ("dangling_link.jpg", "link"),
         ("no_such_file.jpg", "no such file"),
+        pytest.param("named_pipe.jpg", "pipe", marks=needs_posix),
+        pytest.param("link_to_device.png", "device", marks=needs_posix),
     ],
 )
 def test_causes_are_in_plain_words(hostile_files, name, words):
@@ -87,14 +91,6 @@ def test_a_cut_file_is_an_error_and_not_half_a_picture(image_format):
             decode_photo(data[:size])
 
 
-def test_a_named_pipe_is_refused_without_waiting(tmp_path):
-    if not hasattr(os, "mkfifo"):
-        pytest.skip("this system has no named pipes")
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(UnreadableImage, match="pipe"):
-        decode_photo(tmp_path / "pipe.jpg")
-
-
 def test_the_error_travels_between_processes():
     error = UnreadableImage("a.jpg", "the file is empty")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
@@ -105,7 +101,7 @@ def test_the_limit_on_pixels_is_the_callers(hostile_files):
     data = encoded(photo(10, 20), "PNG")
     assert decode_photo(data, max_pixels=200).size_HW == (10, 20)
     for read in (decode_photo, decode_mask, read_size):
-        with pytest.raises(UnreadableImage, match="limit"):
+        with pytest.raises(UnreadableImage, match="more than the"):
             read(data, max_pixels=199)
     pillows = Image.MAX_IMAGE_PIXELS
     giant = hostile_files[0].path.parent / "giant_png.png"

@@ -9,22 +9,17 @@ import pytest
 from PIL import Image, ImageCms
 
 from carmask.errors import CarmaskError
+from carmask.files import UnwritableFile, write_bytes_atomically
 from carmask.imaging.decode import decode_mask, decode_photo
-from carmask.imaging.encode import (
+from carmask.imaging.draw import (
     FALSE_NEGATIVE_RGB,
     FALSE_POSITIVE_RGB,
-    KINDS,
-    UnwritableFile,
     draw_compare,
     draw_error_map,
     draw_overlay,
-    encode_cutout,
-    encode_mask,
-    encode_png,
-    encode_soft,
     sheet,
-    write_bytes_atomically,
 )
+from carmask.imaging.encode import encode_cutout, encode_mask, encode_png, encode_soft
 from hostile_files import photo
 
 IMAGE_HWC = np.array(photo(120, 160))
@@ -175,10 +170,6 @@ def test_labels_are_drawn_and_never_leave_their_tile():
 def test_an_empty_sheet_is_refused():
     with pytest.raises(ValueError, match="tiles"):
         sheet([], columns=3, tile_width_px=100)
-
-
-def test_kinds_are_those_of_the_command_line():
-    assert KINDS == ("mask", "soft", "cutout", "overlay", "compare")
 
 
 def test_files_are_written_whole(tmp_path):

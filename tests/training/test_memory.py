@@ -28,7 +28,7 @@ class Keeps(nn.Module):
 class _Keep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x_BCHW: Tensor, kept_bytes: int) -> Tensor:
-        ctx.save_for_backward(torch.zeros(1).expand(kept_bytes // 4))
+        ctx.save_for_backward(torch.zeros(1).expand(kept_bytes // 4 * len(x_BCHW)))
         return x_BCHW.clone()
 
 

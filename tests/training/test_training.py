@@ -32,9 +32,11 @@ from carmask.training import start
 from carmask.training.averaging import AveragedWeights
 from carmask.training.checkpoint import CheckpointError
 from carmask.training.interrupt import Interrupt
-from carmask.training.loop import TrainingError, start_state
+from carmask.training.loop import TrainingError
 from carmask.training.run import RunError, RunFolder
 from carmask.training.settings import TrainSettings
+from carmask.training.state import start_state
+from conftest import write_tiny_dataset
 
 # Sixteen photos of four cars to learn from, eight of two cars held out: four steps in an epoch.
 STEPS_IN_EPOCH = 4
@@ -402,7 +404,7 @@ def test_training_runs_in_bfloat16(make: Any) -> None:
 def test_weight_decay_spares_biases_and_norms(make: Any) -> None:
     settings = make(FAST, optimiser={"weight_decay": 0.1})
     network = Network(NetworkConfig.from_preset("fast"))
-    state = start_state(settings, network, Hardware(torch.device("cpu"), torch.float32, "as asked"))
+    state = start_state(settings, network, Hardware(torch.device("cpu"), torch.float32, "as asked"), "")
     decay_of = {
         id(parameter): group["weight_decay"] for group in state.optimiser.param_groups for parameter in group["params"]
     }
@@ -457,3 +459,25 @@ def test_a_worker_s_thread_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [(False, before)]
+
+
+def test_a_run_that_died_before_its_first_epoch_can_be_resumed(finished: tuple[RunFolder, str], make: Any) -> None:
+    with interrupted_in_step(1, times=2), pytest.raises(KeyboardInterrupt):
+        train(make(SMALL, name="died"))
+    run = RunFolder.existing(make(SMALL, name="died").runs / "died")
+    assert not run.metrics.exists()
+    resume(run)
+    assert_same_training(run, finished[0])
+    assert len(json.loads((run.path / "environment.json").read_text())["resumed"]) == 1
+
+
+def test_other_photos_are_not_resumed_with(make: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_tiny_dataset(data)
+    with interrupted_in_step(1):
+        run, _ = train(make(SMALL, data=data, name="changed"))
+    photo = sorted((data / "train").glob("*.jpg"))[0]
+    with Image.open(photo) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photo)
+    with pytest.raises(CheckpointError, match="not those that the run began with"):
+        resume(run)

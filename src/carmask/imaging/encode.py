@@ -1,48 +1,11 @@
 """Results as files: masks, soft masks and cut-outs as PNG, the same bytes for the same pixels every time."""
 
 import io
-import os
-import secrets
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from carmask.errors import CarmaskError
-from carmask.imaging.draw import (
-    FALSE_NEGATIVE_RGB,
-    FALSE_POSITIVE_RGB,
-    OVERLAY_RGB,
-    draw_compare,
-    draw_error_map,
-    draw_overlay,
-    sheet,
-)
-
-__all__ = [
-    "FALSE_NEGATIVE_RGB",
-    "FALSE_POSITIVE_RGB",
-    "KINDS",
-    "OVERLAY_RGB",
-    "UnwritableFile",
-    "draw_compare",
-    "draw_error_map",
-    "draw_overlay",
-    "encode_cutout",
-    "encode_mask",
-    "encode_png",
-    "encode_soft",
-    "sheet",
-    "write_bytes_atomically",
-]
-
-KINDS = ("mask", "soft", "cutout", "overlay", "compare")
-
-
-class UnwritableFile(CarmaskError):
-    """A result that could not be written."""
 
 
 def encode_mask(mask_HW: NDArray[np.bool_]) -> bytes:
@@ -83,27 +46,6 @@ def encode_png(image_HWC: NDArray[np.uint8]) -> bytes:
     if image_HWC.ndim != 3 or image_HWC.shape[2] not in (1, 3) or image_HWC.dtype != np.uint8:
         raise ValueError(f"an image is uint8 (height, width, 1 or 3), not {image_HWC.dtype} {image_HWC.shape}")
     return _png(Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC), compress_level=3)
-
-
-def write_bytes_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file so that under its name there is never half of it; missing folders are made.
-
-    The data goes to a hidden file beside it, which is then moved over the name. Raises `UnwritableFile`.
-    """
-    path = Path(path)
-    aside = path.parent / f".carmask-{secrets.token_hex(8)}.part"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_bytes(data)
-            os.replace(aside, path)  # noqa: PTH105 - named in the house rules for what it promises
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as failure:
-        reason = failure.strerror or str(failure)
-        raise UnwritableFile(
-            f"{path}: it cannot be written ({reason}); check the folder and the free space"
-        ) from failure
 
 
 def _alpha(probability_HW: NDArray[np.float32]) -> NDArray[np.uint8]:

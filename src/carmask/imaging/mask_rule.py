@@ -37,6 +37,11 @@ class MaskReading:
         """Bool: foreground from one half upwards."""
         return self.soft_HW >= FOREGROUND_FROM
 
+    @property
+    def area(self) -> float:
+        """Share of the picture, 0..1, that the soft mask covers."""
+        return float(self.soft_HW.mean()) / 255
+
 
 @dataclass(frozen=True)
 class _Stored:

@@ -231,7 +231,7 @@ def _refuse_size(pixels: int, label: str, max_pixels: int) -> None:
         raise UnreadableImage(
             label,
             f"it declares {pixels / 1e6:.1f} megapixels, more than the {max_pixels / 1e6:.1f} allowed",
-            "scale it down or raise the limit on pixels",
+            "reduce the picture first",
         )
 
 

@@ -55,11 +55,6 @@ class BatchReader:
                     coming = pool.submit(read, step + 1)
                 yield step, self._on_device(images_BHWC, masks_BHW)
 
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """All photos once, in the order of the ids; the last batch may be smaller."""
-        for start in range(0, len(self._rows), batch_size):
-            yield self._on_device(*self._read(self._rows[start : start + batch_size]))
-
     def _read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return self._cache.images_NHWC[rows], self._cache.masks_NHW[rows]
 

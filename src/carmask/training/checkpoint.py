@@ -15,13 +15,22 @@ class CheckpointError(CarmaskError):
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` so that a crash at any moment leaves the old checkpoint or the new one, never half of one."""
+    """Write `state` so that a crash at any moment leaves the old checkpoint or the new one, never half of one.
+
+    Raises:
+        CheckpointError: it cannot be written.
+
+    """
     aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written ({first_line(error)}); the one before is kept") from error
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -32,7 +41,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no checkpoint; the run was stopped before its first one, start it again")
+        raise CheckpointError(f"{path}: no checkpoint there; start the run again under another --name")
     try:
         state: object = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:

@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep freed memory instead of handing it back to the system after each operation.
 
     Training frees and asks for the same hundreds of megabytes in every step. glibc gives each back at once, and the
-    system clears every page again: a fifth of a step in bfloat16 and half of one in float32 (`benchmarks/training`).
+    system clears every page again, which is half of a step in float32 (`benchmarks/training_speed.py`).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL("libc.so.6")
@@ -37,7 +37,8 @@ def keep_freed_memory() -> None:
 def find_batch_size(model: nn.Module, hardware: Hardware, input_CHW: tuple[int, int, int], photos: int) -> int:
     """The largest power of two, up to 16 and to half the photos, whose training step fits into free memory.
 
-    Counts the bytes that one image makes the network save for its backward pass, instead of provoking a failure.
+    Counts the bytes that two images make the network save for its backward pass, instead of provoking a failure: two,
+    because BatchNorm refuses a single value for each channel, which one image may come down to.
     """
     saved_bytes = 0
 
@@ -48,10 +49,10 @@ def find_batch_size(model: nn.Module, hardware: Hardware, input_CHW: tuple[int, 
 
     # Of a copy, because BatchNorm learns from every image that it sees.
     with saved_tensors_hooks(count, lambda tensor: tensor), hardware.autocast():
-        copy.deepcopy(model)(torch.zeros(1, *input_CHW, device=hardware.device))
+        copy.deepcopy(model)(torch.zeros(2, *input_CHW, device=hardware.device))
     room_bytes = MEMORY_SHARE * free_memory_bytes(hardware.device)
     batch = LARGEST_FOUND_BATCH
-    while batch > 1 and (batch * ACTIVATION_FACTOR * saved_bytes > room_bytes or 2 * batch > photos):
+    while batch > 1 and (batch * ACTIVATION_FACTOR * saved_bytes / 2 > room_bytes or 2 * batch > photos):
         batch //= 2
     return batch
 

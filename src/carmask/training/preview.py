@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from carmask.data.augment import Augmenter
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.imaging.decode import decode_photo
-from carmask.imaging.encode import draw_overlay, sheet
+from carmask.imaging.draw import draw_overlay, sheet
 from carmask.imaging.geometry import fit_image, fit_mask, plan
 from carmask.models.presets import PRESETS
 from carmask.training.batches import seed_step

@@ -17,9 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from carmask.environment import environment
-from carmask.errors import CarmaskError
-from carmask.imaging.encode import write_bytes_atomically
+from carmask.errors import CarmaskError, first_line
+from carmask.files import write_bytes_atomically
 from carmask.models.network import Network
 from carmask.training.settings import TrainSettings
 
@@ -63,6 +65,13 @@ class RunFolder:
             raise RunError(f"{self.path}: cannot be made ({error.strerror}); choose another --runs folder") from error
         write_bytes_atomically(self.config, settings.to_yaml().encode())
         write_bytes_atomically(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
+
+    def note_resumption(self) -> None:
+        """Add to the environment on which machine and by which version the run goes on."""
+        path = self.path / "environment.json"
+        began = json.loads(path.read_text()) if path.is_file() else {}
+        resumed = [*began.get("resumed", []), environment()]
+        write_bytes_atomically(path, json.dumps({**began, "resumed": resumed}, indent=1).encode())
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
@@ -113,9 +122,14 @@ class RunFolder:
         place = self.weights(which)
         aside, old = place.with_name(f"{which}.partial"), place.with_name(f"{which}.old")
         shutil.rmtree(aside, ignore_errors=True)
-        network.save_pretrained(aside)
-        if place.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            place.rename(old)
-        aside.rename(place)
+        try:
+            network.save_pretrained(aside)
+            if place.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                place.rename(old)
+            aside.rename(place)
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                f"{place}: the weights cannot be written ({first_line(error)}); is the disk full?"
+            ) from error
         shutil.rmtree(old, ignore_errors=True)

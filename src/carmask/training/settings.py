@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from carmask.data.augment import AugmentSettings
 from carmask.errors import CarmaskError
-from carmask.imaging.geometry import Geometry
+from carmask.imaging.geometry import Geometry, plan
 from carmask.models.presets import PRESETS, PresetName
 from carmask.runtime.hardware import HardwareSettings
 
@@ -54,7 +54,7 @@ class OptimiserSettings(_Settings):
     lr: float = Field(default=1e-4, gt=0, le=10, description="learning rate; the peak where a schedule varies it")
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="on weights, not on biases and norms")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    clip_norm: float | None = Field(default=None, gt=0, description="largest norm of the gradient")
+    clip_norm: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 for any")
 
 
 class ScheduleSettings(_Settings):
@@ -90,8 +90,8 @@ class TrainSettings(_Settings):
     batch_size: int | None = Field(default=None, ge=1, le=4096, description="found by measurement when not given")
     seed: int = Field(default=0, ge=0, description="all randomness comes from this and the step")
     patience: int | None = Field(default=None, ge=1, description="stop after so many epochs without a better Dice")
-    ema: float | None = Field(
-        default=None, gt=0, lt=1, description="decay of averaged weights, which are then validated"
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then validated; 0 for none"
     )
     dataset: DataSettings = DataSettings()
     input: InputSettings = InputSettings()
@@ -117,6 +117,17 @@ class TrainSettings(_Settings):
     def _fold_exists(self) -> "TrainSettings":
         if self.dataset.fraction is None and self.dataset.fold >= self.dataset.folds:
             raise ValueError(f"dataset.fold {self.dataset.fold}: folds are counted from 0 to {self.dataset.folds - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm_has_something_to_average(self) -> "TrainSettings":
+        unet = PRESETS[self.preset].unet
+        canvas_HW = plan((1, 1), self.geometry(), stride_px=unet.stride_px).canvas_HW
+        if self.batch_size == 1 and unet.norm == "batch" and max(canvas_HW) == unet.stride_px:
+            raise ValueError(
+                f"batch_size 1 at {canvas_HW[0]} x {canvas_HW[1]} px leaves BatchNorm one value for each channel at "
+                "the lowest level; use a larger batch or input"
+            )
         return self
 
     def geometry(self) -> Geometry:
@@ -151,7 +162,8 @@ class TrainSettings(_Settings):
             raise SettingsError(f"{path}: {explain(error)}") from error
 
 
-# `small` keeps the defaults: the recipe that it was published with (Adam 1e-4, BCE, 10 epochs, nothing varied).
+# What presets set where nothing else is given. `small` keeps to the recipe that it was published with, which is that of
+# the defaults (Adam 1e-4, BCE, 10 epochs), with nothing varied.
 _MODERN: dict[str, Any] = {
     "epochs": 30,
     "ema": 0.995,
@@ -160,7 +172,7 @@ _MODERN: dict[str, Any] = {
     "loss": {"name": "bce+dice"},
 }
 RECIPES: Mapping[str, dict[str, Any]] = {
-    "small": {"augment": AugmentSettings.off().model_dump()},
+    "small": {"augment": AugmentSettings.off().model_dump(exclude_unset=True)},
     "fast": {**_MODERN, "batch_size": 8},
     "classic": {**_MODERN, "optimiser": {**_MODERN["optimiser"], "lr": 1e-3}},
     "deep": {**_MODERN, "optimiser": {**_MODERN["optimiser"], "lr": 1e-3}},
@@ -198,8 +210,8 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     result = dict(below)
     for name, value in above.items():
         if isinstance(value, BaseModel):
-            result[name] = value
-        elif isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
+            value = value.model_dump(exclude_unset=True)
+        if isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
             result[name] = _merged(result[name], value)
         else:
             result[name] = value

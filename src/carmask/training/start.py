@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from carmask.data.cache import Cache, CacheRecipe, open_cache
-from carmask.data.pairs import Dataset, find_pairs
+from carmask.data.pairs import Dataset, describe_odd, describe_rules, find_pairs
 from carmask.data.split import Split, make_split
 from carmask.errors import CarmaskError
 from carmask.models.network import Network, NetworkConfig
@@ -14,11 +14,12 @@ from carmask.models.presets import PRESETS
 from carmask.progress import progress_bar
 from carmask.runtime.hardware import Hardware, set_up
 from carmask.training.batches import seed_step
-from carmask.training.loop import TrainingData, TrainingState, epoch_steps, fit, start_state
+from carmask.training.loop import TrainingData, epoch_steps, fit
 from carmask.training.memory import find_batch_size, keep_freed_memory
-from carmask.training.progress import RunReporter
+from carmask.training.reporter import RunReporter
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
+from carmask.training.state import TrainingState, start_state
 
 # A stream of its own for the first weights, apart from those of the steps.
 INITIAL_WEIGHTS_STEP = 2**32 - 1
@@ -57,10 +58,12 @@ def train(settings: TrainSettings, console: Console | None = None) -> Outcome:
     console = console or Console()
     settings = settings.with_absolute_paths()
     run = RunFolder.new(settings)
-    materials = _prepare(settings, console)
-    split = _split(settings, materials)
+    dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
+    split = _given_split(settings, dataset)
+    materials = _prepare(settings, dataset, console)
+    split = split or _make_split(settings, materials)
     data = _select(split, materials)
-    state = start_state(settings, _new_network(settings, data), materials.hardware)
+    state = _start(settings, data, materials)
     if settings.batch_size is None:
         canvas_CHW = (materials.cache.images_NHWC.shape[3], *materials.cache.images_NHWC.shape[1:3])
         found = find_batch_size(state.network, materials.hardware, canvas_CHW, len(data.train))
@@ -69,6 +72,8 @@ def train(settings: TrainSettings, console: Console | None = None) -> Outcome:
     run.create(settings)
     split.save(run.split)
     run.write_left_out(materials.left_out())
+    # So that a run that dies in its first epoch can be resumed too.
+    state.save(run)
     return _run(state, settings, data, materials.hardware, run, console)
 
 
@@ -82,10 +87,14 @@ def resume(folder: Path, console: Console | None = None) -> Outcome:
     console = console or Console()
     run = RunFolder.existing(folder)
     settings = TrainSettings.from_yaml(run.config)
-    materials = _prepare(settings, console)
-    data = _select(Split.load(run.split), materials)
-    state = start_state(settings, _new_network(settings, data), materials.hardware)
+    dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
+    split = Split.load(run.split)
+    split.select(dataset.pairs)
+    materials = _prepare(settings, dataset, console)
+    data = _select(split, materials)
+    state = _start(settings, data, materials)
     state.load(run, materials.hardware.device)
+    run.note_resumption()
     return _run(state, settings, data, materials.hardware, run, console)
 
 
@@ -98,7 +107,7 @@ def _run(
     console: Console,
 ) -> Outcome:
     ids = [pair.id for pair in data.validation]
-    reporter = RunReporter(run, console, settings.epochs, data.cache, ids, hardware)
+    reporter = RunReporter(run, console, settings.epochs, data.cache, ids)
     _introduce(settings, data, state, hardware, run, reporter)
     finished = fit(state, settings, data, hardware, run, reporter)
     if finished:
@@ -108,12 +117,11 @@ def _run(
     return Outcome(run, finished)
 
 
-def _prepare(settings: TrainSettings, console: Console) -> _Materials:
-    """Set the machine up, find the photos and cache every pair; say which cannot be used."""
+def _prepare(settings: TrainSettings, dataset: Dataset, console: Console) -> _Materials:
+    """Set the machine up and cache every pair; say which cannot be used."""
     hardware = set_up(settings.hardware)
     if hardware.device.type == "cpu":
         keep_freed_memory()
-    dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
     unet = PRESETS[settings.preset].unet
     recipe = CacheRecipe(
         geometry=settings.geometry(),
@@ -129,6 +137,11 @@ def _prepare(settings: TrainSettings, console: Console) -> _Materials:
         console.print(f"left out  {name}: {cause}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if len(left_out) > SHOWN_LEFT_OUT:
         console.print(f"left out  {len(left_out) - SHOWN_LEFT_OUT} more, all in the run's left_out.csv", style="yellow")
+    for rule in describe_rules(cache.rules):
+        console.print(f"masks     {rule}", highlight=False, markup=False, soft_wrap=True)
+    odd = describe_odd(cache.odd)
+    if odd is not None:
+        console.print(f"masks     {odd}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if not cache.row_of:
         raise CarmaskError(f"{settings.data}: none of its {len(dataset.pairs)} pairs can be used; see `carmask check`")
     return materials
@@ -145,10 +158,17 @@ def _select(split: Split, materials: _Materials) -> TrainingData:
     return TrainingData(cache, train, validation)
 
 
-def _split(settings: TrainSettings, materials: _Materials) -> Split:
+def _given_split(settings: TrainSettings, dataset: Dataset) -> Split | None:
+    """The split that the settings name, held against the photos before any of them is decoded."""
+    if settings.dataset.split is None:
+        return None
+    split = Split.load(settings.dataset.split)
+    split.select(dataset.pairs)
+    return split
+
+
+def _make_split(settings: TrainSettings, materials: _Materials) -> Split:
     cache = materials.cache
-    if settings.dataset.split is not None:
-        return Split.load(settings.dataset.split)
     group_of = {pair.id: pair.group for pair in materials.dataset.pairs if pair.id in cache.row_of}
     options = settings.dataset
     return make_split(
@@ -159,6 +179,11 @@ def _split(settings: TrainSettings, materials: _Materials) -> Split:
         fraction=options.fraction,
         seed=options.split_seed,
     )
+
+
+def _start(settings: TrainSettings, data: TrainingData, materials: _Materials) -> TrainingState:
+    # The cache's name is a digest of the photos and of how they were fitted.
+    return start_state(settings, _new_network(settings, data), materials.hardware, materials.cache.folder.name)
 
 
 def _new_network(settings: TrainSettings, data: TrainingData) -> Network:

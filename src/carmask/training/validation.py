@@ -1,28 +1,28 @@
 """Validation during training: Dice of each held-out photo at its own size, as `carmask evaluate` measures it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from carmask.ahead import in_batches
 from carmask.data.cache import Cache
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.evaluation.metrics import dice
 from carmask.imaging.geometry import Size, plan, restore
 from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware
-from carmask.training.batches import BatchReader
+from carmask.runtime.torch_engine import TorchEngine
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Dice (0..1) of each held-out photo, and its averages."""
+    """Dice (0..1) of each held-out photo, its averages, and some masks (bool, canvas height x width) to be shown."""
 
     dice_of: dict[str, float]
+    shown: dict[str, NDArray[np.bool_]]
 
     @property
     def mean(self) -> float:
@@ -44,32 +44,41 @@ class Validator:
     """Holds the true masks in memory, one bit for each pixel, and measures networks against them."""
 
     def __init__(
-        self, pairs: Sequence[Pair], cache: Cache, hardware: Hardware, *, foreground: int | None, batch_size: int
+        self,
+        pairs: Sequence[Pair],
+        cache: Cache,
+        hardware: Hardware,
+        batch_size: int,
+        foreground: int | None,
+        shown: Collection[str],
     ) -> None:
         self._ids = tuple(pair.id for pair in pairs)
-        self._reader = BatchReader(cache, self._ids, hardware.device)
+        self._cache = cache
         self._hardware = hardware
         self._batch_size = batch_size
+        self._shown = shown
         with ThreadPoolExecutor(2) as pool:
-            self._truths = list(pool.map(lambda pair: _packed_truth(pair, foreground), pairs))
+            self._truths = dict(
+                zip(self._ids, pool.map(lambda pair: _packed_truth(pair, foreground), pairs), strict=True)
+            )
 
     def __call__(self, network: Network) -> Validation:
         """Measure a network; leaves it in the mode (training or not) in which it came."""
         was_training = network.training
-        network.eval()
-        scores: list[float] = []
-        with torch.inference_mode(), ThreadPoolExecutor(2) as pool:
-            for images_BCHW, _ in self._reader.in_order(self._batch_size):
-                probability_BHW = self._predict(network, images_BCHW).cpu().numpy()
-                truths = self._truths[len(scores) : len(scores) + len(probability_BHW)]
-                scores += pool.map(lambda item: _score(network, *item), zip(probability_BHW, truths, strict=True))
+        engine = TorchEngine(network, self._hardware)
+        dice_of: dict[str, float] = {}
+        shown: dict[str, NDArray[np.bool_]] = {}
+        with ThreadPoolExecutor(2) as pool:
+            for ids in in_batches(self._ids, self._batch_size):
+                rows = [self._cache.row_of[id_] for id_ in ids]
+                probability_NHW = engine.run(self._cache.images_NHWC[rows])
+                truths = [self._truths[id_] for id_ in ids]
+                scores = pool.map(lambda item: _score(network, *item), zip(probability_NHW, truths, strict=True))
+                dice_of.update(zip(ids, scores, strict=True))
+                masks_NHW = probability_NHW >= network.config.threshold
+                shown.update((id_, mask_HW) for id_, mask_HW in zip(ids, masks_NHW, strict=True) if id_ in self._shown)
         network.train(was_training)
-        return Validation(dict(zip(self._ids, scores, strict=True)))
-
-    def _predict(self, network: Network, images_BCHW: Tensor) -> Tensor:
-        with self._hardware.autocast():
-            logits_B1HW: Tensor = network(images_BCHW)
-        return logits_B1HW[:, 0].float().sigmoid()
+        return Validation(dice_of, shown)
 
 
 def _packed_truth(pair: Pair, foreground: int | None) -> tuple[NDArray[np.uint8], Size]:
