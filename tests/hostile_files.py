@@ -5,6 +5,7 @@ readable. All stems differ, so that a folder of them can stand as `images/` besi
 """
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -48,7 +49,18 @@ def write_hostile_files(folder: Path) -> list[HostileFile]:
         HostileFile(folder / "dangling_link.jpg", False, "a link to nothing"),
         HostileFile(folder / "link_to_itself.png", False, "a link to itself"),
     ]
+    files += _endless(folder)
     return sorted(files, key=lambda file: file.path)
+
+
+def _endless(folder: Path) -> Iterator[HostileFile]:
+    """What never ends, or never begins, when it is read."""
+    if os.name != "posix":
+        return
+    os.mkfifo(folder / "named_pipe.jpg")
+    yield HostileFile(folder / "named_pipe.jpg", False, "a named pipe that nobody writes to")
+    (folder / "link_to_device.png").symlink_to("/dev/zero")
+    yield HostileFile(folder / "link_to_device.png", False, "a link to a device of endless zeros")
 
 
 def photo(height: int = 64, width: int = 96, seed: int = 0) -> Image.Image:

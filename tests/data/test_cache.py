@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_rows_are_the_fitted_photos_and_masks(tiny: Path, tmp_path: Path, channe
     assert_right(cache, pairs, recipe)
     for pair in pairs:
         assert cache.area_of[pair.id] == pytest.approx(np.array(Image.open(pair.mask)).mean(), abs=1e-6)
+    assert (list(cache.rules.values()), cache.odd) == ([24], {})
 
 
 def test_a_second_start_reads_no_photo(data: Path, tmp_path: Path) -> None:
@@ -201,6 +203,50 @@ def test_run_lengths_are_masks_too(data: Path, tmp_path: Path) -> None:
     assert open_cache([moved, kept], RECIPE, tmp_path / "cache").folder != cache.folder
 
 
+def test_how_masks_were_read_is_kept_with_the_cache(data: Path, tmp_path: Path) -> None:
+    pairs = pairs_of(data)[:5]
+    classes_HW = np.zeros((60, 90), np.uint8)
+    classes_HW[10:20], classes_HW[20:40] = 1, 2
+    Image.fromarray(classes_HW).save(pairs[1].mask)
+    os.truncate(pairs[4].mask, 50)
+    cache = open_cache(pairs, RECIPE, tmp_path / "cache")
+    usual, soft = cache.rules
+    assert ("0 and 255" in usual, "soft" in soft) == (True, True)
+    assert list(cache.rules.values()) == [3, 1]
+    assert set(cache.odd) == {pairs[1].id}
+    assert "class numbers" in cache.odd[pairs[1].id]
+    again = open_cache(pairs, RECIPE, tmp_path / "cache")
+    assert (again.fresh, again.rules, again.odd) == (False, cache.rules, cache.odd)
+    chosen = open_cache(pairs, RECIPE.model_copy(update={"foreground": 1}), tmp_path / "cache")
+    assert (chosen.odd, sum(chosen.rules.values())) == ({}, 4)
+
+
+OPEN_AND_NAME_FAILURES = """
+import sys
+from pathlib import Path
+from carmask.data.cache import CacheRecipe, open_cache
+from carmask.data.pairs import find_pairs
+
+recipe = CacheRecipe.model_validate_json(sys.argv[3])
+print(*open_cache(find_pairs(sys.argv[1]).pairs, recipe, Path(sys.argv[2])).failures)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs named pipes and devices")
+def test_what_would_never_end_is_not_read(data: Path, tmp_path: Path) -> None:
+    pairs = pairs_of(data)[:4]
+    for path in (pairs[0].image, pairs[1].image, pairs[2].mask):
+        assert isinstance(path, Path)
+        path.unlink()
+    os.mkfifo(pairs[0].image)
+    pairs[1].image.symlink_to("/dev/zero")
+    os.mkfifo(pairs[2].mask)
+    # In a process of its own: a read that never returns could not be given up here.
+    command = [sys.executable, "-c", OPEN_AND_NAME_FAILURES, str(data), str(tmp_path / "cache")]
+    result = subprocess.run([*command, RECIPE.model_dump_json()], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout.split()) == (0, [pair.id for pair in pairs[:3]]), result.stderr
+
+
 def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_there(data: Path, tmp_path: Path) -> None:
     pairs = pairs_of(data)
     os.truncate(pairs[3].image, 700)
@@ -250,11 +296,18 @@ open_cache(find_pairs(sys.argv[1]).pairs, recipe, Path(sys.argv[2]), progress=pr
 def test_a_killed_build_leaves_nothing_that_is_trusted(tiny: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED_AT_THE_THIRD_PHOTO, str(tiny), str(tmp_path), RECIPE.model_dump_json()]
     assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
-    assert list(tmp_path.glob("*.partial"))
+    (leftover,) = tmp_path.glob("*.partial")
+    (tmp_path / "film.partial").mkdir()
     pairs = pairs_of(tiny)
     cache = open_cache(pairs, RECIPE, tmp_path)
     assert cache.fresh
     assert_right(cache, pairs)
+    assert leftover.is_dir(), "it may be a build that is going on"
+
+    for folder in (leftover, tmp_path / "film.partial"):
+        os.utime(folder, (time.time() - 25 * 60 * 60,) * 2)
+    open_cache(pairs[:2], RECIPE, tmp_path)
+    assert [path.name for path in tmp_path.glob("*.partial")] == ["film.partial"], "not ours, so not to be removed"
 
 
 def test_an_interrupted_build_cleans_up(tiny: Path, tmp_path: Path) -> None:

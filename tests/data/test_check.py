@@ -246,6 +246,39 @@ def test_command_on_sound_data(
     assert run(capsys, "check", "data", "--photos", "0")[0] == 0
 
 
+def test_sheet_of_what_training_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        make_pair(tmp_path / "data", f"photo{number}", seed=number)
+        save_mask(tmp_path / "data", f"photo{number}", np.tile(np.array([0, 1, 2, 2], dtype=np.uint8), (120, 40)))
+
+    def draw(name: str, *options: str) -> np.ndarray:
+        size = "input: {height_px: 64, width_px: 128}\naugment: {flip: 0, geometric: 0, colour: 0, grey: 0}\n"
+        Path("fast.yaml").write_text("preset: fast\n" + size)
+        Path("small.yaml").write_text("preset: small\n" + size)
+        command = ("check", "data", "--photos", "0", "--augmented", f"sheets/{name}.png", *options)
+        status, _, err = run(capsys, *command)
+        assert status == 0, err
+        return np.asarray(Image.open(tmp_path / "sheets" / f"{name}.png"))
+
+    fast_HWC = draw("fast", "--foreground", "1", "--config", "fast.yaml")
+    assert (fast_HWC != draw("two", "--foreground", "2", "--config", "fast.yaml")).any()
+    small_HWC = draw("small", "--foreground", "1", "--config", "small.yaml")
+    assert small_HWC.shape == fast_HWC.shape
+    assert (small_HWC != fast_HWC).any(), "the config's preset: small sees grey photos"
+    np.testing.assert_array_equal(
+        draw("given", "--foreground", "1", "--config", "small.yaml", "--preset", "fast"), fast_HWC
+    )
+
+    status, out, err = run(capsys, "check", "data", "--photos", "0", "--augmented", "none.png")
+    assert (status, "odd mask values" in out, "no sound pair to show" in err) == (1, True, True)
+    assert run(capsys, "check", "data", "--augmented", "seen.jpg")[0] == 1
+    assert not Path("none.png").exists()
+
+
 def test_command_names_every_problem_even_when_there_is_no_pair(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

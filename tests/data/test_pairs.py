@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carmask.data.pairs import Dataset, DatasetError, find_pairs, load_soft_mask
+from carmask.data.pairs import Dataset, DatasetError, describe_odd, describe_rules, find_pairs, load_soft_mask
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.imaging.rle import RleError
 
@@ -94,6 +94,13 @@ def test_faults_of_the_table_are_named(tmp_path: Path) -> None:
         ("a_01", "ambiguous"),
         ("train_masks.csv, line 5", "unreadable"),
         ("train_masks.csv, row of b_01", "missing image"),
+    ]
+    table.write_text("img,rle_mask\na_01.jpg,1 1\n.,1 1\n/,1 1\n./,1 1\n..,1 1\n")
+    assert sorted(problems(find_pairs(tmp_path))) == [
+        ("train_masks.csv, line 3", "unreadable"),
+        ("train_masks.csv, line 4", "unreadable"),
+        ("train_masks.csv, line 5", "unreadable"),
+        ("train_masks.csv, row of ..", "missing image"),
     ]
     with pytest.raises(RleError, match=r"train_masks\.csv, row of a_01\.jpg"):  # 47 + 2 is beyond the 48 pixels
         load_soft_mask(dataset.pairs[0])
@@ -252,6 +259,25 @@ def test_what_is_no_data_set_is_refused_with_advice(tmp_path: Path) -> None:
     save(tmp_path / "three" / "train_masks" / "a_01_mask.gif")
     with pytest.raises(DatasetError, match=r"several data sets \(three, two\)"):
         find_pairs(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
+def test_a_table_that_is_a_named_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "a_01.jpg")
+    os.mkfifo(tmp_path / "train_masks.csv")
+    with pytest.raises(DatasetError, match="not a plain file"):
+        find_pairs(tmp_path)
+
+
+def test_how_masks_were_read_is_said_in_a_few_lines() -> None:
+    assert describe_rules({}) == []
+    assert describe_rules({"a": 1, "b": 7}) == ["b: 7", "a: 1"]
+    assert describe_rules(dict.fromkeys("abcdefg", 1))[4:] == ["e: 1", "in 2 other ways: 2"]
+    assert describe_odd({}) is None
+    assert describe_odd({"x": "grey"}) == "1 mask looks odd. x: grey"
+    assert describe_odd(dict.fromkeys("vwxyz", "grey")) == (
+        "5 masks look odd. v: grey; w: grey; x: grey; and 2 more, see `carmask check`"
+    )
 
 
 @needs_carvana

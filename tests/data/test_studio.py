@@ -137,12 +137,41 @@ def test_a_folder_with_something_else_is_refused(studio: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cars": 0}, {"views": 0}, {"views": 100}, {"size_HW": (8, 4000)}, {"workers": 0}], ids=str
+    "wrong", [{"cars": 0}, {"views": 0}, {"views": 100}, {"size_HW": (8, 4000)}, {"seed": -1}, {"workers": 0}], ids=str
 )
 def test_impossible_numbers_are_refused_before_any_work(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(StudioError):
         render_dataset(tmp_path / "set", **wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_filled_and_an_interrupted_move_is_gone_on_with(tmp_path: Path) -> None:
+    request = {"cars": 1, "views": 2, "size_HW": (40, 60)}
+    render_dataset(tmp_path / "new", **request)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(empty)
+    same = empty.stat().st_ino
+    made = render_dataset(link, **request)
+    assert (made.rendered, empty.stat().st_ino, link.is_symlink()) == (2, same, True)
+    assert digests(empty) == digests(tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "empty", "link"}
+    # As an interruption after the first file leaves it.
+    for path in empty.rglob("*"):
+        if path.is_file() and path.name != "studio.json":
+            path.unlink()
+    assert render_dataset(empty, **request).rendered == 2
+    assert digests(empty) == digests(tmp_path / "new")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("file/set", "loop", "x" * 300):
+        with pytest.raises(StudioError, match=f"{name}: .* cannot be written"):
+            render_dataset(tmp_path / name, cars=1, views=1, size_HW=(40, 60))
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "loop"}
 
 
 @pytest.mark.parametrize("seed", range(4))

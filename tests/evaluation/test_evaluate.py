@@ -21,7 +21,7 @@ from carmask.evaluation.report import CSV_COLUMNS, METRICS, Subject, write_repor
 from carmask.evaluation.results import AVERAGED, summarise
 from carmask.evaluation.selection import find_run, select_pairs
 from carmask.imaging.decode import decode_photo
-from carmask.imaging.encode import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB
+from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB
 
 BRIGHT, DARK = 210, 40
 
@@ -154,6 +154,25 @@ def test_what_cannot_be_measured_is_named_and_the_rest_goes_on(folder):
     assert len(evaluation.rows) == 8
     for row in evaluation.rows:
         assert row.metrics.dice == pytest.approx(independent_dice(folder, row.id))
+
+
+def test_how_masks_were_read_is_told(folder, tmp_path):
+    odd_HW = np.zeros((30, 40), dtype=np.uint8)
+    odd_HW[5:10], odd_HW[10:20] = 1, 2
+    write_pair(folder, "dd_01", odd_HW > 0, odd_HW > 0)
+    Image.fromarray(odd_HW).save(folder / "train_masks" / "dd_01_mask.gif")
+    evaluation, path = make_report(folder, tmp_path / "out")
+    assert list(evaluation.rules.values()) == [12, 1]
+    assert [line.rpartition(": ")[2] for line in evaluation.mask_rules] == ["12", "1"]
+    assert set(evaluation.odd) == {"dd_01"}
+    assert evaluation.odd_warning.startswith("1 mask looks odd. dd_01: the values 0, 1, 2 look like class numbers")
+    text = "".join(PageReader(path.read_text(encoding="utf-8")).text)
+    assert evaluation.odd_warning in text
+    assert all(line in text for line in evaluation.mask_rules)
+    summary = json.loads((path.parent / "summary.json").read_text())
+    assert (summary["mask_rules"], summary["odd_masks"]) == (evaluation.rules, evaluation.odd)
+    chosen = evaluate(find_pairs(folder).pairs, BrightnessSegmenter(), foreground=1)
+    assert (chosen.odd, chosen.odd_warning) == ({}, None)
 
 
 def test_nothing_to_evaluate_is_an_error():

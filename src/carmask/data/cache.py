@@ -9,9 +9,12 @@ start reads no photo; the cache itself is checked against checksums each time, a
 import hashlib
 import json
 import shutil
+import stat
 import tempfile
+import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,18 +26,21 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
+from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import decode_photo
-from carmask.imaging.encode import write_bytes_atomically
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
+from carmask.progress import Progress
 
-# Raise when decoding or fitting changes its result: caches of an older form are then made anew.
-CACHE_FORM = 3
+# Raise when decoding or fitting changes its result, or the notes change: older caches are then made anew.
+CACHE_FORM = 4
 CHECKSUM_BLOCK_BYTES = 1 << 24
+
+# What builds that were killed have left is removed by the next build, when no build can still be at it.
+_LEFTOVERS = "[0-9a-f]" * 16 + ".*.partial"
+_LEFT_OVER_AFTER_S = 24 * 60 * 60
 
 # Size, time of change and SHA-256 of a file, by its path.
 _Known = TypeAdapter(dict[str, tuple[int, int, str]])
-
-Progress = Callable[[int, int], None]
 
 
 class CacheError(CarmaskError):
@@ -57,7 +63,9 @@ class Cache:
     """Fitted photos and soft masks. Nothing is in memory until it is indexed.
 
     `row_of[id]` is the row of a pair in both arrays, `area_of[id]` the share of the photo (0..1) that its mask covers.
-    Pairs that could not be used are in `failures` with the cause, and have no row.
+    Pairs that could not be used are in `failures` with the cause, and have no row. `rules` tells how the masks were
+    read (rule -> number of masks), `odd` whose masks look like something else than a mask of one thing (id ->
+    complaint).
     """
 
     folder: Path
@@ -66,6 +74,8 @@ class Cache:
     row_of: Mapping[str, int]
     area_of: Mapping[str, float]
     failures: Mapping[str, str]
+    rules: Mapping[str, int]
+    odd: Mapping[str, str]
     fresh: bool
 
 
@@ -95,6 +105,7 @@ def _open_cache(
     found = _open_intact(place)
     if found is not None:
         return found
+    _remove_leftovers(folder)
     aside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".partial", dir=folder))
     try:
         _build(aside, pairs, recipe, workers, progress)
@@ -105,6 +116,16 @@ def _open_cache(
     if built is None:
         raise CacheError(f"{place}: the cache does not read back as it was written; is the disk full or failing?")
     return replace(built, fresh=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(_LEFTOVERS):
+        try:
+            age_s = time.time() - leftover.stat().st_mtime
+        except FileNotFoundError:
+            continue  # it was somebody else's, and is finished
+        if age_s > _LEFT_OVER_AFTER_S:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _publish(aside: Path, place: Path) -> None:
@@ -131,6 +152,8 @@ def _digests(pairs: Sequence[Pair], memory: Path) -> list[list[str]]:
         name = str(source.absolute())
         try:
             status = source.stat()
+            if not stat.S_ISREG(status.st_mode):  # reading a named pipe or a device might never end
+                return "unreadable: not a plain file"
             if known.get(name, ())[:2] != (status.st_size, status.st_mtime_ns):
                 with source.open("rb") as file:
                     content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -154,9 +177,18 @@ def _open_intact(place: Path) -> Cache | None:
             return None
         images_NHWC = np.load(place / "images.npy", mmap_mode="r")
         masks_NHW = np.load(place / "masks.npy", mmap_mode="r")
-        return Cache(place, images_NHWC, masks_NHW, notes["row_of"], notes["area_of"], notes["failures"], fresh=False)
+        return Cache(place, images_NHWC, masks_NHW, **notes, fresh=False)
     except (OSError, ValueError, KeyError, EOFError, TypeError):
         return None
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """What is noted about a mask: its area (0..1), how it was read, and what is odd about it."""
+
+    area: float
+    rule: str
+    odd: str | None
 
 
 def _build(place: Path, pairs: Sequence[Pair], recipe: CacheRecipe, workers: int, progress: Progress | None) -> None:
@@ -168,31 +200,42 @@ def _build(place: Path, pairs: Sequence[Pair], recipe: CacheRecipe, workers: int
     images_NHWC = _new_array(place / "images.npy", (len(pairs), *canvas_HW, recipe.channels))
     masks_NHW = _new_array(place / "masks.npy", (len(pairs), *canvas_HW))
 
-    def fill(row: int) -> float | CarmaskError:
-        """Write one row; the mask's area, or why the pair cannot be used."""
+    def fill(row: int) -> _Filled | CarmaskError:
+        """Write one row; what is noted about its mask, or why the pair cannot be used."""
         pair = pairs[row]
         try:
             photo = decode_photo(pair.image, channels=recipe.channels, at_least_HW=recipe.geometry.size_HW)
-            soft_HW = load_soft_mask(pair, foreground=recipe.foreground).soft_HW
+            reading = load_soft_mask(pair, foreground=recipe.foreground)
             placement = plan(photo.size_HW, recipe.geometry, stride_px=recipe.stride_px)
-            masks_NHW[row] = fit_mask(soft_HW, placement)
+            masks_NHW[row] = fit_mask(reading.soft_HW, placement)
             images_NHWC[row] = fit_image(photo.image_HWC, placement)
         except CarmaskError as error:
             return error
-        return float(soft_HW.mean()) / 255
+        return _Filled(reading.area, reading.rule, reading.odd)
 
-    row_of, area_of, failures = {}, {}, {}
+    row_of, area_of, failures, odd = {}, {}, {}, {}
+    rules: Counter[str] = Counter()
     with ThreadPoolExecutor(workers) as pool:
         for row, outcome in enumerate(pool.map(fill, range(len(pairs)))):
-            if isinstance(outcome, float):
-                row_of[pairs[row].id], area_of[pairs[row].id] = row, outcome
+            id_ = pairs[row].id
+            if isinstance(outcome, _Filled):
+                row_of[id_], area_of[id_] = row, outcome.area
+                rules[outcome.rule] += 1
+                if outcome.odd:
+                    odd[id_] = outcome.odd
             else:
-                failures[pairs[row].id] = str(outcome)
+                failures[id_] = str(outcome)
             if progress is not None:
                 progress(row + 1, len(pairs))
     images_NHWC.flush()
     masks_NHW.flush()
-    notes: dict[str, Any] = {"row_of": row_of, "area_of": area_of, "failures": failures}
+    notes: dict[str, Any] = {
+        "row_of": row_of,
+        "area_of": area_of,
+        "failures": failures,
+        "rules": dict(rules.most_common()),
+        "odd": odd,
+    }
     (place / "cache.json").write_text(json.dumps({**notes, "checksums": _checksums(place, notes)}))
 
 

@@ -1,7 +1,5 @@
 """Look at every photo and mask of a data set and report everything that is wrong, not the first thing."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +18,11 @@ from carmask.data.pairs import Dataset, Pair, Problem, ProblemKind, find_pairs, 
 from carmask.data.split import Split, SplitError, shared_groups
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
-from carmask.imaging.encode import draw_overlay, sheet
+from carmask.imaging.draw import draw_overlay, sheet
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 from carmask.imaging.mask_rule import FOREGROUND_FROM
+from carmask.progress import Progress
 
-Progress = Callable[[int, int], None]
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -128,7 +126,7 @@ def measure_areas(
 
     def measure(pair: Pair) -> float | Problem:
         try:
-            return _area(load_soft_mask(pair, foreground=foreground).soft_HW)
+            return load_soft_mask(pair, foreground=foreground).area
         except CarmaskError as error:
             return _unreadable(pair, error)
 
@@ -188,7 +186,7 @@ def _look(pair: Pair, foreground: int | None) -> _Look:
     if reading is None:
         return _Look(problems, size_HW, signature)
     problems += [Problem(pair.id, kind, detail) for kind, detail in _mask_faults(reading, size_HW)]
-    return _Look(problems, size_HW, signature, reading.rule, _area(reading.soft_HW))
+    return _Look(problems, size_HW, signature, reading.rule, reading.area)
 
 
 def _mask_faults(reading: MaskReading, photo_HW: tuple[int, int] | None) -> Iterator[tuple[ProblemKind, str]]:
@@ -207,10 +205,6 @@ def _mask_faults(reading: MaskReading, photo_HW: tuple[int, int] | None) -> Iter
         yield "full mask", f"every pixel is foreground ({reading.rule})"
     if reading.odd:
         yield "odd mask values", reading.odd
-
-
-def _area(soft_HW: NDArray[np.uint8]) -> float:
-    return float(soft_HW.mean()) / 255.0
 
 
 def _unreadable(pair: Pair, error: CarmaskError) -> Problem:

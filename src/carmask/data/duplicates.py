@@ -1,7 +1,5 @@
 """Find photos that stand in a data set twice, and photos that stand, a little changed, on both sides of a split."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,8 @@ from carmask.data.pairs import Pair
 from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, plan
 
-# A JPEG is decoded at the smallest scale that keeps this many pixels: an eighth for Carvana's photos.
+# A JPEG is decoded at the smallest faithful scale that keeps this many pixels. That is a half for Carvana's photos:
+# 1918 px cannot be divided by more (see `decode_photo`).
 REDUCED_HW = (96, 128)
 _SIGNATURE = Geometry(height_px=16, width_px=24)
 # Root mean square difference of two 16 x 24 px thumbnails, in grey levels 0..255. Photos saved again, as JPEG of

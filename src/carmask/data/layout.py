@@ -16,15 +16,13 @@ Two layouts are understood.
 Every folder is listed once and everything else is dictionary look-ups, so names may hold any character.
 """
 
-from __future__ import annotations
-
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from carmask.errors import CarmaskError
+from carmask.files import is_clutter, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
 
 ProblemKind = Literal[
@@ -45,10 +43,9 @@ Layout = Literal["carvana", "folders"]
 CARVANA_CSV = "train_masks.csv"
 _CARVANA_PHOTOS = ("train", "train_hq")
 _FOLDER_PHOTOS = ("images", "imgs")
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 _UNDERSTOOD = (
     "Understood are Carvana's layout (train/ or train_hq/ with train_masks/ or train_masks.csv) and two folders "
-    "of the same file names (images/ or imgs/ with masks/)."
+    "of the same file names (images/ or imgs/ with masks/)"
 )
 
 
@@ -97,7 +94,7 @@ def find_place(root: Path) -> Place:
 
     """
     if not root.is_dir():
-        raise DatasetError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; a data set is a folder.")
+        raise DatasetError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; a data set is a folder")
     place = _place_in(root)
     if place:
         return place
@@ -108,12 +105,12 @@ def find_place(root: Path) -> Place:
         return places[0]
     if places:
         found = ", ".join(place.root.name for place in places)
-        raise DatasetError(f"{root}: holds several data sets ({found}); name one of them.")
+        raise DatasetError(f"{root}: holds several data sets ({found}); name one of them")
     names = [path.name + ("/" if path.is_dir() else "") for path in sorted(entries.values())]
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     shown = ", ".join(names[:8]) + more or "nothing"
     above = root.resolve().parent
-    hint = f" The folder above, {above}, looks like one: name that." if _place_or_none(above) else ""
+    hint = f". The folder above, {above}, looks like one: name that" if _place_or_none(above) else ""
     raise DatasetError(f"{root}: no data set of a known layout. Found here: {shown}. {_UNDERSTOOD}{hint}")
 
 
@@ -125,7 +122,7 @@ def index_folder(folder: Path) -> FileIndex:
 
     """
     index = FileIndex({}, {}, [])
-    for path, names in walk(folder):
+    for path, names in walk_files(folder, on_error=_refuse_unlistable):
         below = path.relative_to(folder)
         for name in names:
             relative = PurePosixPath(below, name)
@@ -145,12 +142,14 @@ def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
         DatasetError: The file cannot be read or is not that table.
 
     """
+    if not path.is_file():
+        raise DatasetError(f"{path}: cannot be read as a table (not a plain file)")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as a table ({error}).") from error
+        raise DatasetError(f"{path}: cannot be read as a table ({error})") from error
     if not lines or lines[0].replace('"', "").replace(" ", "").split(",") != ["img", "rle_mask"]:
-        raise DatasetError(f"{path}: its first line is not 'img,rle_mask', so it is not Carvana's table of masks.")
+        raise DatasetError(f"{path}: its first line is not 'img,rle_mask', so it is not Carvana's table of masks")
     rows: dict[str, str] = {}
     problems = []
     # Split by hand: the csv module refuses fields over 128 KiB unless its limit is raised for the whole process.
@@ -158,7 +157,8 @@ def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
         if not line.strip():
             continue
         name, comma, runs = line.rpartition(",")
-        stem = str(PurePosixPath(name.strip().strip('"')).with_suffix("")) if name.strip(' "') else ""
+        photo = PurePosixPath(name.strip().strip('"'))
+        stem = str(photo.with_suffix("")) if photo.name else ""
         if not comma or not stem:
             problems.append(Problem(f"{path.name}, line {number}", "unreadable", "not a file name, a comma and runs"))
         elif stem in rows:
@@ -182,7 +182,7 @@ def _place_in(root: Path) -> Place | None:
     if not photos or "masks" not in folders:
         return None
     if len(photos) > 1:
-        raise DatasetError(f"{root}: has images/ and imgs/, and only one can hold the photos; move one of them away.")
+        raise DatasetError(f"{root}: has images/ and imgs/, and only one can hold the photos; move one of them away")
     return Place(root, "folders", photos[0], folders["masks"], None)
 
 
@@ -200,7 +200,7 @@ def _list_folder(folder: Path) -> dict[str, Path]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise _unlistable(error) from error
-    return {path.name.lower(): path for path in entries if not _is_clutter(path.name)}
+    return {path.name.lower(): path for path in entries if not is_clutter(path.name)}
 
 
 def _unnest(folder: Path) -> Path:
@@ -209,34 +209,12 @@ def _unnest(folder: Path) -> Path:
     return inner if inner.is_dir() and len(_list_folder(folder)) == 1 else folder
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder below, itself first, with the names of its files, sorted; links followed, hidden files left out.
-
-    Raises:
-        DatasetError: A folder cannot be listed.
-
-    """
-
-    def refuse(error: OSError) -> None:
-        raise _unlistable(error) from error
-
-    seen: set[Path] = set()  # linked folders are followed, and a link to a folder above must end
-    for path, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = Path(path).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not _is_clutter(name))
-        yield Path(path), sorted(name for name in files if not _is_clutter(name))
+def _refuse_unlistable(error: OSError) -> None:
+    raise _unlistable(error) from error
 
 
 def _unlistable(error: OSError) -> DatasetError:
-    return DatasetError(f"{error.filename}: cannot be listed ({error.strerror}); see to its permissions.")
-
-
-def _is_clutter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _CLUTTER
+    return DatasetError(f"{error.filename}: cannot be listed ({error.strerror}); see to its permissions")
 
 
 def _is_text(name: str) -> bool:

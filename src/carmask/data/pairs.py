@@ -1,8 +1,7 @@
 """Pair the photos of a data set with their masks. `carmask.data.layout` says which folders are understood."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +22,25 @@ from carmask.data.layout import (
 from carmask.imaging.decode import MaskReading, decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana
 
-__all__ = ["Dataset", "DatasetError", "Layout", "Pair", "Problem", "ProblemKind", "find_pairs", "load_soft_mask"]
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Layout",
+    "Pair",
+    "Problem",
+    "ProblemKind",
+    "describe_odd",
+    "describe_rules",
+    "find_pairs",
+    "load_soft_mask",
+]
 
 # Twelve hexadecimal digits and one of sixteen views: Carvana's photos, put into images/ and masks/ as other programs
 # want them, must still be split by car.
 _CARVANA_ID = re.compile(r"(?:.*/)?[0-9a-f]{12}_(?:0[1-9]|1[0-6])")
+
+_SHOWN_RULES = 5
+_SHOWN_ODD = 3
 
 
 @dataclass(frozen=True)
@@ -132,6 +145,24 @@ def load_soft_mask(pair: Pair, *, foreground: int | None = None) -> MaskReading:
     return MaskReading(mask_HW.astype(np.uint8) * np.uint8(255), f"run lengths in {CARVANA_CSV}", None)
 
 
+def describe_rules(rules: Mapping[str, int]) -> list[str]:
+    """Say in a few lines how masks were read (rule -> number of masks), the most usual way first."""
+    ranked = sorted(rules.items(), key=lambda item: -item[1])
+    lines = [f"{rule}: {count}" for rule, count in ranked[:_SHOWN_RULES]]
+    if others := ranked[_SHOWN_RULES:]:
+        lines.append(f"in {len(others)} other ways: {sum(count for _, count in others)}")
+    return lines
+
+
+def describe_odd(odd: Mapping[str, str]) -> str | None:
+    """Warn in one sentence of masks that look like something else (id -> complaint), or None where there are none."""
+    if not odd:
+        return None
+    first = "; ".join(f"{id_}: {complaint}" for id_, complaint in list(odd.items())[:_SHOWN_ODD])
+    more = f"; and {len(odd) - _SHOWN_ODD} more, see `carmask check`" if len(odd) > _SHOWN_ODD else ""
+    return f"{len(odd)} mask{'s look' if len(odd) > 1 else ' looks'} odd. {first}{more}"
+
+
 def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list[Path]], list[tuple[str, Path]]]:
     """Give every mask file to the photo of the same stem, or else of the same stem without `_mask`."""
     files_of: dict[str, list[Path]] = {}
@@ -156,15 +187,15 @@ def _group_and_view(ids: list[str], layout: Layout, pattern: str | None) -> dict
     try:
         regex = re.compile(pattern)
     except re.error as error:
-        raise DatasetError(f"group pattern {pattern!r}: not a regular expression ({error}).") from error
+        raise DatasetError(f"group pattern {pattern!r}: not a regular expression ({error})") from error
     if regex.groups > 1:
-        raise DatasetError(f"group pattern {pattern!r}: {regex.groups} capture groups; use one, and (?:...) elsewhere.")
+        raise DatasetError(f"group pattern {pattern!r}: {regex.groups} capture groups; use one, and (?:...) elsewhere")
     matches = {id_: regex.search(id_) for id_ in ids}
     group_of = {id_: match.group(regex.groups) for id_, match in matches.items() if match and match.group(regex.groups)}
     if unmatched := [id_ for id_ in ids if id_ not in group_of]:
         raise DatasetError(
             f"group pattern {pattern!r}: finds nothing in {len(unmatched)} of {len(ids)} ids, "
-            f"for example {', '.join(unmatched[:3])}; it must find the group in every one."
+            f"for example {', '.join(unmatched[:3])}; it must find the group in every one"
         )
     return {id_: (group_of[id_], known[id_][1]) for id_ in ids}
 
@@ -185,10 +216,10 @@ def _orphan(stem: str, path: Path, photos: FileIndex, place: Place) -> Problem:
 
 def _no_pairs(place: Place, photos: int, problems: list[Problem]) -> str:
     if not photos:
-        return f"{place.photos}: holds no photos."
+        return f"{place.photos}: holds no photos"
     first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"{place.root}: not one of {photos} photos has a mask to go with it. {first}{more}."
+    return f"{place.root}: not one of {photos} photos has a mask to go with it. {first}{more}"
 
 
 def _relative(path: Path, root: Path) -> str:

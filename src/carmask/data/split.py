@@ -4,8 +4,6 @@ Photos of one car are near copies of each other, so a car must stand wholly on o
 car scores too well on it. Cars are dealt out along their mean mask area, so that every side has small and large ones.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import defaultdict
@@ -20,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from carmask import __version__
 from carmask.data.pairs import Pair
 from carmask.errors import CarmaskError
-from carmask.imaging.encode import write_bytes_atomically
+from carmask.files import write_bytes_atomically
 
 METHOD = "by group, stratified by mean mask area"
 
@@ -61,16 +59,16 @@ class Split(BaseModel):
     def _refuse_leaks(self) -> Self:
         for name, side in (("train", self.train), ("validation", self.validation)):
             if not side:
-                raise SplitError(f"the split has no {name} photos.")
+                raise SplitError(f"the split has no {name} photos")
             if len(set(side)) != len(side):
                 twice = next(id_ for id_ in sorted(side) if side.count(id_) > 1)
-                raise SplitError(f"the split names {twice} more than once in {name}.")
+                raise SplitError(f"the split names {twice} more than once in {name}")
         ids = {*self.train, *self.validation}
         without_group = sorted(ids - self.group_of.keys())
         if without_group:
-            raise SplitError(f"the split gives no group for {_some(without_group)}.")
+            raise SplitError(f"the split gives no group for {_some(without_group)}")
         if extra := sorted(self.group_of.keys() - ids):
-            raise SplitError(f"the split gives a group for {_some(extra)}, on neither side.")
+            raise SplitError(f"the split gives a group for {_some(extra)}, on neither side")
         refuse_shared_groups(self.train, self.validation, self.group_of)
         return self
 
@@ -80,7 +78,7 @@ class Split(BaseModel):
         write_bytes_atomically(Path(path), text.encode())
 
     @classmethod
-    def load(cls, path: str | Path) -> Split:
+    def load(cls, path: str | Path) -> Self:
         """Read a split.
 
         Raises:
@@ -90,12 +88,12 @@ class Split(BaseModel):
         try:
             return cls.model_validate(json.loads(Path(path).read_bytes()))
         except OSError as error:
-            raise SplitError(f"{path}: cannot be read ({error.strerror}).") from error
+            raise SplitError(f"{path}: cannot be read ({error.strerror})") from error
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise SplitError(f"{path}: is not JSON ({error}); make it anew with `carmask split`.") from error
+            raise SplitError(f"{path}: is not JSON ({error}); make it anew with `carmask split`") from error
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
-            raise SplitError(f"{path}: is not a split ({faults}); make it anew with `carmask split`.") from error
+            raise SplitError(f"{path}: is not a split ({faults}); make it anew with `carmask split`") from error
         except SplitError as error:
             raise SplitError(f"{path}: {error}") from error
 
@@ -110,7 +108,7 @@ class Split(BaseModel):
         by_id = {pair.id: pair for pair in pairs}
         if gone := sorted({*self.train, *self.validation} - by_id.keys()):
             raise SplitError(
-                f"the split names {_some(gone)}, not in the data; make the split anew with `carmask split`."
+                f"the split names {_some(gone)}, not in the data; make the split anew with `carmask split`"
             )
         refuse_shared_groups(self.train, self.validation, {id_: pair.group for id_, pair in by_id.items()})
         return [by_id[id_] for id_ in sorted(self.train)], [by_id[id_] for id_ in sorted(self.validation)]
@@ -126,7 +124,7 @@ def refuse_shared_groups(train: Iterable[str], validation: Iterable[str], group_
     if both := shared_groups(train, validation, group_of):
         raise SplitError(
             f"group {_some(both)} in both train and validation: the model would be measured on what it has seen. "
-            "Put every photo of a group on one side."
+            "Put every photo of a group on one side"
         )
 
 
@@ -148,11 +146,11 @@ def split_folds(group_of: Mapping[str, str], area_of: Mapping[str, float], *, fo
 
     """
     if folds < 2:
-        raise SplitError(f"{folds} folds: at least 2 are needed.")
+        raise SplitError(f"{folds} folds: at least 2 are needed")
     groups = _groups_by_area(group_of, area_of)
     if len(groups) < folds:
         raise SplitError(
-            f"{len(groups)} groups cannot be dealt into {folds} folds: every fold needs one. Use fewer folds."
+            f"{len(groups)} groups cannot be dealt into {folds} folds: every fold needs one. Use fewer folds"
         )
     rng = _generator(seed)
     dealt: list[list[str]] = [[] for _ in range(folds)]
@@ -184,7 +182,7 @@ def make_split(
         held_out = _fraction_of(_groups_by_area(group_of, area_of), fraction, seed)
         return _split(group_of, held_out, seed=seed, fraction=fraction)
     if not 0 <= fold < folds:
-        raise SplitError(f"fold {fold}: the folds of {folds} are numbered 0 to {folds - 1}.")
+        raise SplitError(f"fold {fold}: the folds of {folds} are numbered 0 to {folds - 1}")
     held_out = split_folds(group_of, area_of, folds=folds, seed=seed)[fold]
     return _split(group_of, held_out, seed=seed, folds=folds, fold=fold)
 
@@ -206,9 +204,9 @@ class _Group:
 
 def _groups_by_area(group_of: Mapping[str, str], area_of: Mapping[str, float]) -> list[_Group]:
     if missing := sorted(id_ for id_ in group_of if id_ not in area_of):
-        raise SplitError(f"no mask area for {_some(missing)}.")
+        raise SplitError(f"no mask area for {_some(missing)}")
     if odd := sorted(id_ for id_ in group_of if not math.isfinite(area_of[id_])):
-        raise SplitError(f"the mask area is not a number for {_some(odd)}.")
+        raise SplitError(f"the mask area is not a number for {_some(odd)}")
     ids_of: dict[str, list[str]] = defaultdict(list)
     for id_ in sorted(group_of):
         ids_of[group_of[id_]].append(id_)
@@ -221,9 +219,9 @@ def _groups_by_area(group_of: Mapping[str, str], area_of: Mapping[str, float]) -
 def _fraction_of(groups: list[_Group], fraction: float, seed: int) -> list[str]:
     """Pick one group from each of equal strata of area, the one that keeps the number of photos nearest its due."""
     if not 0.0 < fraction < 1.0:
-        raise SplitError(f"fraction {fraction}: must lie between 0 and 1.")
+        raise SplitError(f"fraction {fraction}: must lie between 0 and 1")
     if len(groups) < 2:
-        raise SplitError("there is only one group, so it cannot be split; give each photo its group.")
+        raise SplitError("there is only one group, so it cannot be split; give each photo its group")
     rng = _generator(seed)
     photos = sum(len(group.ids) for group in groups)
     wanted = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
@@ -259,7 +257,7 @@ def _split(
 
 def _generator(seed: int) -> np.random.Generator:
     if seed < 0:
-        raise SplitError(f"seed {seed}: must be 0 or more.")
+        raise SplitError(f"seed {seed}: must be 0 or more")
     return np.random.default_rng(seed)
 
 

@@ -1,7 +1,5 @@
 """Draw single photos for the report: photo, truth, prediction, error map, and the worst spot close up."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +12,14 @@ from PIL import Image
 
 from carmask.data.pairs import Pair
 from carmask.errors import CarmaskError
-from carmask.evaluation.evaluate import Progress, Segments, failure_of, load_truth
+from carmask.evaluation.evaluate import Segments, failure_of, load_truth
 from carmask.evaluation.metrics import BoolArray
 from carmask.evaluation.results import PhotoRow
 from carmask.imaging.decode import decode_photo
-from carmask.imaging.encode import draw_error_map, encode_soft
+from carmask.imaging.draw import draw_error_map
+from carmask.imaging.encode import encode_soft
 from carmask.imaging.geometry import Geometry, Placement, fit_image, fit_mask, plan
+from carmask.progress import Progress
 
 PANEL_PX = 480
 CLOSE_UP_HW = (200, 300)
@@ -69,7 +69,7 @@ def draw_cases(
 def _panels(pair: Pair, segmenter: Segments, foreground: int | None) -> Iterator[Panel]:
     image_HWC = decode_photo(pair.image).image_HWC
     height, width = image_HWC.shape[:2]
-    truth_HW = load_truth(pair, (height, width), foreground)
+    truth_HW = load_truth(pair, (height, width), foreground).mask_HW
     (probability_HW,) = segmenter.predict_photos([segmenter.decode(pair.image)])
     mask_HW: BoolArray = probability_HW >= segmenter.threshold
     small = _small(height, width)

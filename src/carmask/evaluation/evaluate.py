@@ -4,9 +4,8 @@ Photos are decoded and masks compared by a few threads while the network runs; n
 memory at any time. A photo that cannot be measured is reported and the rest goes on.
 """
 
-from __future__ import annotations
-
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,9 +20,8 @@ from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import BoolArray, measure
 from carmask.evaluation.results import Evaluation, Failure, PhotoRow
-from carmask.imaging.decode import ImageSource, Photo, UnreadableImage
-
-Progress = Callable[[int, int], None]
+from carmask.imaging.decode import ImageSource, MaskReading, Photo, UnreadableImage
+from carmask.progress import Progress
 
 
 class EvaluationError(CarmaskError):
@@ -71,16 +69,20 @@ def evaluate(
 
     """
     if not pairs:
-        raise EvaluationError("there are no photos to evaluate.")
+        raise EvaluationError("there are no photos to evaluate")
     started_s = time.perf_counter()
     rows: list[PhotoRow] = []
     failures: list[Failure] = []
     compared: list[Future[PhotoRow]] = []
+    rules: Counter[str] = Counter()
+    odd: dict[str, str] = {}
     done = 0
     with ThreadPoolExecutor(workers, thread_name_prefix="evaluate") as pool:
         loaded = map_ahead(pool, _loader(segmenter, foreground), pairs, ahead=batch_size)
         for batch in in_batches(loaded, batch_size):
             readable = [item for item in batch if isinstance(item, _Labelled)]
+            rules.update(item.rule for item in readable)
+            odd |= {item.pair.id: item.odd for item in readable if item.odd}
             predicted = list(_predict(readable, segmenter))
             # The previous batch was compared meanwhile; only now is it waited for.
             rows += [future.result() for future in compared]
@@ -92,24 +94,25 @@ def evaluate(
             if progress is not None:
                 progress(done, len(pairs))
         rows += [future.result() for future in compared]
-    return Evaluation(tuple(rows), tuple(failures), time.perf_counter() - started_s)
+    seconds = time.perf_counter() - started_s
+    return Evaluation(tuple(rows), tuple(failures), seconds, dict(rules.most_common()), odd)
 
 
-def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None) -> BoolArray:
-    """Read a pair's true mask as bool, (height, width), and refuse one that is not of the photo's size.
+def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None) -> MaskReading:
+    """Read a pair's true mask, and refuse one that is not of the photo's size, (height, width).
 
     Raises:
         CarmaskError: The mask cannot be read or has another size.
 
     """
-    truth_HW = load_soft_mask(pair, foreground=foreground).mask_HW
-    if truth_HW.shape != size_HW:
-        (height, width), (photo_height, photo_width) = truth_HW.shape, size_HW
+    reading = load_soft_mask(pair, foreground=foreground)
+    if reading.soft_HW.shape != size_HW:
+        (height, width), (photo_height, photo_width) = reading.soft_HW.shape, size_HW
         raise EvaluationError(
             f"the mask is {height} x {width} px, its photo {photo_height} x {photo_width} px; "
             "replace one of them, or take both out of the folder"
         )
-    return truth_HW
+    return reading
 
 
 def failure_of(pair: Pair, error: CarmaskError, file: str) -> Failure:
@@ -122,11 +125,13 @@ def failure_of(pair: Pair, error: CarmaskError, file: str) -> Failure:
 
 @dataclass(frozen=True)
 class _Labelled:
-    """A decoded photo with its true mask (bool)."""
+    """A decoded photo with its true mask (bool), and how that was read."""
 
     pair: Pair
     photo: Photo
     truth_HW: BoolArray
+    rule: str
+    odd: str | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,8 @@ def _loader(segmenter: Segments, foreground: int | None) -> Callable[[Pair], _La
         except CarmaskError as error:
             return failure_of(pair, error, pair.image.name)
         try:
-            return _Labelled(pair, photo, load_truth(pair, photo.size_HW, foreground))
+            truth = load_truth(pair, photo.size_HW, foreground)
+            return _Labelled(pair, photo, truth.mask_HW, truth.rule, truth.odd)
         except CarmaskError as error:
             return failure_of(pair, error, pair.mask.name if isinstance(pair.mask, Path) else pair.image.name)
 

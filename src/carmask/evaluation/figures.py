@@ -3,8 +3,6 @@
 Colours are the page's CSS variables, so that the charts follow its light or dark dress.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """Write an evaluation down: `per_image.csv`, `summary.json`, and one HTML page that needs nothing but itself."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -16,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from carmask.evaluation.cases import Case
 from carmask.evaluation.figures import draw_charts
 from carmask.evaluation.results import AVERAGED, Evaluation
-from carmask.imaging.encode import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB, write_bytes_atomically
+from carmask.files import write_bytes_atomically
+from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB
 
 CSV_COLUMNS = (
     *("id", "group", "view", "height_px", "width_px"),
@@ -115,6 +114,8 @@ def summarise_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
         "failures": [asdict(failure) for failure in evaluation.failures],
         "remarks": subject.remarks,
         "warnings": subject.warnings,
+        "mask_rules": dict(evaluation.rules),
+        "odd_masks": dict(evaluation.odd),
         "seconds": round(evaluation.seconds, 3),
         "model_name": subject.model,
         "model": dict(subject.description),

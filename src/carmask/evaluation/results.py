@@ -1,15 +1,14 @@
 """What an evaluation yields: a row for each photo, and what can be summed up from the rows."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from carmask.data.pairs import describe_odd, describe_rules
 from carmask.evaluation.metrics import ImageMetrics
 
 # The metrics that are averaged, each with whether more of it is better.
@@ -76,11 +75,27 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured: a row per photo in the order of the pairs, and the photos that could not be measured."""
+    """What was measured: a row per photo in the order of the pairs, and the photos that could not be measured.
+
+    `rules` tells how the true masks were read (rule -> number of masks), `odd` which of them look like something
+    else than a mask of one thing (id -> complaint).
+    """
 
     rows: tuple[PhotoRow, ...] = field(repr=False)
     failures: tuple[Failure, ...]
     seconds: float
+    rules: Mapping[str, int] = field(default_factory=dict)
+    odd: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def mask_rules(self) -> list[str]:
+        """How the true masks were read, in a few lines."""
+        return describe_rules(self.rules)
+
+    @property
+    def odd_warning(self) -> str | None:
+        """What to warn of where true masks look odd."""
+        return describe_odd(self.odd)
 
     @property
     def summary(self) -> dict[str, Figures]:

@@ -1,7 +1,5 @@
 """Choose which photos of a data set to measure, and say honestly whether the model has learnt from them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +61,7 @@ def select_pairs(
     elif sides is None:
         raise EvaluationError(
             f"there is no split that says which photos are the {part} part: name one with --split, "
-            "give the folder of a training run as --model, or measure all with --part all."
+            "give the folder of a training run as --model, or measure all with --part all"
         )
     else:
         wanted = sides.validation if part == "validation" else sides.train
@@ -71,7 +69,7 @@ def select_pairs(
         if not chosen:
             raise EvaluationError(
                 f"none of the {len(wanted)} {part} photos of the split is in the data (the split names {wanted[0]}, "
-                f"the data {pairs[0].id}); measure all with --part all."
+                f"the data {pairs[0].id}); measure all with --part all"
             )
         if gone := len(wanted) - len(chosen):
             warnings.append(f"{gone} of the split's {len(wanted)} {part} photos are not in the data.")

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +22,9 @@ from carmask.data.studio.arrays import BoolArray, ByteArray
 from carmask.data.studio.design import car_id, design_car
 from carmask.data.studio.render import Session, open_session, take_photo
 from carmask.errors import CarmaskError
+from carmask.files import write_bytes_atomically
 from carmask.imaging.rle import encode_carvana
-
-Progress = Callable[[int, int], None]
+from carmask.progress import Progress
 
 _MANIFEST = "studio.json"
 _RENDERER_VERSION = 1  # to be raised with every change of the pictures
@@ -33,7 +35,7 @@ _SMALLEST_SIDE_PX, _MOST_VIEWS = 32, 99
 
 
 class StudioError(CarmaskError):
-    """Example data was asked for in an impossible size, or in a folder that holds something else."""
+    """Example data was asked for in an impossible size, or in a folder that holds something else or is not writable."""
 
 
 @dataclass(frozen=True)
@@ -88,40 +90,52 @@ def render_dataset(
     `progress` is called with (photos done, photos in all). `workers` above 1 renders in that many processes, started
     afresh ("spawn"), for which a script needs its `if __name__ == "__main__"` guard.
 
-    Raises StudioError when a number is impossible or `root` holds something else.
+    Raises StudioError when a number is impossible, or `root` holds something else or cannot be written.
     """
-    _check_request(cars, views, size_HW, workers)
-    root = Path(root)
+    _check_request(cars, views, size_HW, seed, workers)
     wanted = {"renderer": _RENDERER_VERSION, "cars": cars, "views": views, "size_HW": list(size_HW), "seed": seed}
-    folder = _choose_folder(root, wanted)
-    tasks = [
-        _Task(folder, seed, number, first, min(first + _VIEWS_PER_TASK - 1, views), views, size_HW)
-        for number in range(cars)
-        for first in range(1, views + 1, _VIEWS_PER_TASK)
-    ]
-    pending = [task for task in tasks if task.pending()]
+    with _failures_named(root):
+        root = Path(root).resolve()  # "." has no name that another folder's could be made of
+        folder = _choose_folder(root, wanted)
+        tasks = [
+            _Task(folder, seed, number, first, min(first + _VIEWS_PER_TASK - 1, views), views, size_HW)
+            for number in range(cars)
+            for first in range(1, views + 1, _VIEWS_PER_TASK)
+        ]
+        pending = [task for task in tasks if task.pending()]
+        done = sum(len(task.each_view()) for task in tasks) - sum(len(task.pending()) for task in pending)
     rendered = 0
-    done = sum(len(task.each_view()) for task in tasks) - sum(len(task.pending()) for task in pending)
     for count in _run(pending, workers):
         rendered += count
         if progress is not None:
             progress(done + rendered, cars * views)
-    if rendered or not (folder / "train_masks.csv").exists() or not (folder / "metadata.csv").exists():
-        _write_tables(folder, seed, cars, views)
-    if folder != root:
-        if root.exists():
-            root.rmdir()  # known to be empty
-        folder.replace(root)
+    with _failures_named(root):
+        if rendered or not (folder / "train_masks.csv").exists() or not (folder / "metadata.csv").exists():
+            _write_tables(folder, seed, cars, views)
+        if folder != root:
+            _move(folder, root)
     return RenderedSet(root, tuple(car_id(seed, number) for number in range(cars)), cars * views, rendered)
 
 
-def _check_request(cars: int, views: int, size_HW: tuple[int, int], workers: int) -> None:
+@contextmanager
+def _failures_named(root: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # Python before 3.13 raises RuntimeError for a link to itself
+        raise StudioError(
+            f"{root}: the example data cannot be written there ({error}); see to its permissions or name another folder"
+        ) from error
+
+
+def _check_request(cars: int, views: int, size_HW: tuple[int, int], seed: int, workers: int) -> None:
     if cars < 1:
         raise StudioError(f"cars = {cars}: at least one car is needed")
     if not 1 <= views <= _MOST_VIEWS:
         raise StudioError(f"views = {views}: a car has 1 to {_MOST_VIEWS} views, the challenge's have 16")
     if min(size_HW) < _SMALLEST_SIDE_PX:
         raise StudioError(f"size (height, width) = {size_HW}: both sides must be {_SMALLEST_SIDE_PX} pixels or more")
+    if seed < 0:
+        raise StudioError(f"seed = {seed}: must be 0 or more")
     if workers < 1:
         raise StudioError(f"workers = {workers}: at least one process is needed")
 
@@ -138,8 +152,20 @@ def _choose_folder(root: Path, wanted: dict[str, object]) -> Path:
         _refuse_others(partial, wanted)
     for name in ("train", "train_masks"):
         (partial / name).mkdir(parents=True, exist_ok=True)
-    _write_aside(partial / _MANIFEST, (json.dumps(wanted, indent=2) + "\n").encode())
+    write_bytes_atomically(partial / _MANIFEST, (json.dumps(wanted, indent=2) + "\n").encode())
     return partial
+
+
+def _move(folder: Path, root: Path) -> None:
+    """Move the complete set to `root`, which does not exist or is empty."""
+    if not root.exists():
+        folder.replace(root)
+        return
+    # Filled, not replaced: a shell may stand in it, or it may be where another disk is mounted. The manifest goes
+    # first, so that an interrupted call is gone on with.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != _MANIFEST):
+        shutil.move(path, root / path.name)
+    folder.rmdir()
 
 
 def _refuse_others(folder: Path, wanted: dict[str, object]) -> None:
@@ -184,8 +210,8 @@ def _render(task: _Task) -> int:
     for view in views:
         image_HWC, mask_HW = take_photo(session, view, task.views)
         photo = _photo_path(task.folder, session.car.id, view)
-        _write_aside(_mask_path(photo), _mask_gif(mask_HW))
-        _write_aside(photo, _photo_jpeg(image_HWC))
+        write_bytes_atomically(_mask_path(photo), _mask_gif(mask_HW))
+        write_bytes_atomically(photo, _photo_jpeg(image_HWC))
     return len(views)
 
 
@@ -217,13 +243,6 @@ def _mask_gif(mask_HW: BoolArray) -> bytes:
     return stream.getvalue()
 
 
-def _write_aside(path: Path, data: bytes) -> None:
-    """Whole or not at all: a reader never sees half a file."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(data)
-    aside.replace(path)
-
-
 def _write_tables(folder: Path, seed: int, cars: int, views: int) -> None:
     """train_masks.csv from the GIFs as they lie there, and metadata.csv; rows in the order of the car ids."""
     ids = {car_id(seed, number): number for number in range(cars)}
@@ -233,12 +252,12 @@ def _write_tables(folder: Path, seed: int, cars: int, views: int) -> None:
             photo = _photo_path(folder, car, view)
             with Image.open(_mask_path(photo)) as gif:
                 masks.append((photo.name, encode_carvana(np.asarray(gif) > 0)))
-    _write_aside(folder / "train_masks.csv", _csv(masks, csv.QUOTE_MINIMAL))
+    write_bytes_atomically(folder / "train_masks.csv", _csv(masks, csv.QUOTE_MINIMAL))
     cards = [("id", "year", "make", "model", "trim1", "trim2")]
     for car in sorted(ids):
         made = design_car(seed, ids[car])
         cards.append((car, str(made.year), made.make, made.model, made.model, made.trim))
-    _write_aside(folder / "metadata.csv", _csv(cards, csv.QUOTE_ALL))
+    write_bytes_atomically(folder / "metadata.csv", _csv(cards, csv.QUOTE_ALL))
 
 
 def _csv(
