@@ -10,6 +10,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from bright_network import bright_is_vehicle
 from carmask import __version__
 from carmask.cli import main
 
@@ -109,6 +110,13 @@ def test_without_pytorch_a_command_says_what_to_install() -> None:
         (["model", "nothing"], ["nothing", "small, classic, deep, fast"]),
         (["model", "small", "--bogus"], ["--bogus"]),
         (["predict", "nowhere", "out", "--model", "nomodel"], ["nowhere"]),
+        (["predict", "nowhere", "out", "-m", "nomodel", "--batch-size", "0"], ["--batch-size 0"]),
+        (["evaluate", "nowhere", "-m", "nomodel", "--batch-size", "-1"], ["--batch-size -1"]),
+        (["evaluate", "nowhere", "-m", "nomodel", "--worst", "-1"], ["--worst -1"]),
+        (["evaluate", "nowhere", "-m", "nomodel"], ["nowhere"]),
+        (["studio", "out", "--seed", "-1"], ["seed = -1"]),
+        (["studio", "out", "--workers", "-1"], ["workers = -1"]),
+        (["check", "[/red]\x1b[31m"], ["[/red]\\x1b[31m: "]),
         (["check", "nowhere"], ["nowhere"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -156,6 +164,44 @@ def test_model_prints_what_a_network_is_made_of(capsys: pytest.CaptureFixture[st
     outcome = Outcome(capsys, "model", "small")
     assert outcome.status == 0
     assert "2,066,497 parameters" in outcome.out
+
+
+def test_studio_renders_into_the_folder_that_one_stands_in(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "set [red]"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    request = ["--cars", 1, "--views", 2, "--height-px", 40, "--width-px", 60, "--workers", 1]
+    outcome = Outcome(capsys, "studio", ".", *request)
+    assert outcome.status == 0
+    assert "2 photos of 1 cars" in outcome.out
+    assert "rendering" in outcome.err
+    assert "rendering" not in outcome.out
+    assert Path.cwd() == here
+    assert len(list(Path("train").iterdir())) == len(list(Path("train_masks").iterdir())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["set [red]"]
+    again = Outcome(capsys, "studio", here, *request)
+    assert again.status == 0
+    assert f"in {here}; 2 were there already" in again.out
+
+
+def test_networks_run_on_the_device_that_is_asked_for(
+    tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["evaluate", tiny, "-m", bright_is_vehicle(tmp_path / "net"), "--out", tmp_path / "out", "--worst", 0]
+    Outcome(capsys, *arguments, "--device", "cuda:99").assert_refused("cuda:99")
+    assert not (tmp_path / "out").exists()
+    assert Outcome(capsys, *arguments, "--device", "cpu").status == 0
+    assert (tmp_path / "out" / "report.html").is_file()
+
+    arguments = ["predict", tiny / "train" / "car0_01.jpg", tmp_path / "mask.png", "-m", tmp_path / "net"]
+    Outcome(capsys, *arguments, "--device", "cuda:99").assert_refused("cuda:99")
+    assert not (tmp_path / "mask.png").exists()
+    outcome = Outcome(capsys, *arguments, "--device", "cpu")
+    assert outcome.status == 0
+    assert "torch on cpu" in outcome.out
 
 
 def test_options_go_before_the_file(tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

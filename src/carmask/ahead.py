@@ -11,7 +11,9 @@ Done = TypeVar("Done")
 
 
 def map_ahead(pool: Executor, function: Callable[[Item], Done], items: Iterable[Item], ahead: int) -> Iterator[Done]:
-    """Like `pool.map`, in the order of the items, but no more than `ahead` results wait to be taken."""
+    """Like `pool.map`, in the order of the items, but no more than `ahead` (at least 1) results wait to be taken."""
+    if ahead < 1:
+        raise ValueError(f"ahead = {ahead}: at least one result must be able to wait")
     coming: deque[Future[Done]] = deque()
     source = iter(items)
     for item in islice(source, ahead):
@@ -24,7 +26,8 @@ def map_ahead(pool: Executor, function: Callable[[Item], Done], items: Iterable[
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one perhaps shorter."""
+    """Lists of `size` (at least 1) items, the last one perhaps shorter."""
+    if size < 1:
+        raise ValueError(f"size = {size}: a batch holds at least one item")
     source = iter(items)
-    while batch := list(islice(source, size)):
-        yield batch
+    return iter(lambda: list(islice(source, size)), [])

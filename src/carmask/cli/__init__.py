@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from carmask import __version__
+from carmask.cli.console import plain
 from carmask.errors import CarmaskError
 
 app = App(
@@ -28,7 +29,10 @@ app.command("carmask.cli.model:model", name="model", help="Show what a network i
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 refused or something is wrong, 2 done but for some files, 130 interrupted."""
+    """Run a command and exit: 0 done, 1 refused or something is wrong, 2 done but for some files, 130 interrupted.
+
+    `train` gives 0 also where photos were left out: its run's left_out.csv lists them.
+    """
     # Pillow warns of damaged metadata without naming the file; what it means for a photo is said by our own errors.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
@@ -67,5 +71,7 @@ def _explain_settings(error: ValidationError) -> str:
 
 
 def _refuse(message: str) -> int:
-    Console(stderr=True).print(Text("error: ", "bold red").append(message, "default"), soft_wrap=True)
+    # A name in the message may hold anything; the lines are ours.
+    lines = Text("\n").join(plain(line, "default") for line in message.split("\n"))
+    Console(stderr=True).print(Text("error: ", "bold red").append_text(lines), soft_wrap=True)
     return 1

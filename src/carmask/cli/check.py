@@ -1,23 +1,15 @@
 """`carmask check`."""
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import fmean
-from typing import IO, TypeVar
+from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from carmask import progress
+from carmask.cli.console import print_facts, print_problems, progress_bar
 from carmask.data.check import CheckReport, check_dataset, contact_sheet
-from carmask.data.layout import DatasetError, Problem
+from carmask.data.layout import DatasetError
 from carmask.errors import CarmaskError
-from carmask.imaging.encode import encode_png, write_bytes_atomically
+from carmask.files import write_bytes_atomically
+from carmask.imaging.encode import encode_png
 from carmask.models.presets import PresetName
 
 Key = TypeVar("Key")
@@ -34,7 +26,7 @@ def check(
     sheet: Path | None = None,
     photos: int = 24,
     augmented: Path | None = None,
-    preset: PresetName = "fast",
+    preset: PresetName | None = None,
     config: Path | None = None,
 ) -> int:
     """Look for every problem in a folder of photos and masks.
@@ -49,14 +41,15 @@ def check(
         sheet: Where to save the contact sheet of photos and masks; check/NAME.png, by the folder's name, if not given.
         photos: Photos on the contact sheet, doubtful ones first; 0 for no sheet.
         augmented: Where to save a sheet of what training sees: photos and masks as they are varied. Needs PyTorch.
-        preset: The network whose training is shown there.
-        config: A YAML file of training settings that is shown there instead.
+        preset: The network whose training is shown there; the config's, or without a config `fast`, if not given.
+        config: A YAML file of training settings, whose augmentation is shown there.
 
     """
     if photos < 0:
-        raise CarmaskError(f"--photos {photos}: give 0 or more.")
-    if sheet and sheet.suffix.lower() != ".png":
-        raise CarmaskError(f"--sheet {sheet}: the contact sheet is a PNG; give a name that ends in .png.")
+        raise CarmaskError(f"--photos {photos}: give 0 or more")
+    for option, path in (("--sheet", sheet), ("--augmented", augmented)):
+        if path and path.suffix.lower() != ".png":
+            raise CarmaskError(f"{option} {path}: the sheet is a PNG; give a name that ends in .png")
     try:
         with progress_bar("checking") as advance:
             report = check_dataset(
@@ -70,57 +63,31 @@ def check(
         written = sheet or Path("check") / f"{report.dataset.root.resolve().name}.png"
         image_HWC = contact_sheet(report.dataset, photos, doubtful=report.doubtful, foreground=foreground)
         write_bytes_atomically(written, encode_png(image_HWC))
-    if augmented:
-        _save_augmented(augmented, report, preset, config)
     print_problems(report.problems)
     _print_summary(report, written)
+    if augmented:
+        _save_augmented(augmented, report, preset, config, foreground)
     return 1 if report.problems else 0
 
 
-def _save_augmented(path: Path, report: CheckReport, preset: PresetName, config: Path | None) -> None:
+def _save_augmented(
+    path: Path, report: CheckReport, preset: PresetName | None, config: Path | None, foreground: int | None
+) -> None:
+    pairs = [pair for pair in report.dataset.pairs if pair.id not in report.doubtful]
+    if not pairs:
+        raise CarmaskError(f"--augmented {path}: no sound pair to show; see to the problems first")
     # Kept out of the command's start: torch takes a second to import, and is not needed for the rest.
     from carmask.training.preview import augmented_sheet
     from carmask.training.settings import TrainSettings
 
-    given = {"data": report.dataset.root, **({"config": config} if config else {"preset": preset})}
-    doubtful = set(report.doubtful)
-    pairs = [pair for pair in report.dataset.pairs if pair.id not in doubtful]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    given: dict[str, Any] = {"data": report.dataset.root}
+    if config:
+        given["config"] = config
+    if preset or not config:
+        given["preset"] = preset or "fast"
+    if foreground is not None:
+        given["dataset"] = {"foreground": foreground}
     write_bytes_atomically(path, encode_png(augmented_sheet(pairs, TrainSettings.model_validate(given))))
-
-
-def progress_bar(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """Show a bar on standard error, so that what a command prints can be piped; gives what takes (done, total)."""
-    return progress.progress_bar(Console(stderr=True), what)
-
-
-def wide_console(file: IO[str] | None = None) -> Console:
-    """Return a console that never shortens a line on its way into a file or another program."""
-    console = Console(file=file or sys.stdout)
-    return console if console.is_terminal else Console(file=console.file, width=10_000)
-
-
-def print_problems(problems: Sequence[Problem], console: Console | None = None) -> None:
-    """Print every problem in one table. Long names are folded, not cut."""
-    if not problems:
-        return
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    table = Table(title=count, title_justify="left", title_style="bold red")
-    for heading in ("where", "problem", "detail"):
-        table.add_column(heading, overflow="fold")
-    for problem in problems:
-        table.add_row(*(_plain(text) for text in (problem.subject, problem.kind, problem.detail)))
-    (console or wide_console()).print(table)
-
-
-def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in facts:
-        grid.add_row(name, _plain(value))
-    wide_console().print(grid)
 
 
 def _print_summary(report: CheckReport, sheet: Path | None) -> None:
@@ -150,8 +117,3 @@ def _print_summary(report: CheckReport, sheet: Path | None) -> None:
 
 def _most(counts: dict[Key, int]) -> list[tuple[Key, int]]:
     return list(counts.items())[:_SHOWN]
-
-
-def _plain(text: str) -> Text:
-    """Show a name as it is: no markup, and no control characters that could steer the terminal."""
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))

@@ -1,35 +1,41 @@
 """`carmask evaluate`."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from rich.console import Console
+from cyclopts import Parameter
 from rich.table import Table
-from rich.text import Text
 
-from carmask.cli.check import print_facts, print_problems, progress_bar, wide_console
+from carmask.cli.console import (
+    print_complaints,
+    print_facts,
+    print_problems,
+    print_remark,
+    progress_bar,
+    wide_console,
+)
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
+from carmask.environment import environment
 from carmask.errors import CarmaskError
 from carmask.evaluation.cases import draw_cases
-from carmask.evaluation.evaluate import Segments, evaluate
+from carmask.evaluation.evaluate import evaluate
 from carmask.evaluation.report import METRICS, Subject, format_figure, write_report
-from carmask.evaluation.results import Evaluation, Failure
+from carmask.evaluation.results import Evaluation
 from carmask.evaluation.selection import Part, Selection, find_run, select_pairs
+from carmask.segmenter import Segmenter
 
 
 def evaluate_command(
     data: Path,
     *,
-    model: Path,
+    model: Annotated[Path, Parameter(alias="-m")],
     split: Path | None = None,
     part: Part | None = None,
     out: Path | None = None,
     worst: int = 20,
     batch_size: int = 4,
+    device: str = "auto",
     group_pattern: str | None = None,
     foreground: int | None = None,
 ) -> int:
@@ -47,12 +53,15 @@ def evaluate_command(
             run's folder where there is one.
         worst: How many of the worst photos the report shows.
         batch_size: Photos that go through the network together.
+        device: auto, cpu, cuda or cuda:1.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
         foreground: Stored mask value that means foreground, where 0 and one other value is not the rule.
 
     """
-    if worst < 0 or batch_size < 1:
-        raise CarmaskError(f"--worst {worst} --batch-size {batch_size}: give at least 0 and at least 1.")
+    if worst < 0:
+        raise CarmaskError(f"--worst {worst}: give 0 or more")
+    if batch_size < 1:
+        raise CarmaskError(f"--batch-size {batch_size}: give 1 or more")
     dataset = find_pairs(data, group_pattern=group_pattern)
     run = find_run(model)
     selection = select_pairs(
@@ -61,7 +70,7 @@ def evaluate_command(
         split=Split.load(split) if split else None,
         trained=Split.load(run / "split.json") if run else None,
     )
-    segmenter = load_segmenter(model)
+    segmenter = Segmenter.load(model, device=device)
     print_problems(dataset.problems)
     _print_selection(selection)
 
@@ -80,52 +89,31 @@ def evaluate_command(
         model=(run or model.absolute()).name,
         part=selection.part,
         description=segmenter.describe(),
-        environment=_environment(),
+        environment=environment(),
         remarks=selection.remarks,
         warnings=selection.warnings,
         group_word="car" if dataset.layout == "carvana" else "group",
     )
     folder = out or (run or Path()) / "evaluation" / f"{data_name}-{selection.part}"
     page = write_report(folder, evaluation, subject, cases=cases, training_log=run / "metrics.csv" if run else None)
-    _print_failures(evaluation.failures)
+    if evaluation.failures:
+        rows = ((failure.id, failure.file, failure.cause) for failure in evaluation.failures)
+        print_complaints(f"{len(evaluation.failures)} not measured", ("photo", "file", "cause"), rows)
     _print_figures(evaluation)
-    print_facts([("report", str(page))])
+    if evaluation.odd_warning:
+        print_remark(evaluation.odd_warning, warning=True)
+    print_facts([*(("mask rule", rule) for rule in evaluation.mask_rules), ("report", str(page))])
     return 2 if evaluation.failures or dataset.problems else 0
 
 
-def load_segmenter(model: Path) -> Segments:
-    """Load the network to measure."""
-    from carmask.segmenter import Segmenter
-
-    return Segmenter.load(model)
-
-
-def _environment() -> dict[str, Any]:
-    from carmask.environment import environment
-
-    return environment()
-
-
 def _print_selection(selection: Selection) -> None:
-    console = Console(stderr=True)
     count = len(selection.pairs)
     which = "all" if selection.part == "all" else f"the {selection.part} part"
-    console.print(Text(f"{count} photo{'s' * (count > 1)}, {which}."), soft_wrap=True)
+    print_remark(f"{count} photo{'s' * (count > 1)}, {which}.")
     for remark in selection.remarks:
-        console.print(Text(remark), soft_wrap=True)
+        print_remark(remark)
     for warning in selection.warnings:
-        console.print(Text("warning: ", "bold yellow").append(warning, "default"), soft_wrap=True)
-
-
-def _print_failures(failures: Sequence[Failure]) -> None:
-    if not failures:
-        return
-    table = Table(title=f"{len(failures)} not measured", title_justify="left", title_style="bold red")
-    for heading in ("photo", "file", "cause"):
-        table.add_column(heading, overflow="fold")
-    for failure in failures:
-        table.add_row(*(Text(_visible(text)) for text in (failure.id, failure.file, failure.cause)))
-    wide_console().print(table)
+        print_remark(warning, warning=True)
 
 
 def _print_figures(evaluation: Evaluation) -> None:
@@ -138,7 +126,3 @@ def _print_figures(evaluation: Evaluation) -> None:
         name = METRICS[metric][0] + (f" (undefined for {figures.undefined})" if figures.undefined else "")
         table.add_row(name, *(format_figure(value, metric) for value in values))
     wide_console().print(table)
-
-
-def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

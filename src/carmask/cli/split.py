@@ -1,13 +1,11 @@
 """`carmask split`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from statistics import fmean
 
 from rich.table import Table
 
-from carmask.cli.check import print_problems, progress_bar, wide_console
+from carmask.cli.console import plain, print_problems, progress_bar, wide_console
 from carmask.data.check import measure_areas
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, make_fold_splits, make_split
@@ -43,9 +41,9 @@ def split(
 
     """
     if all_folds and fraction is not None:
-        raise CarmaskError("--all-folds and --fraction exclude each other: a fraction is one split.")
+        raise CarmaskError("--all-folds and --fraction exclude each other: a fraction is one split")
     if all_folds and out is not None and out.suffix == ".json":
-        raise CarmaskError(f"--out {out}: with --all-folds name a folder, for there is a file for every fold.")
+        raise CarmaskError(f"--out {out}: with --all-folds name a folder, for there is a file for every fold")
     dataset = find_pairs(data, group_pattern=group_pattern)
     with progress_bar("measuring masks") as progress:
         area_of, unreadable = measure_areas(dataset.pairs, foreground=foreground, progress=progress)
@@ -76,5 +74,5 @@ def _print_sides(files: dict[Path, Split], area_of: dict[str, float]) -> None:
         for name, ids in (("train", split_.train), ("validation", split_.validation)):
             groups = len({split_.group_of[id_] for id_ in ids})
             area = f"{fmean(area_of[id_] for id_ in ids):.2%}"
-            table.add_row(str(path), name, str(groups), str(len(ids)), area)
+            table.add_row(plain(str(path)), name, str(groups), str(len(ids)), area)
     wide_console().print(table)

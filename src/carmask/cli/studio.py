@@ -3,10 +3,8 @@
 import os
 from pathlib import Path
 
-from rich.console import Console
-
+from carmask.cli.console import print_line, progress_bar
 from carmask.data.studio import render_dataset
-from carmask.progress import progress_bar
 
 
 def studio(
@@ -27,12 +25,11 @@ def studio(
         views: Photos of each car, evenly around it.
         height_px: Height of the photos in pixels.
         width_px: Width of the photos in pixels.
-        seed: Another seed gives other cars, rooms and light.
+        seed: 0 or more; another seed gives other cars, rooms and light.
         workers: Processes to render with; 0 means one for each processor.
 
     """
-    console = Console()
-    with progress_bar(console, "rendering example photos") as advance:
+    with progress_bar("rendering example photos") as advance:
         made = render_dataset(
             out,
             cars=cars,
@@ -43,10 +40,8 @@ def studio(
             workers=workers or os.cpu_count() or 1,
         )
     kept = made.photos - made.rendered
-    console.print(
+    print_line(
         f"{made.photos} photos of {len(made.car_ids)} cars with their masks, {height_px} x {width_px} pixels "
-        f"(height x width), in {out}" + (f"; {kept} were there already" if kept else ""),
-        highlight=False,
-        soft_wrap=True,
+        f"(height x width), in {out}" + (f"; {kept} were there already" if kept else "")
     )
     return 0

@@ -20,10 +20,11 @@ def train(
 ) -> int:
     """Train a network on a folder of photos and masks.
 
-    What is not given is taken from --config, then from the preset's recipe (`small` has none and keeps the defaults
-    below), then from the defaults below. Ctrl-C finishes the step, writes a checkpoint and says how to go on.
+    What is not given is taken from --config, then from the preset's recipe, then from the defaults below. The recipe of
+    `small` is the one it was published with: the defaults, and nothing varied. Ctrl-C finishes the step, writes a
+    checkpoint and says how to go on. Photos that cannot be used are listed in the run's left_out.csv.
     """
-    # Kept out of the command line's start: torch takes a second to import.
+    # Kept out of `--help`, which has to wait for the settings alone.
     from carmask.training import start
 
     console = Console()

@@ -1,9 +1,6 @@
-"""Photos in, masks or pictures out: folders mirrored, results written aside and moved, failures listed, none fatal."""
+"""Photos in, masks or pictures out: results written aside and moved, failures noted, none fatal."""
 
-import csv
-import io
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,42 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.ahead import in_batches, map_ahead
-from carmask.data.layout import walk
 from carmask.errors import CarmaskError
-from carmask.imaging.decode import IMAGE_SUFFIXES, Photo, decode_photo
-from carmask.imaging.encode import (
-    draw_compare,
-    draw_overlay,
-    encode_cutout,
-    encode_mask,
-    encode_png,
-    encode_soft,
-    write_bytes_atomically,
-)
+from carmask.files import write_bytes_atomically
+from carmask.imaging.decode import Photo, decode_photo
+from carmask.imaging.draw import draw_compare, draw_overlay
+from carmask.imaging.encode import encode_cutout, encode_mask, encode_png, encode_soft
+from carmask.pipeline.jobs import Failure, Job
+from carmask.progress import Progress
 from carmask.segmenter import Segmenter
 
 Kind = Literal["mask", "soft", "cutout", "overlay", "compare"]
-Progress = Callable[[int, int], None]
-
-
-class NoPhotos(CarmaskError):
-    """There is nothing to predict."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One photo, and the file that its result is written to."""
-
-    photo: Path
-    result: Path
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A photo that could not be cut out, and why."""
-
-    photo: Path
-    cause: str
 
 
 @dataclass(frozen=True)
@@ -58,39 +29,6 @@ class Outcome:
     done: int
     empty: tuple[Path, ...]
     failures: tuple[Failure, ...]
-
-
-def find_jobs(source: Path, destination: Path) -> list[Job]:
-    """List the photos of a file or a folder, and where their results go: PNG files in a mirrored tree.
-
-    A photo gives its stem to its result, or its whole name where two photos of a folder share the stem. For one photo
-    `destination` may be the result's own name. Pictures inside `destination` are results of before, not photos.
-
-    Raises:
-        NoPhotos: nothing is there.
-        DatasetError: a folder cannot be listed.
-
-    """
-    if source.is_file():
-        whole = destination.suffix.lower() == ".png" and not destination.is_dir()
-        return [Job(source, destination if whole else destination / f"{source.stem}.png")]
-    if not source.is_dir():
-        raise NoPhotos(f"{source}: does not exist; name a photo or a folder of photos")
-    results = destination.resolve()
-    photos = [
-        folder / name
-        for folder, names in walk(source)
-        if results not in (folder.resolve(), *folder.resolve().parents)
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if not photos:
-        raise NoPhotos(f"{source}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders")
-    stems = Counter(photo.with_suffix("") for photo in photos)
-    return [
-        Job(photo, destination / _result_name(photo.relative_to(source), shared=stems[photo.with_suffix("")] > 1))
-        for photo in photos
-    ]
 
 
 def predict(
@@ -139,23 +77,7 @@ def predict(
             if progress is not None:
                 progress(done, len(jobs))
         collect()
-    return Outcome(done - len(failures), tuple(empty), tuple(sorted(failures, key=lambda failure: failure.photo)))
-
-
-def write_failures(path: Path, failures: Sequence[Failure]) -> None:
-    """Write `failures.csv`, or remove the one of an earlier run where nothing failed."""
-    if not failures:
-        path.unlink(missing_ok=True)
-        return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["photo", "cause"])
-    writer.writerows([failure.photo, failure.cause] for failure in failures)
-    write_bytes_atomically(path, text.getvalue().encode("utf-8", "backslashreplace"))
-
-
-def _result_name(photo: Path, *, shared: bool) -> Path:
-    return photo.with_name(f"{photo.name}.png") if shared else photo.with_suffix(".png")
+    return Outcome(done - len(failures), tuple(empty), tuple(sorted(failures, key=lambda failure: failure.path)))
 
 
 def _write(job: Job, kind: Kind, probability_HW: NDArray[np.float32], threshold: float) -> bool:

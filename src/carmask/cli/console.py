@@ -1,0 +1,70 @@
+"""What the commands print with: results on standard output, bars and remarks on standard error."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from carmask import progress
+
+if TYPE_CHECKING:
+    # It brings numpy and Pillow, which the command line does not wait for.
+    from carmask.data.layout import Problem
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Show a name as it is: no markup, and nothing that could steer the terminal or that it cannot show."""
+    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), style)
+
+
+def progress_bar(what: str) -> AbstractContextManager[progress.Progress]:
+    """Show a bar on standard error, so that what a command prints can be piped; gives what takes (done, total)."""
+    return progress.progress_bar(Console(stderr=True), what)
+
+
+def wide_console() -> Console:
+    """Return a console that never shortens a line on its way into a file or another program."""
+    console = Console()
+    return console if console.is_terminal else Console(width=10_000)
+
+
+def print_line(text: str, style: str = "") -> None:
+    """Print one line, not broken however long it is."""
+    Console().print(plain(text, style), soft_wrap=True)
+
+
+def print_remark(text: str, *, warning: bool = False) -> None:
+    """Print one line to standard error: what is said about a result, and is not part of it."""
+    line = Text("warning: ", "bold yellow") if warning else Text()
+    Console(stderr=True).print(line.append_text(plain(text, "default")), soft_wrap=True)
+
+
+def print_complaints(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print what went wrong in one table. Long names are folded, not cut."""
+    table = Table(title=title, title_justify="left", title_style="bold red")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(plain, row))
+    wide_console().print(table)
+
+
+def print_problems(problems: Sequence["Problem"]) -> None:
+    """Print every problem of a data set, where there is any."""
+    if problems:
+        title = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        rows = ((problem.subject, problem.kind, problem.detail) for problem in problems)
+        print_complaints(title, ("where", "problem", "detail"), rows)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts:
+        grid.add_row(name, plain(value))
+    wide_console().print(grid)
