@@ -30,7 +30,7 @@ lint: setup
 
 setup: $(VENV)/installed
 
-# Pip alone finds builds of torch that were put on the machine; constraints.txt pins every version.
+# A .venv that is there already is kept, and with it the build of torch that was chosen (README, Installation).
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "carmask needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from carmask.data.pairs import find_pairs, load_soft_mask
 from carmask.data.split import Split
 from carmask.evaluation.metrics import dice
+from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import decode_photo
-from carmask.imaging.encode import encode_png, sheet, write_bytes_atomically
+from carmask.imaging.draw import sheet
+from carmask.imaging.encode import encode_png
 from carmask.segmenter import Segmenter
 from record import RESULTS
 

@@ -33,6 +33,8 @@ def add(run: Path) -> None:
     if len(summaries) != 1:
         sys.exit(f"{run}: {len(summaries)} evaluations in it; run `carmask evaluate DATA --model {run}` once")
     summary = json.loads(summaries[0].read_text())
+    if summary["part"] != "validation" or summary["warnings"]:
+        sys.exit(f"{summaries[0]}: not figures of held-out photos ({summary['part']}; {summary['warnings']})")
     network = Network.load(run)
     figures = network.summary()
     split = json.loads((run / "split.json").read_text())
@@ -42,7 +44,9 @@ def add(run: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     for machine_path in ("data", "runs"):
         settings.pop(machine_path)
+    held_out = run_fold(settings)
     settings["dataset"].pop("cache")
+    settings["dataset"].pop("split")
     contents = {
         "run": run.name,
         "data": summary["data"],
@@ -65,14 +69,15 @@ def add(run: Path) -> None:
     }
     RUNS.mkdir(parents=True, exist_ok=True)
     (RUNS / f"{run.name}.json").write_text(json.dumps(contents, indent=1) + "\n")
-    folds = RESULTS / f"split-{summary['data']}-{run_fold(settings)}.json"
-    folds.write_text((run / "split.json").read_text())
+    (RESULTS / f"split-{summary['data']}-{held_out}.json").write_text((run / "split.json").read_text())
     print(f"{run.name}: Dice {summary['figures']['dice']['mean']:.5f} on {summary['photos']} held-out photos")
 
 
 def run_fold(settings: dict[str, Any]) -> str:
     """Name of the part that was held out."""
     options = settings["dataset"]
+    if options["split"]:
+        return Path(options["split"]).stem
     return f"fraction{options['fraction']}" if options["fraction"] else f"fold{options['fold']}of{options['folds']}"
 
 
@@ -97,14 +102,16 @@ def results_table(runs: list[dict[str, Any]]) -> str:
             f"| {run['photos_seen']:,} | **{dice['mean']:.4f}** | {dice['median']:.4f} | {dice['worst']:.4f} "
             f"| {error['mean']:.2f} px | {f1['mean']:.3f} | {minutes:.0f} min at {run['images_per_s']} img/s |"
         )
-    first = runs[0]
-    lines += [
-        "",
-        f"Measured on {first['held_out_photos']} photos of {first['held_out_groups']} cars that were not trained on, "
-        f"each at its own 1918 x 1280 px; trained on {first['train_photos']} photos of {first['train_groups']} cars "
-        "(71 cars were at hand, of the challenge's 318).",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *sorted({_photos_of(run) for run in runs})])
+
+
+def _photos_of(run: dict[str, Any]) -> str:
+    cars = run["train_groups"] + run["held_out_groups"]
+    of_all = f" ({cars} cars were at hand, of the challenge's 318)" if run["data"] == "carvana" else ""
+    return (
+        f"Measured on {run['held_out_photos']} photos of {run['held_out_groups']} cars that were not trained on, "
+        f"each at its own size; trained on {run['train_photos']} photos of {run['train_groups']} cars{of_all}."
+    )
 
 
 def provenance_table(runs: list[dict[str, Any]]) -> str:
@@ -139,7 +146,7 @@ def benchmark_tables(_runs: list[dict[str, Any]]) -> str:
             continue
         machine = contents["machine"]
         lines += [
-            f"### `benchmarks/{contents['benchmark']}.py`",
+            f"### {contents['benchmark'].replace('_', ' ')}",
             "",
             f"{machine['cpu']}, {machine['cores']} cores; commit `{contents['commit']}`, {contents['date'][:10]}",
             "",

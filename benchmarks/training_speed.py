@@ -27,9 +27,9 @@ from carmask.training.settings import TrainSettings
 from record import record
 
 BATCH = 16
-WARM_UP_STEPS, STEPS = 2, 6
+WARM_UP_STEPS, STEPS = 1, 5
 ROUNDS = 3
-EPOCHS, EPOCH_STEPS = 3, 12
+EPOCHS, EPOCH_STEPS = 3, 11
 VARIANTS = ("plain", "+ kept memory", "+ channels_last", "+ bfloat16")
 
 
