@@ -93,6 +93,8 @@ def test_without_pytorch_a_command_says_what_to_install() -> None:
         (["trian"], ["trian", "train"]),
         (["--bogus"], ["--bogus"]),
         (["train"], ["which photos?"]),
+        (["check", "x" * 300], ["File name too long"]),
+        (["evaluate", "nowhere", "--model", "x" * 300], ["nowhere"]),
         (["train", "nowhere"], ["nowhere", "does not exist"]),
         (["train", "nowhere", "--epoch", "3"], ["--epoch", "Did you mean --epochs?"]),
         (["train", "nowhere", "--optimizer.lr", "3"], ["Did you mean --optimiser.lr?"]),

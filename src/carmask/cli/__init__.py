@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if package is None:
             raise
         status = _refuse(f"this needs {package}, which is not installed; `pip install 'carmask[train]'` brings it")
+    except OSError as error:
+        # A full disk, a name that is too long, a folder without permission: what no command has words of its own for.
+        status = _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

@@ -58,9 +58,10 @@ def train(settings: TrainSettings, console: Console | None = None) -> Outcome:
     console = console or Console()
     settings = settings.with_absolute_paths()
     run = RunFolder.new(settings)
+    hardware = set_up(settings.hardware)
     dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
     split = _given_split(settings, dataset)
-    materials = _prepare(settings, dataset, console)
+    materials = _prepare(settings, hardware, dataset, console)
     split = split or _make_split(settings, materials)
     data = _select(split, materials)
     state = _start(settings, data, materials)
@@ -87,10 +88,11 @@ def resume(folder: Path, console: Console | None = None) -> Outcome:
     console = console or Console()
     run = RunFolder.existing(folder)
     settings = TrainSettings.from_yaml(run.config)
+    hardware = set_up(settings.hardware)
     dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
     split = Split.load(run.split)
     split.select(dataset.pairs)
-    materials = _prepare(settings, dataset, console)
+    materials = _prepare(settings, hardware, dataset, console)
     data = _select(split, materials)
     state = _start(settings, data, materials)
     state.load(run, materials.hardware.device)
@@ -117,9 +119,8 @@ def _run(
     return Outcome(run, finished)
 
 
-def _prepare(settings: TrainSettings, dataset: Dataset, console: Console) -> _Materials:
-    """Set the machine up and cache every pair; say which cannot be used."""
-    hardware = set_up(settings.hardware)
+def _prepare(settings: TrainSettings, hardware: Hardware, dataset: Dataset, console: Console) -> _Materials:
+    """Cache every pair; say how masks were read and which pairs cannot be used."""
     if hardware.device.type == "cpu":
         keep_freed_memory()
     unet = PRESETS[settings.preset].unet
