@@ -27,7 +27,7 @@ from carmask.training.settings import TrainSettings
 from record import record
 
 BATCH = 16
-WARM_UP_STEPS, STEPS = 1, 5
+WARM_UP_STEPS, STEPS = 1, 3
 ROUNDS = 3
 EPOCHS, EPOCH_STEPS = 3, 11
 VARIANTS = ("plain", "+ kept memory", "+ channels_last", "+ bfloat16")
