@@ -47,9 +47,9 @@ def measure(preset: PresetName) -> dict[str, Any]:
         torch.onnx.export(network, (x_BCHW,), path, external_data=False, verbose=False)
         compiled = openvino.Core().compile_model(str(path), "CPU")
     precisions = Counter(
-        op.get_rt_info()["runtimePrecision"]
+        str(op.get_rt_info()["runtimePrecision"].value)
         for op in compiled.get_runtime_model().get_ordered_ops()
-        if op.get_rt_info()["layerType"] == "Convolution"
+        if op.get_rt_info()["layerType"].value == "Convolution"
     )
     image_BCHW = np.ascontiguousarray(x_BCHW.numpy())
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def measure(preset: PresetName) -> dict[str, Any]:
         "parameters": summary.parameters,
         "gmac": round(summary.multiply_adds / 1e9, 2),
         "openvino_ms": round(median_ms(lambda: compiled(image_BCHW, share_outputs=False)), 2),
-        "openvino_precision": str(precisions.most_common(1)[0][0]),
+        "openvino_precision": precisions.most_common(1)[0][0],
         "torch_float32_ms": round(torch_ms, 2),
     }
 

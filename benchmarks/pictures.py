@@ -1,7 +1,7 @@
 """Draw the pictures of the README from predictions. Of real photos only the predicted masks are drawn.
 
-python benchmarks/pictures.py demo out/demo/compare        pictures that `make demo` made -> docs/pictures/demo.png
-python benchmarks/pictures.py masks RUN DATA               masks of held-out photos       -> docs/pictures/masks.png
+python benchmarks/pictures.py demo out/demo/compare runs/demo    what `make demo` made    -> docs/pictures/demo.png
+python benchmarks/pictures.py masks RUN DATA                     masks of held-out photos -> docs/pictures/masks.png
 """
 
 import sys
@@ -25,16 +25,13 @@ COLUMNS, ROWS = 4, 2
 TILE_WIDTH_PX = 240
 
 
-def draw_demo(folder: Path) -> None:
-    """Spread over the predictions of the demo, one car in each column."""
-    files = sorted(folder.glob("*.png"))
-    cars = sorted({path.stem.rsplit("_", 1)[0] for path in files})[:COLUMNS]
-    if len(cars) < COLUMNS:
-        sys.exit(f"{folder}: pictures of {len(cars)} cars; run `make demo` first")
-    views = ("03", "08", "14", "05")
+def draw_demo(folder: Path, run: Path) -> None:
+    """Predictions of the demo for cars that it was not trained on, seen from several sides."""
+    cars = sorted({id_.rsplit("_", 1)[0] for id_ in Split.load(run / "split.json").validation})
     tiles = []
-    for car, view in zip(cars, views, strict=True):
-        tiles.append(("", decode_photo(folder / f"{car}_{view}.png").image_HWC))
+    for number, view in enumerate(("03", "08", "14", "05")):
+        photo = decode_photo(folder / f"{cars[number % len(cars)]}_{view}.png")
+        tiles.append(("", photo.image_HWC))
     _save("demo.png", sheet(tiles, columns=COLUMNS, tile_width_px=TILE_WIDTH_PX))
 
 
@@ -59,8 +56,8 @@ def _save(name: str, image_HWC: NDArray[np.uint8]) -> None:
 
 def main() -> None:
     """Dispatch."""
-    if len(sys.argv) == 3 and sys.argv[1] == "demo":
-        draw_demo(Path(sys.argv[2]))
+    if len(sys.argv) == 4 and sys.argv[1] == "demo":
+        draw_demo(Path(sys.argv[2]), Path(sys.argv[3]))
     elif len(sys.argv) == 4 and sys.argv[1] == "masks":
         draw_masks(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
