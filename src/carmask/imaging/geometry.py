@@ -1,4 +1,4 @@
-"""From a photo to the network's input and back: the only place in the project that resizes.
+"""From a photo to the network's input and back: the only place that resizes what is learnt from or measured.
 
 Training, evaluation, prediction and serving all pass through `fit_*` and `restore`, so a mask cannot be shifted or
 jagged in one of them alone. Three rules decide the accuracy (Dice at the photo's own size of a perfect network at
