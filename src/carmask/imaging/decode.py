@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -17,6 +17,7 @@ from carmask.imaging.mask_rule import MaskReading, read_mask
 from carmask.imaging.source import (
     DEFAULT_MAX_PIXELS,
     IMAGE_SUFFIXES,
+    PILLOW_FAILURES,
     ImageSource,
     UnreadableImage,
     displayed_orientation,
@@ -33,6 +34,7 @@ __all__ = [
     "UnreadableImage",
     "decode_mask",
     "decode_photo",
+    "photo_of_pixels",
     "read_size",
 ]
 
@@ -106,6 +108,45 @@ def decode_photo(
     return Photo(image_HWC.reshape(*image_HWC.shape[:2], channels), (height, width), icc_profile)
 
 
+def photo_of_pixels(
+    pixels: Image.Image | NDArray[np.uint8],
+    *,
+    channels: int = 3,
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> Photo:
+    """Take a picture that is decoded already as `decode_photo` would give it.
+
+    pixels: a Pillow image, turned as its EXIF says, or a uint8 array (height, width) or (height, width, 1) of grey
+    values, (height, width, 3) of RGB or (height, width, 4) of RGBA.
+
+    Raises `UnreadableImage` for an array that is none of these, or an image that cannot be decoded whole.
+    """
+    image, orientation, profile = _image_of(pixels)
+    try:
+        image.load()
+        flat = turn(_flatten(image, background), orientation)
+        image_HWC = np.array(_as_mode(flat, "L" if channels == 1 else "RGB"))
+    except PILLOW_FAILURES as failure:
+        raise UnreadableImage("image", f"its pixels cannot be read ({failure})", "give another picture") from failure
+    size_HW = (image_HWC.shape[0], image_HWC.shape[1])
+    return Photo(image_HWC.reshape(*size_HW, channels), size_HW, _matching_profile(profile, image.mode, channels))
+
+
+def _image_of(pixels: Image.Image | NDArray[np.uint8]) -> tuple[Image.Image, int, object]:
+    """A Pillow image with its orientation and colour profile."""
+    if isinstance(pixels, Image.Image):
+        return pixels, displayed_orientation(pixels), pixels.info.get("icc_profile")
+    shape = pixels.shape
+    if pixels.dtype != np.uint8 or 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
+        raise UnreadableImage(
+            "array",
+            f"{pixels.dtype} of shape {shape}",
+            "give uint8 of shape (height, width), or (height, width, channels) with 1, 3 (RGB) or 4 (RGBA) channels",
+        )
+    grey = len(shape) == 3 and shape[2] == 1
+    return Image.fromarray(pixels[..., 0] if grey else pixels), 1, None
+
+
 def _draft_size(
     stored_WH: tuple[int, int], at_least_HW: tuple[int, int] | None, orientation: int
 ) -> tuple[int, int] | None:
@@ -124,7 +165,7 @@ def _draft_size(
     return None
 
 
-def _flatten(image: ImageFile.ImageFile, background: tuple[int, int, int]) -> Image.Image:
+def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """Opaque image of mode L or RGB, 8 bits."""
     if is_deep(image):
         return Image.fromarray(deep_to_uint8(*deep_values(image)))

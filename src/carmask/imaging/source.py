@@ -114,7 +114,7 @@ def opened(source: ImageSource, *, max_pixels: int, name: str | None) -> Iterato
             raise UnreadableImage(label, _plain_words(failure)) from failure
 
 
-def displayed_orientation(image: ImageFile.ImageFile) -> int:
+def displayed_orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8 that is still to be applied; 1 where there is none or the metadata is damaged.
 
     Damaged metadata does not make a photo unreadable: every viewer shows such a photo as it is stored. A TIFF is

@@ -1,0 +1,128 @@
+"""What a cut-out lies on: nothing, a colour, another picture, or the photo's own background, blurred."""
+
+import difflib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageOps
+
+from carmask.errors import CarmaskError
+from carmask.imaging.colours import local_mean, sure_bounds
+from carmask.imaging.decode import IMAGE_SUFFIXES, decode_photo
+from carmask.imaging.geometry import Size
+
+# Of the photo's longer side: how far the blur reaches, and how far colours are carried into where the vehicle was.
+_BLUR_REACH = 1 / 48
+_CARRY_REACH = 1 / 4
+
+_ADVICE = "give transparent, blur, a colour such as white or #f0f0f0, or the path of a picture"
+
+
+class BadBackground(CarmaskError):
+    """Something that is neither a colour nor a picture, nor another of the backgrounds."""
+
+
+class Background(Protocol):
+    """What lies behind the vehicle. One serves any number of photos, in any thread."""
+
+    def canvas(
+        self, image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float
+    ) -> NDArray[np.uint8]:
+        """Return a new picture of the photo's size to lay the vehicle on.
+
+        uint8, RGB, or four channels of 0 where the background is transparent.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Transparent:
+    """Nothing behind the vehicle."""
+
+    def canvas(self, image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
+        """Four channels of 0."""
+        return np.zeros((*image_HW3.shape[:2], 4), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Colour:
+    """One colour, RGB 0..255."""
+
+    rgb: tuple[int, int, int]
+
+    def canvas(self, image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
+        """The colour everywhere."""
+        return np.asarray(Image.new("RGB", image_HW3.shape[1::-1], self.rgb)).copy()
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """Another picture, uint8 RGB, scaled to cover the photo and cropped about its middle."""
+
+    image_HW3: NDArray[np.uint8]
+
+    def canvas(self, image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
+        """The part of the picture that covers the photo."""
+        return _covering(self, image_HW3.shape[:2]).copy()
+
+
+@dataclass(frozen=True)
+class Blur:
+    """The photo's own background, blurred as far out of focus, without the colours of the vehicle."""
+
+    def canvas(
+        self, image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float
+    ) -> NDArray[np.uint8]:
+        """The blurred photo; where the vehicle was, the colours of the background around it."""
+        background_to, _ = sure_bounds(threshold)
+        longer_px = max(probability_HW.shape)
+        radii_px = (longer_px * _BLUR_REACH, longer_px * _CARRY_REACH)
+        mean_hw3 = local_mean(image_HW3, probability_HW <= background_to, radii_px, passes=3)
+        blurred_HW3: NDArray[np.uint8] = cv2.resize(
+            mean_hw3, probability_HW.shape[::-1], interpolation=cv2.INTER_LINEAR
+        )
+        return blurred_HW3
+
+
+def parse_background(text: str) -> Background:
+    """Read `transparent`, `blur`, a colour (CSS's names, #rgb or #rrggbb) or the path of a picture, which is decoded.
+
+    Raises:
+        BadBackground: it is none of these.
+        UnreadableImage: it is a file that is not a readable picture.
+
+    """
+    wanted = text.strip()
+    if wanted.lower() == "transparent":
+        return Transparent()
+    if wanted.lower() == "blur":
+        return Blur()
+    if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
+        return Colour(_rgb(wanted))
+    if Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file():
+        return Picture(decode_photo(wanted).image_HWC)
+    meant = difflib.get_close_matches(wanted.lower(), ("transparent", "blur", *ImageColor.colormap), n=1)
+    hint = f" (did you mean {meant[0]}?)" if meant else ""
+    raise BadBackground(f"background {text!r}: is neither a colour nor a picture{hint}; {_ADVICE}")
+
+
+def _rgb(text: str) -> tuple[int, int, int]:
+    try:
+        red, green, blue, *alpha = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise BadBackground(f"background {text!r}: is no colour as #fff or #ffffff; {_ADVICE}") from error
+    if alpha:
+        raise BadBackground(f"background {text!r}: is partly transparent; {_ADVICE}")
+    return red, green, blue
+
+
+# Photos of one folder mostly have one size, so the last few are kept.
+@lru_cache(maxsize=4)
+def _covering(picture: Picture, size_HW: Size) -> NDArray[np.uint8]:
+    covering = ImageOps.fit(Image.fromarray(picture.image_HW3), size_HW[::-1], Image.Resampling.LANCZOS)
+    return np.asarray(covering)

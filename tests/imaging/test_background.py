@@ -1,0 +1,141 @@
+"""What cut-outs lie on: read from a text, as large as the photo."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carmask.errors import CarmaskError
+from carmask.imaging.background import BadBackground, Blur, Colour, Transparent, parse_background
+from carmask.imaging.decode import UnreadableImage
+
+SIZE_HW = (120, 180)
+rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
+IS_VEHICLE = np.hypot(rows - 60, columns - 80) < 35
+PROBABILITY_HW = IS_VEHICLE.astype(np.float32)
+# A red disc before grey stripes.
+STRIPES_HW3 = np.repeat((120 + 100 * (columns // 6 % 2))[..., None], 3, axis=2).astype(np.uint8)
+PHOTO_HW3 = np.where(IS_VEHICLE[..., None], np.array([255, 0, 0], dtype=np.uint8), STRIPES_HW3)
+
+
+def canvas(background, image_HW3=PHOTO_HW3, probability_HW=PROBABILITY_HW):
+    return background.canvas(image_HW3, probability_HW, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "rgb"),
+    [
+        ("white", (255, 255, 255)),
+        ("RebeccaPurple", (0x66, 0x33, 0x99)),
+        ("#abc", (0xAA, 0xBB, 0xCC)),
+        (" #12ABef ", (0x12, 0xAB, 0xEF)),
+    ],
+)
+def test_colours(text, rgb):
+    background = parse_background(text)
+    assert background == Colour(rgb)
+    got_HW3 = canvas(background)
+    assert got_HW3.shape == (*SIZE_HW, 3)
+    assert (got_HW3 == rgb).all()
+
+
+def test_transparent():
+    assert parse_background("Transparent") == Transparent()
+    got_HW4 = canvas(Transparent())
+    assert got_HW4.shape == (*SIZE_HW, 4)
+    assert got_HW4.dtype == np.uint8
+    assert not got_HW4.any()
+
+
+def test_the_blur_has_nothing_of_the_vehicle():
+    assert parse_background("blur") == Blur()
+    got_HW3 = canvas(Blur()).astype(int)
+    assert got_HW3.shape == (*SIZE_HW, 3)
+    assert np.abs(got_HW3 - got_HW3[..., :1]).max() <= 1, "no red bleeds into the grey, nor is red left"
+    assert got_HW3[30:90, 50:110].min() > 120, "where the vehicle was it is filled, not black"
+    assert got_HW3[..., 0].std() < STRIPES_HW3[..., 0].std() / 4, "the stripes are blurred"
+    assert abs(got_HW3.mean() - STRIPES_HW3.mean()) < 5
+
+
+def test_the_blur_of_a_photo_without_background():
+    assert canvas(Blur(), probability_HW=np.ones(SIZE_HW, dtype=np.float32)).shape == (*SIZE_HW, 3)
+
+
+def test_a_picture_covers_the_photo_from_its_middle(tmp_path):
+    # Columns that say where they are, in a picture twice as high and three times as wide as it is needed.
+    wide_HW3 = np.zeros((240, 540, 3), dtype=np.uint8)
+    wide_HW3[..., 0] = np.linspace(0, 255, 540)
+    wide_HW3[..., 1] = np.linspace(0, 255, 240)[:, None]
+    Image.fromarray(wide_HW3).save(tmp_path / "wide.png")
+    background = parse_background(str(tmp_path / "wide.png"))
+    (tmp_path / "wide.png").unlink()
+    # Halved in size, of 270 columns the middle 180 remain.
+    expected_HW3 = wide_HW3.reshape(120, 2, 270, 2, 3).mean(axis=(1, 3))[:, 45:225]
+    assert np.abs(canvas(background) - expected_HW3).max() < 1.5
+
+
+def test_a_picture_is_shown_as_a_viewer_shows_it(tmp_path):
+    turned = Image.new("RGB", (10, 20), "white")
+    turned.paste("black", (0, 0, 5, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    got_HW3 = canvas(parse_background(str(tmp_path / "turned.png")))
+    assert got_HW3[:50].max() < 20
+    assert got_HW3[70:].min() > 235
+
+
+def test_small_pictures_are_enlarged_and_sizes_may_change(tmp_path):
+    Image.new("RGB", (3, 2), (10, 200, 90)).save(tmp_path / "small.jpg", quality=100)
+    background = parse_background(str(tmp_path / "small.jpg"))
+    for size_HW in ((50, 40), (7, 300), (50, 40)):
+        got_HW3 = canvas(background, np.zeros((*size_HW, 3), dtype=np.uint8), np.zeros(size_HW, dtype=np.float32))
+        assert got_HW3.shape == (*size_HW, 3)
+        assert np.abs(got_HW3.astype(int) - (10, 200, 90)).max() <= 3
+
+
+@pytest.mark.parametrize("text", ["transparent", "teal", "blur", "picture"])
+def test_one_background_serves_many_threads_and_is_never_changed(tmp_path, text):
+    if text == "picture":
+        text = str(tmp_path / "picture.png")
+        Image.fromarray(PHOTO_HW3[:, ::-1]).save(text)
+    background = parse_background(text)
+    first_HWC = canvas(background)
+
+    def spoil(_: int) -> bool:
+        got_HWC = canvas(background)
+        same = np.array_equal(got_HWC, first_HWC)
+        got_HWC[:] = 7
+        return same
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(spoil, range(16)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("whit", "did you mean white"),
+        ("blurr", "did you mean blur"),
+        ("", "neither a colour nor a picture"),
+        ("no/such/picture", "neither a colour nor a picture"),
+        ("#12", "no colour"),
+        ("#zzzzzz", "no colour"),
+        ("#ffffff80", "partly transparent"),
+        ("rgb(1,2,3)", "neither a colour nor a picture"),
+    ],
+)
+def test_what_is_no_background_is_named(text, words):
+    with pytest.raises(BadBackground) as caught:
+        parse_background(text)
+    assert words in str(caught.value)
+    assert repr(text) in str(caught.value)
+    assert isinstance(caught.value, CarmaskError)
+
+
+def test_files_that_are_no_pictures_are_named(tmp_path):
+    (tmp_path / "notes").write_text("no picture")
+    for name in ("notes", "missing.jpg"):
+        with pytest.raises(UnreadableImage, match=name):
+            parse_background(str(tmp_path / name))

@@ -1,0 +1,90 @@
+"""Boxes and regions against brute force and SciPy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from carmask.imaging.regions import box_of, keep_regions
+
+shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14)
+masks = hnp.arrays(np.bool_, shapes)
+probabilities = hnp.arrays(np.float32, shapes, elements=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 1.0]))
+
+
+@given(masks)
+def test_the_box_is_the_smallest_that_holds_the_mask(mask_HW):
+    box_px = box_of(mask_HW)
+    if not mask_HW.any():
+        assert box_px is None
+        return
+    rows, columns = np.nonzero(mask_HW)
+    assert box_px == (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+    assert all(type(side) is int for side in box_px)
+
+
+@given(masks)
+def test_the_box_of_a_view_is_read_right(mask_HW):
+    assert box_of(mask_HW.T) == box_of(np.ascontiguousarray(mask_HW.T))
+
+
+@given(probabilities, st.booleans(), st.integers(0, 12))
+def test_regions_are_those_of_scipy(probability_HW, largest_only, min_area_px):
+    before_HW = probability_HW.copy()
+    kept_HW = keep_regions(probability_HW, 0.5, largest_only=largest_only, min_area_px=min_area_px)
+    np.testing.assert_array_equal(probability_HW, before_HW)
+    region_HW, count = ndimage.label(probability_HW >= 0.5, structure=np.ones((3, 3)))
+    areas = {region: int((region_HW == region).sum()) for region in range(1, count + 1)}
+    large_enough = {region for region, area in areas.items() if area >= min_area_px}
+    left = {int(region) for region in np.unique(region_HW[kept_HW >= 0.5])}
+    if largest_only:
+        assert len(left) == min(1, count if max(areas.values(), default=0) >= min_area_px else 0)
+        assert all(areas[region] == max(areas.values()) for region in left)
+    else:
+        assert left == large_enough
+    # A region stays or goes as a whole, and what stays keeps its probability.
+    for region in range(1, count + 1):
+        expected = probability_HW[region_HW == region] if region in left else 0
+        np.testing.assert_array_equal(kept_HW[region_HW == region], expected)
+    assert set(np.unique(kept_HW)) <= {0.0, *np.unique(probability_HW)}
+
+
+@given(probabilities)
+def test_nothing_is_changed_where_nothing_goes(probability_HW):
+    assert keep_regions(probability_HW, 0.5) is probability_HW
+
+
+@given(probabilities)
+def test_the_soft_fringe_goes_with_its_region(probability_HW):
+    kept_HW = keep_regions(probability_HW, 0.5, largest_only=True)
+    mask_HW = probability_HW >= 0.5
+    stays_HW = mask_HW & (kept_HW >= 0.5)
+    if kept_HW is probability_HW:
+        return
+    to_staying_HW = ndimage.distance_transform_edt(~stays_HW)
+    to_going_HW = ndimage.distance_transform_edt(~(mask_HW & ~stays_HW))
+    clearly_stays, clearly_goes = to_staying_HW * 1.1 < to_going_HW, to_going_HW * 1.1 < to_staying_HW
+    np.testing.assert_array_equal(kept_HW[clearly_stays], probability_HW[clearly_stays])
+    assert not kept_HW[clearly_goes].any()
+
+
+def test_a_smaller_blob_vanishes_with_its_halo():
+    rows, columns = np.mgrid[:80, :120]
+    large = 1 - np.hypot(rows - 40, columns - 30) / 40
+    small = 0.8 - np.hypot(rows - 40, columns - 100) / 15
+    probability_HW = np.maximum(np.maximum(large, small), 0).astype(np.float32)
+    kept_HW = keep_regions(probability_HW, 0.5, largest_only=True)
+    assert not kept_HW[:, 90:].any()
+    np.testing.assert_array_equal(kept_HW[:, :70], probability_HW[:, :70])
+    np.testing.assert_array_equal(keep_regions(probability_HW, 0.5, min_area_px=200), kept_HW)
+    assert keep_regions(probability_HW, 0.5, min_area_px=10) is probability_HW
+    assert not keep_regions(probability_HW, 0.5, min_area_px=80 * 120).any()
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+def test_regions_are_those_at_the_threshold(threshold):
+    probability_HW = np.array([[0.95, 0.95, 0.6, 0.92]], dtype=np.float32)
+    kept_HW = keep_regions(probability_HW, threshold, largest_only=True)
+    assert (kept_HW[0, 3] == 0) == (threshold == 0.9)
