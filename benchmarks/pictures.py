@@ -43,7 +43,7 @@ def draw_masks(run: Path, data: Path) -> None:
     tiles = []
     for place in np.linspace(0, len(pairs) - 1, COLUMNS * ROWS).round().astype(int):
         pair = pairs[place]
-        mask_HW = segmenter(pair.image).mask_HW
+        mask_HW = segmenter(pair.image).mask
         image_HWC = np.repeat(mask_HW[..., None].astype(np.uint8) * 255, 3, axis=2)
         tiles.append((f"view {pair.view}: Dice {dice(load_soft_mask(pair).mask_HW, mask_HW):.4f}", image_HWC))
     _save("masks.png", sheet(tiles, columns=COLUMNS, tile_width_px=TILE_WIDTH_PX))

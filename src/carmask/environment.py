@@ -11,7 +11,10 @@ from typing import Any
 
 from carmask import __version__
 
-_PACKAGES = ("torch", "kornia", "numpy", "pillow", "opencv-python-headless", "huggingface_hub", "safetensors")
+_PACKAGES = (
+    *("numpy", "pillow", "opencv-python-headless", "openvino", "onnxruntime"),
+    *("torch", "kornia", "huggingface_hub", "safetensors"),
+)
 
 
 def environment() -> dict[str, Any]:

@@ -1,129 +1,239 @@
-"""Photo in, mask out: the object that predicting, evaluating and serving share."""
+"""Photo in, mask out: the object that predicting, evaluating, video and serving share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
-from carmask.imaging.decode import ImageSource, Photo, decode_photo
-from carmask.imaging.geometry import Geometry, fit_image, plan, restore
-from carmask.runtime.engine import Engine
+from carmask.imaging.decode import Photo
+from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
+from carmask.imaging.tiles import Window, blend, plan_tiles
+from carmask.result import PhotoSource, Result, decode_any
+from carmask.runtime.engine import EngineName, Precision
+from carmask.runtime.load import Member, load_member
 
-Box = tuple[int, int, int, int]
+__all__ = ["Fitted", "Model", "Raw", "Result", "Segmenter", "Tta", "View"]
+
+Tta = Literal["none", "flip"]
+Model = str | Path
+
+# A photo's probabilities on its canvases, in the order of `Fitted.views`; each float32 0..1, canvas height x width.
+Raw = tuple[NDArray[np.float32], ...]
 
 
-class EngineMissing(CarmaskError):
-    """What is needed to run a network is not installed."""
+@dataclass(frozen=True, eq=False)
+class View:
+    """A photo, or a tile of it, on one network's canvas: uint8, canvas height x width x the network's channels."""
+
+    member: int
+    image_HWC: NDArray[np.uint8]
+    placement: Placement
+    flipped: bool = False
+    window: Window | None = None
 
 
-@dataclass(frozen=True)
-class Result:
-    """What was found in one photo. `probability_HW` is float32 0..1 at the photo's own size."""
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A photo as the networks see it; `size_HW` is the photo's own."""
 
-    probability_HW: NDArray[np.float32]
-    threshold: float
-
-    @property
-    def mask_HW(self) -> NDArray[np.bool_]:
-        """Bool, at the photo's own size."""
-        return self.probability_HW >= self.threshold
-
-    @property
-    def coverage(self) -> float:
-        """Share of the photo that the mask covers, 0..1."""
-        return float(self.mask_HW.mean())
-
-    @property
-    def box_px(self) -> Box | None:
-        """Top, left, bottom, right in pixels, bottom and right exclusive; nothing when no vehicle was found."""
-        mask_HW = self.mask_HW
-        rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
-        if not rows.size:
-            return None
-        return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    size_HW: Size
+    views: tuple[View, ...]
 
 
 class Segmenter:
-    """A trained network with its geometry: `segmenter("car.jpg").mask_HW`."""
+    """Trained networks with their geometry: `segment("car.jpg").mask`.
+
+    `decode`, `fit` and `restore` may run in any thread. `infer`, and what calls it, belongs to the thread that calls it
+    first.
+    """
 
     def __init__(
-        self, engine: Engine, *, name: str, geometry: Geometry, channels: int, stride_px: int, threshold: float
+        self, members: Sequence[Member], *, threshold: float | None = None, tta: Tta = "none", tile: bool = False
     ) -> None:
-        self.engine = engine
-        self.name = name
-        self.geometry = geometry
-        self.channels = channels
-        self.stride_px = stride_px
-        self.threshold = threshold
-
-    @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> "Segmenter":
-        """Load a run's folder (its best weights) or a folder of weights.
-
-        Raises:
-            WeightsError: there is no network in the folder, or a damaged one.
-            EngineMissing: PyTorch is not installed.
-
-        """
-        try:
-            from carmask.models.network import Network
-            from carmask.runtime.hardware import HardwareSettings, set_up
-            from carmask.runtime.torch_engine import TorchEngine
-        except ImportError as error:
-            raise EngineMissing(
-                f"{path}: needs PyTorch ({error}); install it with `pip install 'carmask[train]'`"
-            ) from error
-        network = Network.load(Path(path))
-        hardware = set_up(HardwareSettings.model_validate({"device": device, "precision": precision}))
-        config = network.config
-        return cls(
-            TorchEngine(network, hardware),
-            name=config.name,
-            geometry=config.geometry,
-            channels=config.unet.in_channels,
-            stride_px=config.unet.stride_px,
-            threshold=config.threshold,
+        if not members:
+            raise ValueError("a segmenter needs a network")
+        self.members = tuple(members)
+        self.tta = tta
+        self.tile = tile
+        cards = [member.card for member in self.members]
+        self.name = "+".join(card.name for card in cards)
+        self.threshold = fmean(card.threshold for card in cards) if threshold is None else threshold
+        if not 0 < self.threshold < 1:
+            raise CarmaskError(f"threshold {self.threshold:g}: give a probability between 0 and 1")
+        self._channels = max(card.channels for card in cards)
+        self._at_least_HW = (
+            max(card.geometry.height_px for card in cards),
+            max(card.geometry.width_px for card in cards),
         )
 
-    def describe(self) -> dict[str, Any]:
-        """Name, size, threshold and engine, as JSON can hold them."""
-        return {
-            "name": self.name,
-            "input": {**self.geometry.model_dump(), "channels": self.channels},
-            "threshold": self.threshold,
-            "engine": self.engine.name,
-            "device": self.engine.device,
-            "precision": self.engine.precision,
-        }
+    @classmethod
+    def load(
+        cls,
+        model: Model | Sequence[Model] | None = None,
+        *,
+        engine: EngineName = "auto",
+        device: str = "auto",
+        precision: Precision = "auto",
+        threads: int | None = None,
+        tta: Tta = "none",
+        tile: bool = False,
+        threshold: float | None = None,
+    ) -> "Segmenter":
+        """Load one network, or several whose probabilities are averaged.
 
-    def decode(self, source: ImageSource) -> Photo:
-        """Decode a photo as the network wants it: its channels, and no larger than needed.
+        Args:
+            model: The name of packaged weights ("fast", which is also the default), an .onnx file, a run's folder (its
+                best weights), a folder of weights, or a Hub id (owner/name); or a list of these.
+            engine: auto is the fastest that is there: openvino, onnxruntime, or torch for folders of weights.
+            device: auto, cpu, cuda or cuda:1.
+            precision: auto is what the engine computes fastest; bf16 only where the hardware has it natively.
+            threads: CPU threads; the engine's own choice when not given.
+            tta: flip averages each photo with its mirror image, at twice the cost.
+            tile: Look at photos larger than the network sees them also in overlapping tiles, at up to five times the
+                cost.
+            threshold: A pixel belongs to the mask from this probability on; the networks' own when not given.
+
+        Raises:
+            CarmaskError: there is no such network, it is damaged, or what was asked for cannot be had here.
+
+        """
+        models = [model] if model is None or isinstance(model, str | Path) else list(model)
+        if not models:
+            raise CarmaskError("an empty list of models; name at least one, or none for the packaged weights")
+        members = [
+            load_member(one, engine=engine, device=device, precision=precision, threads=threads) for one in models
+        ]
+        return cls(members, threshold=threshold, tta=tta, tile=tile)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, size, threshold and engine, as JSON can hold them; of several networks each under `members`."""
+        each = [member.describe() for member in self.members]
+        told = {**each[0], "threshold": self.threshold} if len(each) == 1 else {"members": each}
+        return {**told, "name": self.name, "threshold": self.threshold, "tta": self.tta, "tile": self.tile}
+
+    def describe_engine(self) -> str:
+        """One line for the start of a run: where and how the networks run."""
+        return "; ".join(dict.fromkeys(member.describe_engine() for member in self.members))
+
+    def decode(self, source: PhotoSource) -> Photo:
+        """Decode a photo as the networks want it: their channels, and no larger than needed.
 
         Raises:
             UnreadableImage: not a readable picture.
 
         """
-        return decode_photo(source, channels=self.channels, at_least_HW=self.geometry.size_HW)
+        return decode_any(source, channels=self._channels, at_least_HW=None if self.tile else self._at_least_HW)
+
+    def fit(self, photo: Photo) -> Fitted:
+        """Place a photo on the canvases of all networks: whole, in tiles and mirrored, as it was asked for."""
+        return Fitted(photo.size_HW, tuple(self._views(photo)))
+
+    def infer(self, fitted: Sequence[Fitted], *, pad_to: int | None = None) -> list[Raw]:
+        """Run the networks on these photos; the thread that calls this first is the only one that may.
+
+        Args:
+            fitted: The photos; each network runs as many canvases at once as there are photos.
+            pad_to: Run this many canvases at once, and repeat some where there are fewer and the engine needs it:
+                what comes out for a photo then does not depend on the photos beside it, to the last bit.
+
+        Raises:
+            EngineError: another thread owns the engines, or one failed.
+
+        """
+        if not fitted:
+            return []
+        found = [[np.empty(0, np.float32)] * len(photo.views) for photo in fitted]
+        for member_index, member in enumerate(self.members):
+            places = [
+                (photo, view)
+                for photo, one in enumerate(fitted)
+                for view, seen in enumerate(one.views)
+                if seen.member == member_index
+            ]
+            canvases = [fitted[photo].views[view].image_HWC for photo, view in places]
+            results = _run(member, canvases, at_once=pad_to or len(fitted), steady=pad_to is not None)
+            for (photo, view), canvas_HW in zip(places, results, strict=True):
+                found[photo][view] = canvas_HW
+        return [tuple(canvases) for canvases in found]
+
+    def restore(self, fitted: Fitted, raw: Raw) -> NDArray[np.float32]:
+        """Bring what the networks found back to the photo's own size: float32 0..1, (height, width), averaged."""
+        by_look: dict[tuple[int, Window | None], list[NDArray[np.float32]]] = {}
+        placements: dict[tuple[int, Window | None], Placement] = {}
+        for view, canvas_HW in zip(fitted.views, raw, strict=True):
+            look = view.member, view.window
+            by_look.setdefault(look, []).append(canvas_HW[:, ::-1] if view.flipped else canvas_HW)
+            placements[look] = view.placement
+        whole = {look: restore(_mean(canvases), placements[look]) for look, canvases in by_look.items()}
+        averaged = []
+        for member in range(len(self.members)):
+            averaged.append(whole[member, None])
+            tiles = [(window, part_HW) for (of, window), part_HW in whole.items() if of == member and window]
+            if tiles:
+                averaged[-1] = _mean([averaged[-1], blend(tiles, fitted.size_HW)])
+        return _mean(averaged)
 
     def predict_photos(self, photos: Sequence[Photo]) -> list[NDArray[np.float32]]:
-        """Probabilities (float32 0..1) at each photo's own size. All photos go through the network as one batch."""
-        if not photos:
-            return []
-        placements = [plan(photo.size_HW, self.geometry, stride_px=self.stride_px) for photo in photos]
-        fitted = [fit_image(photo.image_HWC, place) for photo, place in zip(photos, placements, strict=True)]
-        probability_NHW = self.engine.run(np.stack(fitted))
-        return [restore(one_HW, place) for one_HW, place in zip(probability_NHW, placements, strict=True)]
+        """Probabilities (float32 0..1) at each photo's own size, from `fit`, `infer` and `restore`."""
+        fitted = [self.fit(photo) for photo in photos]
+        return [self.restore(one, raw) for one, raw in zip(fitted, self.infer(fitted), strict=True)]
 
-    def __call__(self, source: ImageSource) -> Result:
-        """Cut out one photo: a path or the bytes of a picture file.
+    def __call__(self, source: PhotoSource) -> Result:
+        """Cut out one photo.
+
+        Args:
+            source: A path, the bytes of a picture file, a Pillow image (turned as its EXIF says), or a uint8 array
+                (height, width), (height, width, 1) grey, (height, width, 3) RGB or (height, width, 4) RGBA.
 
         Raises:
             UnreadableImage: not a readable picture.
 
         """
         (probability_HW,) = self.predict_photos([self.decode(source)])
-        return Result(probability_HW, self.threshold)
+        return Result(probability_HW, self.threshold, source)
+
+    def _views(self, photo: Photo) -> Iterator[View]:
+        for index, member in enumerate(self.members):
+            geometry, stride_px = member.card.geometry, member.card.stride_px
+            image_HWC = _as_channels(photo.image_HWC, member.card.channels)
+            windows = plan_tiles(photo.size_HW, geometry) if self.tile else []
+            for window in (None, *windows):
+                placement = plan(photo.size_HW if window is None else window.size_HW, geometry, stride_px=stride_px)
+                canvas_HWC = fit_image(image_HWC if window is None else window.of(image_HWC), placement)
+                yield View(index, canvas_HWC, placement, window=window)
+                if self.tta == "flip":
+                    yield View(index, canvas_HWC[:, ::-1], placement, flipped=True, window=window)
+
+
+def _run(
+    member: Member, canvases: Sequence[NDArray[np.uint8]], *, at_once: int, steady: bool
+) -> Iterator[NDArray[np.float32]]:
+    # Some engines need no more than a few images at once to compute each of them always alike.
+    least = min(at_once, member.engine.steady_batch or at_once) if steady else 1
+    for start in range(0, len(canvases), at_once):
+        batch = list(canvases[start : start + at_once])
+        fill = batch[-1:] * (least - len(batch))
+        yield from member.engine.run(np.stack([*batch, *fill]))[: len(batch)]
+
+
+def _mean(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    if len(maps) == 1:
+        return maps[0]
+    total = maps[0] + maps[1]
+    for one in maps[2:]:
+        total += one
+    total /= np.float32(len(maps))
+    return total
+
+
+def _as_channels(image_HWC: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    if image_HWC.shape[2] == channels:
+        return image_HWC
+    grey_HW: NDArray[np.uint8] = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
+    return grey_HW[..., None]

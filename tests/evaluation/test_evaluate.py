@@ -19,9 +19,11 @@ from carmask.evaluation.cases import PANEL_PX, draw_cases
 from carmask.evaluation.evaluate import EvaluationError, evaluate
 from carmask.evaluation.report import CSV_COLUMNS, METRICS, Subject, write_report
 from carmask.evaluation.results import AVERAGED, summarise
-from carmask.evaluation.selection import find_run, select_pairs
+from carmask.evaluation.selection import Learnt, find_run, select_pairs, what_was_learnt
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB
+from carmask.imaging.geometry import Geometry
+from carmask.runtime.card import ModelCard
 
 BRIGHT, DARK = 210, 40
 
@@ -327,7 +329,7 @@ def some_split(train, validation):
 def test_held_out_photos_are_measured_where_the_run_says_which(tmp_path):
     pairs = some_pairs(tmp_path, "a_1", "a_2", "b_1", "c_1")
     run = some_split(("a_1", "a_2"), ("b_1", "gone_1"))
-    selection = select_pairs(pairs, trained=run)
+    selection = select_pairs(pairs, learnt=Learnt.from_split(run))
     assert [pair.id for pair in selection.pairs] == ["b_1"]
     assert selection.part == "validation"
     assert selection.remarks[0].startswith("Held out")
@@ -337,7 +339,7 @@ def test_held_out_photos_are_measured_where_the_run_says_which(tmp_path):
 def test_photos_that_were_trained_on_are_warned_of(tmp_path):
     pairs = some_pairs(tmp_path, "a_1", "a_2", "a_3", "b_1", "c_1")
     run = some_split(("a_1", "a_2"), ("b_1",))
-    everything = select_pairs(pairs, part="all", trained=run)
+    everything = select_pairs(pairs, part="all", learnt=Learnt.from_split(run))
     assert len(everything.pairs) == 5
     assert everything.warnings == (
         "2 of 5 photos were trained on; these figures are not held-out.",
@@ -345,7 +347,7 @@ def test_photos_that_were_trained_on_are_warned_of(tmp_path):
     )
     assert not any(remark.startswith("Held out") for remark in everything.remarks)
     other_split = some_split(("b_1",), ("a_2", "c_1"))
-    chosen = select_pairs(pairs, split=other_split, trained=run)
+    chosen = select_pairs(pairs, split=other_split, learnt=Learnt.from_split(run))
     assert [pair.id for pair in chosen.pairs] == ["a_2", "c_1"]
     assert chosen.warnings == ("1 of 2 photos were trained on; these figures are not held-out.",)
 
@@ -353,11 +355,11 @@ def test_photos_that_were_trained_on_are_warned_of(tmp_path):
 def test_a_split_of_other_photos_is_not_followed(tmp_path):
     pairs = some_pairs(tmp_path, "x_1", "y_1")
     run = some_split(("a_1",), ("b_1",))
-    selection = select_pairs(pairs, trained=run)
+    selection = select_pairs(pairs, learnt=Learnt.from_split(run))
     assert (len(selection.pairs), selection.part) == (2, "all")
-    assert "does not match" in selection.remarks[0]
+    assert "held out: all are measured" in selection.remarks[0]
     with pytest.raises(EvaluationError, match="none of the 1 validation photos"):
-        select_pairs(pairs, part="validation", trained=run)
+        select_pairs(pairs, part="validation", learnt=Learnt.from_split(run))
 
 
 def test_without_any_split_all_photos_are_measured_and_nothing_is_claimed(tmp_path):
@@ -367,6 +369,49 @@ def test_without_any_split_all_photos_are_measured_and_nothing_is_claimed(tmp_pa
     assert "not known" in selection.remarks[0]
     with pytest.raises(EvaluationError, match="--part all"):
         select_pairs(pairs, part="train")
+
+
+def some_card(learnt=(), held_out=()):
+    geometry = Geometry(height_px=64, width_px=96)
+    known = {"learnt_groups": learnt, "held_out_groups": held_out}
+    fixed = {"version": "1", "preset": None, "channels": 3, "stride_px": 8, "threshold": 0.5, "precision": "float32"}
+    return ModelCard(name="x", geometry=geometry, **fixed, **known)
+
+
+def test_an_exported_model_says_itself_what_it_held_out(tmp_path):
+    learnt = what_was_learnt([(tmp_path / "m.onnx", some_card(("a", "b"), ("c", "gone")))])
+    pairs = some_pairs(tmp_path, "a_1", "b_1", "c_1", "c_2", "new_1")
+    selection = select_pairs(pairs, learnt=learnt)
+    assert [pair.id for pair in selection.pairs] == ["c_1", "c_2"]
+    assert selection.part == "validation"
+    assert selection.warnings == ()
+    assert "1 of the split's 2 validation groups are not in the data." in selection.remarks
+    assert any(remark.startswith("Held out") for remark in selection.remarks)
+    assert any("best epoch" in remark for remark in selection.remarks)
+    trained = select_pairs(pairs, part="train", learnt=learnt)
+    assert [pair.id for pair in trained.pairs] == ["a_1", "b_1"]
+    everything = select_pairs(pairs, part="all", learnt=learnt)
+    assert everything.warnings == ("2 of 5 photos are of groups that were trained on; these figures are not held-out.",)
+    new = select_pairs(pairs[-1:], learnt=learnt)
+    assert (new.part, len(new.pairs), new.warnings) == ("all", 1, ())
+    assert not any("best epoch" in remark for remark in new.remarks)
+    by_other_split = select_pairs(pairs, split=some_split(("c_1",), ("a_1",)), learnt=learnt)
+    assert by_other_split.warnings[-1].startswith("1 of 1 photos are of groups that were trained on")
+
+
+def test_several_models_have_held_out_what_none_has_learnt_from(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    some_split(("a_1",), ("b_1", "c_1")).save(run / "split.json")
+    card, place = some_card(("b",), ("a", "c")), tmp_path / "m.onnx"
+    together = what_was_learnt([(run, some_card()), (place, card)])
+    assert together.train_groups == {"a", "b"}
+    assert together.validation_groups == {"c"}
+    pairs = some_pairs(tmp_path, "a_1", "b_1", "c_1")
+    assert [pair.id for pair in select_pairs(pairs, learnt=together).pairs] == ["c_1"]
+    assert what_was_learnt([(place, card), (place, some_card())]) is None
+    assert what_was_learnt([(run, some_card())]) == Learnt.from_split(some_split(("a_1",), ("b_1", "c_1")))
 
 
 def test_a_run_is_known_by_its_settings_and_split(tmp_path):
@@ -382,7 +427,7 @@ def test_a_run_is_known_by_its_settings_and_split(tmp_path):
 def test_the_command_measures_a_real_network(folder, tmp_path, capsys):
     pytest.importorskip("torch")
     from carmask.cli.evaluate import evaluate_command
-    from carmask.imaging.geometry import Geometry
+    from carmask.cli.network import NetworkOptions
     from carmask.models.network import Network, NetworkConfig
     from carmask.models.unet import UNetConfig
 
@@ -394,7 +439,7 @@ def test_the_command_measures_a_real_network(folder, tmp_path, capsys):
     ids = [pair.id for pair in find_pairs(folder).pairs]
     some_split(tuple(ids[:8]), tuple(ids[8:])).save(run / "split.json")
 
-    assert evaluate_command(folder, model=run, worst=2) == 0
+    assert evaluate_command(folder, network=NetworkOptions((str(run),)), worst=2) == 0
     out = run / "evaluation" / "cars-validation"
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["photos"], summary["part"], summary["model_name"]) == (4, "validation", "tiny")
@@ -404,7 +449,7 @@ def test_the_command_measures_a_real_network(folder, tmp_path, capsys):
     assert "Held out" in said.err
 
     (folder / "train" / f"{ids[0]}.png").write_bytes(b"no picture")
-    assert evaluate_command(folder, model=run, part="all", worst=0, out=tmp_path / "all") == 2
+    assert evaluate_command(folder, network=NetworkOptions((str(run),)), part="all", worst=0, out=tmp_path / "all") == 2
     said = capsys.readouterr()
     assert "8 of 12 photos were trained on" in said.err
     assert f"{ids[0]}.png" in said.out

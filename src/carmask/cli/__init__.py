@@ -13,6 +13,9 @@ from carmask import __version__
 from carmask.cli.console import plain
 from carmask.errors import CarmaskError
 
+# What shells know as the end by Ctrl-C, so that `carmask train ... && carmask evaluate ...` does not go on.
+INTERRUPTED = 130
+
 app = App(
     name="carmask",
     help="Cut vehicles out of photographs: train, measure and run U-Net segmentation models.",
@@ -24,7 +27,13 @@ app.command("carmask.cli.check:check", name="check", help="Look for every proble
 app.command("carmask.cli.split:split", name="split", help="Divide photos into training and held-out ones, by group.")
 app.command("carmask.cli.train:train", name="train", help="Train a network on a folder of photos and masks.")
 app.command("carmask.cli.evaluate:evaluate_command", name="evaluate", help="Measure a network on photos with masks.")
-app.command("carmask.cli.predict:predict", name="predict", help="Cut out photos: masks, cut-outs, overlays.")
+app.command("carmask.cli.export:export", name="export", help="Write a network to one .onnx file, for any machine.")
+app.command("carmask.cli.predict:predict", name="predict", help="Cut out photos: masks, cut-outs, overlays, tables.")
+app.command("carmask.cli.convert:convert", name="convert", help="Write masks as tables, outlines or pictures, or back.")
+app.command("carmask.cli.submit:submit", name="submit", help="Check a submission to the Carvana challenge.")
+app.command("carmask.cli.video:video", name="video", help="Cut vehicles out of a video, its sound kept.")
+app.command("carmask.cli.live:live", name="live", help="Cut vehicles out of what a camera sees, as it sees it.")
+app.command("carmask.cli.benchmark:benchmark", name="benchmark", help="Measure how fast this machine cuts out photos.")
 app.command("carmask.cli.model:model", name="model", help="Show what a network is made of.")
 
 
@@ -54,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A full disk, a name that is too long, a folder without permission: what no command has words of its own for.
         status = _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        status = 130
+        status = INTERRUPTED
     sys.exit(status)
 
 

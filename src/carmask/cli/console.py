@@ -20,9 +20,9 @@ def plain(text: str, style: str = "") -> Text:
     return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), style)
 
 
-def progress_bar(what: str) -> AbstractContextManager[progress.Progress]:
+def progress_bar(what: str, *, unit: str | None = None) -> AbstractContextManager[progress.Progress]:
     """Show a bar on standard error, so that what a command prints can be piped; gives what takes (done, total)."""
-    return progress.progress_bar(Console(stderr=True), what)
+    return progress.progress_bar(Console(stderr=True), what, unit=unit)
 
 
 def wide_console() -> Console:

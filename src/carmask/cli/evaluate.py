@@ -14,46 +14,47 @@ from carmask.cli.console import (
     progress_bar,
     wide_console,
 )
+from carmask.cli.network import NetworkOptions
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
 from carmask.environment import environment
 from carmask.errors import CarmaskError
-from carmask.evaluation.cases import draw_cases
+from carmask.evaluation.cases import Case, draw_cases
 from carmask.evaluation.evaluate import evaluate
-from carmask.evaluation.report import METRICS, Subject, format_figure, write_report
+from carmask.evaluation.report import METRICS, Subject, format_figure, missing_for_page, write_report
 from carmask.evaluation.results import Evaluation
-from carmask.evaluation.selection import Part, Selection, find_run, select_pairs
+from carmask.evaluation.selection import Part, Selection, find_run, select_pairs, what_was_learnt
 from carmask.segmenter import Segmenter
+
+_NETWORK = NetworkOptions()
 
 
 def evaluate_command(
     data: Path,
     *,
-    model: Annotated[Path, Parameter(alias="-m")],
+    network: NetworkOptions = _NETWORK,
     split: Path | None = None,
     part: Part | None = None,
     out: Path | None = None,
     worst: int = 20,
-    batch_size: int = 4,
-    device: str = "auto",
+    batch_size: Annotated[int, Parameter(alias="-b")] = 4,
     group_pattern: str | None = None,
     foreground: int | None = None,
 ) -> int:
     """Measure a network on photos with masks, each at its own size, and write a report.
 
-    Where the model is a training run's folder, the photos that the run held out are measured. Exit status 2 when
-    some photos could not be measured.
+    Where the model knows which photos it was not trained on, those are measured: a training run's folder, what was
+    exported from it, or the packaged weights. Exit status 2 when some photos could not be measured.
 
     Args:
         data: Folder in Carvana's layout, or with images/ and masks/.
-        model: Folder of a training run, or of weights.
-        split: A split.json to take the part from, where it is not the run's own.
+        network: What is measured, and how it runs.
+        split: A split.json to take the part from, where it is not the model's own.
         part: Which photos: the held-out ones (validation), those learnt from (train), or all of them.
         out: Folder for report.html, summary.json and per_image.csv; evaluation/DATA-PART if not given, inside the
             run's folder where there is one.
         worst: How many of the worst photos the report shows.
         batch_size: Photos that go through the network together.
-        device: auto, cpu, cuda or cuda:1.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
         foreground: Stored mask value that means foreground, where 0 and one other value is not the rule.
 
@@ -63,30 +64,28 @@ def evaluate_command(
     if batch_size < 1:
         raise CarmaskError(f"--batch-size {batch_size}: give 1 or more")
     dataset = find_pairs(data, group_pattern=group_pattern)
-    run = find_run(model)
+    segmenter = network.load()
     selection = select_pairs(
         dataset.pairs,
         part=part,
         split=Split.load(split) if split else None,
-        trained=Split.load(run / "split.json") if run else None,
+        learnt=what_was_learnt([(member.place, member.card) for member in segmenter.members]),
     )
-    segmenter = Segmenter.load(model, device=device)
     print_problems(dataset.problems)
+    print_remark(f"{segmenter.name}: {segmenter.describe_engine()}")
     _print_selection(selection)
 
     with progress_bar("measuring") as progress:
         evaluation = evaluate(
             selection.pairs, segmenter, foreground=foreground, batch_size=batch_size, progress=progress
         )
-    with progress_bar("drawing the worst") as progress:
-        pairs = {pair.id: pair for pair in selection.pairs}
-        shown = evaluation.worst(worst)
-        cases = draw_cases(shown, pairs, segmenter, foreground=foreground, progress=progress)
+    cases = _draw_worst(evaluation, selection, segmenter, worst, foreground)
 
     data_name = dataset.root.resolve().name
+    run = find_run(segmenter.members[0].place) if len(segmenter.members) == 1 else None
     subject = Subject(
         data=data_name,
-        model=(run or model.absolute()).name,
+        model=run.name if run else segmenter.name,
         part=selection.part,
         description=segmenter.describe(),
         environment=environment(),
@@ -95,15 +94,33 @@ def evaluate_command(
         group_word="car" if dataset.layout == "carvana" else "group",
     )
     folder = out or (run or Path()) / "evaluation" / f"{data_name}-{selection.part}"
-    page = write_report(folder, evaluation, subject, cases=cases, training_log=run / "metrics.csv" if run else None)
+    written = write_report(folder, evaluation, subject, cases=cases, training_log=run / "metrics.csv" if run else None)
+    _print_outcome(evaluation, written)
+    return 2 if evaluation.failures or dataset.problems else 0
+
+
+def _draw_worst(
+    evaluation: Evaluation, selection: Selection, segmenter: Segmenter, worst: int, foreground: int | None
+) -> list[Case]:
+    if missing_for_page():
+        return []
+    with progress_bar("drawing the worst") as progress:
+        pairs = {pair.id: pair for pair in selection.pairs}
+        return draw_cases(evaluation.worst(worst), pairs, segmenter, foreground=foreground, progress=progress)
+
+
+def _print_outcome(evaluation: Evaluation, written: Path) -> None:
     if evaluation.failures:
         rows = ((failure.id, failure.file, failure.cause) for failure in evaluation.failures)
         print_complaints(f"{len(evaluation.failures)} not measured", ("photo", "file", "cause"), rows)
     _print_figures(evaluation)
     if evaluation.odd_warning:
         print_remark(evaluation.odd_warning, warning=True)
-    print_facts([*(("mask rule", rule) for rule in evaluation.mask_rules), ("report", str(page))])
-    return 2 if evaluation.failures or dataset.problems else 0
+    if missing := missing_for_page():
+        print_remark(
+            f"no report.html: it needs {' and '.join(missing)}; `pip install 'carmask[train]'` brings what is missing"
+        )
+    print_facts([*(("mask rule", rule) for rule in evaluation.mask_rules), ("report", str(written))])
 
 
 def _print_selection(selection: Selection) -> None:

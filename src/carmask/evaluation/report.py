@@ -1,4 +1,4 @@
-"""Write an evaluation down: `per_image.csv`, `summary.json`, and one HTML page that needs nothing but itself."""
+"""Write an evaluation down: `per_image.csv`, `summary.json` and, where it can be drawn, one HTML page."""
 
 import csv
 import io
@@ -6,16 +6,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from carmask.evaluation.cases import Case
-from carmask.evaluation.figures import draw_charts
-from carmask.evaluation.results import AVERAGED, Evaluation
+from carmask.evaluation.results import Evaluation
 from carmask.files import write_bytes_atomically
-from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB
+
+_PAGE_PACKAGES = ("matplotlib", "jinja2")
 
 CSV_COLUMNS = (
     *("id", "group", "view", "height_px", "width_px"),
@@ -58,6 +57,11 @@ class Subject:
     group_word: str = "group"
 
 
+def missing_for_page() -> tuple[str, ...]:
+    """The packages that the page needs and that are not installed; the figures are written without them."""
+    return tuple(package for package in _PAGE_PACKAGES if find_spec(package) is None)
+
+
 def write_report(
     folder: Path,
     evaluation: Evaluation,
@@ -66,10 +70,12 @@ def write_report(
     cases: Sequence[Case] = (),
     training_log: Path | None = None,
 ) -> Path:
-    """Write `per_image.csv`, `summary.json` and `report.html` into `folder` and return the page's path.
+    """Write `per_image.csv`, `summary.json` and `report.html` into `folder`, and return the page's path.
+
+    Without what `missing_for_page` names there is no page, and the path of the summary is returned.
 
     Args:
-        folder: Made if it is missing; files of an earlier report are replaced.
+        folder: Made if it is missing; files of an earlier report are replaced, a page that is out of date removed.
         evaluation: What was measured.
         subject: What it was measured on.
         cases: The photos to show, worst first.
@@ -79,9 +85,15 @@ def write_report(
         UnwritableFile: A file cannot be written.
 
     """
-    page = folder / "report.html"
+    page, summary = folder / "report.html", folder / "summary.json"
     _write(folder / "per_image.csv", render_csv(evaluation))
-    _write(folder / "summary.json", json.dumps(summarise_report(evaluation, subject), indent=1) + "\n")
+    _write(summary, json.dumps(summarise_report(evaluation, subject), indent=1) + "\n")
+    if missing_for_page():
+        page.unlink(missing_ok=True)
+        return summary
+    # Matplotlib and Jinja come with an extra, and take a while to import.
+    from carmask.evaluation.page import render_page
+
     _write(page, render_page(evaluation, subject, cases=cases, training_log=training_log))
     return page
 
@@ -124,36 +136,6 @@ def summarise_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
     return {key: _nan_to_none(value) for key, value in contents.items()}
 
 
-def render_page(
-    evaluation: Evaluation,
-    subject: Subject,
-    *,
-    cases: Sequence[Case] = (),
-    training_log: Path | None = None,
-) -> str:
-    """The whole report as one HTML page, with its charts and pictures inside."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["figure"] = format_figure
-    return templates.get_template("report.html.jinja").render(
-        evaluation=evaluation,
-        subject=subject,
-        facts=_flatten({**subject.description}),
-        environment=_flatten({**subject.environment}),
-        charts=draw_charts(evaluation, group_word=subject.group_word, training_log=training_log),
-        cases=cases,
-        metrics=METRICS,
-        more_is_better=AVERAGED,
-        false_positive=_css(FALSE_POSITIVE_RGB),
-        false_negative=_css(FALSE_NEGATIVE_RGB),
-    )
-
-
 def format_figure(value: float, metric: str) -> str:
     """A figure as people read it: pixels with two places, shares with four, a dash where undefined."""
     if math.isnan(value):
@@ -163,21 +145,6 @@ def format_figure(value: float, metric: str) -> str:
 
 def _who(item: Any) -> dict[str, str | int]:
     return {"id": item.id, "group": item.group, "view": item.view or ""}
-
-
-def _css(rgb: tuple[int, int, int]) -> str:
-    return f"rgb({', '.join(map(str, rgb))})"
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values as lines of name and text."""
-    lines: list[tuple[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            lines += _flatten(value, f"{prefix}{name} · ")
-        else:
-            lines.append((f"{prefix}{name}", "unknown" if value is None else str(value)))
-    return lines
 
 
 def _nan_to_none(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Literal
 from carmask.data.pairs import Pair
 from carmask.data.split import Split
 from carmask.evaluation.evaluate import EvaluationError
+from carmask.runtime.card import ModelCard
 
 Part = Literal["validation", "train", "all"]
 
@@ -22,8 +23,46 @@ class Selection:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Side:
+    """The photos that were trained on, or that were held out: by their ids, or known by their groups alone."""
+
+    names: frozenset[str]
+    of: Literal["photo", "group"]
+
+    def holds(self, pair: Pair) -> bool:
+        """Whether the photo is on this side."""
+        return self.name_of(pair) in self.names
+
+    def name_of(self, pair: Pair) -> str:
+        """That by which this side knows a photo."""
+        return pair.id if self.of == "photo" else pair.group
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a model has learnt from, and by what its best epoch was chosen."""
+
+    train: Side
+    validation: Side
+    train_groups: frozenset[str]
+    validation_groups: frozenset[str]
+
+    @classmethod
+    def from_split(cls, split: Split) -> "Learnt":
+        """What a run with this split learns from."""
+        train, validation = (Side(frozenset(ids), "photo") for ids in (split.train, split.validation))
+        groups = (frozenset(split.group_of[id_] for id_ in side.names) for side in (train, validation))
+        return cls(train, validation, *groups)
+
+    @classmethod
+    def from_groups(cls, train: frozenset[str], validation: frozenset[str]) -> "Learnt":
+        """Where no more is known than the groups."""
+        return cls(Side(train, "group"), Side(validation, "group"), train, validation)
+
+
 def find_run(model: str | Path) -> Path | None:
-    """The folder of the training run that a model's folder is, or lies in, where it has a `split.json`."""
+    """The folder of the training run that a model is, or lies in, where it has a `split.json`."""
     place = Path(model).absolute()
     # `split.json` alone is no sign of a run: `carmask split` writes one into the working folder.
     for folder in (place, *place.parents[:2]):
@@ -32,70 +71,98 @@ def find_run(model: str | Path) -> Path | None:
     return None
 
 
+def what_was_learnt(models: Sequence[tuple[Path, ModelCard]]) -> Learnt | None:
+    """What these models together have learnt from, each given by its place and its card; nothing if one is silent."""
+    known = [_learnt_by(place, card) for place, card in models]
+    if len(known) == 1:
+        return known[0]
+    groups: set[str] = set()
+    held_out: set[str] = set()
+    for learnt in known:
+        if learnt is None:
+            return None
+        groups |= learnt.train_groups
+        held_out |= learnt.validation_groups
+    return Learnt.from_groups(frozenset(groups), frozenset(held_out - groups))
+
+
+def _learnt_by(place: Path, card: ModelCard) -> Learnt | None:
+    if card.learnt_groups:
+        return Learnt.from_groups(frozenset(card.learnt_groups), frozenset(card.held_out_groups))
+    run = find_run(place)
+    return Learnt.from_split(Split.load(run / "split.json")) if run else None
+
+
 def select_pairs(
-    pairs: Sequence[Pair], *, part: Part | None = None, split: Split | None = None, trained: Split | None = None
+    pairs: Sequence[Pair], *, part: Part | None = None, split: Split | None = None, learnt: Learnt | None = None
 ) -> Selection:
     """Choose the photos to measure.
 
-    Without `part` it is the held-out photos where a split says which these are, and all photos otherwise.
+    Without `part` it is the held-out photos where a split or the model says which these are, and all photos otherwise.
 
     Args:
         pairs: The photos of the data set.
         part: Which side of the split, or all photos.
-        split: A split that the user names; without it the model's own.
-        trained: The split that the model was trained with, where it is known.
+        split: A split that the user names; without it what the model says.
+        learnt: What the model has learnt from, where it is known.
 
     Raises:
-        EvaluationError: A side is asked for and there is no split, or none of its photos is among `pairs`.
+        EvaluationError: A side is asked for and it is not known, or none of its photos is among `pairs`.
 
     """
-    sides = split or trained
-    by_id = {pair.id: pair for pair in pairs}
-    remarks, warnings = [], []
+    sides = Learnt.from_split(split) if split else learnt
+    remarks: list[str] = []
+    warnings: list[str] = []
     if part is None:
-        part = "validation" if split or (trained and not by_id.keys().isdisjoint(trained.validation)) else "all"
-        if trained and part == "all":
-            remarks.append("The split that the model was trained with does not match these photos: all are measured.")
+        part = "validation" if split or (learnt and any(map(learnt.validation.holds, pairs))) else "all"
+        if learnt and part == "all":
+            remarks.append("None of these photos is among those that the model's training held out: all are measured.")
     if part == "all":
         chosen = tuple(pairs)
     elif sides is None:
         raise EvaluationError(
-            f"there is no split that says which photos are the {part} part: name one with --split, "
-            "give the folder of a training run as --model, or measure all with --part all"
+            f"nothing says which photos are the {part} part: name a split with --split, give as --model a model that "
+            "knows (the folder of a training run, or what was exported from it), or measure all with --part all"
         )
     else:
-        wanted = sides.validation if part == "validation" else sides.train
-        chosen = tuple(by_id[id_] for id_ in sorted(wanted) if id_ in by_id)
-        if not chosen:
-            raise EvaluationError(
-                f"none of the {len(wanted)} {part} photos of the split is in the data (the split names {wanted[0]}, "
-                f"the data {pairs[0].id}); measure all with --part all"
-            )
-        if gone := len(wanted) - len(chosen):
-            warnings.append(f"{gone} of the split's {len(wanted)} {part} photos are not in the data.")
-    said, warned = _leak(chosen, trained)
+        side = sides.validation if part == "validation" else sides.train
+        chosen = _on_side(side, pairs, part)
+        if gone := len(side.names - {side.name_of(pair) for pair in pairs}):
+            # That a data set has not all the groups that some exported model has ever seen is nothing to be warned of.
+            said_to = warnings if side.of == "photo" else remarks
+            said_to.append(f"{gone} of the split's {len(side.names)} {part} {side.of}s are not in the data.")
+    said, warned = _leak(chosen, learnt)
     return Selection(chosen, part, (*remarks, *said), (*warnings, *warned))
 
 
-def _leak(chosen: Sequence[Pair], trained: Split | None) -> tuple[list[str], list[str]]:
+def _on_side(side: Side, pairs: Sequence[Pair], part: Part) -> tuple[Pair, ...]:
+    chosen = tuple(sorted((pair for pair in pairs if side.holds(pair)), key=lambda pair: pair.id))
+    if not chosen:
+        names = f"; the split names {min(side.names)}" if side.names else ""
+        raise EvaluationError(
+            f"none of the {len(side.names)} {part} {side.of}s of the split is in the data (it has "
+            f"{side.name_of(pairs[0])}{names}); measure all with --part all"
+        )
+    return chosen
+
+
+def _leak(chosen: Sequence[Pair], learnt: Learnt | None) -> tuple[list[str], list[str]]:
     """Say whether the model has learnt from the chosen photos, or from others of their groups."""
     total = len(chosen)
-    if trained is None:
+    if learnt is None:
         return ["What the model was trained on is not known, so neither is whether these photos were held out."], []
-    learnt = set(trained.train)
-    learnt_groups = {trained.group_of[id_] for id_ in learnt}
-    seen = sum(pair.id in learnt for pair in chosen)
-    kin = sum(pair.id not in learnt and pair.group in learnt_groups for pair in chosen)
+    seen = {pair.id for pair in chosen if learnt.train.of == "photo" and learnt.train.holds(pair)}
+    kin = sum(pair.group in learnt.train_groups and pair.id not in seen for pair in chosen)
     if not seen and not kin:
         groups = len({pair.group for pair in chosen})
         of = f" of {groups} groups" if groups < total else ""
         said = [f"Held out: the model was trained on none of these {total} photos{of}, nor on others of their groups."]
-        if not {pair.id for pair in chosen}.isdisjoint(trained.validation):
+        if any(map(learnt.validation.holds, chosen)):
             said.append("The run chose its best epoch by them, which flatters the figures a little.")
         return said, []
     warnings = []
     if seen:
-        warnings.append(f"{seen} of {total} photos were trained on; these figures are not held-out.")
+        warnings.append(f"{len(seen)} of {total} photos were trained on; these figures are not held-out.")
     if kin:
         warnings.append(f"{kin} of {total} photos are of groups that were trained on; these figures are not held-out.")
     return [], warnings

@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from carmask.models.network import Network
+from carmask.runtime.engine import Owner, check_images
 from carmask.runtime.hardware import Hardware
 
 
@@ -12,18 +14,29 @@ class TorchEngine:
     """Runs a `Network` in PyTorch, on the device and in the precision that it is given."""
 
     name = "torch"
+    # PyTorch may choose other kernels for other batch sizes.
+    steady_batch: int | None = None
 
     def __init__(self, network: Network, hardware: Hardware) -> None:
         self._network = network.eval().to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._hardware = hardware
+        self._owner = Owner()
         self.device = str(hardware.device)
-        self.precision = str(hardware.precision).removeprefix("torch.")
+        self.precision = "bf16" if hardware.precision == torch.bfloat16 else "float32"
+        self.threads: int | None = torch.get_num_threads() if hardware.device.type == "cpu" else None
 
     @torch.inference_mode()
     def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine.run`."""
-        x_BCHW = torch.from_numpy(images_NHWC).to(self._hardware.device).permute(0, 3, 1, 2).float().div_(255)
+        self._owner.check()
+        check_images(images_NHWC, self._network.config.unet.in_channels)
         with self._hardware.autocast():
-            logits_B1HW = self._network(x_BCHW)
+            logits_B1HW = self._network(to_input(images_NHWC, self._hardware.device))
         probability_BHW: NDArray[np.float32] = logits_B1HW[:, 0].float().sigmoid().cpu().numpy()
         return probability_BHW
+
+
+def to_input(images_NHWC: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Photos as a network takes them: `x_NCHW` float32 0..1, channels_last, on `device`."""
+    # H x W x C in memory seen as C x H x W is what channels_last means: no copy.
+    return torch.from_numpy(images_NHWC).to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)

@@ -1,0 +1,107 @@
+"""From what a user calls a model to a network that is ready to run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carmask import __version__
+from carmask.errors import CarmaskError
+from carmask.runtime.card import ModelCard
+from carmask.runtime.engine import Engine, EngineMissing, EngineName, Precision
+from carmask.runtime.locate import EXPORTED, locate
+from carmask.runtime.onnx_file import read_card
+from carmask.runtime.open import check_wishes, open_onnx
+
+
+@dataclass(frozen=True)
+class Member:
+    """A loaded network, what it says about itself, and the file or folder that it came from."""
+
+    engine: Engine
+    card: ModelCard
+    place: Path
+
+    def describe(self) -> dict[str, Any]:
+        """Name, input, threshold, and where and how it runs, as JSON can hold them."""
+        card, engine = self.card, self.engine
+        return {
+            "name": card.name,
+            "input": {**card.geometry.model_dump(), "channels": card.channels},
+            "threshold": card.threshold,
+            "engine": engine.name,
+            "device": engine.device,
+            "precision": engine.precision,
+            **({"threads": engine.threads} if engine.threads else {}),
+        }
+
+    def describe_engine(self) -> str:
+        """Engine, device, precision and threads in a few words."""
+        engine = self.engine
+        threads = f", {engine.threads} thread{'s' * (engine.threads > 1)}" if engine.threads else ""
+        return f"{engine.name} on {engine.device}, {engine.precision}{threads}"
+
+
+def load_member(
+    model: str | Path | None,
+    *,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+) -> Member:
+    """Load a network and start its engine.
+
+    Args:
+        model: See `carmask.runtime.locate.locate`.
+        engine: torch for folders of weights, any other for exported files; auto is the fastest that is there.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: auto is what the engine computes fastest.
+        threads: CPU threads; the engine's own choice when not given.
+
+    Raises:
+        CarmaskError: there is no such network, it is damaged, or what was asked for cannot be had here.
+
+    """
+    check_wishes(engine, device, precision, threads)
+    place = locate(model, exported=engine != "torch")
+    if place.is_dir() and (place / EXPORTED).is_file() and engine != "torch":
+        place /= EXPORTED
+    if place.is_dir():
+        return _load_weights(place, engine=engine, device=device, precision=precision, threads=threads)
+    if place.suffix.lower() != ".onnx":
+        raise CarmaskError(f"{place}: is no model; name an .onnx file, or the folder of a run or of weights")
+    opened = open_onnx(place, engine=engine, device=device, precision=precision, threads=threads)
+    return Member(opened, read_card(place), place)
+
+
+def _load_weights(
+    folder: Path, *, engine: EngineName, device: str, precision: Precision, threads: int | None
+) -> Member:
+    if engine not in ("auto", "torch"):
+        raise EngineMissing(
+            f"{folder}: holds PyTorch weights, which {engine} does not run; export them with `carmask export {folder}`"
+        )
+    try:
+        from carmask.models.network import Network
+        from carmask.runtime.hardware import HardwareSettings, set_up
+        from carmask.runtime.torch_engine import TorchEngine
+    except ImportError as error:
+        raise EngineMissing(
+            f"{folder}: holds PyTorch weights, and PyTorch is not installed ({error}); `pip install 'carmask[train]'` "
+            "brings it, or export them where it is, with `carmask export`"
+        ) from error
+    network = Network.load(folder)
+    hardware = set_up(HardwareSettings(device=device, precision=precision, threads=threads))
+    config = network.config
+    card = ModelCard(
+        name=config.name,
+        version=__version__,
+        preset=None,
+        geometry=config.geometry,
+        channels=config.unet.in_channels,
+        stride_px=config.unet.stride_px,
+        threshold=config.threshold,
+        precision="float32",
+        training=config.training,
+    )
+    return Member(TorchEngine(network, hardware), card, folder)

@@ -1,0 +1,101 @@
+"""From what a user calls a model to the file or folder that it is in."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from carmask.errors import CarmaskError, first_line
+
+DEFAULT_MODEL = "fast"
+
+# What a repository on the Hub holds, like a folder of weights: the first alone, or the other two.
+EXPORTED = "model.onnx"
+WEIGHTS = ("config.json", "model.safetensors")
+
+# owner/name, as the Hub allows them.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What would look like one, but is a folder that `carmask train` writes, seen from the wrong place.
+_OWN_FOLDERS = frozenset({"runs", "weights"})
+_FILE_SUFFIXES = frozenset({".onnx", ".pt", ".pth", ".safetensors", ".ckpt", ".xml", ".json", ".yaml"})
+
+
+class ModelNotFound(CarmaskError):
+    """There is no such model."""
+
+
+def packaged_models() -> dict[str, Path]:
+    """The weights inside the package, by name."""
+    folder = Path(str(files("carmask"))) / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+
+
+def locate(model: str | Path | None, *, exported: bool = True) -> Path:
+    """Find a model: an `.onnx` file, or a folder of weights or of a run.
+
+    Args:
+        model: The name of packaged weights, which goes before a file of that name here; a path; or a Hub id
+            (owner/name), which is downloaded unless the Hub's local cache has it. Nothing is the default weights.
+        exported: Whether of a Hub repository that holds both its .onnx file is wanted, and not its weights.
+
+    Raises:
+        ModelNotFound: there is no such thing, or the Hub cannot be asked.
+
+    """
+    packaged = packaged_models()
+    if model is None:
+        if DEFAULT_MODEL not in packaged:
+            raise ModelNotFound("this installation has no weights inside; name a model, or install carmask again")
+        return packaged[DEFAULT_MODEL]
+    if isinstance(model, str) and model in packaged:
+        return packaged[model]
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    if isinstance(model, str) and _is_hub_id(model):
+        return _download(model, exported=exported)
+    raise ModelNotFound(
+        f"{model}: there is no such model; name a run's folder, a folder of weights, an .onnx file, a Hub id "
+        f"(owner/name), or packaged weights ({', '.join(packaged) or 'there are none'})"
+    )
+
+
+def _is_hub_id(model: str) -> bool:
+    """Whether it cannot be meant as a path, for which nobody is to be asked over the network."""
+    folder = Path(model).parent
+    return (
+        _HUB_ID.fullmatch(model) is not None
+        and Path(model).suffix.lower() not in _FILE_SUFFIXES
+        and not folder.exists()
+        and folder.name not in _OWN_FOLDERS
+    )
+
+
+def _download(hub_id: str, *, exported: bool) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise ModelNotFound(
+            f"{hub_id}: there is no such folder, and to look on the Hub needs huggingface_hub, which is not installed; "
+            "`pip install huggingface_hub` brings it"
+        ) from error
+    wanted: tuple[tuple[str, ...], ...] = ((EXPORTED,), WEIGHTS) if exported else (WEIGHTS,)
+    cause = ""
+    # What the cache has is taken as it is: asking first whether there is something newer takes half a minute offline.
+    for names, cached in [(names, cached) for cached in (True, False) for names in wanted]:
+        try:
+            paths = [Path(hf_hub_download(hub_id, name, local_files_only=cached)) for name in names]
+        except EntryNotFoundError as error:
+            cause = first_line(error)
+            if isinstance(error, LocalEntryNotFoundError) and not cached:
+                break
+        except (OSError, ValueError) as error:
+            # All else that the Hub's client raises is one of these: no such repository, no access, a bad name.
+            cause = first_line(error)
+            break
+        else:
+            return paths[0] if names == (EXPORTED,) else paths[0].parent
+    raise ModelNotFound(
+        f"{hub_id}: there is no such folder, and the Hub gave neither {EXPORTED} nor {' with '.join(WEIGHTS)} "
+        f"({cause}); check the name, and the network"
+    )

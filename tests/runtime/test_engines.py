@@ -1,0 +1,196 @@
+"""Both engines on the packaged network, against plain onnxruntime."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import openvino as ov
+import pytest
+from numpy.typing import NDArray
+
+from carmask.errors import CarmaskError
+from carmask.runtime.engine import Engine, EngineError, EngineMissing
+from carmask.runtime.locate import packaged_models
+from carmask.runtime.onnx_file import ModelFileError, read_card
+from carmask.runtime.open import open_onnx
+
+FAST = packaged_models()["fast"]
+# Multiples of the stride, and odd ones; more than are kept compiled.
+SIZES_HW = [(64, 96), (128, 64), (33, 47), (100, 150), (64, 64), (1, 1)]
+
+
+def pictures(count: int, size_HW: tuple[int, int], seed: int) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 5, 7, 3), dtype=np.uint8)
+    return np.stack([cv2.resize(one, size_HW[::-1], interpolation=cv2.INTER_CUBIC) for one in coarse])
+
+
+@pytest.fixture(scope="module")
+def reference() -> ort.InferenceSession:
+    return ort.InferenceSession(str(FAST), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    return open_onnx(FAST, engine=request.param)
+
+
+def test_mixed_sizes_and_batches_in_random_order_are_each_right(reference: ort.InferenceSession) -> None:
+    wanted_of = {}
+    for seed, size_HW in enumerate(SIZES_HW):
+        images_NHWC = pictures(5, size_HW, seed)
+        wanted_of[size_HW] = images_NHWC, reference.run(None, {"image": images_NHWC})[0]
+    rng = np.random.default_rng(0)
+    engines = [(open_onnx(FAST, engine="openvino", precision="float32"), 1e-4)]
+    engines += [(open_onnx(FAST, engine="openvino"), 0.05), (open_onnx(FAST, engine="onnxruntime"), 1e-6)]
+    for engine, tolerance in engines:
+        for _ in range(10):
+            size_HW = SIZES_HW[rng.integers(len(SIZES_HW))]
+            chosen = rng.permutation(5)[: rng.integers(1, 6)]
+            images_NHWC, wanted_NHW = wanted_of[size_HW]
+            found_NHW = engine.run(images_NHWC[chosen])
+            assert found_NHW.shape == (len(chosen), *size_HW)
+            assert found_NHW.dtype == np.float32
+            np.testing.assert_allclose(found_NHW, wanted_NHW[chosen], atol=tolerance)
+    assert min(np.ptp(wanted_NHW[0]) for _, wanted_NHW in wanted_of.values() if wanted_NHW[0].size > 1) > 0.01
+
+
+def test_results_do_not_depend_on_the_rest_of_the_batch(engine: Engine) -> None:
+    images_NHWC = pictures(7, (128, 192), 1)
+    alone = engine.run(images_NHWC[np.repeat(np.arange(7), engine.steady_batch or 1)])[:: engine.steady_batch or 1]
+    rng = np.random.default_rng(1)
+    for count in (2, 3, 4, 7):
+        order = rng.permutation(7)[:count]
+        np.testing.assert_array_equal(engine.run(images_NHWC[order]), alone[order])
+
+
+def test_another_thread_is_refused(engine: Engine) -> None:
+    images_NHWC = pictures(1, (64, 96), 2)
+    before = engine.run(images_NHWC)
+    caught: list[Exception] = []
+
+    def run() -> None:
+        try:
+            engine.run(images_NHWC)
+        except CarmaskError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=run, name="stranger")
+    thread.start()
+    thread.join()
+    assert isinstance(caught[0], EngineError)
+    assert "stranger" in str(caught[0])
+    np.testing.assert_array_equal(engine.run(images_NHWC), before)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((1, 64, 96, 3), np.float32),
+        np.zeros((1, 64, 96, 1), np.uint8),
+        np.zeros((64, 96, 3), np.uint8),
+        np.zeros((0, 64, 96, 3), np.uint8),
+        np.zeros((1, 0, 96, 3), np.uint8),
+    ],
+    ids=["float", "grey", "one", "none", "flat"],
+)
+def test_what_is_no_batch_of_photos_is_refused(engine: Engine, images: NDArray[np.uint8]) -> None:
+    with pytest.raises(EngineError):
+        engine.run(images)
+
+
+def test_the_array_given_may_be_a_view_and_is_not_kept(engine: Engine) -> None:
+    images_NHWC = pictures(2, (64, 96), 3)
+    wanted = engine.run(np.ascontiguousarray(images_NHWC[:, :, ::-1]))
+    found = engine.run(images_NHWC[:, :, ::-1])
+    np.testing.assert_array_equal(found, wanted)
+    kept = found.copy()
+    engine.run(pictures(2, (64, 96), 4))
+    np.testing.assert_array_equal(found, kept)
+
+
+def test_the_precision_told_is_the_one_that_runs() -> None:
+    native = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    chosen = open_onnx(FAST, engine="openvino")
+    assert open_onnx(FAST, engine="openvino", precision="float32").precision == "float32"
+    images_NHWC = pictures(1, (128, 192), 5)
+    single = open_onnx(FAST, engine="openvino", precision="float32").run(images_NHWC)
+    difference = np.abs(chosen.run(images_NHWC) - single).max()
+    # bf16 has 8 bits of mantissa: its results are close to float32's, but not the same.
+    assert chosen.precision == ("bf16" if difference > 1e-5 else "float32")
+    if chosen.precision == "bf16":
+        assert native
+        assert open_onnx(FAST, engine="openvino", precision="bf16").precision == "bf16"
+    else:
+        with pytest.raises(EngineMissing, match="bf16"):
+            open_onnx(FAST, engine="openvino", precision="bf16")
+
+
+@pytest.mark.parametrize("name", list(packaged_models()))
+def test_the_packaged_networks_run_as_they_are_stored(name: str) -> None:
+    path = packaged_models()[name]
+    card = read_card(path)
+    for engine in ("openvino", "onnxruntime"):
+        runs_in = open_onnx(path, engine=engine).precision
+        assert (runs_in == "int8") == (card.precision == "int8")
+        if card.precision == "int8":
+            with pytest.raises(EngineMissing, match="int8"):
+                open_onnx(path, engine=engine, precision="float32")
+
+
+def test_threads_are_those_asked_for() -> None:
+    for name in ("openvino", "onnxruntime"):
+        assert open_onnx(FAST, engine=name, threads=1).threads == 1
+        assert (open_onnx(FAST, engine=name).threads or 0) >= 1
+
+
+def test_what_cannot_be_had_is_refused_by_name() -> None:
+    for wishes, named in (
+        ({"device": "cuda"}, "CUDAExecutionProvider"),
+        ({"engine": "tensorrt"}, "TensorrtExecutionProvider"),
+        ({"engine": "openvino", "device": "cuda"}, "openvino"),
+        ({"engine": "onnxruntime", "precision": "bf16"}, "bf16"),
+        ({"engine": "torch"}, "folders of weights"),
+        ({"device": "mps"}, "mps"),
+    ):
+        if wishes.get("device") == "cuda" and "CUDAExecutionProvider" in ort.get_available_providers():
+            continue
+        with pytest.raises(EngineMissing, match=named):
+            open_onnx(FAST, **wishes)
+    for wishes, named in (
+        ({"engine": "tensorflow"}, "openvino"),
+        ({"device": "gpu"}, "cuda"),
+        ({"device": "cuda:one"}, "cuda:1"),
+        ({"device": "cpu:1"}, "auto"),
+        ({"precision": "f16"}, "bf16"),
+        ({"threads": 0}, "1 or more"),
+    ):
+        with pytest.raises(CarmaskError, match=named):
+            open_onnx(FAST, **wishes)
+
+
+def test_bytes_are_as_good_as_a_file() -> None:
+    images_NHWC = pictures(1, (64, 96), 6)
+    for name in ("openvino", "onnxruntime"):
+        from_bytes = open_onnx(FAST.read_bytes(), engine=name).run(images_NHWC)
+        np.testing.assert_array_equal(from_bytes, open_onnx(FAST, engine=name).run(images_NHWC))
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_a_file_with_a_sound_card_and_a_damaged_network_is_named(tmp_path: Path, name: str) -> None:
+    # A node's operator (field 4 of `NodeProto`) that no engine knows.
+    data = FAST.read_bytes().replace(b"\x22\x04Conv", b"\x22\x04Vonc")
+    path = tmp_path / "hurt.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"hurt\.onnx"):
+        open_onnx(path, engine=name)
+
+
+def test_no_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("openvino", "onnxruntime"):
+        open_onnx(FAST, engine=name).run(pictures(2, (64, 96), 7))
+    assert not list(tmp_path.rglob("*"))

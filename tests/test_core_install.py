@@ -1,0 +1,154 @@
+"""What works after `pip install carmask`: real processes that find the core's packages and none of the extras."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+from PIL import Image
+
+import carmask
+
+ROOT = Path(carmask.__file__).parent
+HEAVY = {"numpy", "cv2", "PIL", "torch", "openvino", "onnxruntime"}
+EXTRAS = {"torch", "safetensors", "huggingface_hub", "kornia", "onnx", "onnxscript", "matplotlib", "jinja2"}
+EXTRAS |= {"tensorboard", "scipy", "fastapi", "uvicorn", "ray", "av", "pytest"}
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which Python finds carmask, the packages that it requires, what these require, and nothing else."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    pyproject = Path(__file__).parents[1] / "pyproject.toml"
+    waiting = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
+    seen: set[str] = set()
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = requirement.name.lower().replace("_", "-")
+        if name in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(name)
+        found = distribution(name)
+        link_files(found, folder)
+        waiting += found.requires or []
+    (folder / "carmask").symlink_to(ROOT)
+    return folder
+
+
+def link_files(found: Distribution, folder: Path) -> None:
+    for path in found.files or ():
+        top = path.parts[0]
+        if top not in ("..", "__pycache__") and not (folder / top).exists():
+            (folder / top).symlink_to(Path(str(found.locate_file(top))).resolve())
+
+
+def run(core: Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python without its own site-packages, and with whatever it imported printed at the end."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment |= {"PYTHONPATH": str(core), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-S", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+COMMAND = (
+    "import sys, atexit, json\n"
+    "atexit.register(lambda: print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules}))))\n"
+    "from carmask.cli import main\nmain(sys.argv[1:])\n"
+)
+
+
+def command(core: Path, *arguments: str, folder: Path) -> tuple[int, str, str, set[str]]:
+    """Exit status, standard output, standard error and imported packages of `carmask ...`."""
+    done = run(core, "-c", COMMAND, *arguments, folder=folder)
+    printed, _, imported = done.stdout.rstrip("\n").rpartition("\n")
+    return done.returncode, printed, done.stderr, set(json.loads(imported))
+
+
+def test_the_extras_are_really_not_there(core: Path, tmp_path: Path) -> None:
+    program = (
+        "import importlib.util as u, sys\nprint([name for name in sys.argv[1:] if u.find_spec(name)])\n"
+        "import numpy, cv2, openvino, onnxruntime, pydantic, yaml, carmask.data.check"
+    )
+    done = run(core, "-c", program, *sorted(EXTRAS), folder=tmp_path)
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("[]", "", 0)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
+def test_help_imports_nothing_heavy(core: Path, tmp_path: Path, arguments: list[str]) -> None:
+    status, printed, _, imported = command(core, *arguments, folder=tmp_path)
+    assert status == 0
+    assert carmask.__version__ in printed or "predict" in printed
+    assert not imported & HEAVY
+
+
+@pytest.mark.parametrize("name", ["predict", "evaluate", "check", "split"])
+def test_the_help_of_a_command_needs_no_engine(core: Path, tmp_path: Path, name: str) -> None:
+    status, printed, _, imported = command(core, name, "--help", folder=tmp_path)
+    assert status == 0
+    assert "Usage" in printed
+    assert not imported & (EXTRAS | {"openvino", "onnxruntime"})
+
+
+def test_the_python_side(core: Path, tmp_path: Path, tiny: Path) -> None:
+    program = (
+        "import sys\nfrom carmask import Segmenter\n"
+        "segment = Segmenter.load(engine=sys.argv[2])\nresult = segment(sys.argv[1])\n"
+        "print(result.mask.shape, result.probability.dtype, result.box_px, result.coverage)\n"
+        "print(segment.describe()['engine'], sorted(set(sys.argv[3:]) & set(sys.modules)))\n"
+    )
+    photo = str(tiny / "train" / "car0_01.jpg")
+    for engine in ("openvino", "onnxruntime"):
+        done = run(core, "-c", program, photo, engine, *EXTRAS, folder=tmp_path)
+        assert done.stderr == ""
+        first, last = done.stdout.splitlines()
+        assert first.startswith("(60, 90) float32")
+        assert last == f"{engine} []"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_gives_the_figures_and_says_what_the_page_needs(core: Path, tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.html").write_text("of an earlier run")
+    status, printed, remarked, imported = command(core, "evaluate", str(tiny), "--out", "out", folder=tmp_path)
+    assert (status, imported & EXTRAS) == (0, set())
+    assert "Dice" in printed
+    assert "pip install 'carmask[train]'" in remarked
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["per_image.csv", "summary.json"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["photos"], summary["model"]["name"]) == (24, "fast")
+
+
+def test_check_and_split(core: Path, tmp_path: Path, tiny: Path) -> None:
+    for arguments in (["check", str(tiny)], ["split", str(tiny), "--out", "split.json"]):
+        status, _, remarked, imported = command(core, *arguments, folder=tmp_path)
+        assert (status, imported & EXTRAS) == (0, set()), remarked
+    assert (tmp_path / "split.json").is_file()
+
+
+def test_predict_with_the_weights_inside(core: Path, tmp_path: Path, tiny: Path) -> None:
+    photo = tiny / "train" / "car0_01.jpg"
+    status, _, remarked, imported = command(core, "predict", str(photo), "mask.png", folder=tmp_path)
+    assert (status, imported & EXTRAS) == (0, set()), remarked
+    with Image.open(tmp_path / "mask.png") as mask:
+        assert (mask.size, mask.mode) == ((90, 60), "1")
+        assert np.asarray(mask).any()
+
+
+def test_what_needs_an_extra_says_which(core: Path, tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    for arguments in (
+        ["train", str(tiny)],
+        ["model", "classic"],
+        ["predict", str(tiny / "train"), "out", "--model", "./weights"],
+    ):
+        status, _, remarked, _ = command(core, *arguments, folder=tmp_path)
+        assert status == 1
+        assert "pip install 'carmask[train]'" in remarked
+        assert "Traceback" not in remarked
