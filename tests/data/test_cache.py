@@ -47,8 +47,34 @@ def assert_right(cache: Cache, pairs: tuple[Pair, ...], recipe: CacheRecipe = RE
         np.testing.assert_array_equal(cache.masks_NHW[cache.row_of[pair.id]], mask_HW)
 
 
-def put_back_times(path: Path, before: os.stat_result) -> None:
+def wipe_unnoticed(path: Path) -> None:
+    """With size and time as before nothing tells of the damage but reading the file."""
+    before = path.stat()
+    path.write_bytes(bytes(before.st_size))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+OPEN = """
+import os, signal, sys
+from pathlib import Path
+from carmask.data.cache import CacheRecipe, open_cache
+from carmask.data.pairs import find_pairs
+
+data, folder, recipe, killed_at = sys.argv[1:]
+
+def progress(done, total):
+    if str(done) == killed_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+recipe = CacheRecipe.model_validate_json(recipe)
+print(*open_cache(find_pairs(data).pairs, recipe, Path(folder), progress=progress).failures)
+"""
+
+
+def open_in_a_process(data: Path, folder: Path, killed_at: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Print the ids of the failures; `killed_at`: after how many photos the process is killed."""
+    command = [sys.executable, "-c", OPEN, str(data), str(folder), RECIPE.model_dump_json(), str(killed_at)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -79,11 +105,8 @@ def test_a_second_start_reads_no_photo(data: Path, tmp_path: Path) -> None:
     first = open_cache(pairs, RECIPE, tmp_path / "cache", progress=progress)
     assert calls == [(done, 24) for done in range(1, 25)]
     images_NHWC = first.images_NHWC.copy()
-    # With size and time as before nothing tells of the damage but reading the files.
     for pair in pairs:
-        before = pair.image.stat()
-        pair.image.write_bytes(bytes(before.st_size))
-        put_back_times(pair.image, before)
+        wipe_unnoticed(pair.image)
     second = open_cache(pairs, RECIPE, tmp_path / "cache", progress=progress)
     assert not second.fresh
     assert len(calls) == 24
@@ -157,9 +180,7 @@ def test_a_changed_photo_is_another_cache(data: Path, tmp_path: Path) -> None:
     assert (second.images_NHWC[5] != first.images_NHWC[5]).any()
 
     # From then on the changed photo is not read again either.
-    before = pairs[5].image.stat()
-    pairs[5].image.write_bytes(bytes(before.st_size))
-    put_back_times(pairs[5].image, before)
+    wipe_unnoticed(pairs[5].image)
     assert open_cache(pairs, RECIPE, tmp_path / "cache").folder == second.folder
 
 
@@ -221,17 +242,6 @@ def test_how_masks_were_read_is_kept_with_the_cache(data: Path, tmp_path: Path) 
     assert (chosen.odd, sum(chosen.rules.values())) == ({}, 4)
 
 
-OPEN_AND_NAME_FAILURES = """
-import sys
-from pathlib import Path
-from carmask.data.cache import CacheRecipe, open_cache
-from carmask.data.pairs import find_pairs
-
-recipe = CacheRecipe.model_validate_json(sys.argv[3])
-print(*open_cache(find_pairs(sys.argv[1]).pairs, recipe, Path(sys.argv[2])).failures)
-"""
-
-
 @pytest.mark.skipif(os.name != "posix", reason="needs named pipes and devices")
 def test_what_would_never_end_is_not_read(data: Path, tmp_path: Path) -> None:
     pairs = pairs_of(data)[:4]
@@ -242,8 +252,7 @@ def test_what_would_never_end_is_not_read(data: Path, tmp_path: Path) -> None:
     pairs[1].image.symlink_to("/dev/zero")
     os.mkfifo(pairs[2].mask)
     # In a process of its own: a read that never returns could not be given up here.
-    command = [sys.executable, "-c", OPEN_AND_NAME_FAILURES, str(data), str(tmp_path / "cache")]
-    result = subprocess.run([*command, RECIPE.model_dump_json()], capture_output=True, text=True, timeout=60)
+    result = open_in_a_process(data, tmp_path / "cache")
     assert (result.returncode, result.stdout.split()) == (0, [pair.id for pair in pairs[:3]]), result.stderr
 
 
@@ -277,25 +286,9 @@ def test_opening_side_by_side_is_harmless(tiny: Path, tmp_path: Path) -> None:
         assert not open_cache(pairs, RECIPE, folder).fresh
 
 
-KILLED_AT_THE_THIRD_PHOTO = """
-import os, signal, sys
-from pathlib import Path
-from carmask.data.cache import CacheRecipe, open_cache
-from carmask.data.pairs import find_pairs
-
-def progress(done, total):
-    if done == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-recipe = CacheRecipe.model_validate_json(sys.argv[3])
-open_cache(find_pairs(sys.argv[1]).pairs, recipe, Path(sys.argv[2]), progress=progress)
-"""
-
-
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_killed_build_leaves_nothing_that_is_trusted(tiny: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED_AT_THE_THIRD_PHOTO, str(tiny), str(tmp_path), RECIPE.model_dump_json()]
-    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert open_in_a_process(tiny, tmp_path, killed_at=3).returncode == -signal.SIGKILL
     (leftover,) = tmp_path.glob("*.partial")
     (tmp_path / "film.partial").mkdir()
     pairs = pairs_of(tiny)

@@ -1,58 +1,25 @@
 import json
-import os
 import shutil
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from carmask.cli import main
 from carmask.data.check import CheckReport, check_dataset, contact_sheet, measure_areas
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
-
-CARVANA = Path(os.environ.get("CARMASK_CARVANA", Path(__file__).parents[2] / ".." / "shared" / "carvana"))
-needs_carvana = pytest.mark.skipif(not CARVANA.is_dir(), reason=f"no Carvana photos at {CARVANA} (CARMASK_CARVANA)")
-
-
-def make_pair(root: Path, stem: str, *, seed: int | None = None, size_HW: tuple[int, int] = (120, 160)) -> None:
-    """Save a photo of coarse noise and a mask of its left quarter, 0/255."""
-    rng = np.random.default_rng(zlib.crc32(stem.encode()) if seed is None else seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-    (root / "images").mkdir(parents=True, exist_ok=True)
-    (root / "masks").mkdir(exist_ok=True)
-    coarse.resize(size_HW[::-1], Image.Resampling.BICUBIC).save(root / "images" / f"{stem}.jpg", quality=90)
-    mask_HW = np.zeros(size_HW, dtype=np.uint8)
-    mask_HW[:, : size_HW[1] // 4] = 255
-    save_mask(root, stem, mask_HW)
-
-
-def save_mask(root: Path, stem: str, mask_HW: np.ndarray) -> None:
-    Image.fromarray(mask_HW).save(root / "masks" / f"{stem}.png")
+from noise_pairs import cut, make_pair, run, save_mask
 
 
 def found(report: CheckReport) -> set[tuple[str, str]]:
     return {(problem.subject, problem.kind) for problem in report.problems}
 
 
-def cut(path: Path, bytes_off: int) -> None:
-    path.write_bytes(path.read_bytes()[:-bytes_off])
-
-
 def write_split(path: Path, train: list[str], validation: list[str], group_of: dict[str, str] | None = None) -> Path:
     group_of = group_of or {id_: id_ for id_ in train + validation}
     Split(seed=0, train=tuple(train), validation=tuple(validation), group_of=group_of).save(path)
     return path
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    out, err = capsys.readouterr()
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code, out, err
 
 
 @pytest.fixture
@@ -291,43 +258,13 @@ def test_command_names_every_problem_even_when_there_is_no_pair(
     assert "not one of 5 photos has a mask" in err
 
 
-def test_split_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    for number in range(12):
-        make_pair(tmp_path / "data", f"car{number // 2}-{number % 2}", seed=number)
-    by_car = ("--group-pattern", r"car\d")
-    status, out, _ = run(capsys, "split", "data", *by_car, "--folds", "3", "--fold", "1", "--seed", "4")
-    assert status == 0
-    split = Split.load(tmp_path / "split.json")
-    assert (split.folds, split.fold, split.seed, len(split.validation)) == (3, 1, 4, 4)
-    assert len({split.group_of[id_] for id_ in split.validation}) == 2
-    assert "25.00%" in out
-
-    status, _, _ = run(capsys, "split", "data", *by_car, "--fraction", "0.5", "--out", "half/way.json")
-    assert (status, len(Split.load(tmp_path / "half" / "way.json").train)) == (0, 6)
-
-    status, _, _ = run(capsys, "split", "data", *by_car, "--folds", "3", "--all-folds", "--out", "k")
-    folds = [Split.load(path) for path in sorted((tmp_path / "k").iterdir())]
-    assert [path.name for path in sorted((tmp_path / "k").iterdir())] == ["fold_0.json", "fold_1.json", "fold_2.json"]
-    assert len({id_ for fold in folds for id_ in fold.validation}) == 12
-
-    assert run(capsys, "split", "data", *by_car, "--folds", "7")[0] == 1
-    assert run(capsys, "split", "data", "--all-folds", "--fraction", "0.5")[0] == 1
-    cut(tmp_path / "data" / "masks" / "car0-0.png", 40)
-    status, out, _ = run(capsys, "split", "data", *by_car, "--folds", "2")
-    assert status == 2
-    assert "car0-0.png" in out
-    assert "car0-0" not in Split.load(tmp_path / "split.json").group_of
-
-
-@needs_carvana
-def test_real_photos_have_no_problem_and_their_copies_do(tmp_path: Path) -> None:
+def test_real_photos_have_no_problem_and_their_copies_do(carvana: Path, tmp_path: Path) -> None:
     """Two most alike cars of the data set, all views: neighbours and look-alikes are no duplicates."""
     data = tmp_path / "data"
     for folder in ("train", "train_masks"):
         (data / folder).mkdir(parents=True)
         for car in ("1ba84b81628e", "3d7a1030deeb"):
-            for file in (CARVANA / folder).glob(f"{car}_*"):
+            for file in (carvana / folder).glob(f"{car}_*"):
                 shutil.copy(file, data / folder)
     ids = [pair.id for pair in find_pairs(data).pairs]
     train, validation = ([id_ for id_ in ids if id_.startswith(car)] for car in ("1ba", "3d7"))

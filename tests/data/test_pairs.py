@@ -9,9 +9,6 @@ from carmask.data.pairs import Dataset, DatasetError, describe_odd, describe_rul
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.imaging.rle import RleError
 
-CARVANA = Path(os.environ.get("CARMASK_CARVANA", Path(__file__).parents[2] / ".." / "shared" / "carvana"))
-needs_carvana = pytest.mark.skipif(not CARVANA.is_dir(), reason=f"no Carvana photos at {CARVANA} (CARMASK_CARVANA)")
-
 
 def save(path: Path, size_HW: tuple[int, int] = (6, 8), value: int = 255) -> Path:
     """Save a grey picture whose left half is 0 and right half `value`."""
@@ -280,20 +277,18 @@ def test_how_masks_were_read_is_said_in_a_few_lines() -> None:
     )
 
 
-@needs_carvana
-def test_real_carvana_photos() -> None:
-    dataset = find_pairs(CARVANA)
+def test_real_carvana_photos(carvana: Path) -> None:
+    dataset = find_pairs(carvana)
     assert (dataset.layout, len(dataset.pairs), dataset.problems) == ("carvana", 1008, ())
     views = [list(dataset.group_of.values()).count(car) for car in set(dataset.group_of.values())]
     assert sorted(views) == [4] * 10 + [8] + [16] * 60
     assert {pair.view for pair in dataset.pairs} == {f"{view:02d}" for view in range(1, 17)}
 
 
-@needs_carvana
-def test_real_run_lengths_and_mask_files_are_the_same_masks(tmp_path: Path) -> None:
+def test_real_run_lengths_and_mask_files_are_the_same_masks(carvana: Path, tmp_path: Path) -> None:
     for name in ("train", "train_masks.csv"):
-        (tmp_path / name).symlink_to((CARVANA / name).resolve())
-    from_table, from_files = find_pairs(tmp_path), find_pairs(CARVANA)
+        (tmp_path / name).symlink_to((carvana / name).resolve())
+    from_table, from_files = find_pairs(tmp_path), find_pairs(carvana)
     assert ids(from_table) == ids(from_files)
     for place in range(0, 1008, 250):
         stored_HW = np.asarray(Image.open(from_files.pairs[place].mask))  # palette indices 0 and 1

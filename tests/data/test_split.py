@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from carmask.data.pairs import Pair
 from carmask.data.split import Split, SplitError, make_fold_splits, make_split, split_folds
+from noise_pairs import cut, make_pair, run
 
 Data = tuple[dict[str, str], dict[str, float]]
 
@@ -217,3 +218,32 @@ def test_select_holds_the_split_against_the_data() -> None:
         split.select(pairs[2:])
     with pytest.raises(SplitError, match="group 3 in both"):
         split.select([*pairs[:3], Pair("a", Path("a.jpg"), Path("a.png"), "3")])
+
+
+def test_split_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(12):
+        make_pair(tmp_path / "data", f"car{number // 2}-{number % 2}", seed=number)
+    by_car = ("--group-pattern", r"car\d")
+    status, out, _ = run(capsys, "split", "data", *by_car, "--folds", "3", "--fold", "1", "--seed", "4")
+    assert status == 0
+    split = Split.load(tmp_path / "split.json")
+    assert (split.folds, split.fold, split.seed, len(split.validation)) == (3, 1, 4, 4)
+    assert len({split.group_of[id_] for id_ in split.validation}) == 2
+    assert "25.00%" in out
+
+    status, _, _ = run(capsys, "split", "data", *by_car, "--fraction", "0.5", "--out", "half/way.json")
+    assert (status, len(Split.load(tmp_path / "half" / "way.json").train)) == (0, 6)
+
+    status, _, _ = run(capsys, "split", "data", *by_car, "--folds", "3", "--all-folds", "--out", "k")
+    folds = [Split.load(path) for path in sorted((tmp_path / "k").iterdir())]
+    assert [path.name for path in sorted((tmp_path / "k").iterdir())] == ["fold_0.json", "fold_1.json", "fold_2.json"]
+    assert len({id_ for fold in folds for id_ in fold.validation}) == 12
+
+    assert run(capsys, "split", "data", *by_car, "--folds", "7")[0] == 1
+    assert run(capsys, "split", "data", "--all-folds", "--fraction", "0.5")[0] == 1
+    cut(tmp_path / "data" / "masks" / "car0-0.png", 40)
+    status, out, _ = run(capsys, "split", "data", *by_car, "--folds", "2")
+    assert status == 2
+    assert "car0-0.png" in out
+    assert "car0-0" not in Split.load(tmp_path / "split.json").group_of

@@ -1,5 +1,8 @@
+import queue
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +92,26 @@ def test_steps_follow_the_batch_s_indices_from_any_step_on(cache: Cache) -> None
         assert torch.equal(images_BCHW, same_BCHW)
         assert torch.equal(masks_B1HW, same_B1HW)
     assert list(reader.steps(9, 9, 5, seed=3)) == []
+
+
+def test_the_next_batch_and_no_more_is_read_while_a_step_is_under_way(cache: Cache) -> None:
+    read: queue.Queue[list[int]] = queue.Queue()
+
+    class Watched:
+        def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+            read.put(rows.tolist())
+            return cache.masks_NHW[rows]
+
+    watched: Any = Watched()
+    steps = BatchReader(replace(cache, masks_NHW=watched), tuple(cache.row_of), CPU).steps(0, 9, 4, seed=3)
+    for step in range(3):
+        next(steps)
+        if step == 0:
+            read.get(timeout=10)
+        assert read.get(timeout=10) == batch_indices(step + 1, 4, len(cache.row_of), 3).tolist()
+        with pytest.raises(queue.Empty):
+            read.get(timeout=0.1)
+    steps.close()
 
 
 def test_what_is_done_to_a_batch_does_not_reach_the_cache(cache: Cache) -> None:

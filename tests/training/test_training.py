@@ -1,13 +1,8 @@
 import csv
-import io
 import json
 import math
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, SplitError, make_split
@@ -28,129 +21,12 @@ from carmask.evaluation.metrics import dice
 from carmask.models.network import Network, NetworkConfig
 from carmask.runtime.hardware import Hardware
 from carmask.segmenter import Segmenter
-from carmask.training import start
 from carmask.training.averaging import AveragedWeights
-from carmask.training.checkpoint import CheckpointError
-from carmask.training.interrupt import Interrupt
 from carmask.training.loop import TrainingError
 from carmask.training.run import RunError, RunFolder
 from carmask.training.settings import TrainSettings
 from carmask.training.state import start_state
-from conftest import write_tiny_dataset
-
-# Sixteen photos of four cars to learn from, eight of two cars held out: four steps in an epoch.
-STEPS_IN_EPOCH = 4
-SMALL: dict[str, Any] = {
-    "preset": "small",
-    "epochs": 3,
-    "batch_size": 4,
-    "input": {"height_px": 32, "width_px": 32},
-    "optimiser": {"lr": 1e-3},
-}
-# Everything that has a state of its own or draws at random: BatchNorm, averaged weights, schedule, augmentation.
-FAST: dict[str, Any] = {"preset": "fast", "epochs": 2, "batch_size": 4, "input": {"height_px": 64, "width_px": 64}}
-TIMES = {"images_per_s", "train_s", "validation_s"}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Path]:
-    """Folder for runs, emptied after the test: a run's weights are large."""
-    yield tmp_path / "runs"
-    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
-
-
-@pytest.fixture
-def make(tiny: Path, cache: Path, runs: Path) -> Any:
-    """Settings for the tiny data set, on one thread in float32, so that they say the same everywhere."""
-
-    def make(recipe: dict[str, Any], **given: Any) -> TrainSettings:
-        fixed = {
-            "data": tiny,
-            "runs": runs,
-            "dataset": {"cache": cache, "folds": 3},
-            "hardware": {"device": "cpu", "precision": "float32", "threads": 1},
-        }
-        return TrainSettings.model_validate({**fixed, **recipe, **given})
-
-    return make
-
-
-def train(settings: TrainSettings) -> tuple[RunFolder, str]:
-    """Train; the run and what was said."""
-    said = io.StringIO()
-    run = start.train(settings, Console(file=said, width=200)).run
-    return run, said.getvalue()
-
-
-def resume(run: RunFolder) -> str:
-    said = io.StringIO()
-    assert start.resume(run.path, Console(file=said, width=200)).run == run
-    return said.getvalue()
-
-
-def rows(run: RunFolder) -> list[dict[str, str]]:
-    with run.metrics.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def untimed(run: RunFolder) -> list[dict[str, str]]:
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows(run)]
-
-
-def weights(run: RunFolder, which: str) -> dict[str, torch.Tensor]:
-    return load_file(run.weights(which) / "model.safetensors")
-
-
-def assert_same_training(run: RunFolder, other: RunFolder) -> None:
-    assert untimed(run) == untimed(other)
-    for which in ("last", "best"):
-        one, another = weights(run, which), weights(other, which)
-        assert one.keys() == another.keys()
-        for name, tensor in one.items():
-            assert torch.equal(tensor, another[name]), f"{which}: {name}"
-
-
-@contextmanager
-def interrupted_in_step(step: int, *, times: int = 1) -> Iterator[None]:
-    """Send Ctrl-C to this process while step `step` (counted from 1) is under way."""
-    steps = 0
-
-    def count(module: nn.Module, _inputs: object) -> None:
-        nonlocal steps
-        if isinstance(module, Network) and module.training:
-            steps += 1
-            if steps == step:
-                for _ in range(times):
-                    signal.raise_signal(signal.SIGINT)
-
-    handle = register_module_forward_pre_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@pytest.fixture(scope="module")
-def finished(tiny: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunFolder, str]]:
-    """A run of `small` that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("finished")
-    settings = TrainSettings.model_validate(
-        {
-            "data": tiny,
-            "runs": folder,
-            "name": "whole",
-            "dataset": {"cache": cache, "folds": 3},
-            "hardware": {"device": "cpu", "precision": "float32", "threads": 1},
-            **SMALL,
-        }
-    )
-    yield train(settings)
-    shutil.rmtree(folder)
+from tiny_runs import FAST, SMALL, assert_same_training, resume, rows, train, weights
 
 
 def test_a_run_s_folder_explains_it(finished: tuple[RunFolder, str]) -> None:
@@ -220,7 +96,7 @@ def test_the_dice_in_the_table_is_what_prediction_gives(finished: tuple[RunFolde
     scores = []
     for pair in held_out:
         truth_HW = np.array(Image.open(pair.mask)) > 0
-        scores.append(dice(truth_HW, segmenter(pair.image).mask_HW))
+        scores.append(dice(truth_HW, segmenter(pair.image).mask))
     row = rows(run)[-1]
     # One pixel of one photo more or less: a batch is summed in another order than a single photo.
     assert float(row["dice"]) == pytest.approx(np.mean(scores), abs=1e-4)
@@ -237,41 +113,6 @@ def test_another_seed_gives_other_weights_on_the_same_split(finished: tuple[RunF
     one, another = weights(run, "last"), weights(finished[0], "last")
     assert not any(torch.equal(tensor, another[name]) for name, tensor in one.items() if tensor.ndim > 1)
     assert Split.load(run.split) == Split.load(finished[0].split)
-
-
-@pytest.mark.parametrize("step", [1, STEPS_IN_EPOCH + 2, 2 * STEPS_IN_EPOCH])
-def test_interrupted_and_resumed_is_as_if_undisturbed(finished: tuple[RunFolder, str], make: Any, step: int) -> None:
-    with interrupted_in_step(step):
-        run, said = train(make(SMALL))
-    assert f"stopped after step {step}" in said
-    assert f"carmask train --resume {run.path}" in said
-    assert len(rows(run)) == step // STEPS_IN_EPOCH if run.metrics.exists() else step < STEPS_IN_EPOCH
-    assert "best Dice" in resume(run)
-    assert_same_training(run, finished[0])
-
-
-def test_resuming_restores_all_that_has_a_state(make: Any) -> None:
-    whole, _ = train(make(FAST, name="whole"))
-    assert weights(whole, "last").keys() >= {"unet.encoders.0.1.running_mean"}
-    with interrupted_in_step(3):
-        run, _ = train(make(FAST, name="parts"))
-    with interrupted_in_step(3):
-        assert "stopped after step 6" in resume(run)
-    resume(run)
-    assert_same_training(run, whole)
-    # And once more: there is nothing left to do.
-    resume(run)
-    assert_same_training(run, whole)
-
-
-def test_a_second_ctrl_c_stops_at_once_and_the_last_epoch_is_kept(finished: tuple[RunFolder, str], make: Any) -> None:
-    settings = make(SMALL, name="twice")
-    with interrupted_in_step(STEPS_IN_EPOCH + 2, times=2), pytest.raises(KeyboardInterrupt):
-        train(settings)
-    run = RunFolder.existing(settings.runs / "twice")
-    assert len(rows(run)) == 1
-    resume(run)
-    assert_same_training(run, finished[0])
 
 
 def test_a_name_is_used_once(finished: tuple[RunFolder, str], make: Any) -> None:
@@ -368,29 +209,6 @@ def test_a_side_without_a_usable_photo_is_refused(tiny: Path, make: Any, tmp_pat
     assert not settings.runs.exists()
 
 
-def test_a_damaged_checkpoint_is_not_resumed_from(finished: tuple[RunFolder, str], tmp_path: Path) -> None:
-    run = RunFolder(shutil.copytree(finished[0].path, tmp_path / "run"))
-    content = run.checkpoint.read_bytes()
-    damages = {
-        "cut": content[: len(content) // 2],
-        "empty": b"",
-        "text": b"hello",
-    }
-    for damage in damages.values():
-        run.checkpoint.write_bytes(damage)
-        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged"):
-            resume(run)
-    for foreign in ({"network": {}}, {}, [1], torch.zeros(3)):
-        torch.save(foreign, run.checkpoint)
-        with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
-            resume(run)
-    run.checkpoint.unlink()
-    with pytest.raises(CheckpointError, match="no checkpoint"):
-        resume(run)
-    with pytest.raises(RunError, match="not the folder of a run"):
-        start.resume(tmp_path)
-
-
 def test_training_runs_in_bfloat16(make: Any) -> None:
     run, said = train(
         make(FAST, epochs=1, loss={"name": "border"}, hardware={"device": "cpu", "precision": "bf16", "threads": 1})
@@ -433,51 +251,3 @@ def test_averaged_weights_follow_slowly() -> None:
     for one in (averaged, again):
         one.update(network)
     assert torch.equal(again.network[0].weight, averaged.network[0].weight)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_a_wish_first_and_a_command_then(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with Interrupt() as interrupt:
-        assert not interrupt.asked
-        signal.raise_signal(number)
-        assert interrupt.asked
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-    assert signal.getsignal(number) is before
-
-
-def test_a_worker_s_thread_leaves_signals_alone() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    seen = []
-
-    def work() -> None:
-        with Interrupt() as interrupt:
-            seen.append((interrupt.asked, signal.getsignal(signal.SIGINT)))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [(False, before)]
-
-
-def test_a_run_that_died_before_its_first_epoch_can_be_resumed(finished: tuple[RunFolder, str], make: Any) -> None:
-    with interrupted_in_step(1, times=2), pytest.raises(KeyboardInterrupt):
-        train(make(SMALL, name="died"))
-    run = RunFolder.existing(make(SMALL, name="died").runs / "died")
-    assert not run.metrics.exists()
-    resume(run)
-    assert_same_training(run, finished[0])
-    assert len(json.loads((run.path / "environment.json").read_text())["resumed"]) == 1
-
-
-def test_other_photos_are_not_resumed_with(make: Any, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    write_tiny_dataset(data)
-    with interrupted_in_step(1):
-        run, _ = train(make(SMALL, data=data, name="changed"))
-    photo = sorted((data / "train").glob("*.jpg"))[0]
-    with Image.open(photo) as image:
-        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photo)
-    with pytest.raises(CheckpointError, match="not those that the run began with"):
-        resume(run)

@@ -2,19 +2,18 @@
 
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 from carmask.cli.console import print_facts, print_problems, progress_bar
 from carmask.data.check import CheckReport, check_dataset, contact_sheet
 from carmask.data.layout import DatasetError
+from carmask.data.pairs import describe_rules
 from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.imaging.encode import encode_png
 from carmask.models.presets import PresetName
 
-Key = TypeVar("Key")
-
-_SHOWN = 5
+_SHOWN_SIZES = 5
 
 
 def check(
@@ -93,14 +92,15 @@ def _save_augmented(
 def _print_summary(report: CheckReport, sheet: Path | None) -> None:
     dataset = report.dataset
     groups = len({pair.group for pair in dataset.pairs})
+    usual = list(report.sizes.items())[:_SHOWN_SIZES]
     facts = [
         ("data", str(dataset.root)),
         ("layout", dataset.layout),
         ("pairs", f"{len(dataset.pairs)} in {groups} groups"),
-        *(("photo size", f"{height} x {width} px: {count}") for (height, width), count in _most(report.sizes)),
-        *(("mask rule", f"{rule}: {count}") for rule, count in _most(report.rules)),
+        *(("photo size", f"{height} x {width} px: {count}") for (height, width), count in usual),
+        *(("mask rule", rule) for rule in describe_rules(report.rules)),
     ]
-    if len(report.sizes) > _SHOWN:
+    if len(report.sizes) > _SHOWN_SIZES:
         facts.insert(3, ("photo sizes", f"{len(report.sizes)} different ones, the most usual:"))
     if report.area_of:
         areas = report.area_of.values()
@@ -113,7 +113,3 @@ def _print_summary(report: CheckReport, sheet: Path | None) -> None:
         facts.append(("contact sheet", str(sheet)))
     facts.append(("problems", str(len(report.problems)) if report.problems else "none"))
     print_facts(facts)
-
-
-def _most(counts: dict[Key, int]) -> list[tuple[Key, int]]:
-    return list(counts.items())[:_SHOWN]

@@ -6,11 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from carmask.cli import INTERRUPTED
 from carmask.errors import CarmaskError
 from carmask.training.settings import TrainSettings
-
-# What shells know as the end by Ctrl-C, so that `carmask train ... && carmask evaluate ...` does not go on.
-INTERRUPTED = 130
 
 
 def train(

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
-from carmask.imaging.decode import decode_photo
+from carmask.imaging.decode import MaskReading, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 from carmask.progress import Progress
 
@@ -77,6 +77,19 @@ class Cache:
     rules: Mapping[str, int]
     odd: Mapping[str, str]
     fresh: bool
+
+
+def fit_pair(pair: Pair, recipe: CacheRecipe) -> tuple[NDArray[np.uint8], NDArray[np.uint8], MaskReading]:
+    """Decode and fit one pair: `image_HWC` and `soft_HW` (uint8, 0..255), and how the mask was read.
+
+    Raises:
+        CarmaskError: photo or mask cannot be read, or do not fit each other.
+
+    """
+    photo = decode_photo(pair.image, channels=recipe.channels, at_least_HW=recipe.geometry.size_HW)
+    reading = load_soft_mask(pair, foreground=recipe.foreground)
+    placement = plan(photo.size_HW, recipe.geometry, stride_px=recipe.stride_px)
+    return fit_image(photo.image_HWC, placement), fit_mask(reading.soft_HW, placement), reading
 
 
 def open_cache(
@@ -202,13 +215,8 @@ def _build(place: Path, pairs: Sequence[Pair], recipe: CacheRecipe, workers: int
 
     def fill(row: int) -> _Filled | CarmaskError:
         """Write one row; what is noted about its mask, or why the pair cannot be used."""
-        pair = pairs[row]
         try:
-            photo = decode_photo(pair.image, channels=recipe.channels, at_least_HW=recipe.geometry.size_HW)
-            reading = load_soft_mask(pair, foreground=recipe.foreground)
-            placement = plan(photo.size_HW, recipe.geometry, stride_px=recipe.stride_px)
-            masks_NHW[row] = fit_mask(reading.soft_HW, placement)
-            images_NHWC[row] = fit_image(photo.image_HWC, placement)
+            images_NHWC[row], masks_NHW[row], reading = fit_pair(pairs[row], recipe)
         except CarmaskError as error:
             return error
         return _Filled(reading.area, reading.rule, reading.odd)

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class AveragedWeights:
@@ -24,7 +24,7 @@ class AveragedWeights:
         """Move the average towards `network` by one step."""
         self._updates += 1
         decay = min(self._decay, self._updates / (self._updates + 9))
-        slow, fast = _tensors(self.network), _tensors(network)
+        slow, fast = self.network.state_dict(), network.state_dict()
         floats = [name for name, tensor in slow.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([slow[name] for name in floats], [fast[name] for name in floats], 1 - decay)
         for name in slow.keys() - set(floats):
@@ -38,7 +38,3 @@ class AveragedWeights:
         """Take up where `state_dict` was called."""
         self.network.load_state_dict(state["network"])
         self._updates = state["updates"]
-
-
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    return network.state_dict()

@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from carmask.ahead import map_ahead
 from carmask.data.cache import Cache
+from carmask.runtime.torch_engine import to_input
 
 Batch = tuple[Tensor, Tensor]
 
@@ -32,6 +34,12 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1))
 
 
+def to_batch(images_BHWC: NDArray[np.uint8], masks_BHW: NDArray[np.uint8], device: torch.device) -> Batch:
+    """Images (float32 B x C x H x W, 0..1) and soft masks (float32 B x 1 x H x W, 0..1) on the device."""
+    soft_B1HW = torch.from_numpy(masks_BHW).to(device, non_blocking=True).unsqueeze(1)
+    return to_input(images_BHWC, device), soft_B1HW.float().div_(255)
+
+
 class BatchReader:
     """Reads batches of cached rows, one step ahead in a thread, and puts them on the device."""
 
@@ -44,22 +52,10 @@ class BatchReader:
         """Step number, images (float32 B x C x H x W, 0..1) and soft masks (float32 B x 1 x H x W, 0..1)."""
 
         def read(step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-            return self._read(self._rows[batch_indices(step, batch_size, len(self._rows), seed)])
+            rows = self._rows[batch_indices(step, batch_size, len(self._rows), seed)]
+            return self._cache.images_NHWC[rows], self._cache.masks_NHW[rows]
 
         with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(read, first) if first < end else None
-            for step in range(first, end):
-                assert coming is not None
-                images_BHWC, masks_BHW = coming.result()
-                if step + 1 < end:
-                    coming = pool.submit(read, step + 1)
-                yield step, self._on_device(images_BHWC, masks_BHW)
-
-    def _read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        return self._cache.images_NHWC[rows], self._cache.masks_NHW[rows]
-
-    def _on_device(self, images_BHWC: NDArray[np.uint8], masks_BHW: NDArray[np.uint8]) -> Batch:
-        # H x W x C in memory seen as C x H x W is what channels_last means: no copy.
-        x_BCHW = torch.from_numpy(images_BHWC).to(self._device, non_blocking=True).permute(0, 3, 1, 2)
-        soft_B1HW = torch.from_numpy(masks_BHW).to(self._device, non_blocking=True).unsqueeze(1)
-        return x_BCHW.float().div_(255), soft_B1HW.float().div_(255)
+            steps = range(first, end)
+            for step, (images_BHWC, masks_BHW) in zip(steps, map_ahead(pool, read, steps, 1), strict=True):
+                yield step, to_batch(images_BHWC, masks_BHW, self._device)

@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep freed memory instead of handing it back to the system after each operation.
 
     Training frees and asks for the same hundreds of megabytes in every step. glibc gives each back at once, and the
-    system clears every page again, which is half of a step in float32 (`benchmarks/training_speed.py`).
+    system clears every page again, which is over a third of a step in float32 (`benchmarks/training_speed.py`).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL("libc.so.6")

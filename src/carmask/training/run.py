@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from carmask.environment import environment
 from carmask.errors import CarmaskError, first_line
 from carmask.files import write_bytes_atomically
-from carmask.models.network import Network
+from carmask.models.network import BEST_OF_RUN, Network
 from carmask.training.settings import TrainSettings
 
 
@@ -115,7 +115,7 @@ class RunFolder:
 
     def weights(self, which: str) -> Path:
         """The folder of the `best` or the `last` network."""
-        return self.path / "weights" / which
+        return self.path / BEST_OF_RUN.with_name(which)
 
     def save_weights(self, network: Network, which: str) -> None:
         """Write a network aside, then move it into place."""

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from carmask.data.augment import AugmentSettings
+from carmask.data.cache import CacheRecipe
 from carmask.errors import CarmaskError
 from carmask.imaging.geometry import Geometry, plan
 from carmask.models.presets import PRESETS, PresetName
@@ -137,6 +138,16 @@ class TrainSettings(_Settings):
             height_px=self.input.height_px or preset.height_px,
             width_px=self.input.width_px or preset.width_px,
             keep_aspect=preset.keep_aspect,
+        )
+
+    def cache_recipe(self) -> CacheRecipe:
+        """How photos and masks are fitted for the preset's network."""
+        unet = PRESETS[self.preset].unet
+        return CacheRecipe(
+            geometry=self.geometry(),
+            channels=unet.in_channels,
+            stride_px=unet.stride_px,
+            foreground=self.dataset.foreground,
         )
 
     def with_absolute_paths(self) -> "TrainSettings":

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from carmask.data.cache import Cache, CacheRecipe, open_cache
+from carmask.data.cache import Cache, open_cache
 from carmask.data.pairs import Dataset, describe_odd, describe_rules, find_pairs
 from carmask.data.split import Split, make_split
 from carmask.errors import CarmaskError
 from carmask.models.network import Network, NetworkConfig
-from carmask.models.presets import PRESETS
 from carmask.progress import progress_bar
 from carmask.runtime.hardware import Hardware, set_up
 from carmask.training.batches import seed_step
@@ -60,7 +59,7 @@ def train(settings: TrainSettings, console: Console | None = None) -> Outcome:
     run = RunFolder.new(settings)
     hardware = set_up(settings.hardware)
     dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
-    split = _given_split(settings, dataset)
+    split = _load_split(settings.dataset.split, dataset) if settings.dataset.split else None
     materials = _prepare(settings, hardware, dataset, console)
     split = split or _make_split(settings, materials)
     data = _select(split, materials)
@@ -90,8 +89,7 @@ def resume(folder: Path, console: Console | None = None) -> Outcome:
     settings = TrainSettings.from_yaml(run.config)
     hardware = set_up(settings.hardware)
     dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
-    split = Split.load(run.split)
-    split.select(dataset.pairs)
+    split = _load_split(run.split, dataset)
     materials = _prepare(settings, hardware, dataset, console)
     data = _select(split, materials)
     state = _start(settings, data, materials)
@@ -123,15 +121,8 @@ def _prepare(settings: TrainSettings, hardware: Hardware, dataset: Dataset, cons
     """Cache every pair; say how masks were read and which pairs cannot be used."""
     if hardware.device.type == "cpu":
         keep_freed_memory()
-    unet = PRESETS[settings.preset].unet
-    recipe = CacheRecipe(
-        geometry=settings.geometry(),
-        channels=unet.in_channels,
-        stride_px=unet.stride_px,
-        foreground=settings.dataset.foreground,
-    )
     with progress_bar(console, "decoding photos") as advance:
-        cache = open_cache(dataset.pairs, recipe, settings.dataset.cache, progress=advance)
+        cache = open_cache(dataset.pairs, settings.cache_recipe(), settings.dataset.cache, progress=advance)
     materials = _Materials(hardware, dataset, cache)
     left_out = materials.left_out()
     for name, cause in left_out[:SHOWN_LEFT_OUT]:
@@ -159,11 +150,9 @@ def _select(split: Split, materials: _Materials) -> TrainingData:
     return TrainingData(cache, train, validation)
 
 
-def _given_split(settings: TrainSettings, dataset: Dataset) -> Split | None:
-    """The split that the settings name, held against the photos before any of them is decoded."""
-    if settings.dataset.split is None:
-        return None
-    split = Split.load(settings.dataset.split)
+def _load_split(path: Path, dataset: Dataset) -> Split:
+    """A split made before, held against the photos before any of them is decoded."""
+    split = Split.load(path)
     split.select(dataset.pairs)
     return split
 

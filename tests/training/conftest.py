@@ -1,0 +1,40 @@
+"""Fixtures that the tests of training share."""
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carmask.training.run import RunFolder
+from tiny_runs import SMALL, tiny_settings, train
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Path]:
+    """Folder for runs, emptied after the test: a run's weights are large."""
+    yield tmp_path / "runs"
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+@pytest.fixture
+def make(tiny: Path, cache_folder: Path, runs: Path) -> Any:
+    """`make(recipe, **given)` makes settings for the tiny data set."""
+    return partial(tiny_settings, data=tiny, cache=cache_folder, runs=runs)
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tiny: Path, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RunFolder, str]]:
+    """A run of `small` that nobody disturbed, and what it said. Not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    yield train(tiny_settings(SMALL, data=tiny, cache=cache_folder, runs=folder, name="whole"))
+    shutil.rmtree(folder)

@@ -1,0 +1,146 @@
+import json
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from carmask.models.network import Network
+from carmask.training import start
+from carmask.training.checkpoint import CheckpointError
+from carmask.training.interrupt import Interrupt
+from carmask.training.run import RunError, RunFolder
+from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, assert_same_training, resume, rows, train, weights
+
+
+@contextmanager
+def interrupted_in_step(step: int, *, times: int = 1) -> Iterator[None]:
+    """Send Ctrl-C to this process while step `step` (counted from 1) is under way."""
+    steps = 0
+
+    def count(module: nn.Module, _inputs: object) -> None:
+        nonlocal steps
+        if isinstance(module, Network) and module.training:
+            steps += 1
+            if steps == step:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+
+    handle = register_module_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("step", [1, STEPS_IN_EPOCH + 2, 2 * STEPS_IN_EPOCH])
+def test_interrupted_and_resumed_is_as_if_undisturbed(finished: tuple[RunFolder, str], make: Any, step: int) -> None:
+    with interrupted_in_step(step):
+        run, said = train(make(SMALL))
+    assert f"stopped after step {step}" in said
+    assert f"carmask train --resume {run.path}" in said
+    assert len(rows(run)) == step // STEPS_IN_EPOCH if run.metrics.exists() else step < STEPS_IN_EPOCH
+    assert "best Dice" in resume(run)
+    assert_same_training(run, finished[0])
+
+
+def test_resuming_restores_all_that_has_a_state(make: Any) -> None:
+    whole, _ = train(make(FAST, name="whole"))
+    assert weights(whole, "last").keys() >= {"unet.encoders.0.1.running_mean"}
+    with interrupted_in_step(3):
+        run, _ = train(make(FAST, name="parts"))
+    with interrupted_in_step(3):
+        assert "stopped after step 6" in resume(run)
+    resume(run)
+    assert_same_training(run, whole)
+    # And once more: there is nothing left to do.
+    resume(run)
+    assert_same_training(run, whole)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_last_epoch_is_kept(finished: tuple[RunFolder, str], make: Any) -> None:
+    settings = make(SMALL, name="twice")
+    with interrupted_in_step(STEPS_IN_EPOCH + 2, times=2), pytest.raises(KeyboardInterrupt):
+        train(settings)
+    run = RunFolder.existing(settings.runs / "twice")
+    assert len(rows(run)) == 1
+    resume(run)
+    assert_same_training(run, finished[0])
+
+
+def test_a_run_that_died_before_its_first_epoch_can_be_resumed(finished: tuple[RunFolder, str], make: Any) -> None:
+    with interrupted_in_step(1, times=2), pytest.raises(KeyboardInterrupt):
+        train(make(SMALL, name="died"))
+    run = RunFolder.existing(make(SMALL, name="died").runs / "died")
+    assert not run.metrics.exists()
+    resume(run)
+    assert_same_training(run, finished[0])
+    assert len(json.loads((run.path / "environment.json").read_text())["resumed"]) == 1
+
+
+def test_other_photos_are_not_resumed_with(tiny: Path, make: Any, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny, tmp_path / "data")
+    with interrupted_in_step(1):
+        run, _ = train(make(SMALL, data=data, name="changed"))
+    photo = sorted((data / "train").glob("*.jpg"))[0]
+    with Image.open(photo) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photo)
+    with pytest.raises(CheckpointError, match="not those that the run began with"):
+        resume(run)
+
+
+def test_a_damaged_checkpoint_is_not_resumed_from(finished: tuple[RunFolder, str], tmp_path: Path) -> None:
+    run = RunFolder(shutil.copytree(finished[0].path, tmp_path / "run"))
+    content = run.checkpoint.read_bytes()
+    damages = {
+        "cut": content[: len(content) // 2],
+        "empty": b"",
+        "text": b"hello",
+    }
+    for damage in damages.values():
+        run.checkpoint.write_bytes(damage)
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged"):
+            resume(run)
+    for foreign in ({"network": {}}, {}, [1], torch.zeros(3)):
+        torch.save(foreign, run.checkpoint)
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+            resume(run)
+    run.checkpoint.unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        resume(run)
+    with pytest.raises(RunError, match="not the folder of a run"):
+        start.resume(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_a_wish_first_and_a_command_then(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Interrupt() as interrupt:
+        assert not interrupt.asked
+        signal.raise_signal(number)
+        assert interrupt.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_worker_s_thread_leaves_signals_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def work() -> None:
+        with Interrupt() as interrupt:
+            seen.append((interrupt.asked, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
