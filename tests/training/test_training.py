@@ -251,3 +251,17 @@ def test_averaged_weights_follow_slowly() -> None:
     for one in (averaged, again):
         one.update(network)
     assert torch.equal(again.network[0].weight, averaged.network[0].weight)
+
+
+def test_weights_to_start_from_are_those_that_are_given(finished: tuple[RunFolder, str], make: Any) -> None:
+    before, _ = finished
+    # A learning rate so low that nothing moves: what comes out is what went in.
+    run, _ = train(make({**SMALL, "epochs": 1, "optimiser": {"lr": 1e-30}, "init": before.path}))
+    for name, tensor in weights(before, "best").items():
+        assert torch.equal(tensor, weights(run, "last")[name]), name
+    assert Network.load(run.path).config.training["started_from"]["photos"] == 16
+
+
+def test_weights_of_another_network_are_refused(finished: tuple[RunFolder, str], make: Any) -> None:
+    with pytest.raises(CarmaskError, match=r"'small', and 'fast' cannot start from its weights"):
+        train(make(FAST, init=finished[0].path))

@@ -90,6 +90,9 @@ class TrainSettings(_Settings):
     )
     batch_size: int | None = Field(default=None, ge=1, le=4096, description="found by measurement when not given")
     seed: int = Field(default=0, ge=0, description="all randomness comes from this and the step")
+    init: Path | None = Field(
+        default=None, description="run, or folder of weights, to start from: of the same network, at any input size"
+    )
     patience: int | None = Field(default=None, ge=1, description="stop after so many epochs without a better Dice")
     ema: float = Field(
         default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then validated; 0 for none"
@@ -153,7 +156,8 @@ class TrainSettings(_Settings):
     def with_absolute_paths(self) -> "TrainSettings":
         """The same settings, in the words of any working folder, so that a run can be resumed from another."""
         dataset = self.dataset.model_copy(update={"cache": self.dataset.cache.absolute()})
-        return self.model_copy(update={"data": self.data.absolute(), "dataset": dataset})
+        init = self.init.absolute() if self.init else None
+        return self.model_copy(update={"data": self.data.absolute(), "init": init, "dataset": dataset})
 
     def to_yaml(self) -> str:
         """Every setting as YAML that `from_yaml` reads back."""

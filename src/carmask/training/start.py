@@ -180,6 +180,8 @@ def _new_network(settings: TrainSettings, data: TrainingData) -> Network:
     seed_step(settings.seed, INITIAL_WEIGHTS_STEP)
     config = NetworkConfig.from_preset(settings.preset)
     network = Network(config.model_copy(update={"geometry": settings.geometry()}))
+    if settings.init is not None:
+        _take_weights(network, settings.init)
     network.note_training(
         {
             "data": settings.data.resolve().name,
@@ -189,6 +191,18 @@ def _new_network(settings: TrainSettings, data: TrainingData) -> Network:
         }
     )
     return network
+
+
+def _take_weights(network: Network, folder: Path) -> None:
+    """Start from the weights of another training, and remember what that was."""
+    given = Network.load(folder)
+    if given.config.unet != network.config.unet:
+        raise CarmaskError(
+            f"{folder}: holds the network '{given.config.name}', and '{network.config.name}' cannot start from its "
+            "weights; name its own --preset, or other weights"
+        )
+    network.load_state_dict(given.state_dict())
+    network.note_training({"started_from": given.config.training})
 
 
 def _introduce(
