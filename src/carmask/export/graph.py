@@ -1,0 +1,157 @@
+"""From a network to one ONNX graph: pixels as they are in, probabilities out, of any height and width.
+
+PyTorch exports the network itself, whose sides are multiples of its stride. What stands before and behind it is
+written here in ONNX's own text form, because `torch.export` cannot follow the padding's arithmetic for sizes that are
+not known. Only standard operators, of opset 18 (onnxruntime 1.14, OpenVINO 2023.0 and later).
+"""
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, compose, helper, numpy_helper, parser
+
+from carmask.models.network import Network
+from carmask.runtime.card import CARD_KEY, ModelCard
+
+IMAGE, PROBABILITY = "image", "probability"
+
+_OPSET = 18
+_IR_VERSION = 8  # the oldest that this opset allows: older programs read it
+
+# Shapes: N photos, H x W pixels, C channels; PH x PW with what is added at bottom and right up to the stride.
+_ENTRANCE = """
+<ir_version: {ir}, opset_import: ["": {opset}]>
+entrance (uint8[N, H, W, {channels}] image) => (float[N, {channels}, PH, PW] pixels, int64[2] size_HW) {{
+    size_HW = Shape <start = 1, end = 3> (image)
+    stride_HW = Constant <value_ints = [{stride_px}, {stride_px}]> ()
+    negative_HW = Neg (size_HW)
+    added_HW = Mod (negative_HW, stride_HW)
+    before = Constant <value_ints = [0, 0, 0, 0, 0]> ()
+    channels_after = Constant <value_ints = [0]> ()
+    added_NHWC = Concat <axis = 0> (before, added_HW, channels_after)
+    padded_NHWC = Pad <mode = "edge"> (image, added_NHWC)
+    padded_NCHW = Transpose <perm = [0, 3, 1, 2]> (padded_NHWC)
+    levels = Cast <to = 1> (padded_NCHW)
+    white = Constant <value_float = 255.0> ()
+    pixels = Div (levels, white)
+}}
+"""
+_EXIT = """
+<ir_version: {ir}, opset_import: ["": {opset}]>
+exit (float[N, 1, PH, PW] padded_logits, int64[2] photo_HW) => (float[N, H, W] probability) {{
+    channel_axis = Constant <value_ints = [1]> ()
+    padded_logits_NHW = Squeeze (padded_logits, channel_axis)
+    origin = Constant <value_ints = [0, 0]> ()
+    axes_HW = Constant <value_ints = [1, 2]> ()
+    logits_NHW = Slice (padded_logits_NHW, origin, photo_HW, axes_HW)
+    probability = Sigmoid (logits_NHW)
+}}
+"""
+
+
+def build_graph(network: Network) -> onnx.ModelProto:
+    """Graph of a network: `image` uint8 N x H x W x C -> `probability` float32 0..1, N x H x W, all but C dynamic.
+
+    Sides that are no multiples of the network's stride are padded by repeating the last row and column, and the
+    probability is cropped back. The weights are float32.
+    """
+    unet = network.config.unet
+    values = {"ir": _IR_VERSION, "opset": _OPSET, "channels": unet.in_channels, "stride_px": unet.stride_px}
+    entrance, exit_ = (parser.parse_model(text.format_map(values)) for text in (_ENTRANCE, _EXIT))
+    # Operators are checked once, in the whole.
+    inner = compose.merge_models(entrance, _export(network), [("pixels", "x_BCHW")], outputs=["logits_B1HW", "size_HW"])
+    model = compose.merge_models(inner, exit_, [("logits_B1HW", "padded_logits"), ("size_HW", "photo_HW")])
+    model.graph.name = "carmask"
+    return tidied(model)
+
+
+def store_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store weights as float16, with a cast to float32 behind each: half the file, computed in float32 all the same.
+
+    Biases, and weights that float16 cannot hold, stay.
+    """
+    model = copy.deepcopy(model)
+    casts, kept = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim > 1 and np.abs(values).max() <= np.finfo(np.float16).max:
+            stored = f"{tensor.name}.float16"
+            casts.append(helper.make_node("Cast", [stored], [tensor.name], f"{tensor.name}.cast", to=TensorProto.FLOAT))
+            kept.append(numpy_helper.from_array(values.astype(np.float16), stored))
+        else:
+            kept.append(tensor)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(kept)
+    model.graph.node.extend(nodes)
+    return tidied(model)
+
+
+def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Check a graph, after taking away what tools have left in it: traces of this machine's paths, unused domains."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+    del model.graph.value_info[:], model.metadata_props[:], model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", _OPSET))
+    model.ir_version = _IR_VERSION
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def to_file(model: onnx.ModelProto, card: ModelCard) -> bytes:
+    """The `.onnx` file, whose metadata hold the card."""
+    model = copy.deepcopy(model)
+    model.producer_name, model.producer_version = "carmask", card.version
+    model.doc_string = (
+        f"{card.name}: {IMAGE} (uint8, N x H x W x {card.channels}, {'grey' if card.channels == 1 else 'RGB'}) -> "
+        f"{PROBABILITY} (float32 0..1, N x H x W). Made for photos fitted to {card.geometry.height_px} x "
+        f"{card.geometry.width_px} px (height x width); the card under '{CARD_KEY}' in the metadata says more."
+    )
+    helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _export(network: Network) -> onnx.ModelProto:
+    """Graph of the network itself: `x_BCHW` float 0..1 -> `logits_B1HW`, sides multiples of the stride."""
+    unet = network.config.unet
+    # A batch of one, or sides of one stride, would be taken for constants.
+    example_BCHW = torch.zeros(2, unet.in_channels, 2 * unet.stride_px, 3 * unet.stride_px)
+    sides = {axis: unet.stride_px * torch.export.Dim(name) for axis, name in ((2, "rows"), (3, "columns"))}
+    with _quiet():
+        program = torch.onnx.export(
+            copy.deepcopy(network).cpu().float().eval(),
+            (example_BCHW,),
+            dynamo=True,
+            external_data=False,
+            opset_version=_OPSET,
+            dynamic_shapes={"x_BCHW": {0: torch.export.Dim("batch"), **sides}},
+            input_names=["x_BCHW"],
+            output_names=["logits_B1HW"],
+        )
+    assert program is not None
+    model = program.model_proto
+    model.ir_version = _IR_VERSION
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says while it works: its steps, and that torchvision is not there."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

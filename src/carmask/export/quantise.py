@@ -1,0 +1,84 @@
+"""8-bit integers instead of floats: static quantisation, its ranges taken from photos.
+
+The file holds pairs of QuantizeLinear and DequantizeLinear around the operators (QDQ), which OpenVINO and onnxruntime
+both turn into integer arithmetic. What was chosen, by the Dice of `fast` and `small` on held-out Carvana photos:
+
+- Activations as uint8 with a zero point, weights as int8 for each channel. With int8 activations OpenVINO lost 0.0014
+  of Dice, with uint8 weights all of it.
+- Each activation's range is the mean over the photos of their least and greatest values. The least and the greatest of
+  all 64 photos lost four times as much.
+- ReLU belongs to the operators: else the range has room for the negative values before it, and twice as many pixels
+  change sides.
+- The first and the last convolution stay float: `small` loses 0.00004 less of Dice by it, `fast` takes 5 % longer. And
+  beside bf16, OpenVINO cannot compile a quantised convolution of one channel.
+
+Older processors (without VNNI) add products in pairs of 16 bits. In `fast` one pair in a million is too large for that,
+which changed no Dice (emulated), so no bit of the weights is given away for it.
+"""
+
+import copy
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from carmask.export.graph import IMAGE, tidied
+
+_OPERATORS = ("Conv", "ConvTranspose", "Relu", "MaxPool", "Concat")
+
+
+def quantise(model: onnx.ModelProto, canvases: Iterable[NDArray[np.uint8]]) -> onnx.ModelProto:
+    """Quantise a graph of `build_graph`.
+
+    Args:
+        model: The graph, its weights float32.
+        canvases: Fitted photos, each uint8, H x W x C, on which the ranges of the activations are measured.
+
+    """
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    log = logging.getLogger()
+    level = log.level
+    # It advises a preparation that the exporter has done already, on the root logger.
+    log.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory(prefix="carmask-") as folder:
+            quantised = Path(folder, "int8.onnx")
+            quantize_static(
+                copy.deepcopy(model),
+                quantised,
+                _Reader(canvases),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(_OPERATORS),
+                nodes_to_exclude=[convolutions[0], convolutions[-1]],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"CalibMovingAverage": True},
+            )
+            return tidied(onnx.load(quantised))
+    finally:
+        log.setLevel(level)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Fitted photos one by one, as onnxruntime asks for them."""
+
+    def __init__(self, canvases: Iterable[NDArray[np.uint8]]) -> None:
+        self._canvases: Iterator[NDArray[np.uint8]] = iter(canvases)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        """See `CalibrationDataReader`."""
+        canvas_HWC = next(self._canvases, None)
+        return None if canvas_HWC is None else {IMAGE: canvas_HWC[None]}

@@ -1,0 +1,228 @@
+"""The command as a user types it: what is written, what is said, and when nothing is."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bright_network import bright_is_vehicle
+from carmask.cli import main
+from carmask.data.pairs import find_pairs
+from carmask.data.split import Split, make_split
+from carmask.export.comparison import Comparison, DropError, refuse_drop
+from carmask.export.export import ExportSettings, export_network
+from carmask.export.parity import Figures, ParityError, refuse_other_masks
+from carmask.export.photos import Sources, chosen_photos
+from carmask.models.network import Network
+from carmask.runtime.onnx_file import read_card
+from carmask.segmenter import Segmenter
+from carmask.training.run import RunFolder
+from carmask.training.settings import TrainSettings
+
+
+def carmask(*arguments: str | Path) -> int:
+    """Type a command, in this process: PyTorch takes its time to start."""
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, arguments)])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of which the bright network finds the masks: ten, two of a group, bright rectangles on dark ground."""
+    root = tmp_path_factory.mktemp("bright-photos")
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for number in range(10):
+        rng = np.random.default_rng(number)
+        top, left = rng.integers(5, 30, 2)
+        mask_HW = np.zeros((80, 120), bool)
+        mask_HW[top : top + 35, left : left + 60] = True
+        image_HW = np.where(mask_HW, 200, 50) + rng.normal(0, 8, mask_HW.shape)
+        name = f"{number // 2}-{number % 2}.png"
+        Image.fromarray(image_HW.clip(0, 255).astype(np.uint8)).convert("RGB").save(root / "images" / name)
+        Image.fromarray(mask_HW).save(root / "masks" / name)
+    return root
+
+
+@pytest.fixture
+def run(tmp_path: Path, photos: Path) -> Path:
+    return make_run(tmp_path, photos)
+
+
+def make_run(folder: Path, photos: Path) -> Path:
+    """The folder of a run on these photos, as training leaves it, whose best network is the bright one."""
+    settings = TrainSettings.model_validate(
+        {"data": photos, "runs": folder, "name": "run", "dataset": {"group_pattern": r"^\d"}}
+    )
+    made = RunFolder.new(settings)
+    made.create(settings)
+    group_of = find_pairs(photos, group_pattern=r"^\d").group_of
+    make_split(group_of, dict.fromkeys(group_of, 0.2)).save(made.split)
+    network = Network.load(bright_is_vehicle(folder / "bright"))
+    network.note_training({"data": photos.name, "held_out_dice": 0.98, "held_out_photos": 2})
+    made.save_weights(network, "best")
+    return made.path
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A run that was exported by a command in a process of its own, and what that said."""
+
+    run: Path
+    said: str
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Typed:
+    run = make_run(tmp_path_factory.mktemp("typed"), photos)
+    command = [sys.executable, "-m", "carmask", "export", str(run), "--int8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Typed(run, done.stdout)
+
+
+def test_a_run_becomes_two_files_that_find_what_it_finds(typed: Typed, photos: Path) -> None:
+    run, said = typed.run, typed.said
+    assert f"2 held-out photos of {photos.name}" in said
+    for wanted in ("openvino", "onnxruntime", "float32", "int8", "64 x 90, 33 x 45, 21 x 31 px", "batches of 1 and 4"):
+        assert wanted in said
+    assert sorted(path.name for path in run.glob("*.onnx")) == ["bright-int8.onnx", "bright.onnx"]
+    for name in ("bright", "bright-int8"):
+        assert f"{run / name}.onnx" in said
+        segment = Segmenter.load(run / f"{name}.onnx")
+        for pair in find_pairs(photos).pairs[:3]:
+            truth = np.asarray(Image.open(photos / "masks" / pair.image.name)) > 0
+            found = segment(pair.image).mask
+            assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.95
+
+
+def test_the_card_says_what_is_known(typed: Typed, photos: Path) -> None:
+    float_card, int8_card = (read_card(typed.run / f"{name}.onnx") for name in ("bright", "bright-int8"))
+    assert (float_card.name, int8_card.name) == ("bright", "bright-int8")
+    assert (float_card.precision, int8_card.precision) == ("float32", "int8")
+    assert (float_card.weights, int8_card.weights) == ("float16", "int8")
+    for card in (float_card, int8_card):
+        assert len(card.learnt_groups) == 4
+        assert len(card.held_out_groups) == 1
+        assert {*card.learnt_groups, *card.held_out_groups} == set("01234")
+        assert card.training["held_out_dice"] == 0.98
+        assert card.measured["compared_on"] == f"2 held-out photos of {photos.name}"
+        assert {one["engine"] for one in card.measured["engines"]} == {"openvino", "onnxruntime"}
+        assert all(0.9 < one["dice"] <= 1 for one in card.measured["engines"])
+    assert float_card.measured["held_out_dice"] == 0.98
+    assert "held_out_dice" not in int8_card.measured
+    assert float_card.measured["parity"]["batches"] == [1, 4]
+    assert float_card.measured["parity"]["sizes_HW"] == [[64, 90], [33, 45], [21, 31]]
+    assert all(value < 1e-3 for value in float_card.measured["parity"]["largest_difference"].values())
+    assert int8_card.measured["calibrated_on"] == f"8 photos of {photos.name}"
+    assert all(abs(drop) <= 5e-4 for drop in int8_card.measured["dice_drop"].values())
+
+
+def test_another_export_gives_the_same_bytes(typed: Typed, tmp_path: Path) -> None:
+    files = export_network(typed.run, ExportSettings(out=tmp_path, int8=True))
+    assert [file.path.name for file in files] == ["bright.onnx", "bright-int8.onnx"]
+    for file in files:
+        assert file.size_bytes == file.path.stat().st_size
+        assert read_card(file.path) == file.card
+        assert file.path.read_bytes() == (typed.run / file.path.name).read_bytes()
+
+
+def test_int8_that_loses_dice_is_refused_and_nothing_is_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ranges taken from black pictures cut off all that is bright."""
+    black = tmp_path / "black"
+    black.mkdir()
+    for number in range(3):
+        Image.new("RGB", (90, 64), (number, 0, 0)).save(black / f"{number}.png")
+    before = sorted(run.rglob("*"))
+    assert carmask("export", run, "--int8", "--calibration", black) == 1
+    said = capsys.readouterr()
+    assert "loses too much Dice" in said.err
+    assert "--allow-drop" in said.err
+    assert "int8 Dice" in said.out
+    assert sorted(run.rglob("*")) == before
+    given = tmp_path / "given.onnx"
+    assert carmask("export", run, "--int8", "--calibration", black, "--allow-drop", "--out", given) == 0
+    card = read_card(tmp_path / "given-int8.onnx")
+    assert max(card.measured["dice_drop"].values()) > 5e-4
+    assert card.measured["calibrated_on"] == "3 photos of black"
+    assert read_card(given).name == "bright"
+
+
+def test_photos_are_held_out_ones_and_ranges_come_from_the_others(run: Path, photos: Path) -> None:
+    split = Split.load(run / "split.json")
+    with chosen_photos(run, Sources(), channels=1) as chosen:
+        assert {pair.id for pair in chosen.measured} == set(split.validation)
+        assert {path.stem for path in chosen.calibration} == set(split.train)
+        sizes = [sample.photo.size_HW for sample in chosen.samples()]
+        assert sizes == [(80, 120), (79, 119)]
+        for sample, pair in zip(chosen.samples(), chosen.measured, strict=True):
+            truth = np.asarray(Image.open(photos / "masks" / pair.image.name)) > 0
+            height, width = sample.photo.size_HW
+            np.testing.assert_array_equal(sample.truth_HW, truth[:height, :width])
+            assert sample.photo.image_HWC.shape == (height, width, 1)
+
+
+def test_weights_alone_are_compared_on_photos_that_are_named(tmp_path: Path, photos: Path) -> None:
+    weights = bright_is_vehicle(tmp_path / "weights")
+    with chosen_photos(weights, Sources(photos, measured=3), channels=1) as chosen:
+        assert len(chosen.measured) == 3
+        assert len(chosen.calibration) == 7
+        assert {pair.image for pair in chosen.measured}.isdisjoint(chosen.calibration)
+        assert "not known" in chosen.remarks[0]
+    (written,) = export_network(weights, ExportSettings(sources=Sources(photos, measured=3)))
+    assert written.path == weights / "bright.onnx"
+    assert written.card.learnt_groups == ()
+
+
+def test_without_any_photos_some_are_rendered(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    settings = TrainSettings.from_yaml(run / "config.yaml").model_copy(update={"data": tmp_path / "gone"})
+    (moved / "config.yaml").write_text(settings.to_yaml())
+    assert carmask("export", moved, "--photos", "2") == 0
+    said = capsys.readouterr()
+    assert "2 rendered example photos" in said.out
+    assert f"not in {tmp_path / 'gone'}" in said.err
+    assert (moved / "bright.onnx").is_file()
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments, cause in (
+        ([tmp_path / "empty"], "no config.json in it"),
+        ([tmp_path / "gone"], "no config.json in it"),
+        ([run, "--out", tmp_path / "model.pt"], "ends in .onnx"),
+        ([run, "--name", "a/b"], "--name"),
+        ([run, "--photos", "0"], "at least one photo"),
+        ([run, "--data", tmp_path / "empty"], "no data set of a known layout"),
+        ([run, "--int8", "--calibration", tmp_path / "empty"], "holds no photos"),
+    ):
+        assert carmask("export", *arguments) == 1
+        assert cause in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_limits() -> None:
+    def figures(dice: float, precision: str = "float32") -> Figures:
+        return Figures("engine", precision, dice, 1.0, 0.0, 0.0)
+
+    refuse_other_masks([figures(0.9901), figures(0.9899), figures(0.993, "bf16")], 0.99)
+    for wrong in (figures(0.9903), figures(0.9897), figures(0.996, "bf16"), figures(float("nan"))):
+        with pytest.raises(ParityError, match="nothing was written"):
+            refuse_other_masks([figures(0.99), wrong], 0.99)
+    refuse_drop([Comparison(figures(0.99), figures(0.9896, "int8"), 1.0, 1.0)])
+    refuse_drop([Comparison(figures(0.99), figures(0.9999, "int8"), 1.0, 1.0)])
+    for dropped in (0.9894, float("nan")):
+        with pytest.raises(DropError, match="--allow-drop"):
+            refuse_drop([Comparison(figures(0.99), figures(dropped, "int8"), 1.0, 1.0)])
