@@ -14,7 +14,10 @@ from bright_network import bright_is_vehicle
 from carmask import __version__
 from carmask.cli import main
 
-COMMANDS = ("check", "evaluate", "model", "predict", "split", "studio", "train")
+COMMANDS = (
+    *("benchmark", "check", "convert", "evaluate", "export", "live", "model", "predict", "split", "studio", "submit"),
+    *("train", "video"),
+)
 TINY_RUN = {
     "epochs": 2,
     "batch_size": 4,
@@ -75,6 +78,24 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     outcome = Outcome(capsys, command, "--help")
     assert outcome.status == 0
     assert f"carmask {command}" in outcome.out
+
+
+def test_help_is_all_that_the_command_says_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Exit status 0 when every photo was cut out" in Outcome(capsys, "predict", "--help").out
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    # More is printed than a pipe holds.
+    much = "app.command(lambda: print('x' * 10**6), name='much')"
+    program = f"from carmask.cli import app, main\n{much}\nmain(['much'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == ""
 
 
 def test_without_pytorch_a_command_says_what_to_install() -> None:

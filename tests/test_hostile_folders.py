@@ -1,6 +1,7 @@
 """Folders full of damaged and hostile files through every command: each named with its cause, the rest processed."""
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bright_onnx import write_bright_onnx
 from carmask.cli import main
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import read_size
@@ -58,6 +60,11 @@ def run(hostile: HostileData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = ["--runs", str(place), "--name", "tiny", "--dataset.cache", str(place / "cache")]
     assert _status(["train", str(hostile.root), *size, *short, *where]) == 0
     return place / "tiny"
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bright_onnx(tmp_path_factory.mktemp("bright") / "bright.onnx")
 
 
 def _write_mask(path: Path, size_HW: tuple[int, int]) -> None:
@@ -117,6 +124,34 @@ def test_predict_writes_the_rest_at_the_size_and_turn_in_which_it_is_shown(
     for file in hostile.readable:
         with Image.open(tmp_path / f"{file.path.stem}.png") as result:
             assert result.size[::-1] == read_size(file.path), file.note
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("masks", ["--tile", "--tta", "flip", "--keep-largest", "--min-area", "1%"]),
+        ("cutouts", ["--kind", "cutout", "--background", "blur", "--crop", "--format", "png"]),
+        ("compare", ["--kind", "compare"]),
+        ("labelme", ["--kind", "labelme"]),
+        ("out.json", ["--kind", "coco"]),
+        ("out.csv", []),
+    ],
+)
+def test_every_kind_of_result_is_made_of_all_that_can_be_read(
+    hostile: HostileData, bright: Path, tmp_path: Path, name: str, options: list[str]
+) -> None:
+    out = tmp_path / name
+    assert _status(["predict", str(hostile.root / "images"), str(out), "-m", str(bright), *options]) == 2
+    failures = out / "failures.csv" if out.is_dir() else tmp_path / f"{name}.failures.csv"
+    assert set(_causes(failures, "photo", "cause")) == {file.path.name for file in hostile.unreadable}
+    readable = len(hostile.readable) + len(GOOD)
+    if out.is_dir():
+        assert len([path for path in out.iterdir() if path.suffix in (".png", ".json")]) == readable
+    elif name.endswith(".json"):
+        assert len(json.loads(out.read_text())["images"]) == readable
+    else:
+        with out.open(newline="", errors="surrogateescape") as stream:
+            assert len(list(csv.reader(stream))) == readable + 1
 
 
 def test_hostile_masks_are_named_and_the_rest_is_learnt_from(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from carmask import __version__
 
 _PACKAGES = (
-    *("numpy", "pillow", "opencv-python-headless", "openvino", "onnxruntime"),
+    *("numpy", "pillow", "opencv-python-headless", "openvino", "onnxruntime", "av"),
     *("torch", "kornia", "huggingface_hub", "safetensors"),
 )
 

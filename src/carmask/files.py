@@ -1,17 +1,36 @@
 """Listing folders, and writing files so that there is never half of one."""
 
+import errno
 import os
+import re
 import secrets
-from collections.abc import Callable, Iterator
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from hashlib import blake2b
 from pathlib import Path
+from typing import IO
 
 from carmask.errors import CarmaskError
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
+# A file that is being written: who writes it (machine, process, and that process's own token) and a number.
+_ASIDE = re.compile(r"\.carmask-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<token>[0-9a-f]{8})-[0-9a-f]{8}\.part")
+_TOKEN = secrets.token_hex(4)
+_STALE_S = 24 * 3600
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
 
 class UnwritableFile(CarmaskError):
     """A result that could not be written."""
+
+
+class NoSpace(UnwritableFile):
+    """Nothing more can be written there: the disk or the quota is full, or may only be read."""
 
 
 def write_bytes_atomically(path: str | Path, data: bytes) -> None:
@@ -19,20 +38,55 @@ def write_bytes_atomically(path: str | Path, data: bytes) -> None:
 
     The data goes to a hidden file beside it, which is then moved over the name. Raises `UnwritableFile`.
     """
+    with written_aside(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def written_aside(path: str | Path) -> Iterator[IO[bytes]]:
+    """A stream for what the file shall hold; it gets its name only when the block ends well. See above.
+
+    Raises:
+        UnwritableFile: the folder, the file or its name cannot be written.
+
+    """
     path = Path(path)
-    aside = path.parent / f".carmask-{secrets.token_hex(8)}.part"
+    aside = path.parent / f".carmask-{_host()}-{os.getpid()}-{_TOKEN}-{secrets.token_hex(4)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            aside.write_bytes(data)
+            with aside.open("wb") as stream:
+                yield stream
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as failure:
-        reason = failure.strerror or str(failure)
-        raise UnwritableFile(
-            f"{path}: it cannot be written ({reason}); check the folder and the free space"
-        ) from failure
+        raise unwritable(path, failure) from failure
+
+
+def unwritable(path: Path, failure: OSError) -> UnwritableFile:
+    """What to say of a file that the system did not let be written."""
+    reason = failure.strerror or str(failure)
+    kind = NoSpace if failure.errno in _FULL else UnwritableFile
+    return kind(f"{path}: it cannot be written ({reason}); check the folder and the free space")
+
+
+def remove_leftovers(folders: Iterable[Path]) -> int:
+    """Remove what killed processes left half-written in these folders; how many files that were.
+
+    A file is left over when its process on this machine lives no more, or after a day.
+    """
+    removed = 0
+    for folder in folders:
+        try:
+            names = [entry.name for entry in os.scandir(folder) if _ASIDE.fullmatch(entry.name)]
+        except OSError:
+            continue  # not there yet, or cannot be listed, and then it is said when a result is written
+        for name in names:
+            if _is_left_over(folder / name):
+                (folder / name).unlink(missing_ok=True)
+                removed += 1
+    return removed
 
 
 def walk_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
@@ -54,3 +108,35 @@ def walk_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tu
 def is_clutter(name: str) -> bool:
     """Whether a file or folder is hidden, or one that file managers leave behind."""
     return name.startswith(".") or name.lower() in _CLUTTER
+
+
+@cache
+def _host() -> str:
+    return blake2b(socket.gethostname().encode(errors="surrogateescape"), digest_size=4).hexdigest()
+
+
+def _is_left_over(aside: Path) -> bool:
+    writer = _ASIDE.fullmatch(aside.name)
+    assert writer is not None
+    if writer["host"] == _host():
+        pid = int(writer["pid"])
+        # In a container every run may have the same number.
+        alive = writer["token"] == _TOKEN if pid == os.getpid() else _is_running(pid)
+        if not alive:
+            return True
+    try:
+        return time.time() - aside.stat().st_mtime > _STALE_S
+    except OSError:
+        return False
+
+
+def _is_running(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # there a signal of number 0 would end the process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

@@ -35,7 +35,7 @@ class Result:
     @property
     def coverage(self) -> float:
         """Share of the photo that the mask covers, 0..1."""
-        return float(self.mask.mean())
+        return float(np.count_nonzero(self.mask) / self.mask.size)
 
     @property
     def box_px(self) -> Box | None:

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Each command is a typed function in its own module, imported when called."""
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,19 +23,24 @@ app = App(
     version=__version__,
     result_action="return_value",
 )
-app.command("carmask.cli.studio:studio", name="studio", help="Render the embedded example data set.")
-app.command("carmask.cli.check:check", name="check", help="Look for every problem in a folder of photos and masks.")
-app.command("carmask.cli.split:split", name="split", help="Divide photos into training and held-out ones, by group.")
-app.command("carmask.cli.train:train", name="train", help="Train a network on a folder of photos and masks.")
-app.command("carmask.cli.evaluate:evaluate_command", name="evaluate", help="Measure a network on photos with masks.")
-app.command("carmask.cli.export:export", name="export", help="Write a network to one .onnx file, for any machine.")
-app.command("carmask.cli.predict:predict", name="predict", help="Cut out photos: masks, cut-outs, overlays, tables.")
-app.command("carmask.cli.convert:convert", name="convert", help="Write masks as tables, outlines or pictures, or back.")
-app.command("carmask.cli.submit:submit", name="submit", help="Check a submission to the Carvana challenge.")
-app.command("carmask.cli.video:video", name="video", help="Cut vehicles out of a video, its sound kept.")
-app.command("carmask.cli.live:live", name="live", help="Cut vehicles out of what a camera sees, as it sees it.")
-app.command("carmask.cli.benchmark:benchmark", name="benchmark", help="Measure how fast this machine cuts out photos.")
-app.command("carmask.cli.model:model", name="model", help="Show what a network is made of.")
+# Where a command stands, and the line about it in the list of all.
+_COMMANDS = {
+    "studio": ("studio:studio", "Render the embedded example data set."),
+    "check": ("check:check", "Look for every problem in a folder of photos and masks."),
+    "split": ("split:split", "Divide photos into training and held-out ones, by group."),
+    "train": ("train:train", "Train a network on a folder of photos and masks."),
+    "evaluate": ("evaluate:evaluate_command", "Measure a network on photos with masks."),
+    "export": ("export:export", "Write a network to one .onnx file, for any machine."),
+    "predict": ("predict:predict", "Cut out photos: masks, cut-outs, overlays, tables."),
+    "convert": ("convert:convert", "Write masks as tables, outlines or pictures, or back."),
+    "submit": ("submit:submit", "Check a submission to the Carvana challenge."),
+    "video": ("video:video", "Cut vehicles out of a video, its sound kept."),
+    "live": ("live:live", "Cut vehicles out of what a camera sees, as it sees it."),
+    "benchmark": ("benchmark:benchmark", "Measure how fast this machine cuts out photos."),
+    "model": ("model:model", "Show what a network is made of."),
+}
+for _name, (_place, _line) in _COMMANDS.items():
+    app.command(f"carmask.cli.{_place}", name=_name, help=_line)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Pillow warns of damaged metadata without naming the file; what it means for a photo is said by our own errors.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
+        _tell_whole_help(sys.argv[1:] if arguments is None else arguments)
         outcome = app(arguments, exit_on_error=False, print_error=False)
         status = outcome if isinstance(outcome, int) else 0
     except CarmaskError as error:
@@ -59,12 +66,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if package is None:
             raise
         status = _refuse(f"this needs {package}, which is not installed; `pip install 'carmask[train]'` brings it")
+    except BrokenPipeError:
+        # Who reads what we print has seen enough, as in `carmask predict ... --json | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     except OSError as error:
         # A full disk, a name that is too long, a folder without permission: what no command has words of its own for.
         status = _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)
+
+
+def _tell_whole_help(arguments: Sequence[str]) -> None:
+    """Let a command's own help be its docstring, which the line in the list of commands hides."""
+    if arguments and arguments[0] in _COMMANDS:
+        app[arguments[0]].help = None
 
 
 def _missing_package(error: BaseException | None) -> str | None:

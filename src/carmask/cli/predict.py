@@ -1,68 +1,89 @@
 """`carmask predict`."""
 
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from carmask.cli.console import print_line, progress_bar
+from carmask.cli.network import NetworkOptions
+from carmask.cli.results import Place, Reporter
 from carmask.errors import CarmaskError
-from carmask.pipeline.jobs import find_jobs, write_failures
-from carmask.pipeline.predict import Kind
-from carmask.pipeline.predict import predict as predict_photos
-from carmask.segmenter import Segmenter
+from carmask.pipeline.kinds import Kind, PictureFormat
 
-_SHOWN = 10
+_NETWORK = NetworkOptions()
+_FLAG = Parameter(negative=())
 
 
 def predict(
-    source: Path,
-    destination: Path,
-    *,
-    model: Annotated[Path, Parameter(alias="-m")],
-    kind: Annotated[Kind, Parameter(alias="-k")] = "mask",
-    batch_size: int = 4,
-    device: str = "auto",
+    source: Place,
+    destination: Place,
+    *more: Path,
+    kind: Annotated[Kind | None, Parameter(alias="-k")] = None,
+    format: Annotated[PictureFormat | None, Parameter(alias="-f")] = None,  # noqa: A002 - the option's name
+    background: str = "transparent",
+    crop: Annotated[bool, _FLAG] = False,
+    keep_largest: Annotated[bool, _FLAG] = False,
+    min_area: str = "0",
+    network: NetworkOptions = _NETWORK,
+    batch_size: Annotated[int, Parameter(alias="-b")] = 4,
+    overwrite: Annotated[bool, _FLAG] = False,
+    shard: str = "1/1",
+    json: Annotated[bool, _FLAG] = False,
 ) -> int:
     """Cut vehicles out of photos, at each photo's own size and orientation.
 
-    Exit status 0 when every photo was cut out, 2 when some could not be read or written. Those of a folder are listed
-    in failures.csv beside the results.
+    A killed run goes on where it stopped when the same command is given again: results that were made in the same way
+    from the same photos are kept. A photo in which no vehicle is found has a result too: an empty mask, a cut-out that
+    shows only the background; such photos are listed in no_vehicle.txt beside the results.
+
+    Exit status 0 when every photo was cut out, 2 when some could not be read or written. Those are listed in
+    failures.csv beside the results.
 
     Args:
-        source: A photo, or a folder whose photos are taken with all sub-folders.
-        destination: A folder for the results, in which the source's tree is mirrored; for one photo also a .png file.
-            Where it lies inside the source, pictures in it are taken for results of before.
-        model: The folder of a run (its best weights are taken) or of weights.
-        kind: mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on a transparent ground.
-            overlay: the mask laid over the photo. compare: the photo with its mask below.
+        source: A photo; a folder, whose photos are taken with all sub-folders; a pattern in quotes ('photos/**/*.jpg');
+            a list of photos (.txt, one path a line); or - for a photo or a list on standard input.
+        destination: A folder for the results, in which the source's tree is mirrored; the name of one photo's result,
+            or - for standard output; the name of a table. Pictures in it are not taken for photos.
+        more: With several photos or folders the destination comes last.
+        kind: mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another ground. overlay: the mask
+            laid over the photo. compare: the photo with its mask below. polygons: outlines as GeoJSON. labelme:
+            outlines for LabelMe. carvana-csv: one table of run lengths (.csv or .csv.gz). coco: one file of COCO
+            annotations (.json). If not given, a table where the destination is a .csv, otherwise mask.
+        format: Of cut-outs, overlays and comparisons: png, or webp, which is smaller and slower. As the destination's
+            name says, otherwise png.
+        background: Of cut-outs: transparent, a colour (white, #00ff00), blur, or the path of a picture.
+        crop: Cut-outs show no more than the box around the vehicle.
+        keep_largest: Of a mask in several parts only the largest is kept.
+        min_area: Smaller parts of a mask are dropped: pixels (400), or a share of the photo (0.5%).
+        network: Which network, and how it runs.
         batch_size: Photos that pass through the network together.
-        device: auto, cpu, cuda or cuda:1.
+        overwrite: Make all results anew, and replace other files of the same names.
+        shard: Do one of several equal parts, 2/4 being the second of four: for several machines with the same photos
+            and the same destination. Tables and lists have the part in their names.
+        json: Print a line of JSON for each photo, and one for all of them at the end.
 
     """
+    # All that takes time to import is imported here, so that --help does not wait for it.
+    from carmask.pipeline.jobs import Shard
+    from carmask.pipeline.plan import Wanted, make_plan
+    from carmask.pipeline.recipe import recipe_of
+    from carmask.pipeline.regions import Area, Regions
+    from carmask.pipeline.stream import predict as predict_photos
+
     if batch_size < 1:
         raise CarmaskError(f"--batch-size {batch_size}: give 1 or more")
-    jobs, unlisted = find_jobs(source, destination)
-    segmenter = Segmenter.load(model, device=device)
-    engine = segmenter.engine
-    print_line(f"{segmenter.name}: {engine.name} on {engine.device} in {engine.precision}")
-    with progress_bar("cutting out") as advance:
-        outcome = predict_photos(jobs, segmenter, kind, batch_size=batch_size, progress=advance)
-    failures = (*unlisted, *outcome.failures)
-    _print_some([f"no vehicle found: {photo}" for photo in outcome.empty], "yellow")
-    _print_some([failure.cause for failure in failures], "red")
-    print_line(f"{outcome.done} of {len(jobs)} photo{'s' * (len(jobs) > 1)} written to {destination}")
-    if source.is_dir():
-        listed = destination / "failures.csv"
-        write_failures(listed, failures)
-        if failures:
-            print_line(f"{len(failures)} failure{'s' * (len(failures) > 1)}, listed in {listed}")
-    return 2 if failures else 0
-
-
-def _print_some(lines: Sequence[str], style: str) -> None:
-    for line in lines[:_SHOWN]:
-        print_line(line, style)
-    if len(lines) > _SHOWN:
-        print_line(f"... and {len(lines) - _SHOWN} more", style)
+    regions = Regions(keep_largest, Area.parse(min_area))
+    wanted = Wanted(kind, format, background, crop, Shard.parse(shard))
+    places = (source, destination, *more)
+    plan = make_plan(places[:-1], places[-1], wanted, read_stdin=sys.stdin.buffer.read)
+    reporter = Reporter(plan, json)
+    segmenter = network.load()
+    reporter.say(f"{segmenter.name}: {segmenter.describe_engine()}")
+    for folder in plan.jobs.photos.left_out:
+        reporter.say(f"{folder}: holds results of carmask; left out")
+    with plan.open_store(recipe_of(segmenter, regions), overwrite=overwrite) as store:
+        outcomes = predict_photos(
+            store.jobs, segmenter, store.put, regions=regions, batch_size=1 if plan.of_one else batch_size
+        )
+        return reporter.follow(outcomes, store, "cutting out")

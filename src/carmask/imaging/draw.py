@@ -14,6 +14,14 @@ FALSE_POSITIVE_RGB = (230, 90, 0)
 FALSE_NEGATIVE_RGB = (0, 90, 220)
 
 _OVERLAY_SHARE = 0.45
+# By level and channel: what it becomes where the mask lies on it.
+_TINT_L13 = cv2.addWeighted(
+    np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 3),
+    1 - _OVERLAY_SHARE,
+    np.full((256, 1, 3), OVERLAY_RGB, dtype=np.uint8),
+    _OVERLAY_SHARE,
+    0,
+)
 _SEPARATOR_RGB = (255, 255, 255)
 _LABEL_RGB = (40, 40, 40)
 _SHEET_RGB = (255, 255, 255)
@@ -26,12 +34,10 @@ def draw_overlay(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> ND
     image_HWC: uint8 with 1 or 3 channels. mask_HW: bool of the same height and width.
     """
     rgb_HW3 = _as_rgb(image_HWC, mask_HW)
-    colour_HW3 = np.empty_like(rgb_HW3)
-    colour_HW3[:] = OVERLAY_RGB
-    tinted_HW3 = cv2.addWeighted(rgb_HW3, 1 - _OVERLAY_SHARE, colour_HW3, _OVERLAY_SHARE, 0)
-    drawn_HW3 = np.where(mask_HW[..., None], tinted_HW3, rgb_HW3)
+    mask_HW8 = np.ascontiguousarray(mask_HW).view(np.uint8)
+    drawn_HW3: NDArray[np.uint8] = cv2.copyTo(cv2.LUT(rgb_HW3, _TINT_L13), mask_HW8, rgb_HW3.copy())
     thickness_px = max(1, round(min(mask_HW.shape) / 320))
-    outlines, _ = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    outlines, _ = cv2.findContours(mask_HW8, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(drawn_HW3, outlines, -1, OVERLAY_RGB, thickness_px, lineType=cv2.LINE_AA)
     return drawn_HW3
 

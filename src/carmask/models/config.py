@@ -1,8 +1,12 @@
 """What a U-Net is made of. Needs no PyTorch, so that presets can be named without it."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+# Where a run keeps the weights that it is judged by.
+BEST_OF_RUN = Path("weights", "best")
 
 
 class UNetConfig(BaseModel):

@@ -16,13 +16,10 @@ from torch import Tensor, nn
 
 from carmask.errors import CarmaskError, first_line
 from carmask.imaging.geometry import Geometry
-from carmask.models.config import UNetConfig
+from carmask.models.config import BEST_OF_RUN, UNetConfig
 from carmask.models.presets import PRESETS, PresetName
 from carmask.models.summary import Summary, summarise
 from carmask.models.unet import UNet
-
-# Where a run keeps the weights that it is judged by.
-BEST_OF_RUN = Path("weights", "best")
 
 
 class WeightsError(CarmaskError):

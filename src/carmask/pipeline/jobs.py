@@ -1,22 +1,21 @@
-"""Which photos there are, where their results go, and the list of those that failed."""
+"""Where the results of photos go: one result for each photo, named so that none meets another or a photo."""
 
-import csv
-import io
-import stat
+import os
+import posixpath
+import re
+import zlib
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import overload
 
 from carmask.errors import CarmaskError
-from carmask.files import UnwritableFile, walk_files, write_bytes_atomically
-from carmask.imaging.decode import IMAGE_SUFFIXES
+from carmask.pipeline.photos import Photos
 
-_HEADER = ("photo", "cause")
-
-
-class NoPhotos(CarmaskError):
-    """There is nothing to predict."""
+_SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
 class BadDestination(CarmaskError):
@@ -24,155 +23,151 @@ class BadDestination(CarmaskError):
 
 
 @dataclass(frozen=True)
-class Job:
-    """One photo, and the file that its result is written to."""
+class Shard:
+    """The part `number` (from 1) of `count` parts. A photo belongs to one by its name alone, wherever it stands."""
 
-    photo: Path
-    result: Path
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read `2/4`.
+
+        Raises:
+            CarmaskError: it is not a part and a number of parts.
+
+        """
+        match = _SHARD.fullmatch(text)
+        number, count = map(int, match.groups()) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise CarmaskError(f"--shard {text}: give a part and the number of parts, from 1/4 to 4/4")
+        return cls(number, count)
+
+    @property
+    def suffix(self) -> str:
+        """What stands in the names of files that each part writes for itself: `-2of4`, or nothing for the whole."""
+        return f"-{self.number}of{self.count}" if self.count > 1 else ""
+
+    def holds(self, name: str) -> bool:
+        """Whether a photo belongs to this part."""
+        return self.count == 1 or zlib.crc32(os.fsencode(name)) % self.count == self.number - 1
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A photo that could not be cut out, or a folder that could not be listed, and why."""
+class Job:
+    """One photo and its result.
 
-    path: Path
-    cause: str
+    position: the photo's place among all photos, from 0. name: as in `Photos.names`. picture: the photo's file, or its
+    bytes. origin: the file that the result is made from: the photo, or a mask of it. result: path below the
+    destination, with forward slashes.
+    """
+
+    position: int
+    name: str
+    photo: Path
+    picture: Path | bytes
+    origin: Path
+    result: str
 
 
-def find_jobs(source: Path, destination: Path) -> tuple[list[Job], list[Failure]]:
-    """List the photos of a file or a folder with where their results go, and the folders that cannot be listed.
+@dataclass(frozen=True)
+class Jobs(Sequence[Job]):
+    """Jobs in the order of the photos; each is put together when it is asked for.
 
-    Results are PNG files in a mirrored tree. A photo gives its stem to its result, or its whole name where results
-    would clash. For one photo `destination` may be the result's own name. Where `destination` lies inside `source`,
-    pictures in it are results of before, not photos.
+    whole_names: the photos whose results bear their whole names. positions: which of the photos.
+    """
+
+    photos: Photos
+    suffix: str
+    whole_names: frozenset[str]
+    positions: Sequence[int]
+
+    @classmethod
+    def plan(cls, photos: Photos, suffix: str, shard: Shard | None = None) -> "Jobs":
+        """Name every result: the photo's stem and `suffix`, or its whole name and `suffix` where results would meet.
+
+        The names do not depend on the shard.
+        """
+        positions: Sequence[int] = range(len(photos.names))
+        if shard is not None and shard.count > 1:
+            positions = array("q", (place for place in positions if shard.holds(photos.names[place])))
+        return cls(photos, suffix, _whole_names(photos.names, suffix), positions)
+
+    def only(self, positions: Sequence[int]) -> "Jobs":
+        """Return the jobs of these photos."""
+        return replace(self, positions=positions)
+
+    def at(self, position: int) -> Job:
+        """Return the job of one photo."""
+        name = self.photos.names[position]
+        photo = self.photos.path(name)
+        result = _result_name(name, self.suffix, whole=name in self.whole_names)
+        picture = photo if self.photos.data is None else self.photos.data
+        origin = photo if self.photos.origins is None else self.photos.origins[position]
+        return Job(position, name, photo, picture, origin, result)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Jobs": ...
+    def __getitem__(self, index: int | slice) -> "Job | Jobs":
+        if isinstance(index, slice):
+            return self.only(self.positions[index])
+        return self.at(self.positions[index])
+
+    def __iter__(self) -> Iterator[Job]:
+        return map(self.at, self.positions)
+
+
+def refuse_overwriting_photos(jobs: Jobs, result_of: Callable[[Job], Path]) -> None:
+    """Refuse to let a result take the place of a photo, or of what results are made from.
+
+    Files are compared, not names: they may differ in case or lead over links and still be one.
 
     Raises:
-        NoPhotos: nothing is there, or it cannot be listed.
-        BadDestination: a result would overwrite a photo, or `destination` is a file.
+        BadDestination: a result is itself one of the photos.
 
     """
-    try:
-        is_folder = stat.S_ISDIR(source.stat().st_mode)
-    except FileNotFoundError as error:
-        raise NoPhotos(f"{source}: does not exist; name a photo or a folder of photos") from error
-    except OSError as error:
-        raise NoPhotos(f"{source}: cannot be opened ({error.strerror}); name a photo or a folder of photos") from error
-    is_result = _check_destination(destination, of_folder=is_folder)
-    unlisted: list[Failure] = []
-    if is_folder:
-        photos, unlisted = _find_photos(source, destination)
-        names = _name_results([photo.relative_to(source) for photo in photos])
-        jobs = [Job(photo, destination / name) for photo, name in zip(photos, names, strict=True)]
-    else:
-        jobs = [Job(source, destination if is_result else destination / f"{source.stem}.png")]
-    _refuse_overwriting(jobs)
-    return jobs, unlisted
-
-
-def write_failures(path: Path, failures: Sequence[Failure]) -> None:
-    """Write the list of failures, or remove that of an earlier run where nothing failed.
-
-    A file of that name that is something else stays as it is.
-
-    Raises:
-        UnwritableFile: the list cannot be written or removed, or something else is in its place.
-
-    """
-    header = ",".join(_HEADER)
-    try:
-        is_there = path.exists()
-        is_ours = path.is_file() and path.read_bytes().startswith(header.encode())
-        if not failures and is_ours:
-            path.unlink()
-    except OSError as error:
-        raise UnwritableFile(f"{path}: cannot be replaced ({error.strerror}); see to its permissions") from error
-    if not failures:
+    if not any(os.path.lexists(result_of(job)) for job in jobs):
         return
-    if is_there and not is_ours:
-        raise UnwritableFile(
-            f"{path}: is not a list of failures (it does not begin with '{header}') and is left as it is; move it away "
-            "and run again to have the failures listed"
-        )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEADER)
-    writer.writerows((failure.path, failure.cause) for failure in failures)
-    write_bytes_atomically(path, text.getvalue().encode("utf-8", "backslashreplace"))
-
-
-def _check_destination(destination: Path, *, of_folder: bool) -> bool:
-    """Whether the destination is the result's own name, and not a folder for results."""
-    try:
-        is_there, is_folder = True, stat.S_ISDIR(destination.stat().st_mode)
-    except FileNotFoundError:
-        is_there = is_folder = False
-    except OSError as error:
-        raise BadDestination(
-            f"{destination}: cannot be used ({error.strerror}); name another place for the results"
-        ) from error
-    suffix = destination.suffix.lower()
-    if is_folder:
-        return False
-    if of_folder and (is_there or suffix in IMAGE_SUFFIXES):
-        raise BadDestination(f"{destination}: is no folder; name a folder for the results of a folder of photos")
-    if suffix == ".png":
-        return True
-    if is_there or suffix in IMAGE_SUFFIXES:
-        raise BadDestination(f"{destination}: results are PNG; give a name that ends in .png, or a folder")
-    return False
-
-
-def _find_photos(source: Path, destination: Path) -> tuple[list[Path], list[Failure]]:
-    root, results = source.resolve(), destination.resolve()
-    if root == results:
-        raise BadDestination(
-            f"{destination}: is the folder of the photos itself; name another one, for example {source / 'masks'}"
-        )
-    unlisted: list[Failure] = []
-
-    def note(error: OSError) -> None:
-        cause = f"{error.filename}: cannot be listed ({error.strerror}); see to its permissions"
-        unlisted.append(Failure(Path(error.filename), cause))
-
-    # A destination that holds the source, like the working folder, does not make results of the photos.
-    holds_source = results in root.parents
-    photos = [
-        folder / name
-        for folder, names in walk_files(source, on_error=note)
-        if holds_source or results not in (folder.resolve(), *folder.resolve().parents)
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if not photos:
-        looked = f"{source}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders"
-        raise NoPhotos(unlisted[0].cause if unlisted else looked)
-    return photos, unlisted
-
-
-def _name_results(photos: Iterable[Path]) -> list[Path]:
-    """Name each result by the stem of its photo, or by the photo's whole name where two would have one name.
-
-    A whole name may be what another photo's stem gives (`a.jpg`, `a.png` and `a.jpg.png`), so it takes more than one
-    round; it ends since no two whole names are the same.
-    """
-    names = {photo: photo.with_suffix(".png") for photo in photos}
-    while True:
-        taken = Counter(names.values())
-        clashing = [photo for photo, name in names.items() if taken[name] > 1]
-        if not clashing:
-            return list(names.values())
-        names.update((photo, photo.with_name(f"{photo.name}.png")) for photo in clashing)
-
-
-def _refuse_overwriting(jobs: Iterable[Job]) -> None:
-    # Files are compared, not names: they may differ in case or lead over links and still be one.
-    photos = {_identity(job.photo) for job in jobs} - {None}
+    files = chain(map(jobs.photos.path, jobs.photos.names), jobs.photos.origins or ())
+    photos = {_identity(path) for path in files} - {None}
     for job in jobs:
-        if _identity(job.result) in photos:
+        result = result_of(job)
+        if _identity(result) in photos:
             raise BadDestination(
-                f"{job.result}: is itself one of the photos, and the result of {job.photo} would overwrite it; name "
+                f"{result}: is itself one of the photos, and the result of {job.origin} would overwrite it; name "
                 "another place for the results"
             )
+
+
+def _result_name(name: str, suffix: str, *, whole: bool) -> str:
+    # For 100,000 names, several times over, a PurePath takes seconds.
+    return f"{name if whole else posixpath.splitext(name)[0]}{suffix}"
+
+
+def _whole_names(names: Sequence[str], suffix: str) -> frozenset[str]:
+    """The photos whose results have to bear the photo's whole name, since two would have one name by their stems.
+
+    A whole name may be what another photo's stem gives (`a.jpg`, `a.png` and `a.jpg.png`), so it takes more than one
+    round; it ends since no two whole names are the same. Names that differ only in case meet on many file systems.
+    """
+    whole: set[str] = set()
+    while True:
+        taken = Counter(_result_name(name, suffix, whole=name in whole).casefold() for name in names)
+        if taken.total() == len(taken):
+            return frozenset(whole)
+        met = {
+            name
+            for name in names
+            if name not in whole and taken[_result_name(name, suffix, whole=False).casefold()] > 1
+        }
+        if not met:  # two photos whose own names differ only in case
+            return frozenset(whole)
+        whole |= met
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from carmask.environment import environment
 from carmask.errors import CarmaskError, first_line
 from carmask.files import write_bytes_atomically
-from carmask.models.network import BEST_OF_RUN, Network
+from carmask.models.config import BEST_OF_RUN
+from carmask.models.network import Network
 from carmask.training.settings import TrainSettings
 
 

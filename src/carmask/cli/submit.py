@@ -1,0 +1,40 @@
+"""`carmask submit`."""
+
+from pathlib import Path
+
+from carmask.cli.console import print_facts, print_line, progress_bar
+
+
+def submit(table: Path, *, check: Path, truth: Path | None = None) -> int:
+    """Check a submission to the Carvana challenge before it is sent.
+
+    Every photo has to have one row, of no other there may be one, and the runs have to lie inside the photo. Exit
+    status 1 when something is wrong.
+
+    Args:
+        table: The submission, .csv or .csv.gz, with the header img,rle_mask.
+        check: The folder of the photos that it is about.
+        truth: True masks of some or all of them, a folder or a table of run lengths: gives the mean Dice.
+
+    """
+    # It takes time to import, which --help does not wait for.
+    from carmask.pipeline.submission import check_submission
+
+    with progress_bar("checking", unit="rows") as advance:
+        report = check_submission(table, check, truth=truth, progress=advance)
+    for line in report.first_problems:
+        print_line(line, "red")
+    count = report.problems.total()
+    if count > len(report.first_problems):
+        print_line(f"... and {count - len(report.first_problems)} more", "red")
+    facts = [
+        ("photos", f"{report.photos} in {check}"),
+        ("rows", f"{report.rows}" + (f", {report.empty} of them without a vehicle" if report.empty else "")),
+    ]
+    if report.mean_dice is not None and report.worst is not None:
+        dice, photo = report.worst
+        facts.append(("mean Dice", f"{report.mean_dice:.6f} over {len(report.dice)} photos; worst {dice:.4f}, {photo}"))
+    kinds = "; ".join(f"{kind}: {number}" for kind, number in report.problems.most_common())
+    facts.append(("problems", kinds or "none"))
+    print_facts(facts)
+    return 1 if count else 0

@@ -1,0 +1,134 @@
+"""A folder of results that mirrors the photos: what is there is kept, what is missing is made."""
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from carmask.files import remove_leftovers, write_bytes_atomically
+from carmask.pipeline.before import account, is_unchanged, refuse_recipe, stat_file
+from carmask.pipeline.jobs import BadDestination, Job, Jobs, Shard
+from carmask.pipeline.journal import Journal, Recipe, read_entries, read_recipe
+from carmask.pipeline.outcome import Extent
+from carmask.pipeline.photos import PICTURE_RECORD
+from carmask.pipeline.stores import Render
+from carmask.result import Result
+
+_JSON_RECORD = ".carmask-annotations"
+_SHOWN = 3
+
+
+@dataclass
+class Folder:
+    """Results in a tree that mirrors that of the photos, with a hidden journal beside them."""
+
+    path: Path
+    jobs: Jobs
+    render: Render
+    journal: Journal
+    before: int
+    empty_before: Sequence[int]
+
+    def put(self, job: Job, found: Result, extent: Extent) -> str:
+        """See `Store.put`."""
+        data = self.render(job, found)
+        result = self.path / job.result
+        # First the journal: a result that stands in none is somebody else's.
+        self.journal.add({"result": job.result, "bytes": len(data), **account(job, extent)})
+        write_bytes_atomically(result, data)
+        return str(result)
+
+    def finish(self) -> None:
+        """See `Store.finish`."""
+        self.journal.sort("result")
+
+
+@contextmanager
+def open_folder(
+    path: Path, jobs: Jobs, recipe: Recipe, render: Render, *, shard: Shard, overwrite: bool
+) -> Iterator[Folder]:
+    """Open a folder for results; those of the same recipe that are there already are kept, unless overwritten.
+
+    A result is kept if the journal says that it was made from a photo of that size, it has the size that was written,
+    and it is not older than the photo. Any other is removed, and made again.
+
+    Raises:
+        BadDestination: results of another recipe are there, or files of the same names that are no results.
+        JournalError: another process writes there.
+
+    """
+    stem = _JSON_RECORD if jobs.suffix == ".json" else PICTURE_RECORD
+    survey = _survey(path, jobs, _made_before(path, stem, recipe, overwrite=overwrite), overwrite=overwrite)
+    if survey.strange:
+        _refuse_strangers(path, survey.strange)
+    # Opened before anything is removed: another process may be at work here.
+    with Journal(path / f"{stem}{shard.suffix}.jsonl", recipe) as journal:
+        remove_leftovers({path, *((path / job.result).parent for job in jobs)})
+        for position in survey.outdated:
+            (path / jobs.at(position).result).unlink(missing_ok=True)
+        yield Folder(path, jobs.only(survey.todo), render, journal, len(jobs) - len(survey.todo), survey.empty)
+
+
+class _Made(NamedTuple):
+    """What a journal says of a result: its size, that of what it was made from, and whether no vehicle was found."""
+
+    size_bytes: int
+    origin_bytes: int
+    empty: bool
+
+
+def _made_before(path: Path, stem: str, recipe: Recipe, *, overwrite: bool) -> dict[str, _Made]:
+    """What all journals in the folder say of results of this recipe; those of other recipes are refused or removed."""
+    made: dict[str, _Made] = {}
+    for record in sorted(path.glob(f"{stem}*.jsonl")):
+        then = read_recipe(record)
+        if then == recipe:
+            for entry in read_entries(record):
+                made[entry["result"]] = _Made(entry["bytes"], entry["origin_bytes"], entry["box_px"] is None)
+        elif overwrite:
+            record.unlink(missing_ok=True)
+        elif any(os.path.lexists(path / entry["result"]) for entry in read_entries(record)):
+            refuse_recipe(path, then, recipe)
+    return made
+
+
+@dataclass
+class _Survey:
+    """Positions of photos: still to do, whose results have to go first, and found empty before; and strange files."""
+
+    todo: "array[int]" = field(default_factory=lambda: array("q"))
+    outdated: "array[int]" = field(default_factory=lambda: array("q"))
+    empty: "array[int]" = field(default_factory=lambda: array("q"))
+    strange: list[str] = field(default_factory=list)
+
+
+def _survey(path: Path, jobs: Jobs, made: dict[str, _Made], *, overwrite: bool) -> _Survey:
+    survey = _Survey()
+    for job in jobs:
+        result = stat_file(path / job.result)
+        was = made.get(job.result)
+        if result is None:
+            survey.todo.append(job.position)
+        elif was is None and not overwrite:
+            survey.strange.append(job.result)
+        elif was is None or overwrite or not _is_current(was, job.origin, result):
+            survey.todo.append(job.position)
+            survey.outdated.append(job.position)
+        elif was.empty:
+            survey.empty.append(job.position)
+    return survey
+
+
+def _is_current(was: _Made, origin: Path, result: os.stat_result) -> bool:
+    return result.st_size == was.size_bytes and is_unchanged(origin, was.origin_bytes, result.st_mtime_ns)
+
+
+def _refuse_strangers(folder: Path, names: Sequence[str]) -> None:
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    raise BadDestination(
+        f"{folder}: {shown} would be overwritten, which no run for this folder has made; give --overwrite to replace "
+        "what is there, or another folder"
+    )

@@ -1,0 +1,179 @@
+"""What is said of a run: counts, the first few photos by name, and files that list all of them."""
+
+import csv
+import os
+from array import array
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from carmask.files import UnwritableFile, unwritable, written_aside
+from carmask.pipeline.jobs import Jobs
+from carmask.pipeline.outcome import Outcome
+from carmask.pipeline.photos import Failure
+from carmask.pipeline.stores import Store
+from carmask.progress import Progress
+
+_SHOWN = 10
+_FAILURES_HEADER = "photo,cause"
+_EMPTY_HEADER = "# photos in which no vehicle was found"
+
+
+@dataclass
+class Summary:
+    """What became of the photos. Of failures and photos without a vehicle the first ten are named.
+
+    before: done by an earlier run. done: by this one. empty: in which no vehicle was found; they have a result all the
+    same.
+    """
+
+    before: int
+    done: int = 0
+    failed: int = 0
+    empty: int = 0
+    first_failures: list[Failure] = field(default_factory=list)
+    first_empty: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Files that list every failure and every photo without a vehicle; None where one photo is done by itself."""
+
+    failures: Path | None = None
+    empty: Path | None = None
+
+
+def run(
+    outcomes: Generator[Outcome, None, None],
+    store: Store,
+    jobs: Jobs,
+    lists: Lists,
+    *,
+    progress: Progress | None = None,
+    each: Callable[[Outcome], None] | None = None,
+) -> Summary:
+    """Take all outcomes, note the failures as they come, and finish the store.
+
+    Args:
+        outcomes: What becomes of `store.jobs`, one by one.
+        store: Where their results go.
+        jobs: All photos, those done before included.
+        lists: Where they are listed.
+        progress: Is told after each photo.
+        each: Is given each outcome.
+
+    Raises:
+        UnwritableFile: what all results share cannot be written, or something else has the name of a list.
+
+    """
+    summary = Summary(before=store.before)
+    empty = array("q", store.empty_before)
+    total = len(store.jobs)
+    with FailureList(lists.failures) as failures, closing(outcomes):
+        for failure in jobs.photos.unlisted:
+            _note_failure(summary, failures, failure)
+        for number, outcome in enumerate(outcomes, start=1):
+            if outcome.cause is not None:
+                _note_failure(summary, failures, Failure(outcome.job.origin, outcome.cause))
+            else:
+                summary.done += 1
+                if outcome.extent.box_px is None:
+                    empty.append(outcome.job.position)
+            if each is not None:
+                each(outcome)
+            if progress is not None:
+                progress(number, total)
+        store.finish()
+        summary.empty = len(empty)
+        in_order = array("q", sorted(empty))
+        summary.first_empty = [jobs.at(position).origin for position in in_order[:_SHOWN]]
+        _write_empty(lists.empty, (jobs.at(position).origin for position in in_order))
+    return summary
+
+
+class FailureList:
+    """`photo,cause`, a line for each failure as it happens; there is no such file where nothing failed.
+
+    A file of that name that is something else stays as it is.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._stream: IO[str] | None = None
+        self._count = 0
+        self._is_strange = path is not None and not _remove_own(path, _FAILURES_HEADER)
+
+    def __enter__(self) -> "FailureList":
+        return self
+
+    def add(self, failure: Failure) -> None:
+        """Note one failure.
+
+        Raises:
+            UnwritableFile: the file cannot be written.
+
+        """
+        self._count += 1
+        if self._path is None or self._is_strange:
+            return
+        try:
+            if self._stream is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._stream = self._path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                self._stream.write(f"{_FAILURES_HEADER}\n")
+            csv.writer(self._stream, lineterminator="\n").writerow((failure.path, failure.cause))
+            self._stream.flush()
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        if kind is None and self._count and self._is_strange:
+            _refuse_strange(self._path, _FAILURES_HEADER, "failures")
+
+
+def _note_failure(summary: Summary, failures: FailureList, failure: Failure) -> None:
+    summary.failed += 1
+    if len(summary.first_failures) < _SHOWN:
+        summary.first_failures.append(failure)
+    failures.add(failure)
+
+
+def _write_empty(path: Path | None, photos: Iterable[Path]) -> None:
+    """Write a list of photos that `carmask predict` takes as its source; none where there are none."""
+    if path is None:
+        return
+    is_strange = not _remove_own(path, _EMPTY_HEADER)
+    first = next(photos := iter(photos), None)
+    if first is None:
+        return
+    if is_strange:
+        _refuse_strange(path, _EMPTY_HEADER, "photos without a vehicle")
+    with written_aside(path) as stream:
+        stream.write(f"{_EMPTY_HEADER}\n".encode())
+        for photo in (first, *photos):
+            # A line cannot hold a name with a line break.
+            stream.write(os.fsencode(photo).replace(b"\n", b"?") + b"\n")
+
+
+def _remove_own(path: Path, header: str) -> bool:
+    """Remove the list of an earlier run; whether the place is free now."""
+    try:
+        if not path.exists():
+            return True
+        if not path.is_file() or not path.read_bytes().startswith(header.encode()):
+            return False
+        path.unlink()
+    except OSError as error:
+        raise UnwritableFile(f"{path}: cannot be replaced ({error.strerror}); see to its permissions") from error
+    return True
+
+
+def _refuse_strange(path: Path | None, header: str, what: str) -> None:
+    raise UnwritableFile(
+        f"{path}: is not a list of {what} (it does not begin with '{header}') and is left as it is; move it away and "
+        f"run again to have the {what} listed"
+    )

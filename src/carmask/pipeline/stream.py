@@ -1,0 +1,148 @@
+"""Photos through decoding, the network and encoding side by side, in order and in bounded memory."""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+
+from carmask.ahead import in_batches, map_ahead
+from carmask.errors import CarmaskError, first_line
+from carmask.files import NoSpace
+from carmask.imaging.decode import UnreadableImage
+from carmask.pipeline.jobs import Job
+from carmask.pipeline.outcome import Extent, Outcome
+from carmask.pipeline.regions import Regions
+from carmask.pipeline.threads import default_workers, one_opencv_thread
+from carmask.result import Result
+from carmask.segmenter import Fitted, Raw, Segmenter
+
+Done = TypeVar("Done")
+
+# Keeps a result, and says where it lies.
+Put = Callable[[Job, Result, Extent], str]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    job: Job
+    fitted: Fitted
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Inferred:
+    loaded: _Loaded
+    raw: Raw
+    seconds: float
+
+
+def predict(
+    jobs: Iterable[Job],
+    segmenter: Segmenter,
+    put: Put,
+    *,
+    regions: Regions | None = None,
+    batch_size: int = 4,
+    workers: int | None = None,
+) -> Generator[Outcome, None, None]:
+    """Cut out every photo, in order. A few batches are in memory at any time, however many photos there are.
+
+    Batches are always full, so that a photo's result does not depend on the photos beside it.
+
+    Args:
+        jobs: The photos.
+        segmenter: What to cut them out with; its networks run in the thread that takes the outcomes.
+        put: Keeps the result of one photo; is called from several threads.
+        regions: Which parts of a mask are kept.
+        batch_size: Photos that pass through the network together.
+        workers: Threads that decode, and as many that encode; one for each processor if not given.
+
+    Raises:
+        NoSpace: nothing more can be written; after any other failure of one photo the next is tried.
+        EngineError: the network cannot be run.
+
+    """
+
+    def load(job: Job) -> _Loaded | Outcome:
+        def work() -> _Loaded:
+            started_s = time.perf_counter()
+            fitted = segmenter.fit(segmenter.decode(job.picture))
+            return _Loaded(job, fitted, time.perf_counter() - started_s)
+
+        return _try(job, work)
+
+    def infer(batch: list[_Loaded | Outcome]) -> Iterator[_Inferred | Outcome]:
+        readable = [item for item in batch if isinstance(item, _Loaded)]
+        started_s = time.perf_counter()
+        raws = iter(segmenter.infer([item.fitted for item in readable], pad_to=batch_size))
+        each_s = (time.perf_counter() - started_s) / max(1, len(readable))
+        for item in batch:
+            yield item if isinstance(item, Outcome) else _Inferred(item, next(raws), item.seconds + each_s)
+
+    def finish(item: _Inferred | Outcome) -> Outcome:
+        if isinstance(item, Outcome):
+            return item
+        job = item.loaded.job
+
+        def work() -> Outcome:
+            started_s = time.perf_counter()
+            probability_HW = segmenter.restore(item.loaded.fitted, item.raw)
+            if regions is not None:
+                probability_HW = regions.keep(probability_HW, segmenter.threshold)
+            return _keep(job, Result(probability_HW, segmenter.threshold), put, item.seconds, started_s)
+
+        return _try(job, work)
+
+    workers = workers or default_workers()
+    with (
+        one_opencv_thread(),
+        ThreadPoolExecutor(workers, "decode") as decoders,
+        ThreadPoolExecutor(workers, "encode") as encoders,
+    ):
+        loaded = map_ahead(decoders, load, jobs, ahead=workers + 2 * batch_size)
+        inferred = (item for batch in in_batches(loaded, batch_size) for item in infer(batch))
+        yield from map_ahead(encoders, finish, inferred, ahead=workers + batch_size)
+
+
+def convert(
+    masks: Iterable[tuple[Job, Callable[[], Result]]], put: Put, *, workers: int | None = None
+) -> Generator[Outcome, None, None]:
+    """Take masks that are there already into a store, in order. Of each there is what reads it. See `predict`."""
+
+    def work_on(mask: tuple[Job, Callable[[], Result]]) -> Outcome:
+        job, read = mask
+        started_s = time.perf_counter()
+        return _try(job, lambda: _keep(job, read(), put, 0.0, started_s))
+
+    workers = workers or default_workers()
+    with ThreadPoolExecutor(workers, "convert") as pool:
+        yield from map_ahead(pool, work_on, masks, ahead=4 * workers)
+
+
+def _keep(job: Job, found: Result, put: Put, before_s: float, started_s: float) -> Outcome:
+    """Put a result into its place and account for it."""
+    extent = Extent.of(found)
+    result = put(job, found, extent)
+    return Outcome(job, None, result, extent, before_s + time.perf_counter() - started_s)
+
+
+def _try(job: Job, work: Callable[[], Done]) -> Done | Outcome:
+    """Do one photo's work; a failure is this photo's alone, unless nothing more can be written at all."""
+    try:
+        return work()
+    except NoSpace:
+        raise
+    except UnreadableImage as error:
+        # What came in on standard input has a name for us alone.
+        name = error.name if isinstance(job.picture, Path) else str(job.photo)
+        return Outcome(job, cause=str(UnreadableImage(name, error.cause, error.advice)))
+    except CarmaskError as error:
+        return Outcome(job, cause=str(error))
+    except (MemoryError, cv2.error) as error:
+        return Outcome(
+            job, cause=f"{job.origin}: is too large to be cut out here ({first_line(error)}); reduce it first"
+        )

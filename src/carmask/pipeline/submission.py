@@ -1,0 +1,176 @@
+"""Is a table of run lengths what the challenge takes: every photo once, and runs that fit the photos?"""
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carmask.ahead import map_ahead
+from carmask.errors import CarmaskError
+from carmask.evaluation.metrics import dice
+from carmask.imaging.decode import decode_mask, read_size
+from carmask.imaging.rle import decode_carvana
+from carmask.imaging.rle_table import read_rows
+from carmask.pipeline.masks import find_masks
+from carmask.pipeline.photos import Photos, find_photos
+from carmask.pipeline.threads import default_workers
+from carmask.progress import Progress
+
+_SHOWN = 20
+
+
+@dataclass
+class SubmissionReport:
+    """What was found.
+
+    photos: in the folder. rows: below the header. empty: rows without runs. problems: how many of each kind.
+    first_problems: the first twenty, a line each. dice: of every row that has a true mask. worst: the worst of these,
+    and its photo.
+    """
+
+    photos: int
+    rows: int = 0
+    empty: int = 0
+    problems: Counter[str] = field(default_factory=Counter)
+    first_problems: list[str] = field(default_factory=list)
+    dice: "array[float]" = field(default_factory=lambda: array("d"))
+    worst: tuple[float, str] | None = None
+
+    @property
+    def mean_dice(self) -> float | None:
+        """The challenge's measure."""
+        return math.fsum(self.dice) / len(self.dice) if self.dice else None
+
+    def complain(self, kind: str, detail: str) -> None:
+        """Count a problem, and keep it if it is one of the first."""
+        self.problems[kind] += 1
+        if len(self.first_problems) < _SHOWN:
+            self.first_problems.append(detail)
+
+
+def check_submission(
+    table: Path, photos: Path, *, truth: Path | None = None, progress: Progress | None = None
+) -> SubmissionReport:
+    """Look for every problem in a table of run lengths; rows are read one after the other, however many there are.
+
+    Args:
+        table: `img,rle_mask`, .csv or .csv.gz.
+        photos: The folder of the photos, each of which has to have one row.
+        truth: True masks of some or all of the photos: a folder, or a table.
+        progress: Is told after each row; the total is the number of photos.
+
+    Raises:
+        CarmaskError: the table cannot be read as one, or there are no photos or no true masks.
+
+    """
+    found = find_photos(photos, results=None)
+    report = SubmissionReport(len(found.names))
+    known = _Known(found, report)
+    masks = _TrueMasks(truth, photos) if truth is not None else None
+    with ThreadPoolExecutor(default_workers(), "check") as pool:
+        rows = known.rows(table)
+        for number, checked in enumerate(map_ahead(pool, lambda row: _check(row, masks), rows, 64), start=1):
+            if checked.cause is not None:
+                report.complain("runs that do not fit the photo", checked.cause)
+            if checked.dice is not None:
+                report.dice.append(checked.dice)
+                report.worst = min(report.worst or (2.0, ""), (checked.dice, checked.name))
+            if progress is not None:
+                progress(number, max(number, report.photos))
+    known.complain_of_missing()
+    return report
+
+
+class _Row(NamedTuple):
+    name: str
+    photo: Path
+    runs: str
+    label: str
+
+
+class _Checked(NamedTuple):
+    name: str
+    cause: str | None = None
+    dice: float | None = None
+
+
+class _Known:
+    """The photos, and which of them had a row."""
+
+    def __init__(self, photos: Photos, report: SubmissionReport) -> None:
+        self._photos = photos
+        self._report = report
+        self._positions: dict[str, int] = {}
+        self._seen = bytearray(len(photos.names))
+        for failure in photos.unlisted:
+            report.complain("folders that cannot be listed", failure.cause)
+        for position, name in enumerate(photos.names):
+            other = self._positions.setdefault(PurePosixPath(name).name, position)
+            if other != position:
+                self._seen[position] = True
+                report.complain(
+                    "photos of the same name", f"{photos.path(name)} and {photos.names[other]} have the same name"
+                )
+
+    def rows(self, table: Path) -> Iterator[_Row]:
+        """The rows whose runs can be looked at; of the others it is said why."""
+        for line, fields in read_rows(table):
+            self._report.rows += 1
+            label = f"{table}, line {line}"
+            if len(fields) != 2:
+                self._report.complain("rows that are none", f"{label}: {len(fields)} fields instead of a name and runs")
+                continue
+            name, runs = fields
+            position = self._positions.get(name)
+            if position is None:
+                self._report.complain("unknown photos", f"{label}: there is no photo {name!r}")
+            elif self._seen[position]:
+                self._report.complain("photos with several rows", f"{label}: {name} has a row already")
+            else:
+                self._seen[position] = True
+                self._report.empty += not runs.strip()
+                yield _Row(name, self._photos.path(self._photos.names[position]), runs, f"{label}: {name}")
+
+    def complain_of_missing(self) -> None:
+        """Name the photos that had no row."""
+        for name, seen in zip(self._photos.names, self._seen, strict=True):
+            if not seen:
+                self._report.complain("photos without a row", f"{self._photos.path(name)}: has no row")
+
+
+class _TrueMasks:
+    """True masks by the names of their photos, from files or from the rows of a table."""
+
+    def __init__(self, source: Path, photos: Path) -> None:
+        masks = find_masks(source, photos=photos, foreground=None, results=None)
+        names = [PurePosixPath(name).name for name in masks.photos.names]
+        self._files = dict(zip(names, masks.photos.origins or (), strict=False))
+        self._runs = dict(fields for _, fields in read_rows(source)) if masks.table else {}
+
+    def read(self, name: str, size_HW: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """The true mask of a photo of this size, bool (height, width); None where there is none.
+
+        Raises:
+            CarmaskError: it cannot be read.
+
+        """
+        if name in self._files:
+            return decode_mask(self._files[name]).mask_HW
+        return decode_carvana(self._runs[name], size_HW) if name in self._runs else None
+
+
+def _check(row: _Row, masks: _TrueMasks | None) -> _Checked:
+    try:
+        size_HW = read_size(row.photo)
+        mask_HW = decode_carvana(row.runs, size_HW)
+        truth_HW = masks.read(row.name, size_HW) if masks is not None else None
+        return _Checked(row.name, dice=None if truth_HW is None else dice(truth_HW, mask_HW))
+    except CarmaskError as error:
+        return _Checked(row.name, cause=f"{row.label}: {error}")

@@ -1,0 +1,134 @@
+"""The results of all photos in one file: the challenge's run lengths, and COCO's annotations."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from carmask.files import written_aside
+from carmask.imaging.rle import encode_carvana
+from carmask.imaging.rle_table import is_compressed, write_rows
+from carmask.pipeline.jobs import BadDestination, Job, Jobs
+from carmask.pipeline.journal import Entry
+from carmask.pipeline.kinds import TableKind
+from carmask.result import Result
+
+# Gives the rows in the order of the photos, as often as it is called.
+Rows = Callable[[], Iterator[tuple[Job, Entry]]]
+
+
+class Table(Protocol):
+    """How a table is made of rows."""
+
+    def check(self, jobs: Jobs) -> None:
+        """Refuse photos that a table cannot hold together.
+
+        Raises:
+            BadDestination: two photos would have the same name in it.
+
+        """
+        ...
+
+    def row(self, found: Result) -> Any:
+        """What the table has to say of one photo, as JSON can hold it."""
+        ...
+
+    def write(self, path: Path, rows: Rows) -> None:
+        """Write the file, one row after the other.
+
+        Raises:
+            UnwritableFile: it cannot be written.
+
+        """
+        ...
+
+
+class CarvanaTable:
+    """`img,rle_mask`: the photo's file name and its run lengths. A photo without a vehicle has no runs."""
+
+    def check(self, jobs: Jobs) -> None:
+        """See `Table.check`."""
+        first: dict[str, str] = {}
+        for name in jobs.photos.names:
+            other = first.setdefault(_file_name(name), name)
+            if other != name:
+                raise BadDestination(
+                    f"{jobs.photos.path(other)} and {jobs.photos.path(name)}: a row of the challenge's table bears the "
+                    "file's name only, and these are the same; make a table for each folder, or choose coco"
+                )
+
+    def row(self, found: Result) -> str:
+        """See `Table.row`."""
+        return encode_carvana(found.mask)
+
+    def write(self, path: Path, rows: Rows) -> None:
+        """See `Table.write`."""
+        with written_aside(path) as stream:
+            pairs = ((_file_name(job.name), entry["row"]) for job, entry in rows())
+            write_rows(stream, pairs, compressed=is_compressed(path))
+
+
+class CocoTable:
+    """COCO's annotations, run lengths included: one annotation for each photo in which a vehicle was found.
+
+    Ids are the photos' numbers, from 1 on, in the whole listing: parts made by --shard can be put together. `iscrowd`
+    is 0 although its masks are run lengths, as with other tools: crowds are left out when detections are scored.
+    """
+
+    def check(self, jobs: Jobs) -> None:
+        """See `Table.check`. Names are paths below the common folder here, which never meet."""
+
+    def row(self, found: Result) -> dict[str, Any]:
+        """See `Table.row`."""
+        from carmask.imaging.coco import encode_coco
+
+        height, width = found.mask.shape
+        area = int(np.count_nonzero(found.mask))
+        return {"height": height, "width": width, "area": area, "segmentation": encode_coco(found.mask)}
+
+    def write(self, path: Path, rows: Rows) -> None:
+        """See `Table.write`."""
+        with written_aside(path) as file:
+            stream = gzip.GzipFile("", "wb", 6, file, mtime=0) if is_compressed(path) else file
+            stream.write(b'{"info":{"description":"masks by carmask"},"licenses":[],"images":[\n')
+            _write_items(stream, (_coco_image(job, entry) for job, entry in rows()))
+            stream.write(b'],"annotations":[\n')
+            _write_items(stream, (_coco_annotation(job, entry) for job, entry in rows() if entry["box_px"]))
+            stream.write(b'],"categories":[{"id":1,"name":"vehicle","supercategory":"vehicle"}]}\n')
+            if stream is not file:
+                stream.close()
+
+
+TABLES: dict[TableKind, Callable[[], Table]] = {"carvana-csv": CarvanaTable, "coco": CocoTable}
+
+
+def _coco_image(job: Job, entry: Entry) -> dict[str, Any]:
+    size = {key: entry["row"][key] for key in ("height", "width")}
+    return {"id": job.position + 1, "file_name": job.name, **size}
+
+
+def _coco_annotation(job: Job, entry: Entry) -> dict[str, Any]:
+    top, left, bottom, right = entry["box_px"]
+    return {
+        "id": job.position + 1,
+        "image_id": job.position + 1,
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": [left, top, right - left, bottom - top],
+        "area": entry["row"]["area"],
+        "segmentation": entry["row"]["segmentation"],
+    }
+
+
+def _write_items(stream: IO[bytes] | gzip.GzipFile, items: Iterable[dict[str, Any]]) -> None:
+    separator = b""
+    for item in items:
+        stream.write(separator + json.dumps(item, separators=(",", ":")).encode())
+        separator = b",\n"
+
+
+def _file_name(name: str) -> str:
+    return PurePosixPath(name).name

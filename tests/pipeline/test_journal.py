@@ -1,0 +1,83 @@
+"""The journal of what is done, and what killed processes leave behind."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from carmask.files import remove_leftovers, write_bytes_atomically
+from carmask.pipeline.journal import Journal, JournalError, read_entries, read_recipe
+
+
+def test_half_a_line_at_the_end_of_a_journal_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "journal"
+    recipe = {"kind": "mask"}
+    with Journal(path, recipe) as journal:
+        places = [journal.add({"n": number, "text": "x" * 70_000}) for number in range(3)]
+        assert [journal.read(place)["n"] for place in places] == [0, 1, 2]
+    whole = path.read_bytes()
+    for cut in (1, 50_000, 70_000, 140_100):
+        path.write_bytes(whole[:-cut])
+        with Journal(path, recipe) as journal:
+            kept = [entry["n"] for _, entry in journal.entries()]
+            journal.add({"n": 9, "text": ""})
+            assert [entry["n"] for _, entry in journal.entries()] == [*kept, 9]
+        assert kept == list(range(3 - -(-cut // 70_021)))
+    path.write_bytes(whole[:10])
+    assert read_recipe(path) is None
+    with Journal(path, {"kind": "soft"}) as journal:
+        assert list(journal.entries()) == []
+    assert read_recipe(path) == {"kind": "soft"}
+
+
+def test_a_journal_is_sorted_and_keeps_the_last_of_each(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal", {}) as journal:
+        for number, name in enumerate("cabca"):
+            journal.add({"name": name, "n": number})
+        journal.sort("name")
+    assert [(entry["name"], entry["n"]) for entry in read_entries(tmp_path / "journal")] == [
+        ("a", 4),
+        ("b", 2),
+        ("c", 3),
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such locks")
+def test_two_at_once_do_not_write_to_one_place(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal", {}), pytest.raises(JournalError, match=r"journal: another carmask.*--shard"):
+        Journal(tmp_path / "journal", {})
+    with Journal(tmp_path / "journal", {}):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a process that can be asked for")
+def test_only_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from carmask.files import written_aside\n"
+        "with written_aside(sys.argv[1]) as stream:\n"
+        "    stream.write(b'half'); stream.flush(); print(flush=True)\n"
+        "    sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "a.png")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (aside,) = tmp_path.iterdir()
+        assert remove_leftovers([tmp_path, tmp_path / "gone"]) == 0
+        assert aside.exists()
+        process.communicate(b"")
+    mine = tmp_path / ".carmask-notes.part"
+    mine.touch()
+    assert remove_leftovers([tmp_path]) == 1
+    write_bytes_atomically(tmp_path / "a.png", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", mine.name}
+    # Of other machines nothing is known, but a day is long enough.
+    other = tmp_path / ".carmask-00000000-1-00000000-00000000.part"
+    other.touch()
+    assert remove_leftovers([tmp_path]) == 0
+    os.utime(other, (time.time() - 90_000, time.time() - 90_000))
+    assert remove_leftovers([tmp_path]) == 1
