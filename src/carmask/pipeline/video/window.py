@@ -1,0 +1,83 @@
+"""A window that shows pictures, by Tk, which most Pythons bring: OpenCV without windows is what carmask needs."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from carmask.errors import CarmaskError
+
+_SHARE_OF_SCREEN = 0.9
+_TEXT_AT_PX, _MARGIN_PX = 12, 4
+
+
+class NoWindow(CarmaskError):
+    """No window can be opened."""
+
+
+class Window:
+    """Shows pictures until it is closed, or Escape or q is pressed. To be used in the main thread alone."""
+
+    def __init__(self, title: str, size_HW: tuple[int, int]) -> None:
+        """Open a window for pictures of this size, smaller where the screen is.
+
+        Raises:
+            NoWindow: Tk is not installed, or there is no screen.
+
+        """
+        try:
+            import tkinter
+
+            from PIL import ImageTk
+        except ImportError as error:
+            raise NoWindow(
+                f"a window needs Tk ({error}); install it (on Debian and Ubuntu: python3-tk), or use --no-window"
+            ) from error
+        try:
+            self._root = tkinter.Tk()
+        except tkinter.TclError as error:
+            raise NoWindow(f"no window can be opened ({error}); use --no-window") from error
+        screen_HW = (self._root.winfo_screenheight(), self._root.winfo_screenwidth())
+        shrink = max(1.0, *(side / (_SHARE_OF_SCREEN * most) for side, most in zip(size_HW, screen_HW, strict=True)))
+        self._size_WH = (round(size_HW[1] / shrink), round(size_HW[0] / shrink))
+        self._root.title(title)
+        self._root.resizable(width=False, height=False)
+        self._photo: Any = ImageTk.PhotoImage("RGB", self._size_WH)
+        canvas = tkinter.Canvas(
+            self._root, width=self._size_WH[0], height=self._size_WH[1], highlightthickness=0, background="black"
+        )
+        canvas.pack()
+        canvas.create_image(0, 0, image=self._photo, anchor="nw")
+        self._ground = canvas.create_rectangle(0, 0, 0, 0, fill="black", width=0)
+        self._text = canvas.create_text(_TEXT_AT_PX, _TEXT_AT_PX, anchor="nw", fill="white", font=("TkFixedFont", 14))
+        self._canvas = canvas
+        self.is_open = True
+        self._root.protocol("WM_DELETE_WINDOW", self.close)
+        for key in ("<Escape>", "q"):
+            self._root.bind(key, lambda _: self.close())
+
+    def show(self, image_HWC: NDArray[np.uint8], text: str) -> None:
+        """Show a picture (uint8, 1 or 3 channels) with a line of text in its corner."""
+        if not self.is_open:
+            return
+        if (image_HWC.shape[1], image_HWC.shape[0]) != self._size_WH:
+            image_HWC = cv2.resize(image_HWC, self._size_WH, interpolation=cv2.INTER_AREA)
+        if image_HWC.ndim == 2 or image_HWC.shape[2] == 1:
+            image_HWC = cv2.cvtColor(image_HWC, cv2.COLOR_GRAY2RGB)
+        self._photo.paste(Image.fromarray(image_HWC))
+        self._canvas.itemconfigure(self._text, text=text)
+        left, top, right, bottom = self._canvas.bbox(self._text)
+        self._canvas.coords(self._ground, left - _MARGIN_PX, top - _MARGIN_PX, right + _MARGIN_PX, bottom + _MARGIN_PX)
+
+    def update(self) -> None:
+        """Let the window answer to the user and to the screen."""
+        if self.is_open:
+            self._root.update()
+
+    def close(self) -> None:
+        """Close it; more than once does no harm."""
+        if self.is_open:
+            self.is_open = False
+            self._root.destroy()
