@@ -8,9 +8,7 @@
 
 import csv
 import json
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +135,13 @@ def by_view_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def benchmark_tables(_runs: list[dict[str, Any]]) -> str:
+def benchmark_tables() -> str:
     """What the benchmarks recorded."""
     lines: list[str] = []
     for path in sorted(RESULTS.glob("*.json")):
         contents = json.loads(path.read_text())
-        if "benchmark" not in contents:
+        # What `carmask benchmark` wrote has a document of its own.
+        if "benchmark" not in contents or contents["benchmark"] == "carmask benchmark":
             continue
         machine = contents["machine"]
         lines += [
@@ -186,14 +185,13 @@ def draw_curves(runs: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def fill(document: Path, tables: dict[str, Callable[[list[dict[str, Any]]], str]], runs: list[dict[str, Any]]) -> None:
+def fill(document: Path, tables: dict[str, str]) -> None:
     """Put tables between their markers, `<!-- name -->` and `<!-- /name -->`."""
     text = document.read_text()
     for name, table in tables.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        if re.search(pattern, text, re.S):
-            made = table(runs)
-            text = re.sub(pattern, lambda match, made=made: f"{match[1]}{made}\n{match[2]}", text, flags=re.S)  # type: ignore[misc]
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}{begin}{table}\n{end}{after}" if end else text
     document.write_text(text)
 
 
@@ -203,13 +201,13 @@ def draw() -> None:
     if not runs:
         sys.exit(f"{RUNS}: no runs added yet")
     tables = {
-        "results": results_table,
-        "provenance": provenance_table,
-        "by-view": by_view_table,
-        "benchmarks": benchmark_tables,
+        "results": results_table(runs),
+        "provenance": provenance_table(runs),
+        "by-view": by_view_table(runs),
+        "benchmarks": benchmark_tables(),
     }
     for document in (ROOT / "README.md", RESULTS.parent / "results.md"):
-        fill(document, tables, runs)
+        fill(document, tables)
     draw_curves(runs, PICTURES / "curves.png")
 
 

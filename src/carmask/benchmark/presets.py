@@ -1,0 +1,48 @@
+"""Networks to measure that nobody has trained: how long they take does not depend on their weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from carmask.export.export import ExportSettings, make_card
+from carmask.export.graph import build_graph, store_float16, to_file
+from carmask.export.quantise import quantise
+from carmask.files import write_bytes_atomically
+from carmask.imaging.decode import decode_photo
+from carmask.imaging.geometry import fit_image, plan
+from carmask.models.network import Network, NetworkConfig
+from carmask.models.presets import PresetName
+
+
+def build(preset: PresetName) -> Network:
+    """An untrained network, the same every time."""
+    torch.manual_seed(0)
+    return Network(NetworkConfig.from_preset(preset)).eval()
+
+
+def save(network: Network, folder: Path, photos: Sequence[Path]) -> list[Path]:
+    """Write a network as a folder of weights, as a float and as an int8 `.onnx` file, unchecked, below `folder`.
+
+    `photos` set the scale of the int8 file's values.
+    """
+    weights = folder / network.config.name
+    network.save_pretrained(weights)
+    card = make_card(weights, network, ExportSettings())
+    graph = build_graph(network)
+
+    def fitted(path: Path) -> NDArray[np.uint8]:
+        photo = decode_photo(path, channels=card.channels, at_least_HW=card.geometry.size_HW)
+        return fit_image(photo.image_HWC, plan(photo.size_HW, card.geometry, stride_px=card.stride_px))
+
+    names = {"precision": "int8", "weights": "int8", "name": f"{card.name}-int8"}
+    files = {
+        card.name: to_file(store_float16(graph), card),
+        names["name"]: to_file(quantise(graph, map(fitted, photos)), card.model_copy(update=names)),
+    }
+    places = [folder / f"{name}.onnx" for name in files]
+    for place, data in zip(places, files.values(), strict=True):
+        write_bytes_atomically(place, data)
+    return [weights, *places]

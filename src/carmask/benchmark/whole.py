@@ -1,0 +1,89 @@
+"""From a folder of photos to results, by all that `carmask predict` does."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+from carmask.benchmark.networks import BATCH
+from carmask.benchmark.stages import StageTime, time_stages
+from carmask.errors import CarmaskError
+from carmask.pipeline.kinds import Kind, is_table
+from carmask.pipeline.plan import Plan, Wanted, make_plan
+from carmask.pipeline.stores import Store
+from carmask.pipeline.stream import predict
+from carmask.pipeline.threads import default_workers, one_opencv_thread
+from carmask.segmenter import Segmenter
+
+# All photos of the stages' figures are in memory at once, as they come out of each stage.
+_PHOTOS_IN_STAGES = 24
+
+
+@dataclass(frozen=True)
+class WholeTime:
+    """Results of one kind, by one network. photos_per_s: the whole, from file to file. stages: each of them alone."""
+
+    network: str
+    stored: str
+    engine: str
+    kind: Kind
+    photos: int
+    photos_per_s: float
+    stages: tuple[StageTime, ...]
+
+    @property
+    def slowest(self) -> StageTime:
+        """The stage that alone allows the fewest photos a second."""
+        return min(self.stages, key=lambda stage: stage.photos_per_s)
+
+    @property
+    def bound_photos_per_s(self) -> float:
+        """What the stages allow together where none has processors of its own: the sum of their times."""
+        return 1 / sum(1 / stage.photos_per_s for stage in self.stages)
+
+
+def time_whole(segmenter: Segmenter, photos: Sequence[Path], kind: Kind, *, count: int) -> WholeTime:
+    """Measure the stages alone, and then the whole with `count` photos, some of them more than once if need be.
+
+    Raises:
+        CarmaskError: a photo cannot be cut out.
+
+    """
+    with _store_for(photos[: min(count, _PHOTOS_IN_STAGES)], kind) as (plan, store), one_opencv_thread():
+        stages = tuple(time_stages(segmenter, list(plan.jobs), store.put, default_workers()))
+    with _store_for(list(islice(cycle(photos), count)), kind) as (plan, store):
+        began_s = time.perf_counter()
+        for outcome in predict(store.jobs, segmenter, store.put, batch_size=BATCH):
+            if outcome.cause is not None:
+                raise CarmaskError(f"{outcome.cause} (speed is measured with sound photos only)")
+        store.finish()
+        took_s = time.perf_counter() - began_s
+    card = segmenter.members[0].card
+    return WholeTime(
+        network=card.name,
+        stored=card.precision,
+        engine=segmenter.describe_engine(),
+        kind=kind,
+        photos=count,
+        photos_per_s=count / took_s,
+        stages=stages,
+    )
+
+
+@contextmanager
+def _store_for(photos: Sequence[Path], kind: Kind) -> Iterator[tuple[Plan, Store]]:
+    """Lay links to the photos into a folder, and open a store beside it; both are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="carmask-benchmark-") as folder:
+        source = Path(folder, "photos")
+        source.mkdir()
+        for number, photo in enumerate(photos):
+            (source / f"{number:05}{photo.suffix}").symlink_to(photo.absolute())
+        destination = Path(
+            folder, "results.csv" if kind == "carvana-csv" else "results.json" if is_table(kind) else "results"
+        )
+        plan = make_plan([source], destination, Wanted(kind))
+        with plan.open_store({}, overwrite=False) as store:
+            yield plan, store

@@ -1,0 +1,119 @@
+"""`carmask benchmark`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from carmask.cli.console import print_facts, print_line, wide_console
+from carmask.errors import CarmaskError
+from carmask.models.presets import PresetName
+from carmask.pipeline.kinds import Kind
+
+if TYPE_CHECKING:
+    # It brings OpenCV, which a command's help does not wait for.
+    from carmask.benchmark.run import Figures
+
+_KINDS: tuple[Kind, ...] = ("carvana-csv", "mask", "cutout")
+
+
+def benchmark(
+    photos: Path | None = None,
+    *,
+    model: Annotated[tuple[str, ...], Parameter(alias="-m", negative=(), show_default=False)] = (),
+    preset: Annotated[tuple[PresetName, ...], Parameter(negative=(), show_default=False)] = (),
+    kind: Annotated[tuple[Kind, ...], Parameter(alias="-k", negative=(), show_default=False)] = _KINDS,
+    count: int = 200,
+    seconds: float = 3.0,
+    out: Path | None = None,
+) -> int:
+    """Measure how fast this machine cuts out photos, and how much faster than the naive way.
+
+    Each network in each engine, each stage from a photo's file to its result, and the whole; beside them PyTorch eager
+    in float32 that decodes each photo whole, one at a time. All figures are medians, or rates over many photos. For
+    figures that mean something nothing else should be running.
+
+    Args:
+        photos: A folder of photos; rendered example photos of 1918 x 1280 px if not given.
+        model: Weights inside the package, or .onnx files, that the stages and the whole are measured with; all packaged
+            weights if not given.
+        preset: Untrained networks to measure too, in PyTorch and exported, which takes minutes: small, classic, deep,
+            fast. The naive way is measured with each, and the whole with `classic`.
+        kind: Kinds of results that the stages and the whole are measured for.
+        count: Photos that the whole is measured with.
+        seconds: How long each figure of a network is measured.
+        out: A .json file for all figures, with the machine and the versions.
+
+    """
+    from carmask.benchmark.run import measure
+
+    if count < 1 or not seconds > 0:
+        raise CarmaskError(f"--count {count} --seconds {seconds:g}: give at least one photo, and more than no time")
+    figures = measure(photos, models=model, presets=preset, kinds=kind, count=count, seconds=seconds, say=print_line)
+    _print_networks(figures)
+    _print_stages(figures)
+    _print_whole(figures)
+    if out is not None:
+        figures.save(out)
+        print_facts([("figures", str(out))])
+    return 0
+
+
+def _print_networks(figures: "Figures") -> None:
+    table = _table("Networks", ("network", "input", "engine", "computes in"), ("ms, one photo", "photos/s", "x naive"))
+    for time in figures.networks:
+        naive = figures.naive_network_ms.get(time.network)
+        ratio = f"{naive / time.one_ms:.1f}" if naive else ""
+        table.add_row(
+            time.network,
+            time.input,
+            time.engine,
+            time.precision,
+            f"{time.one_ms:.1f}",
+            f"{time.photos_per_s:.1f}",
+            ratio,
+        )
+    wide_console().print(table)
+
+
+def _print_stages(figures: "Figures") -> None:
+    table = _table("Stages, each alone", ("network", "kind", "stage"), ("ms a photo", "photos/s"))
+    for whole in figures.wholes:
+        for stage in whole.stages:
+            table.add_row(whole.network, whole.kind, stage.stage, f"{stage.one_ms:.2f}", f"{stage.photos_per_s:.0f}")
+        table.add_section()
+    wide_console().print(table)
+
+
+def _print_whole(figures: "Figures") -> None:
+    table = _table(
+        "From file to result",
+        ("network", "kind", "slowest stage"),
+        ("photos/s", "of the slowest stage", "of all stages in turn", *(f"x naive {name}" for name in figures.naive)),
+    )
+    for whole in figures.wholes:
+        rate = whole.photos_per_s
+        table.add_row(
+            whole.network,
+            whole.kind,
+            whole.slowest.stage,
+            f"{rate:.1f}",
+            f"{rate / whole.slowest.photos_per_s:.0%}",
+            f"{rate / whole.bound_photos_per_s:.0%}",
+            *(f"{rate * naive_s:.1f}" for naive_s in figures.naive.values()),
+        )
+    wide_console().print(table)
+    print_facts(
+        (f"naive {name}", f"{naive_s:.2f} s a photo, {1 / naive_s:.2f} photos/s")
+        for name, naive_s in figures.naive.items()
+    )
+
+
+def _table(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in words:
+        table.add_column(heading)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
