@@ -87,7 +87,10 @@ def measure(
     say(cpu_name())
     with _photos(photos, say) as paths, tempfile.TemporaryDirectory(prefix="carmask-benchmark-") as folder:
         trained = [locate(model) for model in models] or list(packaged_models().values())
-        untrained = list(_build(presets, Path(folder), paths, figures, seconds, say))
+        known = {model.stem for model in trained}
+        built = _build(presets, Path(folder), paths, figures, seconds, say)
+        # What is there trained need not be measured untrained too, but in PyTorch, which the exported file is not for.
+        untrained = [model for model in built if model.is_dir() or model.stem not in known]
         for model in (*trained, *untrained):
             say(f"measuring {model.stem} ...")
             times = list(time_networks([model], seconds=seconds))
