@@ -1,6 +1,8 @@
 """Fixtures that the tests of training share."""
 
+import ctypes
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,24 @@ import pytest
 
 from carmask.training.run import RunFolder
 from tiny_runs import SMALL, tiny_settings, train
+
+
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of Linux's <signal.h>."""
+
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@pytest.fixture(autouse=True)
+def own_signal_stack() -> None:
+    """Let signals use the stack of the process.
+
+    After many engines were opened in one process, some library leaves it an alternate stack that is not mapped any more,
+    and the next signal ends the process. Commands open one engine; their Ctrl-C is tested in processes of their own.
+    """
+    if sys.platform == "linux":
+        disabled = _SignalStack(None, 2, 0)
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(disabled), None)
 
 
 @pytest.fixture(scope="session")
