@@ -1,6 +1,6 @@
 """Draw the tables of docs/performance.md from what `carmask benchmark` recorded.
 
-carmask benchmark PHOTOS --preset small --preset fast --preset deep --preset classic --out docs/results/speed.json
+carmask benchmark PHOTOS --preset fast --preset classic --out docs/results/speed.json
 python benchmarks/performance.py
 """
 

@@ -135,13 +135,27 @@ def by_view_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def packaged_table() -> str:
+    """The weights inside the package, on photos that they were not trained on."""
+    lines = [
+        "| weights and photos | held-out photos | Dice, mean | median | worst | boundary error |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in json.loads((RESULTS / "packaged.json").read_text())["figures"].items():
+        lines.append(
+            f"| {name} | {row['held_out_photos']} | **{row['dice']:.4f}** | {row['median_dice']:.4f} "
+            f"| {row['worst_dice']:.4f} | {row['boundary_error_px']:.1f} px |"
+        )
+    return "\n".join(lines)
+
+
 def benchmark_tables() -> str:
     """What the benchmarks recorded."""
     lines: list[str] = []
     for path in sorted(RESULTS.glob("*.json")):
         contents = json.loads(path.read_text())
-        # What `carmask benchmark` wrote has a document of its own.
-        if "benchmark" not in contents or contents["benchmark"] == "carmask benchmark":
+        # These have tables of their own, or figures for each of thirty kills.
+        if "benchmark" not in contents or contents["benchmark"] in ("carmask benchmark", "packaged", "kill_predict"):
             continue
         machine = contents["machine"]
         lines += [
@@ -204,6 +218,7 @@ def draw() -> None:
         "results": results_table(runs),
         "provenance": provenance_table(runs),
         "by-view": by_view_table(runs),
+        "packaged": packaged_table(),
         "benchmarks": benchmark_tables(),
     }
     for document in (ROOT / "README.md", RESULTS.parent / "results.md"):

@@ -24,7 +24,7 @@ class _SignalStack(ctypes.Structure):
 def own_signal_stack() -> None:
     """Let signals use the stack of the process.
 
-    After many engines were opened in one process, some library leaves it an alternate stack that is not mapped any more,
+    After many engines were opened in one process, some library leaves it an alternate stack that is no longer mapped,
     and the next signal ends the process. Commands open one engine; their Ctrl-C is tested in processes of their own.
     """
     if sys.platform == "linux":
