@@ -155,7 +155,7 @@ def benchmark_tables() -> str:
     for path in sorted(RESULTS.glob("*.json")):
         contents = json.loads(path.read_text())
         # These have tables of their own, or figures for each of thirty kills.
-        if "benchmark" not in contents or contents["benchmark"] in ("carmask benchmark", "packaged", "kill_predict"):
+        if "benchmark" not in contents or contents["benchmark"] in ("carmask benchmark", "packaged", "kill_predict", "video_speed"):
             continue
         machine = contents["machine"]
         lines += [
