@@ -21,6 +21,8 @@ from record import RESULTS
 ROOT = RESULTS.parent.parent
 RUNS = RESULTS / "runs"
 PICTURES = RESULTS.parent / "pictures"
+# Benchmarks that have tables of their own, or are too long for one.
+ELSEWHERE = ("carmask benchmark", "packaged", "kill_predict", "video_speed")
 # The order of the tables. A run that is not named here comes after.
 ORDER = ("small-published", "small-best", "fast-cpu")
 
@@ -154,8 +156,7 @@ def benchmark_tables() -> str:
     lines: list[str] = []
     for path in sorted(RESULTS.glob("*.json")):
         contents = json.loads(path.read_text())
-        # These have tables of their own, or figures for each of thirty kills.
-        if "benchmark" not in contents or contents["benchmark"] in ("carmask benchmark", "packaged", "kill_predict", "video_speed"):
+        if contents.get("benchmark", "carmask benchmark") in ELSEWHERE:
             continue
         machine = contents["machine"]
         lines += [
