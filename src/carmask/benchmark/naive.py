@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from carmask.imaging.geometry import plan
 from carmask.models.network import Network
 
 
@@ -24,8 +23,7 @@ class NaiveWay:
         self._network = network.eval()
         self._grey = config.unet.in_channels == 1
         self._threshold = config.threshold
-        stride_px = config.unet.stride_px
-        self._size_HW = plan(config.geometry.size_HW, config.geometry, stride_px=stride_px).canvas_HW
+        self._size_HW = config.geometry.canvas_HW(config.unet.stride_px)
 
     @property
     def input_1CHW(self) -> torch.Tensor:

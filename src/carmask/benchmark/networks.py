@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from carmask.benchmark.clock import median_s
-from carmask.imaging.geometry import plan
 from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import EngineMissing, EngineName, Precision
 from carmask.runtime.load import Member, load_member
@@ -88,5 +87,5 @@ def _time(member: Member, seconds: float) -> NetworkTime:
 
 
 def _noise(card: ModelCard, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    canvas_HW = plan(card.geometry.size_HW, card.geometry, stride_px=card.stride_px).canvas_HW
+    canvas_HW = card.geometry.canvas_HW(card.stride_px)
     return np.random.default_rng(0).integers(0, 256, (count, *canvas_HW, card.channels), np.uint8)

@@ -205,7 +205,7 @@ class _Filled:
 
 
 def _build(place: Path, pairs: Sequence[Pair], recipe: CacheRecipe, workers: int, progress: Progress | None) -> None:
-    canvas_HW = plan((1, 1), recipe.geometry, stride_px=recipe.stride_px).canvas_HW
+    canvas_HW = recipe.geometry.canvas_HW(recipe.stride_px)
     needed_bytes = len(pairs) * canvas_HW[0] * canvas_HW[1] * (recipe.channels + 1)
     # Running out of room while writing into mapped memory would kill the process.
     if shutil.disk_usage(place).free < needed_bytes:

@@ -200,7 +200,7 @@ def _unpacked(look: Look) -> NDArray[np.bool_]:
 
 def _pictures(photos: Sequence[Photo], card: ModelCard) -> Iterator[NDArray[np.uint8]]:
     """Photos in batches of one and of four, at the canvas's size and at two smaller, odd ones."""
-    canvas_HW = plan(card.geometry.size_HW, card.geometry, stride_px=card.stride_px).canvas_HW
+    canvas_HW = card.geometry.canvas_HW(card.stride_px)
     for part in (1, 2, 3):
         height, width = canvas_HW if part == 1 else (max(16, side // part) | 1 for side in canvas_HW)
         geometry = Geometry(height_px=height, width_px=width)

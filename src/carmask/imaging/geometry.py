@@ -46,6 +46,11 @@ class Geometry(BaseModel):
         """Height and width in pixels, before padding to the network's stride."""
         return self.height_px, self.width_px
 
+    def canvas_HW(self, stride_px: int) -> Size:
+        """Height and width in pixels of what a network of this stride sees: the size, rounded up to the stride."""
+        height, width = (-(-side // stride_px) * stride_px for side in self.size_HW)
+        return height, width
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -68,7 +73,7 @@ def plan(photo_HW: Size, geometry: Geometry, *, stride_px: int = 1) -> Placement
     if photo_height < 1 or photo_width < 1:
         raise GeometryError(f"a photo of {photo_height} x {photo_width} px has no area")
     height, width = geometry.size_HW
-    canvas_height, canvas_width = (-(-side // stride_px) * stride_px for side in (height, width))
+    canvas_height, canvas_width = geometry.canvas_HW(stride_px)
     if geometry.keep_aspect:
         scale = min(height / photo_height, width / photo_width)
         height, width = (max(1, round(side * scale)) for side in photo_HW)

@@ -71,9 +71,7 @@ class Network(
 
     def summary(self) -> Summary:
         """Levels, shapes, parameters, multiply-adds and receptive field at the network's own size; print it."""
-        stride = self.config.unet.stride_px
-        height, width = (-(-side // stride) * stride for side in self.config.geometry.size_HW)
-        return summarise(self.unet, (height, width))
+        return summarise(self.unet, self.config.geometry.canvas_HW(self.config.unet.stride_px))
 
     def _keep_for_saving(self) -> None:
         # The mixin would save what it saw at construction.

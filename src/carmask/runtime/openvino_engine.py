@@ -9,7 +9,6 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from carmask.errors import first_line
-from carmask.imaging.geometry import plan
 from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import EngineError, EngineMissing, Owner, Precision, check_images
 from carmask.runtime.onnx_file import ModelFileError, model_name
@@ -106,7 +105,7 @@ class OpenVinoEngine:
         return probability_NHW
 
     def _any_compiled(self) -> _Compiled:
-        canvas_HW = plan(self._card.geometry.size_HW, self._card.geometry, stride_px=self._card.stride_px).canvas_HW
+        canvas_HW = self._card.geometry.canvas_HW(self._card.stride_px)
         return next(iter(self._compiled.values()), None) or self._compile(*canvas_HW, alone=False)
 
     def _compile(self, height: int, width: int, *, alone: bool) -> _Compiled:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from carmask.data.augment import AugmentSettings
 from carmask.data.cache import CacheRecipe
 from carmask.errors import CarmaskError
-from carmask.imaging.geometry import Geometry, plan
+from carmask.imaging.geometry import Geometry
 from carmask.models.presets import PRESETS, PresetName
 from carmask.runtime.hardware import HardwareSettings
 
@@ -126,7 +126,7 @@ class TrainSettings(_Settings):
     @model_validator(mode="after")
     def _batch_norm_has_something_to_average(self) -> "TrainSettings":
         unet = PRESETS[self.preset].unet
-        canvas_HW = plan((1, 1), self.geometry(), stride_px=unet.stride_px).canvas_HW
+        canvas_HW = self.geometry().canvas_HW(unet.stride_px)
         if self.batch_size == 1 and unet.norm == "batch" and max(canvas_HW) == unet.stride_px:
             raise ValueError(
                 f"batch_size 1 at {canvas_HW[0]} x {canvas_HW[1]} px leaves BatchNorm one value for each channel at "
