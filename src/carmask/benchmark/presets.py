@@ -37,12 +37,8 @@ def save(network: Network, folder: Path, photos: Sequence[Path]) -> list[Path]:
         photo = decode_photo(path, channels=card.channels, at_least_HW=card.geometry.size_HW)
         return fit_image(photo.image_HWC, plan(photo.size_HW, card.geometry, stride_px=card.stride_px))
 
-    names = {"precision": "int8", "weights": "int8", "name": f"{card.name}-int8"}
-    files = {
-        card.name: to_file(store_float16(graph), card),
-        names["name"]: to_file(quantise(graph, map(fitted, photos)), card.model_copy(update=names)),
-    }
-    places = [folder / f"{name}.onnx" for name in files]
-    for place, data in zip(places, files.values(), strict=True):
-        write_bytes_atomically(place, data)
-    return [weights, *places]
+    written = [weights]
+    for model, said in ((store_float16(graph), card), (quantise(graph, map(fitted, photos)), card.as_int8())):
+        written.append(folder / f"{said.name}.onnx")
+        write_bytes_atomically(written[-1], to_file(model, said))
+    return written

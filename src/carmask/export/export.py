@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from carmask import __version__
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
 from carmask.evaluation.selection import find_run
@@ -32,7 +31,7 @@ from carmask.models.presets import PRESETS
 from carmask.progress import Progress
 from carmask.runtime.card import ModelCard
 from carmask.runtime.hardware import HardwareSettings, set_up
-from carmask.runtime.torch_engine import TorchEngine
+from carmask.runtime.torch_engine import TorchEngine, card_of
 from carmask.training.run import RunFolder
 
 # A fitted photo: uint8, H x W x C.
@@ -113,20 +112,15 @@ def make_card(model: Path, network: Network, settings: ExportSettings) -> ModelC
     sides = [sorted({split.group_of[id_] for id_ in ids}) for ids in (split.train, split.validation)] if split else []
     preset = next((name for name, preset in PRESETS.items() if preset.unet == config.unet), None)
     held_out = {name: value for name, value in config.training.items() if name.startswith("held_out")}
-    return ModelCard(
-        name=settings.name or config.name,
-        version=__version__,
-        preset=preset,
-        geometry=config.geometry,
-        channels=config.unet.in_channels,
-        stride_px=config.unet.stride_px,
-        threshold=config.threshold,
-        precision="float32",
-        weights=settings.weights,
-        training=config.training,
-        learnt_groups=tuple(sides[0]) if sides else (),
-        held_out_groups=tuple(sides[1]) if sides else (),
-        measured=held_out,
+    return card_of(network).model_copy(
+        update={
+            "name": settings.name or config.name,
+            "preset": preset,
+            "weights": settings.weights,
+            "learnt_groups": tuple(sides[0]) if sides else (),
+            "held_out_groups": tuple(sides[1]) if sides else (),
+            "measured": held_out,
+        }
     )
 
 
@@ -178,9 +172,7 @@ class _Export:
         canvases = (segmenter.fit(photo).views[0].image_HWC for photo in self.photos.calibration_photos())
         with self.listener.bar("calibrating") as progress:
             graph = quantise(self.graph, _counted(canvases, len(self.photos.calibration), progress))
-        bare = self.card.model_copy(
-            update={"name": f"{self.card.name}-int8", "precision": "int8", "weights": "int8", "measured": {}}
-        )
+        bare = self.card.as_int8()
         data = to_file(graph, bare)
         with self.listener.bar("running int8") as progress:
             compared = compare(floating.data, floating.figures, data, self.reference, progress)

@@ -30,3 +30,8 @@ class ModelCard(BaseModel):
     learnt_groups: tuple[str, ...] = Field(default=(), description="groups (cars) that it was trained on")
     held_out_groups: tuple[str, ...] = Field(default=(), description="groups by which its best epoch was chosen")
     measured: dict[str, Any] = Field(default_factory=dict, description="Dice and other figures, on what, and parity")
+
+    def as_int8(self) -> "ModelCard":
+        """The card of the same network quantised, of which nothing is measured yet."""
+        changed = {"name": f"{self.name}-int8", "precision": "int8", "weights": "int8", "measured": {}}
+        return self.model_copy(update=changed)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carmask import __version__
 from carmask.errors import CarmaskError
 from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import Engine, EngineMissing, EngineName, Precision
@@ -84,7 +83,7 @@ def _load_weights(
     try:
         from carmask.models.network import Network
         from carmask.runtime.hardware import HardwareSettings, set_up
-        from carmask.runtime.torch_engine import TorchEngine
+        from carmask.runtime.torch_engine import TorchEngine, card_of
     except ImportError as error:
         raise EngineMissing(
             f"{folder}: holds PyTorch weights, and PyTorch is not installed ({error}); `pip install 'carmask[train]'` "
@@ -92,16 +91,4 @@ def _load_weights(
         ) from error
     network = Network.load(folder)
     hardware = set_up(HardwareSettings(device=device, precision=precision, threads=threads))
-    config = network.config
-    card = ModelCard(
-        name=config.name,
-        version=__version__,
-        preset=None,
-        geometry=config.geometry,
-        channels=config.unet.in_channels,
-        stride_px=config.unet.stride_px,
-        threshold=config.threshold,
-        precision="float32",
-        training=config.training,
-    )
-    return Member(TorchEngine(network, hardware), card, folder)
+    return Member(TorchEngine(network, hardware), card_of(network), folder)

@@ -5,7 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from carmask import __version__
 from carmask.models.network import Network
+from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import Owner, check_images
 from carmask.runtime.hardware import Hardware
 
@@ -40,3 +42,19 @@ def to_input(images_NHWC: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Photos as a network takes them: `x_NCHW` float32 0..1, channels_last, on `device`."""
     # H x W x C in memory seen as C x H x W is what channels_last means: no copy.
     return torch.from_numpy(images_NHWC).to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+
+
+def card_of(network: Network) -> ModelCard:
+    """What a network's weights say of it; an export says more."""
+    config = network.config
+    return ModelCard(
+        name=config.name,
+        version=__version__,
+        preset=None,
+        geometry=config.geometry,
+        channels=config.unet.in_channels,
+        stride_px=config.unet.stride_px,
+        threshold=config.threshold,
+        precision="float32",
+        training=config.training,
+    )
