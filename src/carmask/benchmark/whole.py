@@ -44,6 +44,16 @@ class WholeTime:
         """What the stages allow together where none has processors of its own: the sum of their times."""
         return 1 / sum(1 / stage.photos_per_s for stage in self.stages)
 
+    @property
+    def of_slowest_stage(self) -> float:
+        """The whole's rate as a share of that of its slowest stage."""
+        return self.photos_per_s / self.slowest.photos_per_s
+
+    @property
+    def of_all_stages_in_turn(self) -> float:
+        """The whole's rate as a share of `bound_photos_per_s`."""
+        return self.photos_per_s / self.bound_photos_per_s
+
 
 def time_whole(segmenter: Segmenter, photos: Sequence[Path], kind: Kind, *, count: int) -> WholeTime:
     """Measure the stages alone, and then the whole with `count` photos, some of them more than once if need be.

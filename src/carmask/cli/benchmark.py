@@ -93,15 +93,14 @@ def _print_whole(figures: "Figures") -> None:
         ("photos/s", "of the slowest stage", "of all stages in turn", *(f"x naive {name}" for name in figures.naive)),
     )
     for whole in figures.wholes:
-        rate = whole.photos_per_s
         table.add_row(
             whole.network,
             whole.kind,
             whole.slowest.stage,
-            f"{rate:.1f}",
-            f"{rate / whole.slowest.photos_per_s:.0%}",
-            f"{rate / whole.bound_photos_per_s:.0%}",
-            *(f"{rate * naive_s:.1f}" for naive_s in figures.naive.values()),
+            f"{whole.photos_per_s:.1f}",
+            f"{whole.of_slowest_stage:.0%}",
+            f"{whole.of_all_stages_in_turn:.0%}",
+            *(f"{times:.1f}" for times in figures.times_naive(whole).values()),
         )
     wide_console().print(table)
     print_facts(
