@@ -211,7 +211,7 @@ def test_several_networks_are_averaged(predict: Command) -> None:
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_batch_holds_at_least_one_photo(predict: Command, size: int) -> None:
     save("photos/a.png")
-    predict.assert_refused("photos", "out", f"--batch-size={size}", saying=(f"--batch-size {size}",))
+    predict.assert_refused("photos", "out", f"--batch-size={size}", saying=(f'"{size}" for --batch-size', ">= 1"))
     assert not Path("out").exists()
 
 

@@ -5,11 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from carmask.cli.options import Flag
 from carmask.cli.results import Place, Reporter
 from carmask.errors import CarmaskError
 from carmask.pipeline.kinds import OF_PHOTO, Kind, PictureFormat
-
-_FLAG = Parameter(negative=())
 
 
 def convert(
@@ -21,9 +20,9 @@ def convert(
     foreground: int | None = None,
     format: Annotated[PictureFormat | None, Parameter(alias="-f")] = None,  # noqa: A002 - the option's name
     background: str = "transparent",
-    crop: Annotated[bool, _FLAG] = False,
-    overwrite: Annotated[bool, _FLAG] = False,
-    json: Annotated[bool, _FLAG] = False,
+    crop: Flag = False,
+    overwrite: Flag = False,
+    json: Flag = False,
 ) -> int:
     """Write masks that are there already as another kind: what `predict` writes, without a network.
 

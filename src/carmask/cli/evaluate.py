@@ -1,9 +1,7 @@
 """`carmask evaluate`."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.table import Table
 
 from carmask.cli.console import (
@@ -15,6 +13,7 @@ from carmask.cli.console import (
     wide_console,
 )
 from carmask.cli.network import NetworkOptions
+from carmask.cli.options import BatchSize
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
 from carmask.environment import environment
@@ -37,7 +36,7 @@ def evaluate_command(
     part: Part | None = None,
     out: Path | None = None,
     worst: int = 20,
-    batch_size: Annotated[int, Parameter(alias="-b")] = 4,
+    batch_size: BatchSize = 4,
     group_pattern: str | None = None,
     foreground: int | None = None,
 ) -> int:
@@ -61,8 +60,6 @@ def evaluate_command(
     """
     if worst < 0:
         raise CarmaskError(f"--worst {worst}: give 0 or more")
-    if batch_size < 1:
-        raise CarmaskError(f"--batch-size {batch_size}: give 1 or more")
     dataset = find_pairs(data, group_pattern=group_pattern)
     segmenter = network.load()
     selection = select_pairs(

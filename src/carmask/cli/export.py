@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import Parameter
 from rich.table import Table
 
 from carmask.cli.console import print_facts, print_line, print_remark, progress_bar, wide_console
+from carmask.cli.options import Flag
 from carmask.export.listener import Listener
 from carmask.progress import Progress
 
@@ -24,14 +24,14 @@ def export(
     *,
     out: Path | None = None,
     name: str | None = None,
-    int8: Annotated[bool, Parameter(negative=())] = False,
+    int8: Flag = False,
     data: Path | None = None,
     calibration: Path | None = None,
     photos: int = 24,
     calibration_photos: int = 64,
     foreground: int | None = None,
     weights: Literal["float16", "float32"] = "float16",
-    allow_drop: Annotated[bool, Parameter(negative=())] = False,
+    allow_drop: Flag = False,
 ) -> int:
     """Write a network to one .onnx file that needs nothing beside it, once it is shown to say what PyTorch says.
 

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from carmask.cli.console import print_line, print_remark
 from carmask.cli.network import NetworkOptions
+from carmask.cli.options import Flag
 from carmask.cli.video import check_result
 from carmask.errors import CarmaskError
 from carmask.pipeline.video.kinds import Look, VideoKind, choose_look
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from carmask.pipeline.video.writer import VideoWriter
 
 _NETWORK = NetworkOptions()
-_FLAG = Parameter(negative=())
 _POLL_S = 0.003
 _REPORT_EVERY_S = 1.0
 
@@ -36,15 +36,15 @@ def live(
     *,
     kind: Annotated[VideoKind | None, Parameter(alias="-k")] = None,
     background: str | None = None,
-    smooth: Annotated[bool, _FLAG] = False,
-    keep_largest: Annotated[bool, _FLAG] = False,
+    smooth: Flag = False,
+    keep_largest: Flag = False,
     min_area: str = "0",
     height_px: int | None = None,
     width_px: int | None = None,
     frames: int | None = None,
     window: bool | None = None,
     record: Path | None = None,
-    overwrite: Annotated[bool, _FLAG] = False,
+    overwrite: Flag = False,
     network: NetworkOptions = _NETWORK,
 ) -> None:
     """Show what a camera sees with the vehicle cut out, and how many frames a second that are.

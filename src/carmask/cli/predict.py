@@ -7,12 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from carmask.cli.network import NetworkOptions
+from carmask.cli.options import BatchSize, Flag
 from carmask.cli.results import Place, Reporter
-from carmask.errors import CarmaskError
 from carmask.pipeline.kinds import Kind, PictureFormat
 
 _NETWORK = NetworkOptions()
-_FLAG = Parameter(negative=())
 
 
 def predict(
@@ -22,14 +21,14 @@ def predict(
     kind: Annotated[Kind | None, Parameter(alias="-k")] = None,
     format: Annotated[PictureFormat | None, Parameter(alias="-f")] = None,  # noqa: A002 - the option's name
     background: str = "transparent",
-    crop: Annotated[bool, _FLAG] = False,
-    keep_largest: Annotated[bool, _FLAG] = False,
+    crop: Flag = False,
+    keep_largest: Flag = False,
     min_area: str = "0",
     network: NetworkOptions = _NETWORK,
-    batch_size: Annotated[int, Parameter(alias="-b")] = 4,
-    overwrite: Annotated[bool, _FLAG] = False,
+    batch_size: BatchSize = 4,
+    overwrite: Flag = False,
     shard: str = "1/1",
-    json: Annotated[bool, _FLAG] = False,
+    json: Flag = False,
 ) -> int:
     """Cut vehicles out of photos, at each photo's own size and orientation.
 
@@ -71,8 +70,6 @@ def predict(
     from carmask.pipeline.regions import Area, Regions
     from carmask.pipeline.stream import predict as predict_photos
 
-    if batch_size < 1:
-        raise CarmaskError(f"--batch-size {batch_size}: give 1 or more")
     regions = Regions(keep_largest, Area.parse(min_area))
     wanted = Wanted(kind, format, background, crop, Shard.parse(shard))
     places = (source, destination, *more)

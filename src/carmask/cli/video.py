@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from carmask.cli.console import print_line, print_remark, progress_bar
 from carmask.cli.network import NetworkOptions
-from carmask.errors import CarmaskError
+from carmask.cli.options import BatchSize, Flag
 from carmask.pipeline.video.coding import check_ending
 from carmask.pipeline.video.kinds import VideoKind, choose_look
 from carmask.pipeline.video.library import BadVideoOutput, require_pyav
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from carmask.pipeline.video.run import Outcome
 
 _NETWORK = NetworkOptions()
-_FLAG = Parameter(negative=())
 
 
 def video(
@@ -25,13 +24,13 @@ def video(
     *,
     kind: Annotated[VideoKind | None, Parameter(alias="-k")] = None,
     background: str | None = None,
-    smooth: Annotated[bool, _FLAG] = False,
-    keep_largest: Annotated[bool, _FLAG] = False,
+    smooth: Flag = False,
+    keep_largest: Flag = False,
     min_area: str = "0",
     audio: bool = True,
     crf: int | None = None,
-    overwrite: Annotated[bool, _FLAG] = False,
-    batch_size: Annotated[int, Parameter(alias="-b")] = 4,
+    overwrite: Flag = False,
+    batch_size: BatchSize = 4,
     network: NetworkOptions = _NETWORK,
 ) -> int:
     """Cut vehicles out of a video, frame by frame.
@@ -60,8 +59,6 @@ def video(
     """
     look = choose_look(kind, background)
     check_result(destination, overwrite=overwrite, source=source, transparent=look.is_transparent)
-    if batch_size < 1:
-        raise CarmaskError(f"--batch-size {batch_size}: give 1 or more")
     # All that takes time to import is imported here, so that --help does not wait for it.
     from carmask.pipeline.regions import Area, Regions
     from carmask.pipeline.video.look import compositor
