@@ -5,8 +5,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+# What a folder of weights holds.
+WEIGHTS = ("config.json", "model.safetensors")
 # Where a run keeps the weights that it is judged by.
 BEST_OF_RUN = Path("weights", "best")
+
+
+def weights_folder(folder: Path) -> Path:
+    """Return the folder of weights that is meant: the best ones where it is a run's folder, otherwise itself."""
+    best = folder / BEST_OF_RUN
+    return best if not (folder / WEIGHTS[0]).exists() and best.is_dir() else folder
 
 
 class UNetConfig(BaseModel):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from carmask.errors import CarmaskError, first_line
 from carmask.imaging.geometry import Geometry
-from carmask.models.config import BEST_OF_RUN, UNetConfig
+from carmask.models.config import WEIGHTS, UNetConfig, weights_folder
 from carmask.models.presets import PRESETS, PresetName
 from carmask.models.summary import Summary, summarise
 from carmask.models.unet import UNet
@@ -87,17 +87,15 @@ class Network(
             WeightsError: the folder, its configuration or its weights are missing or damaged.
 
         """
-        if not (folder / "config.json").exists() and (folder / BEST_OF_RUN).is_dir():
-            folder = folder / BEST_OF_RUN
+        folder = weights_folder(folder)
+        config, weights = (folder / name for name in WEIGHTS)
         # A missing folder would be taken for the name of a repository on the Hub, so look first.
-        for name in ("config.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise WeightsError(
-                    f"{folder}: no {name} in it; a folder of weights holds config.json and model.safetensors"
-                )
+        for file in (config, weights):
+            if not file.is_file():
+                raise WeightsError(f"{folder}: no {file.name} in it; a folder of weights holds {' and '.join(WEIGHTS)}")
         try:
-            network = cls(NetworkConfig.model_validate(json.loads((folder / "config.json").read_text())["config"]))
-            load_model(network, folder / "model.safetensors")
+            network = cls(NetworkConfig.model_validate(json.loads(config.read_text())["config"]))
+            load_model(network, weights)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             raise WeightsError(
                 f"{folder}: damaged or foreign weights ({first_line(error)}); copy the folder again"

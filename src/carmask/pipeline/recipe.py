@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from carmask import __version__
-from carmask.models.config import BEST_OF_RUN
+from carmask.models.config import WEIGHTS, weights_folder
 from carmask.pipeline.regions import Regions
-from carmask.runtime.locate import WEIGHTS
 from carmask.segmenter import Segmenter
 
 
@@ -37,8 +36,7 @@ def _digest(place: Path) -> str:
     """The first digits of the SHA-256 of a model's file, or of a folder's weights."""
     paths = [place]
     if place.is_dir():
-        folder = place if (place / WEIGHTS[0]).exists() else place / BEST_OF_RUN
-        paths = [folder / name for name in WEIGHTS]
+        paths = [weights_folder(place) / name for name in WEIGHTS]
     digest = sha256()
     for path in paths:
         digest.update(path.read_bytes())

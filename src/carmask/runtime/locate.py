@@ -5,12 +5,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from carmask.errors import CarmaskError, first_line
+from carmask.models.config import WEIGHTS
 
 DEFAULT_MODEL = "fast"
 
-# What a repository on the Hub holds, like a folder of weights: the first alone, or the other two.
+# An exported network in a repository on the Hub, where there may be a folder of weights too.
 EXPORTED = "model.onnx"
-WEIGHTS = ("config.json", "model.safetensors")
 
 # owner/name, as the Hub allows them.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
