@@ -7,7 +7,7 @@ from carmask.errors import CarmaskError
 
 PhotoKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", "labelme"]
 TableKind = Literal["carvana-csv", "coco"]
-Kind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", "labelme", "carvana-csv", "coco"]
+Kind = Literal[PhotoKind, TableKind]
 PictureFormat = Literal["png", "webp"]
 
 # What stands for standard input or output in place of a path.
