@@ -10,7 +10,7 @@ from carmask.cli.network import NetworkOptions
 from carmask.cli.options import BatchSize, Flag
 from carmask.pipeline.video.coding import check_ending
 from carmask.pipeline.video.kinds import VideoKind, choose_look
-from carmask.pipeline.video.library import BadVideoOutput, require_pyav
+from carmask.pipeline.video.pyav import BadVideoOutput, require_pyav
 
 if TYPE_CHECKING:
     from carmask.pipeline.video.run import Outcome

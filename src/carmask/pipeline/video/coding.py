@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carmask.pipeline.video.library import BadVideoOutput
+from carmask.pipeline.video.pyav import BadVideoOutput
 
 # FFmpeg's name of the container by the ending of the file's name.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}

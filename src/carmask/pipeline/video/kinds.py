@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from carmask.pipeline.video.library import BadVideoOutput
+from carmask.pipeline.video.pyav import BadVideoOutput
 
 VideoKind = Literal["overlay", "cutout", "mask", "soft"]
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 import av
 
 from carmask.errors import CarmaskError, first_line
-from carmask.pipeline.video.library import BadVideo
 from carmask.pipeline.video.picture import Colour, Turn
+from carmask.pipeline.video.pyav import BadVideo
 
 # Only the file itself is opened: a playlist must not lead to other machines.
 _OPEN_OPTIONS = {"protocol_whitelist": "file"}

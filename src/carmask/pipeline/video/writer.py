@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from carmask.files import UnwritableFile, remove_leftovers, unwritable, written_aside
 from carmask.pipeline.video.audio import AudioTracks
 from carmask.pipeline.video.coding import Coding
-from carmask.pipeline.video.library import BadVideoOutput
+from carmask.pipeline.video.pyav import BadVideoOutput
 from carmask.pipeline.video.reader import VideoInfo, reason
 
 # What a container says about itself, which is not true of another.
