@@ -1,7 +1,5 @@
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from bright_network import bright_is_vehicle
 from carmask.errors import CarmaskError
@@ -18,9 +16,7 @@ from carmask.imaging.decode import UnreadableImage
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import UNetConfig
 from carmask.models.network import Network, NetworkConfig, WeightsError
-from carmask.runtime.hardware import Hardware, HardwareSettings, set_up
-from carmask.runtime.torch_engine import TorchEngine
-from carmask.segmenter import Result, Segmenter
+from carmask.segmenter import Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -220,34 +216,6 @@ def test_a_padded_batch_gives_the_same_bits_whatever_is_in_it(network: str, rand
     assert np.ptp(together[0]) > 0
 
 
-def test_a_cutout_holds_the_photo_inside_the_mask(bright: Segmenter, tmp_path: Path) -> None:
-    image_HWC = rectangle((120, 160), (30, 40, 90, 120))
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    path = tmp_path / "car.jpg"
-    path.write_bytes(encoded(image_HWC, "JPEG", quality=95, icc_profile=profile))
-    result = bright(path)
-    transparent = result.cutout()
-    assert (transparent.mode, transparent.size) == ("RGBA", (160, 120))
-    assert transparent.info["icc_profile"] == profile
-    alpha_HW = np.asarray(transparent)[..., 3]
-    assert ((alpha_HW >= 128) == result.mask).mean() > 0.999
-    white_HWC = np.asarray(result.cutout("white"))
-    assert white_HWC[5, 5].tolist() == [255, 255, 255]
-    np.testing.assert_allclose(white_HWC[60, 80], image_HWC[60, 80], atol=6)
-    top, left, bottom, right = result.box_px or (0, 0, 0, 0)
-    assert result.cutout("#102030", crop=True).size == (right - left, bottom - top)
-    with pytest.raises(CarmaskError, match="whiet"):
-        result.cutout("whiet")
-    nothing = bright(np.zeros((20, 30, 3), np.uint8))
-    assert nothing.box_px is None
-    assert nothing.cutout(crop=True).size == (30, 20)
-    with pytest.raises(CarmaskError, match="does not know its photo"):
-        Result(result.probability, 0.5).cutout()
-    path.write_bytes(encoded(image_HWC[:50]))
-    with pytest.raises(CarmaskError, match="another size"):
-        result.cutout()
-
-
 def test_the_threshold_can_be_chosen(bright: Segmenter) -> None:
     for threshold in (0.1, 0.9):
         chosen = Segmenter(bright.members, threshold=threshold)
@@ -256,38 +224,6 @@ def test_the_threshold_can_be_chosen(bright: Segmenter) -> None:
         Segmenter(bright.members, threshold=1.0)
     with pytest.raises(CarmaskError, match="empty list"):
         Segmenter.load([])
-
-
-def test_the_engine_gives_what_the_network_gives() -> None:
-    config = NetworkConfig(
-        name="n", unet=UNetConfig(in_channels=3, widths=(4, 8)), geometry=Geometry(height_px=16, width_px=16)
-    )
-    network = Network(config).eval()
-    images_NHWC = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3), dtype=np.uint8)
-    engine = TorchEngine(network, Hardware(torch.device("cpu"), torch.float32, "as asked"))
-    x_BCHW = torch.from_numpy(images_NHWC.transpose(0, 3, 1, 2) / 255).float()
-    with torch.no_grad():
-        logits_BHW = network(x_BCHW)[:, 0].double().numpy()
-    np.testing.assert_allclose(engine.run(images_NHWC), 1 / (1 + np.exp(-logits_BHW)), atol=1e-5)
-    assert (engine.name, engine.device, engine.precision) == ("torch", "cpu", "float32")
-
-
-@settings(max_examples=50)
-@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**32), st.floats(0, 1))
-def test_a_result_s_box_holds_its_mask_and_no_more(height: int, width: int, seed: int, share: float) -> None:
-    probability_HW = (np.random.default_rng(seed).random((height, width)) < share).astype(np.float32)
-    result = Result(probability_HW, threshold=0.5)
-    inside = [(y, x) for y in range(height) for x in range(width) if probability_HW[y, x] >= 0.5]
-    assert result.coverage == pytest.approx(len(inside) / (height * width))
-    if not inside:
-        assert result.box_px is None
-        return
-    rows, columns = zip(*inside, strict=True)
-    assert result.box_px == (min(rows), min(columns), max(rows) + 1, max(columns) + 1)
-
-
-def test_a_pixel_at_the_threshold_belongs_to_the_mask() -> None:
-    assert Result(np.array([[0.5, 0.49999997]], np.float32), 0.5).mask.tolist() == [[True, False]]
 
 
 def test_it_says_what_it_is(random_net: Segmenter) -> None:
@@ -315,33 +251,3 @@ def test_bad_files_and_folders_are_named(bright: Segmenter, tmp_path: Path) -> N
         Segmenter.load(tmp_path / "nowhere")
     with pytest.raises(WeightsError, match="no config"):
         Segmenter.load(tmp_path)
-
-
-def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    folder = bright_is_vehicle(tmp_path)
-    for device in ("cuda:99", "abacus"):
-        with pytest.raises(CarmaskError, match=device):
-            Segmenter.load(folder, device=device)
-
-
-@pytest.mark.parametrize("precision", ["auto", "bf16", "float32"])
-def test_the_precision_is_what_was_asked_for(precision: str) -> None:
-    hardware = set_up(HardwareSettings.model_validate({"device": "cpu", "precision": precision}))
-    with hardware.autocast():
-        product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == hardware.precision
-    if precision != "auto":
-        assert str(hardware.precision).endswith({"bf16": "bfloat16"}.get(precision, precision))
-    assert str(hardware.precision).removeprefix("torch.") in hardware.describe()
-
-
-def test_without_pytorch_it_says_what_to_install(tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from carmask.runtime.engine import EngineMissing\n"
-        "from carmask.segmenter import Segmenter\n"
-        "try:\n    Segmenter.load(sys.argv[1])\n"
-        "except EngineMissing as error:\n    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert "carmask[train]" in done.stdout

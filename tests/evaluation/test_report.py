@@ -1,0 +1,173 @@
+"""What is written about an evaluation: the page, the table of photos and the summary."""
+
+import base64
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from bright_cars import BrightnessSegmenter, break_photos, write_pair
+from PIL import Image
+
+from carmask.data.pairs import Pair, find_pairs
+from carmask.evaluation.cases import PANEL_PX, draw_cases
+from carmask.evaluation.evaluate import evaluate
+from carmask.evaluation.report import CSV_COLUMNS, Subject, write_report
+from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB
+
+
+class PageReader(HTMLParser):
+    """Collects what a browser would fetch or run, and checks that every tag is closed."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, page):
+        super().__init__()
+        self.addresses, self.images, self.open_tags, self.tags, self.text, self.styles = [], {}, [], [], [], []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.addresses += [values[name] for name in ("src", "href", "srcset", "data", "action") if name in values]
+        self.styles.append(values.get("style") or "")
+        if tag == "img" and "src" in values:
+            self.images[values["alt"]] = values["src"]
+        if tag not in self.VOID:
+            self.open_tags.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open_tags.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.open_tags and self.open_tags[-1] == "style":
+            self.styles.append(data)
+
+
+def make_report(folder, out, *, worst=3, **subject):
+    pairs = find_pairs(folder).pairs
+    segmenter = BrightnessSegmenter()
+    evaluation = evaluate(pairs, segmenter)
+    cases = draw_cases(evaluation.worst(worst), {pair.id: pair for pair in pairs}, segmenter)
+    described = Subject(folder.name, "brightness", "all", segmenter.describe(), {"machine": {"cores": 2}}, **subject)
+    log = out.parent / "metrics.csv"
+    log.write_text("epoch,lr,train_loss,dice,note\n1,0.1,0.9,0.5,x\n2,0.1,0.4,,y\n3,0.1,0.2,0.9,z\n")
+    return evaluation, write_report(out, evaluation, described, cases=cases, training_log=log)
+
+
+def test_how_masks_were_read_is_told(folder, tmp_path):
+    odd_HW = np.zeros((30, 40), dtype=np.uint8)
+    odd_HW[5:10], odd_HW[10:20] = 1, 2
+    write_pair(folder, "dd_01", odd_HW > 0, odd_HW > 0)
+    Image.fromarray(odd_HW).save(folder / "train_masks" / "dd_01_mask.gif")
+    evaluation, path = make_report(folder, tmp_path / "out")
+    assert list(evaluation.rules.values()) == [12, 1]
+    assert [line.rpartition(": ")[2] for line in evaluation.mask_rules] == ["12", "1"]
+    assert set(evaluation.odd) == {"dd_01"}
+    assert evaluation.odd_warning.startswith("1 mask looks odd. dd_01: the values 0, 1, 2 look like class numbers")
+    text = "".join(PageReader(path.read_text(encoding="utf-8")).text)
+    assert evaluation.odd_warning in text
+    assert all(line in text for line in evaluation.mask_rules)
+    summary = json.loads((path.parent / "summary.json").read_text())
+    assert (summary["mask_rules"], summary["odd_masks"]) == (evaluation.rules, evaluation.odd)
+    chosen = evaluate(find_pairs(folder).pairs, BrightnessSegmenter(), foreground=1)
+    assert (chosen.odd, chosen.odd_warning) == ({}, None)
+
+
+def test_the_page_needs_nothing_but_itself(folder, tmp_path):
+    _, path = make_report(folder, tmp_path / "out")
+    page = path.read_text(encoding="utf-8")
+    reader = PageReader(page)
+    assert reader.open_tags == []
+    assert reader.addresses
+    assert all(address.startswith(("data:image/", "#")) for address in reader.addresses)
+    assert not re.search(r"https?:|@import|\bfetch\b|XMLHttpRequest", page)
+    assert all(target.startswith("#") for style in reader.styles for target in re.findall(r"url\(['\"]?(.)", style))
+    assert reader.tags.count("svg") == 7
+
+
+def test_the_worst_photos_are_drawn_with_their_errors(folder, tmp_path):
+    evaluation, path = make_report(folder, tmp_path / "out", worst=3)
+    images = PageReader(path.read_text(encoding="utf-8")).images
+    for row in evaluation.worst(3):
+        pictures = {}
+        for title in ("photo", "truth", "prediction", "error map", "worst spot, close up"):
+            data = base64.b64decode(images[f"{row.id}: {title}"].split(",")[1])
+            pictures[title] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+            assert max(pictures[title].shape[:2]) <= PANEL_PX
+        bright_HW = np.asarray(Image.open(folder / "train" / f"{row.id}.png").convert("L")) > 150
+        truth_HW = np.asarray(Image.open(folder / "train_masks" / f"{row.id}_mask.gif").convert("L")) > 0
+        np.testing.assert_array_equal(pictures["truth"][..., 0] > 127, truth_HW)
+        np.testing.assert_array_equal(pictures["prediction"][..., 0] > 127, bright_HW)
+        for colour, where in ((FALSE_POSITIVE_RGB, bright_HW & ~truth_HW), (FALSE_NEGATIVE_RGB, truth_HW & ~bright_HW)):
+            assert np.abs(pictures["error map"][where] - colour).mean() < 40, "JPEG changes colours a little, not more"
+    assert len(images) == 15
+
+
+def test_a_photo_gone_since_is_said_to_be(folder):
+    pairs = {pair.id: pair for pair in find_pairs(folder).pairs}
+    segmenter = BrightnessSegmenter()
+    evaluation = evaluate(tuple(pairs.values()), segmenter)
+    worst = evaluation.worst(2)
+    (folder / "train" / f"{worst[0].id}.png").unlink()
+    gone, drawn = draw_cases(worst, pairs, segmenter)
+    assert not gone.panels
+    assert gone.problem
+    assert str(folder) not in gone.problem
+    assert len(drawn.panels) == 5
+
+
+def test_names_are_shown_as_text(folder, tmp_path):
+    mask_HW = np.zeros((64, 64), dtype=bool)
+    mask_HW[20:40, 20:40] = True
+    write_pair(folder, "<script>alert($x$)&_01", mask_HW, ~mask_HW)
+    _, path = make_report(folder, tmp_path / "out", warnings=("<b>careful</b>",))
+    reader = PageReader(path.read_text(encoding="utf-8"))
+    assert reader.tags.count("script") == 1
+    assert "<b>careful</b>" in reader.text
+    assert "1. <script>alert($x$)&_01" in reader.text
+
+
+def test_csv_and_json_hold_the_figures(folder, tmp_path):
+    break_photos(folder)
+    empty_HW = np.zeros((40, 50), dtype=bool)
+    write_pair(folder, "dd_01", empty_HW, ~empty_HW)
+    evaluation, path = make_report(folder, tmp_path / "out", remarks=("said",))
+    with (path.parent / "per_image.csv").open(newline="") as file:
+        lines = {line["id"]: line for line in csv.DictReader(file)}
+    assert tuple(lines["aa_01"]) == CSV_COLUMNS
+    assert list(lines) == sorted(lines)
+    assert len(lines) == 13
+    for row in evaluation.rows:
+        line = lines[row.id]
+        assert float(line["dice"]) == pytest.approx(row.metrics.dice, abs=1e-6)
+        assert (int(line["height_px"]), int(line["width_px"])) == row.size_HW
+        assert (line["group"], line["view"], line["error"]) == (row.group, row.view, "")
+    assert lines["dd_01"]["boundary_error_px"] == ""
+    assert lines["aa_02"]["dice"] == ""
+    assert lines["aa_02"]["error"].startswith("aa_02.png: ")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    summary = json.loads((path.parent / "summary.json").read_text(), parse_constant=refuse)
+    assert (summary["photos"], summary["failed"], summary["data"], summary["remarks"]) == (10, 3, "cars", ["said"])
+    assert summary["figures"]["dice"]["mean"] == pytest.approx(evaluation.summary["dice"].mean)
+    assert summary["figures"]["boundary_error_px"]["undefined"] == 1
+    assert {row["name"]: row["boundary_error_px"] for row in summary["by_group"]}["dd"] is None
+
+
+def test_a_report_can_be_written_when_nothing_could_be_measured(tmp_path):
+    pair = Pair("x_01", tmp_path / "x_01.png", tmp_path / "x_01_mask.gif", "x", "01")
+    evaluation = evaluate([pair], BrightnessSegmenter())
+    page = write_report(tmp_path, evaluation, Subject("cars", "brightness", "all", {}, {}))
+    assert "1 of 1 photos could not be measured" in page.read_text(encoding="utf-8")
