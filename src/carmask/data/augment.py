@@ -3,13 +3,19 @@
 Kornia does the work. Two of its defaults would spoil soft masks and are set aside here: masks are moved with bilinear
 interpolation (nearest neighbour otherwise, half a pixel off), and everything runs in float32 (in bfloat16 a warp is
 off by up to three pixels). All randomness comes from torch's global generators, which the caller seeds for each step.
+
+Vehicles are pasted last: both they and what they are laid on have been moved and coloured by their own draws, so the
+light on the two differs as it does between photos, and an image that receives nothing is the same as without pasting.
 """
 
+import math
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+
+from carmask.data.paste import Paster
 
 
 class AugmentSettings(BaseModel):
@@ -32,28 +38,41 @@ class AugmentSettings(BaseModel):
     saturation: float = Field(default=0.3, ge=0, le=1, description="largest change of saturation, as a share")
     hue: float = Field(default=0.03, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
     grey: float = Field(default=0.1, ge=0, le=1, description="probability that the colour is taken away")
+    paste: float = Field(
+        default=0.0, ge=0, le=1, description="probability that another photo's vehicle is laid over the image"
+    )
+    light_last: float = Field(
+        default=0.0, ge=0, le=1, description="share of the run, at its end, in which images are only flipped"
+    )
 
     @classmethod
     def off(cls) -> "AugmentSettings":
         """No variation at all, as in the recipe `small` was published with."""
-        return cls(flip=0, geometric=0, colour=0, grey=0)
+        return cls(flip=0, geometric=0, colour=0, grey=0, paste=0)
 
 
 class Augmenter:
     """Callable: `image_BCHW` and `soft_B1HW` (float32, 0..1) to varied tensors of the same shapes and ranges."""
 
     def __init__(self, settings: AugmentSettings, *, channels: int) -> None:
+        self._light_from = 1 - settings.light_last if settings.light_last else math.inf
+        self._flip = _geometric_operations(settings.model_copy(update={"geometric": 0}))
         self._geometric = _geometric_operations(settings)
         self._colour = _colour_operations(settings, channels)
+        self._paste = Paster(settings.paste) if settings.paste else None
 
     @torch.no_grad()
-    def __call__(self, image_BCHW: Tensor, soft_B1HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Vary each image of the batch by its own draw."""
+    def __call__(self, image_BCHW: Tensor, soft_B1HW: Tensor, *, done: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Vary each image of the batch by its own draw. done: the share of the run that is behind it, 0..1."""
+        light = done >= self._light_from
+        move = self._flip if light else self._geometric
         with torch.autocast(image_BCHW.device.type, enabled=False):
-            if self._geometric is not None:
-                image_BCHW, soft_B1HW = self._geometric(image_BCHW, soft_B1HW)
-            if self._colour is not None:
+            if move is not None:
+                image_BCHW, soft_B1HW = move(image_BCHW, soft_B1HW)
+            if self._colour is not None and not light:
                 image_BCHW = self._colour(image_BCHW)
+            if self._paste is not None and not light:
+                image_BCHW, soft_B1HW = self._paste(image_BCHW, soft_B1HW)
         return image_BCHW.clamp_(0, 1), soft_B1HW.clamp_(0, 1)
 
 
