@@ -17,6 +17,7 @@ from carmask.imaging.tiles import Window, blend, plan_tiles
 from carmask.result import PhotoSource, Result, decode_any
 from carmask.runtime.engine import EngineName, Precision
 from carmask.runtime.load import Member, load_member
+from carmask.runtime.locate import locate_all
 
 __all__ = ["Fitted", "Model", "Raw", "Result", "Segmenter", "Tta", "View"]
 
@@ -59,8 +60,9 @@ class Segmenter:
         if not members:
             raise ValueError("a segmenter needs a network")
         self.members = tuple(members)
-        self.tta = tta
+        self.tta: Tta = tta
         self.tile = tile
+        self._wanted_threshold = threshold
         cards = [member.card for member in self.members]
         self.name = "+".join(card.name for card in cards)
         self.threshold = fmean(card.threshold for card in cards) if threshold is None else threshold
@@ -89,7 +91,8 @@ class Segmenter:
 
         Args:
             model: The name of packaged weights ("fast", which is also the default), an .onnx file, a run's folder (its
-                best weights), a folder of weights, or a Hub id (owner/name); or a list of these.
+                best weights), a folder of folds (the best weights of each), a folder of weights, or a Hub id
+                (owner/name); or a list of these.
             engine: auto is the fastest that is there: openvino, onnxruntime, or torch for folders of weights.
             device: auto, cpu, cuda or cuda:1.
             precision: auto is what the engine computes fastest; bf16 only where the hardware has it natively.
@@ -106,10 +109,18 @@ class Segmenter:
         models = [model] if model is None or isinstance(model, str | Path) else list(model)
         if not models:
             raise CarmaskError("an empty list of models; name at least one, or none for the packaged weights")
+        places = [place for one in models for place in locate_all(one, exported=engine != "torch")]
         members = [
-            load_member(one, engine=engine, device=device, precision=precision, threads=threads) for one in models
+            load_member(place, engine=engine, device=device, precision=precision, threads=threads) for place in places
         ]
         return cls(members, threshold=threshold, tta=tta, tile=tile)
+
+    def each(self) -> "tuple[Segmenter, ...]":
+        """Return a segmenter for each network alone, with the same options; their engines are these."""
+        return tuple(
+            Segmenter([member], threshold=self._wanted_threshold, tta=self.tta, tile=self.tile)
+            for member in self.members
+        )
 
     def describe(self) -> dict[str, Any]:
         """Name, size, threshold and engine, as JSON can hold them; of several networks each under `members`."""

@@ -23,6 +23,10 @@ def batch(seed: int, size_HW: tuple[int, int] = (6, 9)) -> tuple[Tensor, Tensor]
     return torch.from_numpy(logits), torch.from_numpy(soft)
 
 
+def mean_dice(logits_B1HW: Tensor, soft_B1HW: Tensor) -> float:
+    return float(soft_dice(logits_B1HW, soft_B1HW).mean())
+
+
 def slow_bce(logit: float, soft: float) -> float:
     probability = 1 / (1 + math.exp(-logit))
     return -(soft * math.log(probability) + (1 - soft) * math.log1p(-probability))
@@ -61,9 +65,11 @@ def slow_loss(name: str, logits_B1HW: Array, soft_B1HW: Array, weight: float) ->
 @given(st.sampled_from(NAMES), st.integers(0, 10_000), st.sampled_from([(6, 9), (1, 30), (26, 5)]))
 def test_losses_agree_with_a_slow_reference(name: str, seed: int, size_HW: tuple[int, int]) -> None:
     logits_B1HW, soft_B1HW = batch(seed, size_HW)
-    loss = make_loss(LossSettings(name=name, border_weight=4.0))(logits_B1HW, soft_B1HW)
-    assert loss.shape == ()
-    assert float(loss) == pytest.approx(slow_loss(name, logits_B1HW.numpy(), soft_B1HW.numpy(), 4.0), rel=1e-6)
+    loss_B = make_loss(LossSettings(name=name, border_weight=4.0))(logits_B1HW, soft_B1HW)
+    assert loss_B.shape == (3,)
+    for image, loss in enumerate(loss_B):
+        one = (tensor[image : image + 1].numpy() for tensor in (logits_B1HW, soft_B1HW))
+        assert float(loss) == pytest.approx(slow_loss(name, *one, 4.0), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,26 +78,26 @@ def test_the_truth_is_the_best_prediction(name: str) -> None:
     _, soft_B1HW = batch(0)
     logits_B1HW = soft_B1HW.clamp(1e-6, 1 - 1e-6).logit().requires_grad_()
     loss_of = make_loss(LossSettings(name=name))
-    loss = loss_of(logits_B1HW, soft_B1HW)
+    loss = loss_of(logits_B1HW, soft_B1HW).mean()
     (gradient,) = torch.autograd.grad(loss, logits_B1HW)
     assert gradient.abs().max() < 1e-6
     for seed in range(5):
         nearby = logits_B1HW.detach() + 0.1 * batch(seed)[0]
-        assert loss_of(nearby, soft_B1HW) > loss.detach()
+        assert loss_of(nearby, soft_B1HW).mean() > loss.detach()
 
 
 def test_soft_dice_is_zero_at_the_truth_and_one_at_its_opposite() -> None:
     _, soft_B1HW = batch(0, (60, 90))
-    assert float(soft_dice(soft_B1HW.clamp(1e-7, 1 - 1e-7).logit(), soft_B1HW)) == pytest.approx(0, abs=1e-6)
+    assert mean_dice(soft_B1HW.clamp(1e-7, 1 - 1e-7).logit(), soft_B1HW) == pytest.approx(0, abs=1e-6)
     hard_B1HW = soft_B1HW.round()
-    assert float(soft_dice((hard_B1HW - 0.5) * 200, hard_B1HW)) == pytest.approx(0, abs=1e-6)
-    assert float(soft_dice((0.5 - hard_B1HW) * 200, hard_B1HW)) == pytest.approx(1, abs=1e-3)
+    assert mean_dice((hard_B1HW - 0.5) * 200, hard_B1HW) == pytest.approx(0, abs=1e-6)
+    assert mean_dice((0.5 - hard_B1HW) * 200, hard_B1HW) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_photo_without_a_car_is_right_when_nothing_is_found() -> None:
     nothing_B1HW = torch.zeros(2, 1, 20, 20)
-    assert float(soft_dice(torch.full_like(nothing_B1HW, -50), nothing_B1HW)) == pytest.approx(0, abs=1e-6)
-    assert float(soft_dice(torch.full_like(nothing_B1HW, 50), nothing_B1HW)) > 0.99
+    assert mean_dice(torch.full_like(nothing_B1HW, -50), nothing_B1HW) == pytest.approx(0, abs=1e-6)
+    assert mean_dice(torch.full_like(nothing_B1HW, 50), nothing_B1HW) > 0.99
 
 
 def test_dice_is_that_of_each_image_not_of_the_batch() -> None:
@@ -102,7 +108,7 @@ def test_dice_is_that_of_each_image_not_of_the_batch() -> None:
     logits_B1HW = (soft_B1HW - 0.5) * 100
     logits_B1HW[1] = -50
     missed_small = 1 - (0 + 1) / (16 + 1)
-    assert float(soft_dice(logits_B1HW, soft_B1HW)) == pytest.approx(missed_small / 2, abs=1e-5)
+    assert soft_dice(logits_B1HW, soft_B1HW).tolist() == pytest.approx([0, missed_small], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,7 +116,7 @@ def test_dice_is_that_of_each_image_not_of_the_batch() -> None:
 def test_extreme_logits_have_finite_gradients(name: str, size: float) -> None:
     logits_B1HW, soft_B1HW = (tensor.float() for tensor in batch(0))
     logits_B1HW = (logits_B1HW.sign() * size).requires_grad_()
-    loss = make_loss(LossSettings(name=name))(logits_B1HW, soft_B1HW)
+    loss = make_loss(LossSettings(name=name))(logits_B1HW, soft_B1HW).mean()
     (gradient,) = torch.autograd.grad(loss, logits_B1HW)
     assert loss.isfinite()
     assert gradient.isfinite().all()
@@ -140,4 +146,13 @@ def test_border_weights_mark_the_band_along_the_edge() -> None:
 def test_a_weight_of_one_is_no_weight() -> None:
     logits_B1HW, soft_B1HW = batch(3)
     border, plain = (make_loss(LossSettings(name=name, border_weight=1)) for name in ("border", "bce+dice"))
-    assert float(border(logits_B1HW, soft_B1HW)) == pytest.approx(float(plain(logits_B1HW, soft_B1HW)))
+    torch.testing.assert_close(border(logits_B1HW, soft_B1HW), plain(logits_B1HW, soft_B1HW))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hard_targets_are_soft_ones_rounded(name: str) -> None:
+    logits_B1HW, soft_B1HW = batch(5)
+    hard_B1HW = (soft_B1HW >= 0.5).double()
+    assert not torch.equal(hard_B1HW, soft_B1HW)
+    rounding, plain = (make_loss(LossSettings(name=name, hard_targets=hard)) for hard in (True, False))
+    torch.testing.assert_close(rounding(logits_B1HW, soft_B1HW), plain(logits_B1HW, hard_B1HW))

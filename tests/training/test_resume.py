@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import signal
@@ -8,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
+from rich.console import Console
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from carmask.errors import CarmaskError
 from carmask.models.network import Network
 from carmask.training import start
-from carmask.training.checkpoint import CheckpointError
+from carmask.training.checkpoint import CheckpointError, before, save_checkpoint
 from carmask.training.interrupt import Interrupt
 from carmask.training.run import RunError, RunFolder
 from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, assert_same_training, resume, rows, train, weights
@@ -86,6 +88,32 @@ def test_a_run_that_died_before_its_first_epoch_can_be_resumed(finished: tuple[R
     assert len(json.loads((run.path / "environment.json").read_text())["resumed"]) == 1
 
 
+def test_a_run_stops_in_time_and_the_same_command_goes_on(finished: tuple[RunFolder, str], make: Any) -> None:
+    settings = make(SMALL, name="again")
+    said = io.StringIO()
+    turns = 0
+    # So little time that each turn is one step.
+    while not start.train_or_resume(settings, Console(file=said, width=200), max_minutes=1e-9).finished:
+        turns += 1
+    assert turns == 3 * STEPS_IN_EPOCH - 1
+    run = RunFolder.existing(settings.runs / "again")
+    assert_same_training(run, finished[0])
+    assert start.train_or_resume(settings, Console(file=said, width=200)).finished
+    with pytest.raises(CarmaskError, match=r"again: was begun with another epochs, optimiser\.lr; "):
+        start.train_or_resume(make({**SMALL, "epochs": 5, "optimiser": {"lr": 0.5}}, name="again"))
+    with pytest.raises(CarmaskError, match="--name"):
+        start.train_or_resume(make(SMALL))
+
+
+def test_initial_weights_are_not_needed_any_more(finished: tuple[RunFolder, str], make: Any, tmp_path: Path) -> None:
+    init = shutil.copytree(finished[0].weights("best"), tmp_path / "init")
+    with interrupted_in_step(2):
+        run, _ = train(make(SMALL, init=init, name="from-init"))
+    shutil.rmtree(init)
+    resume(run)
+    assert Network.load(run.path).config.training["started_from"]["epoch"] >= 1
+
+
 def test_other_photos_are_not_resumed_with(tiny: Path, make: Any, tmp_path: Path) -> None:
     data = shutil.copytree(tiny, tmp_path / "data")
     with interrupted_in_step(1):
@@ -97,25 +125,24 @@ def test_other_photos_are_not_resumed_with(tiny: Path, make: Any, tmp_path: Path
         resume(run)
 
 
-def test_a_damaged_checkpoint_is_not_resumed_from(finished: tuple[RunFolder, str], tmp_path: Path) -> None:
-    run = RunFolder(shutil.copytree(finished[0].path, tmp_path / "run"))
-    content = run.checkpoint.read_bytes()
-    damages = {
-        "cut": content[: len(content) // 2],
-        "empty": b"",
-        "text": b"hello",
-    }
-    for damage in damages.values():
-        run.checkpoint.write_bytes(damage)
-        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged"):
-            resume(run)
-    for foreign in ({"network": {}}, {}, [1], torch.zeros(3)):
-        torch.save(foreign, run.checkpoint)
-        with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(make: Any) -> None:
+    whole, _ = train(make(FAST, name="whole"))
+    run, _ = train(make(FAST, name="damaged"))
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-1])
+    said = resume(run)
+    assert "checkpoint.pt: damaged; going on from the one before, checkpoint.before.pt, at step 4" in said
+    assert_same_training(run, whole)
+    for foreign in ({"network": {}}, {}):
+        save_checkpoint(run.checkpoint, foreign)
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: does not fit the settings"):
             resume(run)
     run.checkpoint.unlink()
+    before(run.checkpoint).unlink()
     with pytest.raises(CheckpointError, match="no checkpoint"):
         resume(run)
+
+
+def test_a_folder_that_is_no_run_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not the folder of a run"):
         start.resume(tmp_path)
 

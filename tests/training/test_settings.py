@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from carmask.data.augment import AugmentSettings
 from carmask.imaging.geometry import Geometry
 from carmask.models.presets import PRESETS
-from carmask.training.settings import OptimiserSettings, SettingsError, TrainSettings, explain
+from carmask.training.explain import explain
+from carmask.training.settings import OptimiserSettings, SettingsError, TrainSettings
 
 DATA = Path("cars")
 
@@ -23,7 +24,7 @@ def write(path: Path, **settings: Any) -> Path:
 def refusal(**given: Any) -> str:
     with pytest.raises(ValidationError) as caught:
         TrainSettings(**{"data": DATA, **given})
-    return explain(caught.value)
+    return explain(caught.value, TrainSettings)
 
 
 def test_small_is_trained_as_it_was_published() -> None:
@@ -147,7 +148,7 @@ def test_every_fault_is_named_at_once() -> None:
         assert part in message
     with pytest.raises(ValidationError) as caught:
         TrainSettings()
-    assert explain(caught.value) == "'data' is not given"
+    assert explain(caught.value, TrainSettings) == "'data' is not given"
 
 
 def test_a_fold_does_not_matter_where_a_fraction_is_asked_for() -> None:
@@ -171,7 +172,7 @@ def test_a_file_that_holds_no_settings_is_refused(content: bytes, message: str, 
     path.write_bytes(content)
     with pytest.raises((SettingsError, ValidationError)) as caught:
         TrainSettings(data=DATA, config=path)
-    text = explain(caught.value) if isinstance(caught.value, ValidationError) else str(caught.value)
+    text = explain(caught.value, TrainSettings) if isinstance(caught.value, ValidationError) else str(caught.value)
     assert message in text
     assert "\n" not in text
 

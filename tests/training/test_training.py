@@ -22,10 +22,10 @@ from carmask.models.network import Network, NetworkConfig
 from carmask.runtime.hardware import Hardware
 from carmask.segmenter import Segmenter
 from carmask.training.averaging import AveragedWeights
-from carmask.training.loop import TrainingError
 from carmask.training.run import RunError, RunFolder
 from carmask.training.settings import TrainSettings
 from carmask.training.state import start_state
+from carmask.training.step import TrainingError
 from tiny_runs import FAST, SMALL, assert_same_training, resume, rows, train, weights
 
 
@@ -38,8 +38,8 @@ def test_a_run_s_folder_explains_it(finished: tuple[RunFolder, str]) -> None:
         f"weights/{which}/{name}" for which in ("best", "last") for name in ("config.json", "model.safetensors")
     }
     assert {name for name in names - boards if not name.endswith("README.md")} == {
-        "config.yaml", "environment.json", "split.json", "checkpoint.pt", "metrics.csv", "curves.png",
-        "samples/epoch_001.png", "samples/epoch_002.png", "samples/epoch_003.png", *weights_,
+        "config.yaml", "environment.json", "split.json", "checkpoint.pt", "checkpoint.before.pt", "metrics.csv",
+        "curves.png", "samples/epoch_001.png", "samples/epoch_002.png", "samples/epoch_003.png", *weights_,
     }  # fmt: skip
     for name in names:
         if name.endswith(".png"):
@@ -222,7 +222,8 @@ def test_training_runs_in_bfloat16(make: Any) -> None:
 def test_weight_decay_spares_biases_and_norms(make: Any) -> None:
     settings = make(FAST, optimiser={"weight_decay": 0.1})
     network = Network(NetworkConfig.from_preset("fast"))
-    state = start_state(settings, network, Hardware(torch.device("cpu"), torch.float32, "as asked"), "")
+    hardware = Hardware(torch.device("cpu"), torch.float32, "as asked")
+    state = start_state(settings, network, hardware, photos="", photo_count=1)
     decay_of = {
         id(parameter): group["weight_decay"] for group in state.optimiser.param_groups for parameter in group["params"]
     }

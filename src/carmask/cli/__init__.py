@@ -94,9 +94,10 @@ def _missing_package(error: BaseException | None) -> str | None:
 
 
 def _explain_settings(error: ValidationError) -> str:
-    from carmask.training.settings import explain
+    from carmask.training.explain import explain
+    from carmask.training.settings import TrainSettings
 
-    return explain(error)
+    return explain(error, TrainSettings)
 
 
 def _refuse(message: str) -> int:

@@ -1,5 +1,6 @@
 """`carmask evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -14,15 +15,17 @@ from carmask.cli.console import (
 )
 from carmask.cli.network import NetworkOptions
 from carmask.cli.options import BatchSize
-from carmask.data.pairs import find_pairs
+from carmask.data.pairs import Dataset, find_pairs
 from carmask.data.split import Split
 from carmask.environment import environment
 from carmask.errors import CarmaskError
 from carmask.evaluation.cases import Case, draw_cases
-from carmask.evaluation.evaluate import evaluate
+from carmask.evaluation.folds import Share, evaluate_shares, read_folds, select_out_of_fold
 from carmask.evaluation.report import METRICS, Subject, format_figure, missing_for_page, write_report
 from carmask.evaluation.results import Evaluation
 from carmask.evaluation.selection import Part, Selection, find_run, select_pairs, what_was_learnt
+from carmask.models.series_file import fold_folders
+from carmask.runtime.locate import folder_of_folds
 from carmask.segmenter import Segmenter
 
 _NETWORK = NetworkOptions()
@@ -43,7 +46,9 @@ def evaluate_command(
     """Measure a network on photos with masks, each at its own size, and write a report.
 
     Where the model knows which photos it was not trained on, those are measured: a training run's folder, what was
-    exported from it, or the packaged weights. Exit status 2 when some photos could not be measured.
+    exported from it, or the packaged weights. Of a folder of folds, each photo is measured by the network that was not
+    trained on its group, all in one report; with --part all, by the average of the networks. Exit status 2 when some
+    photos could not be measured.
 
     Args:
         data: Folder in Carvana's layout, or with images/ and masks/.
@@ -62,27 +67,22 @@ def evaluate_command(
         raise CarmaskError(f"--worst {worst}: give 0 or more")
     dataset = find_pairs(data, group_pattern=group_pattern)
     segmenter = network.load()
-    selection = select_pairs(
-        dataset.pairs,
-        part=part,
-        split=Split.load(split) if split else None,
-        learnt=what_was_learnt([(member.place, member.card) for member in segmenter.members]),
-    )
+    folds = folder_of_folds(network.model[0]) if len(network.model) == 1 else None
+    selection, shares = _select(dataset, segmenter, folds, part, split)
     print_problems(dataset.problems)
     print_remark(f"{segmenter.name}: {segmenter.describe_engine()}")
     _print_selection(selection)
 
     with progress_bar("measuring") as progress:
-        evaluation = evaluate(
-            selection.pairs, segmenter, foreground=foreground, batch_size=batch_size, progress=progress
-        )
-    cases = _draw_worst(evaluation, selection, segmenter, worst, foreground)
+        evaluation = evaluate_shares(shares, foreground=foreground, batch_size=batch_size, progress=progress)
+    cases = _draw_worst(evaluation, shares, worst, foreground)
 
     data_name = dataset.root.resolve().name
     run = find_run(segmenter.members[0].place) if len(segmenter.members) == 1 else None
+    home = run or folds
     subject = Subject(
         data=data_name,
-        model=run.name if run else segmenter.name,
+        model=home.resolve().name if home else segmenter.name,
         part=selection.part,
         description=segmenter.describe(),
         environment=environment(),
@@ -90,20 +90,44 @@ def evaluate_command(
         warnings=selection.warnings,
         group_word="car" if dataset.layout == "carvana" else "group",
     )
-    folder = out or (run or Path()) / "evaluation" / f"{data_name}-{selection.part}"
+    folder = out or (home or Path()) / "evaluation" / f"{data_name}-{selection.part}"
     written = write_report(folder, evaluation, subject, cases=cases, training_log=run / "metrics.csv" if run else None)
     _print_outcome(evaluation, written)
     return 2 if evaluation.failures or dataset.problems else 0
 
 
-def _draw_worst(
-    evaluation: Evaluation, selection: Selection, segmenter: Segmenter, worst: int, foreground: int | None
-) -> list[Case]:
+def _select(
+    dataset: Dataset, segmenter: Segmenter, folds: Path | None, part: Part | None, split: Path | None
+) -> tuple[Selection, list[Share]]:
+    """Choose the photos, and by which networks they are measured: by each fold's own, or by all together."""
+    if folds is not None and part in (None, "validation") and split is None:
+        splits = read_folds(fold_folders(folds))
+        out_of_fold = select_out_of_fold(dataset.pairs, splits)
+        if out_of_fold is not None:
+            selection, by_fold = out_of_fold
+            of_folds = zip(splits, segmenter.each(), strict=True)
+            return selection, [Share(name, by_fold[name], alone) for name, alone in of_folds if name in by_fold]
+    selection = select_pairs(
+        dataset.pairs,
+        part=part,
+        split=Split.load(split) if split else None,
+        learnt=what_was_learnt([(member.place, member.card) for member in segmenter.members]),
+    )
+    return selection, [Share("", selection.pairs, segmenter)]
+
+
+def _draw_worst(evaluation: Evaluation, shares: Sequence[Share], worst: int, foreground: int | None) -> list[Case]:
     if missing_for_page():
         return []
+    pairs = {pair.id: pair for share in shares for pair in share.pairs}
+    segmenter_of = {pair.id: share.segmenter for share in shares for pair in share.pairs}
+    rows = evaluation.worst(worst)
+    cases: list[Case] = []
     with progress_bar("drawing the worst") as progress:
-        pairs = {pair.id: pair for pair in selection.pairs}
-        return draw_cases(evaluation.worst(worst), pairs, segmenter, foreground=foreground, progress=progress)
+        for row in rows:
+            cases += draw_cases([row], pairs, segmenter_of[row.id], foreground=foreground)
+            progress(len(cases), len(rows))
+    return cases
 
 
 def _print_outcome(evaluation: Evaluation, written: Path) -> None:
@@ -122,7 +146,7 @@ def _print_outcome(evaluation: Evaluation, written: Path) -> None:
 
 def _print_selection(selection: Selection) -> None:
     count = len(selection.pairs)
-    which = "all" if selection.part == "all" else f"the {selection.part} part"
+    which = {"all": "all", "out-of-fold": "out of fold"}.get(selection.part, f"the {selection.part} part")
     print_remark(f"{count} photo{'s' * (count > 1)}, {which}.")
     for remark in selection.remarks:
         print_remark(remark)
@@ -139,4 +163,18 @@ def _print_figures(evaluation: Evaluation) -> None:
         values = (figures.mean, figures.median, figures.worst_5_percent, figures.worst)
         name = METRICS[metric][0] + (f" (undefined for {figures.undefined})" if figures.undefined else "")
         table.add_row(name, *(format_figure(value, metric) for value in values))
+    wide_console().print(table)
+    if evaluation.by_fold:
+        _print_folds(evaluation)
+
+
+def _print_folds(evaluation: Evaluation) -> None:
+    table = Table(title="by fold", title_justify="left")
+    table.add_column("fold")
+    for heading in ("photos", "Dice", "worst Dice", METRICS["boundary_f1"][0], METRICS["boundary_error_px"][0]):
+        table.add_column(heading, justify="right")
+    for row in evaluation.by_fold:
+        figures = (row.dice, row.worst_dice, row.boundary_f1)
+        error_px = format_figure(row.boundary_error_px, "boundary_error_px")
+        table.add_row(row.name, str(row.photos), *(format_figure(value, "dice") for value in figures), error_px)
     wide_console().print(table)

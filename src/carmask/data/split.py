@@ -7,7 +7,7 @@ car scores too well on it. Cars are dealt out along their mean mask area, so tha
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -66,9 +66,9 @@ class Split(BaseModel):
         ids = {*self.train, *self.validation}
         without_group = sorted(ids - self.group_of.keys())
         if without_group:
-            raise SplitError(f"the split gives no group for {_some(without_group)}")
+            raise SplitError(f"the split gives no group for {some(without_group)}")
         if extra := sorted(self.group_of.keys() - ids):
-            raise SplitError(f"the split gives a group for {_some(extra)}, on neither side")
+            raise SplitError(f"the split gives a group for {some(extra)}, on neither side")
         refuse_shared_groups(self.train, self.validation, self.group_of)
         return self
 
@@ -107,9 +107,7 @@ class Split(BaseModel):
         """
         by_id = {pair.id: pair for pair in pairs}
         if gone := sorted({*self.train, *self.validation} - by_id.keys()):
-            raise SplitError(
-                f"the split names {_some(gone)}, not in the data; make the split anew with `carmask split`"
-            )
+            raise SplitError(f"the split names {some(gone)}, not in the data; make the split anew with `carmask split`")
         refuse_shared_groups(self.train, self.validation, {id_: pair.group for id_, pair in by_id.items()})
         return [by_id[id_] for id_ in sorted(self.train)], [by_id[id_] for id_ in sorted(self.validation)]
 
@@ -123,7 +121,7 @@ def refuse_shared_groups(train: Iterable[str], validation: Iterable[str], group_
     """Raise `SplitError`, naming the groups, where one stands on both sides."""
     if both := shared_groups(train, validation, group_of):
         raise SplitError(
-            f"group {_some(both)} in both train and validation: the model would be measured on what it has seen. "
+            f"group {some(both)} in both train and validation: the model would be measured on what it has seen. "
             "Put every photo of a group on one side"
         )
 
@@ -204,9 +202,9 @@ class _Group:
 
 def _groups_by_area(group_of: Mapping[str, str], area_of: Mapping[str, float]) -> list[_Group]:
     if missing := sorted(id_ for id_ in group_of if id_ not in area_of):
-        raise SplitError(f"no mask area for {_some(missing)}")
+        raise SplitError(f"no mask area for {some(missing)}")
     if odd := sorted(id_ for id_ in group_of if not math.isfinite(area_of[id_])):
-        raise SplitError(f"the mask area is not a number for {_some(odd)}")
+        raise SplitError(f"the mask area is not a number for {some(odd)}")
     ids_of: dict[str, list[str]] = defaultdict(list)
     for id_ in sorted(group_of):
         ids_of[group_of[id_]].append(id_)
@@ -261,6 +259,7 @@ def _generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def _some(names: list[str]) -> str:
+def some(names: Collection[str]) -> str:
+    """The first few of these names, for a message, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return ", ".join(sorted(names)[:3]) + more

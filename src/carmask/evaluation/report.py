@@ -44,7 +44,8 @@ METRICS = {
 class Subject:
     """What was evaluated: names without their folders, so that a report does not show whose machine it was.
 
-    `group_word` is what a group is called: "car" in Carvana's layout.
+    `part` is the part of a split, "all" or "out-of-fold". `group_word` is what a group is called: "car" in Carvana's
+    layout.
     """
 
     data: str
@@ -101,7 +102,8 @@ def write_report(
 def render_csv(evaluation: Evaluation) -> str:
     """One line per photo, also for those that could not be measured; cells without a value are empty."""
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
+    columns = (*CSV_COLUMNS, "fold") if evaluation.fold_of else CSV_COLUMNS
+    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     writer.writeheader()
     lines = []
     for row in evaluation.rows:
@@ -109,6 +111,8 @@ def render_csv(evaluation: Evaluation) -> str:
         figures = {name: "" if math.isnan(value) else f"{value:.6f}" for name, value in asdict(row.metrics).items()}
         lines.append({**_who(row), "height_px": height, "width_px": width, **figures})
     lines += [{**_who(failure), "error": f"{failure.file}: {failure.cause}"} for failure in evaluation.failures]
+    if evaluation.fold_of:
+        lines = [{**line, "fold": evaluation.fold_of[str(line["id"])]} for line in lines]
     writer.writerows(sorted(lines, key=lambda line: str(line["id"])))
     return file.getvalue()
 
@@ -121,6 +125,7 @@ def summarise_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
         "photos": len(evaluation.rows),
         "failed": len(evaluation.failures),
         "figures": {name: asdict(figures) for name, figures in evaluation.summary.items()},
+        "by_fold": [asdict(row) for row in evaluation.by_fold],
         "by_group": [asdict(row) for row in evaluation.by_group],
         "by_view": [asdict(row) for row in evaluation.by_view],
         "failures": [asdict(failure) for failure in evaluation.failures],

@@ -62,7 +62,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class TableRow:
-    """The figures of one group or one view: means over its photos, and its worst Dice."""
+    """The figures of one group, view or fold: means over its photos, and its worst Dice."""
 
     name: str
     photos: int
@@ -78,7 +78,8 @@ class Evaluation:
     """What was measured: a row per photo in the order of the pairs, and the photos that could not be measured.
 
     `rules` tells how the true masks were read (rule -> number of masks), `odd` which of them look like something
-    else than a mask of one thing (id -> complaint).
+    else than a mask of one thing (id -> complaint). Out of fold, `fold_of` tells whose network measured a photo (id ->
+    name of the fold).
     """
 
     rows: tuple[PhotoRow, ...] = field(repr=False)
@@ -86,6 +87,12 @@ class Evaluation:
     seconds: float
     rules: Mapping[str, int] = field(default_factory=dict)
     odd: Mapping[str, str] = field(default_factory=dict)
+    fold_of: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> list[str]:
+        """The photos: those that were measured, and then those that could not be."""
+        return [*(row.id for row in self.rows), *(failure.id for failure in self.failures)]
 
     @property
     def mask_rules(self) -> list[str]:
@@ -101,6 +108,11 @@ class Evaluation:
     def summary(self) -> dict[str, Figures]:
         """Figures over all photos, by metric, every photo counting the same."""
         return {name: summarise(self.values(name), more_is_better=better) for name, better in AVERAGED.items()}
+
+    @property
+    def by_fold(self) -> list[TableRow]:
+        """Figures by fold; empty where they are not out of fold."""
+        return _table([row for row in self.rows if row.id in self.fold_of], lambda row: self.fold_of[row.id])
 
     @property
     def by_group(self) -> list[TableRow]:

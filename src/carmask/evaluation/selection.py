@@ -18,7 +18,7 @@ class Selection:
     """The photos to measure; what is to be said about the choice, and what to be warned of."""
 
     pairs: tuple[Pair, ...] = field(repr=False)
-    part: Part
+    part: Part | Literal["out-of-fold"]
     remarks: tuple[str, ...]
     warnings: tuple[str, ...]
 

@@ -16,8 +16,8 @@ class HardwareSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
-    precision: Literal["auto", "bf16", "float32"] = Field(
-        default="auto", description="bf16 where the hardware computes it natively, float32 elsewhere"
+    precision: Literal["auto", "bf16", "fp16", "float32"] = Field(
+        default="auto", description="auto is bf16 where the hardware computes it natively, float32 elsewhere"
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; all cores when not given")
 
@@ -42,8 +42,10 @@ class Hardware:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
 
-def set_up(settings: HardwareSettings) -> Hardware:
+def set_up(settings: HardwareSettings, *, local_rank: int = 0) -> Hardware:
     """Choose device and precision, and set the number of threads.
+
+    Of several processes on one machine (`local_rank` counts them) each takes a GPU of its own.
 
     Raises:
         CarmaskError: the device that was asked for is not there.
@@ -51,18 +53,22 @@ def set_up(settings: HardwareSettings) -> Hardware:
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    device = _device(settings.device)
+    device = _device(settings.device, local_rank)
     native, reason = _native_bf16(device)
     if settings.precision == "float32":
         return Hardware(device, torch.float32, "as asked")
+    if settings.precision == "fp16":
+        return Hardware(device, torch.float16, "as asked")
     if settings.precision == "bf16":
         return Hardware(device, torch.bfloat16, "as asked" if native else f"as asked, though {reason}")
     return Hardware(device, torch.bfloat16 if native else torch.float32, reason)
 
 
-def _device(wanted: str) -> torch.device:
+def _device(wanted: str, local_rank: int) -> torch.device:
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and local_rank:
+        wanted = f"cuda:{local_rank}"
     try:
         device = torch.device(wanted)
         torch.empty(1, device=device)

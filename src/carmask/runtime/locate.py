@@ -6,6 +6,7 @@ from pathlib import Path
 
 from carmask.errors import CarmaskError, first_line
 from carmask.models.config import WEIGHTS
+from carmask.models.series_file import finished_folds, fold_folders
 
 DEFAULT_MODEL = "fast"
 
@@ -57,6 +58,31 @@ def locate(model: str | Path | None, *, exported: bool = True) -> Path:
         f"{model}: there is no such model; name a run's folder, a folder of weights, an .onnx file, a Hub id "
         f"(owner/name), or packaged weights ({', '.join(packaged) or 'there are none'})"
     )
+
+
+def folder_of_folds(model: str | Path | None) -> Path | None:
+    """The folder that is meant, where it is one of a run for each fold.
+
+    Raises:
+        SeriesError: it is damaged.
+
+    """
+    if model is None or (isinstance(model, str) and model in packaged_models()):
+        return None
+    path = Path(model).expanduser()
+    return path if fold_folders(path) else None
+
+
+def locate_all(model: str | Path | None, *, exported: bool = True) -> tuple[Path, ...]:
+    """Find a model as `locate` does, or the runs of all folds where it is a folder of folds.
+
+    Raises:
+        ModelNotFound: see `locate`.
+        SeriesError: not all folds are finished.
+
+    """
+    folder = folder_of_folds(model)
+    return finished_folds(folder) if folder else (locate(model, exported=exported),)
 
 
 def _is_hub_id(model: str) -> bool:

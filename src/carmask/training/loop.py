@@ -4,36 +4,31 @@ Everything random follows from (seed, step), so a run that is stopped after any 
 numbers as one that was not.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
 
-from carmask.data.augment import Augmenter
 from carmask.data.cache import Cache
 from carmask.data.pairs import Pair
-from carmask.errors import CarmaskError
 from carmask.runtime.hardware import Hardware
-from carmask.training.batches import BatchReader, seed_step
+from carmask.training.batches import BatchReader, batch_indices, harder_indices, seed_step
 from carmask.training.history import EpochRow, Pace
 from carmask.training.interrupt import Interrupt
-from carmask.training.losses import make_loss
-from carmask.training.reporter import RunReporter
+from carmask.training.reporter import Reporter
 from carmask.training.run import RunFolder
 from carmask.training.schedule import learning_rate
 from carmask.training.settings import TrainSettings
 from carmask.training.state import TrainingState
+from carmask.training.step import Outcome, Stepper
+from carmask.training.team import Team
 from carmask.training.validation import Validator
 
-# The loss is read every so many steps: reading it makes the processor wait for a GPU.
-LOSS_READ_STEPS = 10
-
-
-class TrainingError(CarmaskError):
-    """Training cannot go on."""
+# The speed is measured and the loss shown every so many steps.
+SHOWN_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -45,132 +40,151 @@ class TrainingData:
     validation: Sequence[Pair]
 
 
-def fit(
-    state: TrainingState,
-    settings: TrainSettings,
-    data: TrainingData,
-    hardware: Hardware,
-    run: RunFolder,
-    reporter: RunReporter,
-) -> bool:
-    """Train from `state.step` to the end. Returns whether it was reached; if not, a checkpoint says where it stopped.
+class Fit:
+    """One run from where its state stands to the end."""
 
-    Raises:
-        TrainingError: the loss is no longer a number.
+    def __init__(
+        self,
+        state: TrainingState,
+        settings: TrainSettings,
+        data: TrainingData,
+        hardware: Hardware,
+        run: RunFolder,
+        reporter: Reporter,
+        team: Team,
+    ) -> None:
+        assert settings.batch_size is not None
+        self._state, self._settings, self._run, self._reporter, self._team = state, settings, run, reporter, team
+        self._batch_size, self._photos = settings.batch_size, len(data.train)
+        self._slice = team.slice_of_batch(settings.batch_size)
+        self._epoch_steps = epoch_steps(settings, len(data.train))
+        self._total_steps = settings.epochs * self._epoch_steps
+        self._reader = BatchReader(data.cache, tuple(pair.id for pair in data.train), hardware.device)
+        self._stepper = Stepper(state, settings, hardware, team, reporter)
+        self._validate = Validator(
+            data.validation, data.cache, hardware, settings.batch_size, settings.dataset.foreground, team
+        )
+        self._saved_s = time.monotonic()
 
-    """
-    assert settings.batch_size is not None
-    if _is_patience_over(state, settings):
-        return True
-    steps_in_epoch = epoch_steps(settings, len(data.train))
-    total_steps = settings.epochs * steps_in_epoch
-    reader = BatchReader(data.cache, tuple(pair.id for pair in data.train), hardware.device)
-    augment = Augmenter(settings.augment, channels=state.network.config.unet.in_channels)
-    loss_of = make_loss(settings.loss)
-    validate = Validator(
-        data.validation, data.cache, hardware, settings.batch_size, settings.dataset.foreground, reporter.sample_ids
-    )
-    parameters = list(state.network.parameters())
-    state.network.train()
+    def __call__(self, *, until_s: float | None = None) -> bool:
+        """Train to the end, or until `time.monotonic()` is `until_s`, or a signal asks for it.
 
-    with Interrupt() as interrupt, reporter.showing(state.step, total_steps, steps_in_epoch):
-        pace = Pace(state.step, settings.batch_size)
-        for step, (images_BCHW, soft_B1HW) in reader.steps(state.step, total_steps, settings.batch_size, settings.seed):
-            seed_step(settings.seed, step)
-            lr = learning_rate(step, total_steps, settings.optimiser.lr, settings.schedule)
+        Returns whether the end was reached; if not, a checkpoint says where it stopped.
+
+        Raises:
+            TrainingError: the loss is no longer a number, or memory does not suffice.
+            TeamError: another process has ended.
+
+        """
+        state = self._state
+        state.network.train()
+        with (
+            Interrupt() as interrupt,
+            self._reporter.showing(state.step, self._total_steps, self._epoch_steps),
+        ):
+            while state.step < self._total_steps and not self._is_patience_over():
+                stopped = self._train_epoch(interrupt, until_s)
+                if state.step % self._epoch_steps == 0:
+                    self._end_epoch()
+                elif stopped:
+                    self._save()
+                if stopped:
+                    return state.step == self._total_steps
+            return True
+
+    def _train_epoch(self, interrupt: Interrupt, until_s: float | None) -> bool:
+        """Train to the end of the epoch. Returns whether it was stopped, by the end of the epoch or before."""
+
+        def wants_stop() -> bool:
+            return interrupt.asked or (until_s is not None and time.monotonic() >= until_s)
+
+        state, settings = self._state, self._settings
+        self._pace = Pace(state.step, self._batch_size)
+        last = state.step - state.step % self._epoch_steps + self._epoch_steps
+        for step, batch in self._reader.steps(range(state.step, last), self._choose):
+            seed_step(settings.seed, step, self._team.rank)
+            self._lr = learning_rate(step, self._total_steps, settings.optimiser.lr, settings.schedule)
             for group in state.optimiser.param_groups:
-                group["lr"] = lr
-            images_BCHW, soft_B1HW = augment(images_BCHW, soft_B1HW)
-            with hardware.autocast():
-                logits_B1HW = state.network(images_BCHW.contiguous(memory_format=torch.channels_last))
-            # The loss sums over many pixels, which bfloat16 cannot.
-            loss = loss_of(logits_B1HW.float(), soft_B1HW)
-            state.optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if settings.optimiser.clip_norm:
-                nn.utils.clip_grad_norm_(parameters, settings.optimiser.clip_norm)
-            state.optimiser.step()
-            if state.averaged is not None:
-                state.averaged.update(state.network)
-            state.loss_sum += loss.detach()
+                group["lr"] = self._lr
+            outcome = self._stepper(batch, done=step / self._total_steps, vote=wants_stop)
+            self._remember(outcome, step)
             state.step = step + 1
+            if state.step % SHOWN_STEPS == 1 or state.step == last:
+                self._pace.mark(state.step)
+                self._reporter.loss(state.step, outcome.loss, self._pace.images_per_s)
+            self._reporter.step(state.step)
+            if outcome.wants_stop:
+                return True
+            if time.monotonic() - self._saved_s >= 60 * settings.checkpoint_minutes and state.step < last:
+                self._save()
+        return False
 
-            is_epoch_end = state.step % steps_in_epoch == 0
-            if state.step % LOSS_READ_STEPS == 1 or is_epoch_end:
-                value = float(loss.detach())
-                _refuse_nan(value, state, run)
-                pace.mark(state.step)
-                reporter.loss(state.step, value, pace.images_per_s)
-            reporter.step(state.step)
-            if is_epoch_end:
-                _end_epoch(state, steps_in_epoch, lr, pace, validate, run, reporter)
-                pace = Pace(state.step, settings.batch_size)
-                if _is_patience_over(state, settings):
-                    reporter.say(f"no better Dice for {settings.patience} epochs: stopped early")
-                    return True
-            if interrupt.asked and state.step < total_steps:
-                state.save(run)
-                return False
-    return True
+    def _choose(self, step: int) -> NDArray[np.int64]:
+        """Places of the photos that this process learns from in a step."""
+        return self._all_of(step)[self._slice]
+
+    def _all_of(self, step: int) -> NDArray[np.int64]:
+        indices_B = batch_indices(step, self._batch_size, self._photos, self._settings.seed)
+        losses_N = self._state.drawn_by_N.numpy()
+        return harder_indices(indices_B, step, self._settings.seed, share=self._settings.hard, losses_N=losses_N)
+
+    def _remember(self, outcome: Outcome, step: int) -> None:
+        """Take the losses of a step into account, where they are numbers."""
+        state = self._state
+        if np.isfinite(outcome.loss):
+            state.loss_sum += outcome.loss
+            state.loss_steps += 1
+            if self._settings.hard:
+                losses_B = self._team.stack(outcome.losses_B)
+                state.photo_losses_N[torch.from_numpy(self._all_of(step))] = losses_B.double().cpu()
+
+    def _end_epoch(self) -> None:
+        """Validate, write down, keep the best and the last weights, and checkpoint."""
+        state = self._state
+        began_s = time.perf_counter()
+        result = self._validate(state.validated)
+        row = EpochRow(
+            epoch=state.step // self._epoch_steps,
+            step=state.step,
+            photos=state.step * self._batch_size,
+            lr=self._lr,
+            train_loss=state.loss_sum / max(1, state.loss_steps),
+            dice=result.mean,
+            dice_median=result.median,
+            dice_worst=result.worst,
+            images_per_s=self._pace.images_per_s,
+            train_s=self._pace.total_s,
+            validation_s=time.perf_counter() - began_s,
+        )
+        is_best = state.end_epoch(row)
+        state.validated.note_training(
+            {
+                "epoch": row.epoch,
+                "photos_seen": row.photos,
+                "held_out_photos": len(result.dice_of),
+                "held_out_dice": round(row.dice, 5),
+            }
+        )
+        if self._team.is_first:
+            for which in ("last", "best") if is_best else ("last",):
+                self._run.save_weights(state.validated, which)
+        # After the weights: if the machine dies in between, the epoch is done again and nothing is lost.
+        self._save()
+        self._reporter.epoch(state.history, result, is_best=is_best)
+        if self._is_patience_over():
+            self._reporter.say(f"no better Dice for {self._settings.patience} epochs: stopped early")
+
+    def _save(self) -> None:
+        if self._team.is_first:
+            self._state.save(self._run)
+        self._saved_s = time.monotonic()
+
+    def _is_patience_over(self) -> bool:
+        state, patience = self._state, self._settings.patience
+        return patience is not None and len(state.history) - state.best_epoch >= patience
 
 
 def epoch_steps(settings: TrainSettings, photos: int) -> int:
     """Steps in one epoch: every photo once, or as many photos as the settings say, to the nearest full batch."""
     assert settings.batch_size is not None
     return max(1, round((settings.epoch_samples or photos) / settings.batch_size))
-
-
-def _end_epoch(
-    state: TrainingState,
-    steps_in_epoch: int,
-    lr: float,
-    pace: Pace,
-    validate: Validator,
-    run: RunFolder,
-    reporter: RunReporter,
-) -> None:
-    """Validate, write down, keep the best and the last weights, and checkpoint."""
-    train_loss = float(state.loss_sum) / steps_in_epoch
-    _refuse_nan(train_loss, state, run)
-    began_s = time.perf_counter()
-    result = validate(state.validated)
-    row = EpochRow(
-        epoch=state.step // steps_in_epoch,
-        step=state.step,
-        photos=state.step * pace.batch_size,
-        lr=lr,
-        train_loss=train_loss,
-        dice=result.mean,
-        dice_median=result.median,
-        dice_worst=result.worst,
-        images_per_s=pace.images_per_s,
-        train_s=pace.total_s,
-        validation_s=time.perf_counter() - began_s,
-    )
-    is_best = state.end_epoch(row)
-    state.validated.note_training(
-        {
-            "epoch": row.epoch,
-            "photos_seen": row.photos,
-            "held_out_photos": len(result.dice_of),
-            "held_out_dice": round(row.dice, 5),
-        }
-    )
-    for which in ("last", "best") if is_best else ("last",):
-        run.save_weights(state.validated, which)
-    # After the weights: if the machine dies in between, the epoch is done again and nothing is lost.
-    state.save(run)
-    reporter.epoch(state.history, result, is_best=is_best)
-
-
-def _is_patience_over(state: TrainingState, settings: TrainSettings) -> bool:
-    return settings.patience is not None and len(state.history) - state.best_epoch >= settings.patience
-
-
-def _refuse_nan(loss: float, state: TrainingState, run: RunFolder) -> None:
-    if not math.isfinite(loss):
-        kept = f"; the weights of epoch {len(state.history)} are in {run.path}" if state.history else ""
-        raise TrainingError(
-            f"the loss is {loss} at step {state.step - 1}: training has diverged. Start again with a lower "
-            f"--optimiser.lr, with --optimiser.clip-norm 1, or with --hardware.precision float32{kept}"
-        )

@@ -1,4 +1,4 @@
-"""Losses on logits against soft targets. All take `logits_B1HW` (float) and `soft_B1HW` (float 0..1); a scalar each."""
+"""Losses on logits against soft targets: `logits_B1HW` (float), `soft_B1HW` (float 0..1) to one for each image."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from carmask.training.settings import LossSettings
 
+# `logits_B1HW`, `soft_B1HW` -> `loss_B`
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # Keeps the Dice of an image without a car, predicted so, at one.
@@ -20,18 +21,27 @@ BAND_WINDOW_SHARE = 0.04
 
 
 def make_loss(settings: LossSettings) -> Loss:
-    """The loss that the settings name."""
+    """The loss that the settings name, with targets rounded to 0 and 1 first where they say so."""
     losses: dict[str, Loss] = {
-        "bce": functional.binary_cross_entropy_with_logits,
+        "bce": cross_entropy,
         "dice": soft_dice,
         "bce+dice": bce_and_dice,
         "border": partial(border_weighted, weight=settings.border_weight),
     }
-    return losses[settings.name]
+    loss = losses[settings.name]
+    if settings.hard_targets:
+        return lambda logits_B1HW, soft_B1HW: loss(logits_B1HW, (soft_B1HW >= 0.5).to(soft_B1HW.dtype))
+    return loss
+
+
+def cross_entropy(logits_B1HW: Tensor, soft_B1HW: Tensor, weights_B1HW: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of each image, averaged over its pixels."""
+    each_B1HW = functional.binary_cross_entropy_with_logits(logits_B1HW, soft_B1HW, weights_B1HW, reduction="none")
+    return each_B1HW.mean((1, 2, 3))
 
 
 def soft_dice(logits_B1HW: Tensor, soft_B1HW: Tensor, weights_B1HW: Tensor | None = None) -> Tensor:
-    """One minus the Dice of each image, averaged over the batch.
+    """One minus the Dice of each image.
 
     With squares in the denominator (Milletari et al., "V-Net", 3DV 2016, section 3), so that it is zero exactly
     where the probability equals the soft target. Weights enter numerator and denominator alike.
@@ -41,12 +51,12 @@ def soft_dice(logits_B1HW: Tensor, soft_B1HW: Tensor, weights_B1HW: Tensor | Non
     axes = (1, 2, 3)
     overlap_B = (weights_B1HW * probability_B1HW * soft_B1HW).sum(axes)
     total_B = (weights_B1HW * (probability_B1HW.square() + soft_B1HW.square())).sum(axes)
-    return 1 - ((2 * overlap_B + DICE_SMOOTHING) / (total_B + DICE_SMOOTHING)).mean()
+    return 1 - (2 * overlap_B + DICE_SMOOTHING) / (total_B + DICE_SMOOTHING)
 
 
 def bce_and_dice(logits_B1HW: Tensor, soft_B1HW: Tensor) -> Tensor:
     """Binary cross-entropy, which moves every pixel, plus soft Dice, which is what is measured."""
-    return functional.binary_cross_entropy_with_logits(logits_B1HW, soft_B1HW) + soft_dice(logits_B1HW, soft_B1HW)
+    return cross_entropy(logits_B1HW, soft_B1HW) + soft_dice(logits_B1HW, soft_B1HW)
 
 
 def border_weighted(logits_B1HW: Tensor, soft_B1HW: Tensor, *, weight: float) -> Tensor:
@@ -56,8 +66,9 @@ def border_weighted(logits_B1HW: Tensor, soft_B1HW: Tensor, *, weight: float) ->
     weights are scaled to a mean of one.
     """
     weights_B1HW = border_weights(soft_B1HW, weight)
-    bce = functional.binary_cross_entropy_with_logits(logits_B1HW, soft_B1HW, weights_B1HW)
-    return bce + soft_dice(logits_B1HW, soft_B1HW, weights_B1HW.square())
+    return cross_entropy(logits_B1HW, soft_B1HW, weights_B1HW) + soft_dice(
+        logits_B1HW, soft_B1HW, weights_B1HW.square()
+    )
 
 
 def border_weights(soft_B1HW: Tensor, weight: float) -> Tensor:

@@ -1,43 +1,93 @@
-"""What a run shows and writes while it trains: bar, a line for each epoch, CSV, curves, samples, TensorBoard."""
+"""What a run shows and writes while it trains: bar, a line for each epoch, CSV, curves, samples, trackers."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from carmask.data.cache import Cache
 from carmask.files import write_bytes_atomically
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.imaging.encode import encode_png
 from carmask.training.history import EpochRow, as_csv, draw_curves
+from carmask.training.recording import Trackers
 from carmask.training.run import RunFolder
+from carmask.training.settings import TrainSettings
 from carmask.training.validation import Validation
 
-SAMPLE_PHOTOS = 6
 SAMPLE_COLUMNS = 3
 SAMPLE_WIDTH_PX = 320
 
 
-class RunReporter:
-    """Shows a run to a person and writes its records into the run's folder."""
+class Reporter(Protocol):
+    """Whom the loop tells how the run is going."""
 
-    def __init__(self, run: RunFolder, console: Console, epochs: int, cache: Cache, held_out: Sequence[str]) -> None:
-        chosen = np.linspace(0, len(held_out) - 1, min(SAMPLE_PHOTOS, len(held_out))).round().astype(int)
-        self.sample_ids = frozenset(held_out[place] for place in chosen)
+    def showing(self, step: int, total_steps: int, steps_in_epoch: int) -> AbstractContextManager[None]:
+        """While inside, the run is under way; `step` steps are done before."""
+        ...
+
+    def step(self, step: int) -> None:
+        """`step` steps are done."""
+        ...
+
+    def loss(self, step: int, value: float, images_per_s: float) -> None:
+        """After `step` steps the loss was `value`."""
+        ...
+
+    def epoch(self, history: Sequence[EpochRow], result: Validation, *, is_best: bool) -> None:
+        """An epoch is done and measured: the last of the history."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Something for a person to read."""
+        ...
+
+
+class SilentReporter:
+    """For every process of a team but the first: shows and writes nothing."""
+
+    def showing(self, step: int, total_steps: int, steps_in_epoch: int) -> AbstractContextManager[None]:  # noqa: ARG002
+        """See `Reporter`, as for all that follows."""
+        return nullcontext()
+
+    def step(self, step: int) -> None:
+        """Nothing."""
+
+    def loss(self, step: int, value: float, images_per_s: float) -> None:
+        """Nothing."""
+
+    def epoch(self, history: Sequence[EpochRow], result: Validation, *, is_best: bool) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+
+class RunReporter:
+    """Shows a run to a person, and has it recorded in its folder and by the trackers that its settings name."""
+
+    def __init__(self, run: RunFolder, console: Console, settings: TrainSettings, cache: Cache) -> None:
         self._run = run
         self._console = console
-        self._epochs = epochs
+        self._epochs = settings.epochs
         self._cache = cache
+        self._trackers = Trackers(settings)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._has_warned = False
 
     @contextmanager
     def showing(self, step: int, total_steps: int, steps_in_epoch: int) -> Iterator[None]:
-        """Show the bar while inside; open TensorBoard's file."""
+        """Show the bar while inside, and have the trackers record.
+
+        Raises:
+            TrackerError: one cannot begin.
+
+        """
         columns = (
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -47,7 +97,7 @@ class RunReporter:
         )
         self._steps_in_epoch = steps_in_epoch
         with (
-            SummaryWriter(str(self._run.path / "tensorboard"), purge_step=step + 1) as self._board,
+            self._trackers.recording(self._run.path, step, self.say),
             Progress(
                 *columns, console=self._console, transient=True, disable=not self._console.is_terminal
             ) as self._bar,
@@ -63,24 +113,25 @@ class RunReporter:
 
     def loss(self, step: int, value: float, images_per_s: float) -> None:
         """After `step` steps the loss was `value`."""
-        self._board.add_scalar("loss/train", value, step)
+        self._trackers.scalars(step, {"loss/train": value, "images_per_s": images_per_s})
         self._update(loss=f"{value:.4f}", rate=images_per_s)
 
     def epoch(self, history: Sequence[EpochRow], result: Validation, *, is_best: bool) -> None:
         """An epoch is done and measured: the last of the history."""
         row, mark = history[-1], "  best" if is_best else ""
+        held_out = {f"held_out/{name}": getattr(row, name) for name in ("dice", "dice_median", "dice_worst")}
+        self._trackers.scalars(row.step, {"loss/epoch": row.train_loss, "lr": row.lr, **held_out})
         self.say(
             f"epoch {row.epoch:>3}/{self._epochs}  loss {row.train_loss:.4f}  Dice {row.dice:.5f}  "
             f"median {row.dice_median:.5f}  worst {row.dice_worst:.4f}  {row.images_per_s:.1f} img/s  "
             f"{row.train_s + row.validation_s:.0f} s{mark}"
         )
-        for name in ("dice", "dice_median", "dice_worst"):
-            self._board.add_scalar(f"held out/{name}", getattr(row, name), row.step)
-        self._board.add_scalar("lr", row.lr, row.step)
-        self._board.flush()
+        self._warn_of_one_class(result)
         write_bytes_atomically(self._run.metrics, as_csv(history))
         write_bytes_atomically(self._run.path / "curves.png", draw_curves(history))
-        write_bytes_atomically(self._run.samples / f"epoch_{row.epoch:03}.png", self._draw_samples(result))
+        samples_HWC = self._draw_samples(result)
+        write_bytes_atomically(self._run.samples / f"epoch_{row.epoch:03}.png", encode_png(samples_HWC))
+        self._trackers.picture(row.step, "held_out/samples", samples_HWC)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -94,10 +145,21 @@ class RunReporter:
     def _epoch_text(self, step: int) -> str:
         return f"{min(self._epochs, step // self._steps_in_epoch + 1)}/{self._epochs}"
 
-    def _draw_samples(self, result: Validation) -> bytes:
+    def _warn_of_one_class(self, result: Validation) -> None:
+        if result.one_class is None or self._has_warned:
+            return
+        self._has_warned = True
+        masks = "empty" if result.one_class == "background" else "full"
+        self.say(
+            f"warning   all held-out masks are {masks}: the network calls every pixel {result.one_class}. In the first "
+            "epochs that may pass; if it does not, start again with a lower --optimiser.lr, see with --overfit-batch "
+            "whether it can learn one batch at all, and look at the masks with `carmask check`"
+        )
+
+    def _draw_samples(self, result: Validation) -> NDArray[np.uint8]:
         """The same held-out photos each time, as the network sees and cuts them."""
         tiles = []
         for id_, mask_HW in result.shown.items():
             image_HWC = self._cache.images_NHWC[self._cache.row_of[id_]]
             tiles.append((f"{id_}  {result.dice_of[id_]:.4f}", draw_overlay(image_HWC, mask_HW)))
-        return encode_png(sheet(tiles, columns=SAMPLE_COLUMNS, tile_width_px=SAMPLE_WIDTH_PX))
+        return sheet(tiles, columns=SAMPLE_COLUMNS, tile_width_px=SAMPLE_WIDTH_PX)

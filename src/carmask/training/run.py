@@ -4,6 +4,7 @@ config.yaml        every setting            metrics.csv     one row for each epo
 environment.json   versions and machine     curves.png      the same, drawn
 split.json         who was held out         samples/        held-out photos as predicted, each epoch
 checkpoint.pt      to go on from            tensorboard/    for TensorBoard
+checkpoint.before.pt   the one before
 left_out.csv       photos that could not be used, and why, where there are any
 weights/best, weights/last                  the network: model.safetensors and config.json
 """
@@ -13,7 +14,8 @@ import datetime
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,19 +55,24 @@ class RunFolder:
             )
         return run
 
-    def create(self, settings: TrainSettings) -> None:
-        """Make the folder and write down settings and environment.
+    @contextmanager
+    def being_made(self, settings: TrainSettings) -> Iterator["RunFolder"]:
+        """Write settings and environment, and what the caller adds, aside; the folder is there when all of it is.
 
         Raises:
             RunError: it cannot be made.
 
         """
+        aside = RunFolder(self.path.with_name(f".{self.path.name}.partial"))
         try:
-            self.samples.mkdir(parents=True, exist_ok=False)
+            shutil.rmtree(aside.path, ignore_errors=True)
+            aside.samples.mkdir(parents=True)
+            write_bytes_atomically(aside.config, settings.to_yaml().encode())
+            write_bytes_atomically(aside.path / "environment.json", json.dumps(environment(), indent=1).encode())
+            yield aside
+            aside.path.rename(self.path)
         except OSError as error:
             raise RunError(f"{self.path}: cannot be made ({error.strerror}); choose another --runs folder") from error
-        write_bytes_atomically(self.config, settings.to_yaml().encode())
-        write_bytes_atomically(self.path / "environment.json", json.dumps(environment(), indent=1).encode())
 
     def note_resumption(self) -> None:
         """Add to the environment on which machine and by which version the run goes on."""

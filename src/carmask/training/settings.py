@@ -1,10 +1,9 @@
 """Everything that can be set about a training run: one model is the Python API, the YAML file and the command line.
 
-What is not given is taken from the YAML file (`config`), then from the preset's recipe (`RECIPES`), then from the
+What is not given is taken from the YAML file (`config`), then from the preset's recipe (`recipes`), then from the
 defaults here.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +15,11 @@ from carmask.data.augment import AugmentSettings
 from carmask.data.cache import CacheRecipe
 from carmask.errors import CarmaskError
 from carmask.imaging.geometry import Geometry
+from carmask.models.config import UNetConfig
 from carmask.models.presets import PRESETS, PresetName
 from carmask.runtime.hardware import HardwareSettings
+from carmask.training.explain import explain
+from carmask.training.recipes import RECIPES
 
 
 class SettingsError(CarmaskError):
@@ -48,6 +50,15 @@ class InputSettings(_Settings):
     width_px: int | None = Field(default=None, ge=16, le=8192, description="width in pixels")
 
 
+class NetworkSettings(_Settings):
+    """What differs from the preset's network."""
+
+    widths: tuple[int, ...] | None = Field(
+        default=None, description="feature channels of each level, the finest first; as many levels as are given"
+    )
+    stem: Literal[1, 2, 4] | None = Field(default=None, description="space-to-depth factor before the first level")
+
+
 class OptimiserSettings(_Settings):
     """How weights are changed."""
 
@@ -70,6 +81,16 @@ class LossSettings(_Settings):
 
     name: Literal["bce", "dice", "bce+dice", "border"] = Field(default="bce", description="the loss")
     border_weight: float = Field(default=3.0, ge=1, description="weight of the band along the edge, for `border`")
+    hard_targets: bool = Field(default=False, description="round soft masks to 0 and 1, as most others train")
+
+
+class TrainingHardwareSettings(HardwareSettings):
+    """Where and how it is computed, and what only training can do there."""
+
+    compile: bool = Field(default=False, description="let torch.compile make the network's own code first")
+
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class TrainSettings(_Settings):
@@ -88,7 +109,12 @@ class TrainSettings(_Settings):
     epoch_samples: int | None = Field(
         default=None, ge=1, description="photos in an epoch; every training photo once when not given"
     )
-    batch_size: int | None = Field(default=None, ge=1, le=4096, description="found by measurement when not given")
+    batch_size: int | None = Field(
+        default=None, ge=1, le=4096, description="photos in a step, of all devices together; found when not given"
+    )
+    accumulate: int = Field(
+        default=1, ge=1, le=1024, description="parts of a batch that go through the network one after the other"
+    )
     seed: int = Field(default=0, ge=0, description="all randomness comes from this and the step")
     init: Path | None = Field(
         default=None, description="run, or folder of weights, to start from: of the same network, at any input size"
@@ -97,13 +123,28 @@ class TrainSettings(_Settings):
     ema: float = Field(
         default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then validated; 0 for none"
     )
+    hard: float = Field(
+        default=0.0, ge=0, le=1, description="share of the photos that is drawn by how badly each was learnt so far"
+    )
+    checkpoint_minutes: float = Field(
+        default=10.0, ge=0, description="so much work is lost at most; each epoch ends with a checkpoint anyway"
+    )
+    trackers: tuple[TrackerName, ...] = Field(
+        default=("tensorboard",), description="who records the run, beside its own folder"
+    )
+    stages: tuple[dict[str, Any], ...] = Field(
+        default=(),
+        description="settings laid over all others, one stage after the other; each starts from the best weights of "
+        "the one before (in a --config file)",
+    )
     dataset: DataSettings = DataSettings()
+    network: NetworkSettings = NetworkSettings()
     input: InputSettings = InputSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     loss: LossSettings = LossSettings()
     augment: AugmentSettings = AugmentSettings()
-    hardware: HardwareSettings = HardwareSettings()
+    hardware: TrainingHardwareSettings = TrainingHardwareSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -113,9 +154,9 @@ class TrainSettings(_Settings):
         given = dict(given)
         config = given.pop("config", None)
         if config is not None:
-            given = _merged(_read_yaml(Path(config)), given)
+            given = merged(_read_yaml(Path(config)), given)
         recipe = RECIPES.get(str(given.get("preset", "small")), {})
-        return {**_merged(recipe, given), "config": config}
+        return {**merged(recipe, given), "config": config}
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "TrainSettings":
@@ -124,15 +165,34 @@ class TrainSettings(_Settings):
         return self
 
     @model_validator(mode="after")
+    def _network_is_one(self) -> "TrainSettings":
+        try:
+            self.unet()
+        except ValidationError as error:
+            raise ValueError(f"network.{explain(error, UNetConfig)}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _parts_divide_the_batch(self) -> "TrainSettings":
+        if self.batch_size is not None and self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be divided into {self.accumulate} equal parts")
+        return self
+
+    @model_validator(mode="after")
     def _batch_norm_has_something_to_average(self) -> "TrainSettings":
-        unet = PRESETS[self.preset].unet
+        unet = self.unet()
         canvas_HW = self.geometry().canvas_HW(unet.stride_px)
-        if self.batch_size == 1 and unet.norm == "batch" and max(canvas_HW) == unet.stride_px:
+        if self.batch_size == self.accumulate and unet.norm == "batch" and max(canvas_HW) == unet.stride_px:
             raise ValueError(
-                f"batch_size 1 at {canvas_HW[0]} x {canvas_HW[1]} px leaves BatchNorm one value for each channel at "
-                "the lowest level; use a larger batch or input"
+                f"batch_size {self.batch_size}, photos one at a time at {canvas_HW[0]} x {canvas_HW[1]} px, leaves "
+                "BatchNorm one value for each channel at the lowest level; use a larger batch or input"
             )
         return self
+
+    def unet(self) -> UNetConfig:
+        """The preset's network, with what was asked for otherwise."""
+        given = self.network.model_dump(exclude_none=True)
+        return UNetConfig.model_validate({**PRESETS[self.preset].unet.model_dump(), **given})
 
     def geometry(self) -> Geometry:
         """The preset's geometry, at the size that was asked for."""
@@ -144,8 +204,8 @@ class TrainSettings(_Settings):
         )
 
     def cache_recipe(self) -> CacheRecipe:
-        """How photos and masks are fitted for the preset's network."""
-        unet = PRESETS[self.preset].unet
+        """How photos and masks are fitted for the network."""
+        unet = self.unet()
         return CacheRecipe(
             geometry=self.geometry(),
             channels=unet.in_channels,
@@ -158,6 +218,12 @@ class TrainSettings(_Settings):
         dataset = self.dataset.model_copy(update={"cache": self.dataset.cache.absolute()})
         init = self.init.absolute() if self.init else None
         return self.model_copy(update={"data": self.data.absolute(), "init": init, "dataset": dataset})
+
+    def differences(self, other: "TrainSettings") -> list[str]:
+        """Names of the settings that are not the same, wherever they came from."""
+        whole = (one.with_absolute_paths().model_dump(exclude={"config", "runs"}) for one in (self, other))
+        mine, theirs = (dict(_flat(one)) for one in whole)
+        return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
 
     def to_yaml(self) -> str:
         """Every setting as YAML that `from_yaml` reads back."""
@@ -174,60 +240,25 @@ class TrainSettings(_Settings):
         try:
             return cls.model_validate(_read_yaml(path))
         except ValidationError as error:
-            raise SettingsError(f"{path}: {explain(error)}") from error
+            raise SettingsError(f"{path}: {explain(error, cls)}") from error
 
 
-# What presets set where nothing else is given. `small` keeps to the recipe that it was published with, which is that of
-# the defaults (Adam 1e-4, BCE, 10 epochs), with nothing varied.
-_MODERN: dict[str, Any] = {
-    "epochs": 30,
-    "ema": 0.995,
-    "optimiser": {"name": "adamw", "lr": 3e-3, "weight_decay": 1e-4, "clip_norm": 1.0},
-    "schedule": {"name": "one-cycle", "warmup": 0.2},
-    "loss": {"name": "bce+dice"},
-}
-RECIPES: Mapping[str, dict[str, Any]] = {
-    "small": {"augment": AugmentSettings.off().model_dump(exclude_unset=True)},
-    "fast": {**_MODERN, "batch_size": 8},
-    "classic": {**_MODERN, "optimiser": {**_MODERN["optimiser"], "lr": 1e-3}},
-    "deep": {**_MODERN, "optimiser": {**_MODERN["optimiser"], "lr": 1e-3}},
-}
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
-def explain(error: ValidationError) -> str:
-    """Say in one line per fault which setting is wrong, and for a misspelt one which was probably meant."""
-    known = sorted(_setting_names(TrainSettings))
-    return "; ".join(
-        _explain_fault(".".join(map(str, fault["loc"])), fault["type"], fault["msg"], fault.get("input"), known)
-        for fault in error.errors()
-    )
-
-
-def _explain_fault(name: str, kind: str, message: str, value: object, known: list[str]) -> str:
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        return f"there is no setting '{name}'" + (f"; did you mean '{near[0]}'?" if near else "")
-    if kind == "missing":
-        return f"'{name}' is not given"
-    message = message.removeprefix("Value error, ")
-    return f"{name} = {value!r}: {message[0].lower()}{message[1:]}" if name else message
-
-
-def _setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _setting_names(field.annotation, f"{prefix}{name}.")
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` laid over `below`, group by group. Groups may also be given as models."""
     result = dict(below)
     for name, value in above.items():
         if isinstance(value, BaseModel):
             value = value.model_dump(exclude_unset=True)
         if isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
-            result[name] = _merged(result[name], value)
+            result[name] = merged(result[name], value)
         else:
             result[name] = value
     return result

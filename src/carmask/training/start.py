@@ -1,7 +1,9 @@
 """From settings to a run: find the photos, split them, fill the cache, build the network, train."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,12 +15,15 @@ from carmask.models.network import Network, NetworkConfig
 from carmask.progress import progress_bar
 from carmask.runtime.hardware import Hardware, set_up
 from carmask.training.batches import seed_step
-from carmask.training.loop import TrainingData, epoch_steps, fit
+from carmask.training.checkpoint import load_checkpoint
+from carmask.training.loop import Fit, TrainingData, epoch_steps
 from carmask.training.memory import find_batch_size, keep_freed_memory
-from carmask.training.reporter import RunReporter
+from carmask.training.reporter import Reporter, RunReporter, SilentReporter
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
 from carmask.training.state import TrainingState, start_state
+from carmask.training.team import Team
+from carmask.training.trackers import check_trackers
 
 # A stream of its own for the first weights, apart from those of the steps.
 INITIAL_WEIGHTS_STEP = 2**32 - 1
@@ -40,6 +45,18 @@ class _Materials:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """All that a run needs before its first step."""
+
+    settings: TrainSettings
+    hardware: Hardware
+    materials: _Materials
+    split: Split
+    data: TrainingData
+    state: TrainingState
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A run's folder, and whether the run reached its end or was stopped in order."""
 
@@ -47,69 +64,145 @@ class Outcome:
     finished: bool
 
 
-def train(settings: TrainSettings, console: Console | None = None) -> Outcome:
+def train(
+    settings: TrainSettings,
+    console: Console | None = None,
+    *,
+    team: Team | None = None,
+    max_minutes: float | None = None,
+) -> Outcome:
     """Train a network from the beginning. The run's folder says all about it.
+
+    Args:
+        settings: All about the run.
+        console: Where it is spoken; the terminal when not given.
+        team: The processes that train together; this one alone when not given.
+        max_minutes: Stop in order after this time, so that the run can be resumed.
 
     Raises:
         CarmaskError: data, split or settings that cannot be used.
 
     """
-    console = console or Console()
+    until_s = _deadline(max_minutes)
+    team = team or Team()
+    console = _console_of(team, console)
     settings = settings.with_absolute_paths()
-    run = RunFolder.new(settings)
-    hardware = set_up(settings.hardware)
-    dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
-    split = _load_split(settings.dataset.split, dataset) if settings.dataset.split else None
-    materials = _prepare(settings, hardware, dataset, console)
-    split = split or _make_split(settings, materials)
-    data = _select(split, materials)
-    state = _start(settings, data, materials)
-    if settings.batch_size is None:
-        canvas_CHW = (materials.cache.images_NHWC.shape[3], *materials.cache.images_NHWC.shape[1:3])
-        found = find_batch_size(state.network, materials.hardware, canvas_CHW, len(data.train))
-        # Written into the run's settings: free memory may be another when the run is resumed.
-        settings = settings.model_copy(update={"batch_size": found})
-    run.create(settings)
-    split.save(run.split)
-    run.write_left_out(materials.left_out())
-    # So that a run that dies in its first epoch can be resumed too.
-    state.save(run)
-    return _run(state, settings, data, materials.hardware, run, console)
+    if settings.batch_size is not None:
+        team.slice_of_batch(settings.batch_size)
+    run = team.from_first(lambda: RunFolder.new(settings))
+    check_trackers(settings.trackers)
+    ready = prepare(settings, team, console)
+    if team.is_first:
+        with run.being_made(ready.settings) as made:
+            ready.split.save(made.split)
+            made.write_left_out(ready.materials.left_out())
+            # So that a run that dies in its first epoch can be resumed too.
+            ready.state.save(made)
+    return _run(ready, run, team, console, until_s)
 
 
-def resume(folder: Path, console: Console | None = None) -> Outcome:
-    """Go on with a run that was stopped, as if it had not been.
+def resume(
+    folder: Path, console: Console | None = None, *, team: Team | None = None, max_minutes: float | None = None
+) -> Outcome:
+    """Go on with a run that was stopped, as if it had not been; see `train`.
 
     Raises:
         CarmaskError: the folder is no run, or its data or checkpoint cannot be used.
 
     """
-    console = console or Console()
-    run = RunFolder.existing(folder)
-    settings = TrainSettings.from_yaml(run.config)
-    hardware = set_up(settings.hardware)
+    until_s = _deadline(max_minutes)
+    team = team or Team()
+    console = _console_of(team, console)
+    run = team.from_first(lambda: RunFolder.existing(folder))
+    # The run's folder need not be seen by every machine.
+    settings, split = team.from_first(lambda: (TrainSettings.from_yaml(run.config), Split.load(run.split)))
+    saved = team.from_first(lambda: load_checkpoint(run.checkpoint, console.print))
+    team.slice_of_batch(settings.batch_size or team.count)
+    check_trackers(settings.trackers)
+    ready = prepare(settings, team, console, split=split)
+    ready.state.take(run, saved)
+    if team.is_first:
+        run.note_resumption()
+    return _run(ready, run, team, console, until_s)
+
+
+def train_or_resume(settings: TrainSettings, console: Console | None = None, **options: Any) -> Outcome:
+    """Begin the run of that name, or go on with it where it was begun: the same command, given until all is done.
+
+    Raises:
+        CarmaskError: as `train` and `resume`; also where the run was begun with other settings.
+
+    """
+    if settings.name is None:
+        raise CarmaskError("--resume auto goes on with the run of a --name, and none is given")
+    run = RunFolder(settings.runs / settings.name)
+    if not run.path.exists():
+        return train(settings, console, **options)
+    began = TrainSettings.from_yaml(RunFolder.existing(run.path).config)
+    changed = [name for name in settings.differences(began) if name != "batch_size" or settings.batch_size is not None]
+    if changed:
+        raise CarmaskError(
+            f"{run.path}: was begun with another {', '.join(changed)}; give the same settings, or another --name"
+        )
+    return resume(run.path, console, **options)
+
+
+def prepare(settings: TrainSettings, team: Team, console: Console, *, split: Split | None = None) -> Ready:
+    """Find, cache and divide the photos, and build the network; nothing is written but the cache.
+
+    `split` is that of a run which is gone on with: its network's weights come from elsewhere.
+
+    Raises:
+        CarmaskError: data, split or settings that cannot be used.
+
+    """
+    hardware = set_up(settings.hardware, local_rank=team.local_rank)
     dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
-    split = _load_split(run.split, dataset)
-    materials = _prepare(settings, hardware, dataset, console)
+    is_new = split is None
+    if split is None and settings.dataset.split is not None:
+        split = Split.load(settings.dataset.split)
+    if split is not None:
+        # Held against the photos before any of them is decoded.
+        split.select(dataset.pairs)
+    materials = _prepare(settings, hardware, dataset, team, console)
+    split = split or _make_split(settings, materials)
     data = _select(split, materials)
-    state = _start(settings, data, materials)
-    state.load(run, materials.hardware.device)
-    run.note_resumption()
-    return _run(state, settings, data, materials.hardware, run, console)
+    network = _new_network(settings, data)
+    if is_new and settings.init is not None:
+        _take_weights(network, settings.init)
+    network.to(hardware.device)
+    team.prepare(network)
+    # The cache's name is a digest of the photos and of how they were fitted.
+    photos = materials.cache.folder.name
+    state = start_state(settings, network, hardware, photos=photos, photo_count=len(data.train))
+    if settings.batch_size is None:
+        settings = _with_batch_size(settings, state, data, hardware, team)
+    return Ready(settings, hardware, materials, split, data, state)
 
 
-def _run(
-    state: TrainingState,
-    settings: TrainSettings,
-    data: TrainingData,
-    hardware: Hardware,
-    run: RunFolder,
-    console: Console,
-) -> Outcome:
-    ids = [pair.id for pair in data.validation]
-    reporter = RunReporter(run, console, settings.epochs, data.cache, ids)
-    _introduce(settings, data, state, hardware, run, reporter)
-    finished = fit(state, settings, data, hardware, run, reporter)
+def _deadline(max_minutes: float | None) -> float | None:
+    return None if max_minutes is None else time.monotonic() + 60 * max_minutes
+
+
+def _console_of(team: Team, console: Console | None) -> Console:
+    return (console or Console()) if team.is_first else Console(quiet=True)
+
+
+def _with_batch_size(
+    settings: TrainSettings, state: TrainingState, data: TrainingData, hardware: Hardware, team: Team
+) -> TrainSettings:
+    """The settings with the batch size that fits here. It is written down: free memory may be another on resuming."""
+    _, height, width, channels = data.cache.images_NHWC.shape
+    each = find_batch_size(state.network, hardware, (channels, height, width), len(data.train) // team.count)
+    found = team.from_first(lambda: each) * team.count
+    return settings.model_copy(update={"batch_size": -(-found // settings.accumulate) * settings.accumulate})
+
+
+def _run(ready: Ready, run: RunFolder, team: Team, console: Console, until_s: float | None) -> Outcome:
+    settings, state, data = ready.settings, ready.state, ready.data
+    reporter: Reporter = RunReporter(run, console, settings, data.cache) if team.is_first else SilentReporter()
+    _introduce(ready, run, team, reporter)
+    finished = Fit(state, settings, data, ready.hardware, run, reporter, team)(until_s=until_s)
     if finished:
         reporter.say(f"best Dice {state.best_dice:.5f} in epoch {state.best_epoch}: {run.weights('best')}")
     else:
@@ -117,11 +210,11 @@ def _run(
     return Outcome(run, finished)
 
 
-def _prepare(settings: TrainSettings, hardware: Hardware, dataset: Dataset, console: Console) -> _Materials:
+def _prepare(settings: TrainSettings, hardware: Hardware, dataset: Dataset, team: Team, console: Console) -> _Materials:
     """Cache every pair; say how masks were read and which pairs cannot be used."""
     if hardware.device.type == "cpu":
         keep_freed_memory()
-    with progress_bar(console, "decoding photos") as advance:
+    with team.one_after_another_here(), progress_bar(console, "decoding photos") as advance:
         cache = open_cache(dataset.pairs, settings.cache_recipe(), settings.dataset.cache, progress=advance)
     materials = _Materials(hardware, dataset, cache)
     left_out = materials.left_out()
@@ -150,13 +243,6 @@ def _select(split: Split, materials: _Materials) -> TrainingData:
     return TrainingData(cache, train, validation)
 
 
-def _load_split(path: Path, dataset: Dataset) -> Split:
-    """A split made before, held against the photos before any of them is decoded."""
-    split = Split.load(path)
-    split.select(dataset.pairs)
-    return split
-
-
 def _make_split(settings: TrainSettings, materials: _Materials) -> Split:
     cache = materials.cache
     group_of = {pair.id: pair.group for pair in materials.dataset.pairs if pair.id in cache.row_of}
@@ -171,17 +257,10 @@ def _make_split(settings: TrainSettings, materials: _Materials) -> Split:
     )
 
 
-def _start(settings: TrainSettings, data: TrainingData, materials: _Materials) -> TrainingState:
-    # The cache's name is a digest of the photos and of how they were fitted.
-    return start_state(settings, _new_network(settings, data), materials.hardware, materials.cache.folder.name)
-
-
 def _new_network(settings: TrainSettings, data: TrainingData) -> Network:
     seed_step(settings.seed, INITIAL_WEIGHTS_STEP)
     config = NetworkConfig.from_preset(settings.preset)
-    network = Network(config.model_copy(update={"geometry": settings.geometry()}))
-    if settings.init is not None:
-        _take_weights(network, settings.init)
+    network = Network(config.model_copy(update={"unet": settings.unet(), "geometry": settings.geometry()}))
     network.note_training(
         {
             "data": settings.data.resolve().name,
@@ -205,15 +284,9 @@ def _take_weights(network: Network, folder: Path) -> None:
     network.note_training({"started_from": given.config.training})
 
 
-def _introduce(
-    settings: TrainSettings,
-    data: TrainingData,
-    state: TrainingState,
-    hardware: Hardware,
-    run: RunFolder,
-    reporter: RunReporter,
-) -> None:
+def _introduce(ready: Ready, run: RunFolder, team: Team, reporter: Reporter) -> None:
     """Say what will be done, before it is."""
+    settings, data, state = ready.settings, ready.data, ready.state
     groups, held_groups = (len({pair.group for pair in side}) for side in (data.train, data.validation))
     summary = state.network.summary()
     channels, height, width = summary.input_CHW
@@ -227,7 +300,8 @@ def _introduce(
         f"network   {settings.preset}, {summary.parameters / 1e6:.2f} M parameters, "
         f"{summary.multiply_adds / 1e9:.1f} GMAC, input {channels} x {height} x {width}"
     )
-    reporter.say(f"device    {hardware.describe()}")
+    processes = f", {team.count} processes" if team.count > 1 else ""
+    reporter.say(f"device    {ready.hardware.describe()}{processes}")
     reporter.say(
         f"training  {settings.epochs} epochs of {steps} steps of {settings.batch_size} photos, "
         f"{settings.optimiser.name} {settings.optimiser.lr:g} {settings.schedule.name}, {settings.loss.name}"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,16 @@ from carmask.errors import first_line
 from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware
 from carmask.training.averaging import AveragedWeights
-from carmask.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from carmask.training.checkpoint import CheckpointError, save_checkpoint
 from carmask.training.history import EpochRow
 from carmask.training.run import RunFolder
 from carmask.training.settings import OptimiserSettings, TrainSettings
+
+# What is saved as it is.
+_PLAIN = (
+    "photo_losses_N", "drawn_by_N", "parts", "step", "loss_sum", "loss_steps", "lost_steps", "best_dice",
+    "best_epoch",
+)  # fmt: skip
 
 
 @dataclass
@@ -23,10 +30,19 @@ class TrainingState:
     network: Network
     optimiser: torch.optim.Optimizer
     averaged: AveragedWeights | None
-    loss_sum: Tensor
+    scaler: torch.amp.GradScaler
     # Digest of the photos: others would make it another run.
     photos: str
+    # Loss of each photo when it was last learnt from, and as it stood when the epoch began: float64, on the CPU.
+    photo_losses_N: Tensor
+    drawn_by_N: Tensor
+    # So many parts of a batch go through the network one after the other.
+    parts: int = 1
     step: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    # Steps in a row whose gradient was not a number.
+    lost_steps: int = 0
     best_dice: float = -math.inf
     best_epoch: int = 0
     history: list[EpochRow] = field(default_factory=list)
@@ -42,62 +58,79 @@ class TrainingState:
     def end_epoch(self, row: EpochRow) -> bool:
         """Take an epoch into the history. Returns whether it is the best so far."""
         self.history.append(row)
-        self.loss_sum = torch.zeros_like(self.loss_sum)
+        self.loss_sum, self.loss_steps = 0.0, 0
+        self.drawn_by_N = self.photo_losses_N.clone()
         is_best = row.dice > self.best_dice
         if is_best:
             self.best_dice, self.best_epoch = row.dice, row.epoch
         return is_best
 
     def save(self, run: RunFolder) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be written.
+
+        """
         save_checkpoint(
             run.checkpoint,
             {
                 "network": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "averaged": None if self.averaged is None else self.averaged.state_dict(),
-                "loss_sum": self.loss_sum,
+                "scaler": self.scaler.state_dict(),
                 "photos": self.photos,
-                "step": self.step,
-                "best_dice": self.best_dice,
-                "best_epoch": self.best_epoch,
+                "notes": self.validated.config.training,
+                **{name: getattr(self, name) for name in _PLAIN},
                 "history": [row.model_dump() for row in self.history],
             },
         )
 
-    def load(self, run: RunFolder, device: torch.device) -> None:
-        """Take up where `save` was called."""
-        saved = load_checkpoint(run.checkpoint, device)
+    def take(self, run: RunFolder, saved: dict[str, Any]) -> None:
+        """Become what a checkpoint of `run` says.
+
+        Raises:
+            CheckpointError: it is of other photos or settings.
+
+        """
+        if saved.get("photos", self.photos) != self.photos:
+            raise CheckpointError(
+                f"{run.path}: the photos, or how this version decodes them, are not those that the run began with; "
+                "put them back, or start a new run"
+            )
         try:
             self.network.load_state_dict(saved["network"])
             self.optimiser.load_state_dict(saved["optimiser"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(saved["averaged"])
-            self.loss_sum = saved["loss_sum"]
-            self.step, self.best_dice, self.best_epoch = saved["step"], saved["best_dice"], saved["best_epoch"]
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(saved["scaler"])
+            for name in _PLAIN:
+                setattr(self, name, saved[name])
+            self.validated.note_training(saved["notes"])
             self.history = [EpochRow(**row) for row in saved["history"]]
-            began_with = saved["photos"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{run.checkpoint}: does not fit the settings in {run.config} ({first_line(error)}); "
                 "the run cannot go on from it"
             ) from error
-        if began_with != self.photos:
-            raise CheckpointError(
-                f"{run.path}: the photos, or how this version decodes them, are not those that the run began with; "
-                "put them back, or start a new run"
-            )
 
 
-def start_state(settings: TrainSettings, network: Network, hardware: Hardware, photos: str) -> TrainingState:
-    """The state before the first step. `photos` is a digest of what is learnt from."""
+def start_state(
+    settings: TrainSettings, network: Network, hardware: Hardware, *, photos: str, photo_count: int
+) -> TrainingState:
+    """The state before the first step. `photos` is a digest of the `photo_count` photos that are learnt from."""
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    needs_scale = hardware.precision == torch.float16
     return TrainingState(
         network=network,
         optimiser=_make_optimiser(network, settings.optimiser),
         averaged=AveragedWeights(network, settings.ema) if settings.ema else None,
-        loss_sum=torch.zeros((), device=hardware.device),
+        scaler=torch.amp.GradScaler(hardware.device.type, enabled=needs_scale),
         photos=photos,
+        photo_losses_N=torch.ones(photo_count, dtype=torch.float64),
+        drawn_by_N=torch.ones(photo_count, dtype=torch.float64),
+        parts=settings.accumulate,
     )
 
 

@@ -1,8 +1,9 @@
 """Validation during training: Dice of each held-out photo at its own size, as `carmask evaluate` measures it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,18 @@ from carmask.imaging.geometry import Size, plan, restore
 from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware
 from carmask.runtime.torch_engine import TorchEngine
+from carmask.training.team import Team
+
+T = TypeVar("T")
+SHOWN_PHOTOS = 6
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Dice (0..1) of each held-out photo, its averages, and some masks (bool, canvas height x width) to be shown."""
+    """Dice and coverage (0..1) of each held-out photo, and some masks (bool, canvas height x width) to be shown."""
 
     dice_of: dict[str, float]
+    coverage_of: dict[str, float]
     shown: dict[str, NDArray[np.bool_]]
 
     @property
@@ -39,9 +45,18 @@ class Validation:
         """The photo that is cut out worst."""
         return min(self.dice_of.values())
 
+    @property
+    def one_class(self) -> Literal["background", "vehicle"] | None:
+        """What every pixel of every photo was taken for, where that is so: nothing was learnt, or all was forgotten."""
+        found = set(self.coverage_of.values())
+        return {0.0: "background", 1.0: "vehicle"}.get(found.pop()) if len(found) == 1 else None  # type: ignore[return-value]
+
 
 class Validator:
-    """Holds the true masks in memory, one bit for each pixel, and measures networks against them."""
+    """Holds the true masks in memory, one bit for each pixel, and measures networks against them.
+
+    In a team every process measures its share of the photos, and all know all figures.
+    """
 
     def __init__(
         self,
@@ -50,13 +65,17 @@ class Validator:
         hardware: Hardware,
         batch_size: int,
         foreground: int | None,
-        shown: Collection[str],
+        team: Team,
     ) -> None:
+        self._team = team
+        # Those in the pictures of each epoch, spread evenly.
+        places = np.linspace(0, len(pairs) - 1, min(SHOWN_PHOTOS, len(pairs))).round().astype(int)
+        self._shown = frozenset(pairs[place].id for place in places)
+        pairs = team.share(pairs)
         self._ids = tuple(pair.id for pair in pairs)
         self._cache = cache
         self._hardware = hardware
         self._batch_size = batch_size
-        self._shown = shown
         with ThreadPoolExecutor(2) as pool:
             self._truths = dict(
                 zip(self._ids, pool.map(lambda pair: _packed_truth(pair, foreground), pairs), strict=True)
@@ -66,19 +85,33 @@ class Validator:
         """Measure a network; leaves it in the mode (training or not) in which it came."""
         was_training = network.training
         engine = TorchEngine(network, self._hardware)
-        dice_of: dict[str, float] = {}
-        shown: dict[str, NDArray[np.bool_]] = {}
+        mine = Validation({}, {}, {})
         with ThreadPoolExecutor(2) as pool:
             for ids in in_batches(self._ids, self._batch_size):
                 rows = [self._cache.row_of[id_] for id_ in ids]
                 probability_NHW = engine.run(self._cache.images_NHWC[rows])
                 truths = [self._truths[id_] for id_ in ids]
                 scores = pool.map(lambda item: _score(network, *item), zip(probability_NHW, truths, strict=True))
-                dice_of.update(zip(ids, scores, strict=True))
+                for id_, (dice_, coverage) in zip(ids, scores, strict=True):
+                    mine.dice_of[id_], mine.coverage_of[id_] = dice_, coverage
                 masks_NHW = probability_NHW >= network.config.threshold
-                shown.update((id_, mask_HW) for id_, mask_HW in zip(ids, masks_NHW, strict=True) if id_ in self._shown)
+                mine.shown.update((id_, mask) for id_, mask in zip(ids, masks_NHW, strict=True) if id_ in self._shown)
         network.train(was_training)
-        return Validation(dice_of, shown)
+        return _all_of(self._team.gather(mine))
+
+
+def _all_of(parts: Sequence[Validation]) -> Validation:
+    """What the processes of a team found, in an order that does not depend on their number."""
+    whole = Validation({}, {}, {})
+    for part in parts:
+        whole.dice_of.update(part.dice_of)
+        whole.coverage_of.update(part.coverage_of)
+        whole.shown.update(part.shown)
+    return Validation(_sorted(whole.dice_of), _sorted(whole.coverage_of), _sorted(whole.shown))
+
+
+def _sorted(items: dict[str, T]) -> dict[str, T]:
+    return dict(sorted(items.items()))
 
 
 def _packed_truth(pair: Pair, foreground: int | None) -> tuple[NDArray[np.uint8], Size]:
@@ -86,8 +119,12 @@ def _packed_truth(pair: Pair, foreground: int | None) -> tuple[NDArray[np.uint8]
     return np.packbits(truth_HW, axis=1), (truth_HW.shape[0], truth_HW.shape[1])
 
 
-def _score(network: Network, probability_HW: NDArray[np.float32], truth: tuple[NDArray[np.uint8], Size]) -> float:
+def _score(
+    network: Network, probability_HW: NDArray[np.float32], truth: tuple[NDArray[np.uint8], Size]
+) -> tuple[float, float]:
+    """Dice and coverage."""
     packed, size_HW = truth
     truth_HW = np.unpackbits(packed, axis=1, count=size_HW[1]).view(np.bool_)
     placement = plan(size_HW, network.config.geometry, stride_px=network.config.unet.stride_px)
-    return dice(truth_HW, restore(probability_HW, placement) >= network.config.threshold)
+    mask_HW = restore(probability_HW, placement) >= network.config.threshold
+    return dice(truth_HW, mask_HW), float(mask_HW.mean())

@@ -1,0 +1,85 @@
+"""Start processes that train together on this machine, as `torchrun --standalone` does, and say how they ended."""
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+import torch
+
+from carmask.errors import CarmaskError
+from carmask.training.team import TeamError
+
+# How long processes may take to finish their step and write a checkpoint when they are to stop.
+STOP_S = 120
+WATCH_S = 0.3
+
+
+def is_launched() -> bool:
+    """Whether this process was started as one of several, by `torchrun` or by `launch`."""
+    return "WORLD_SIZE" in os.environ
+
+
+def count_devices(wanted: str) -> int:
+    """How many processes are meant: `auto` is one for each GPU.
+
+    Raises:
+        CarmaskError: not a number of processes.
+
+    """
+    if wanted == "auto":
+        return max(1, torch.cuda.device_count())
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise CarmaskError(f"--devices {wanted}: give auto, or a number of processes")
+    return int(wanted)
+
+
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run `carmask` with these arguments in several processes, and wait for their end. Returns their exit status.
+
+    Raises:
+        TeamError: one of them was killed.
+
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # It prints a page about every failure, which is told in one sentence below.
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    # Else torchrun gives each process one thread, also where there are cores for more.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        monitor_interval=WATCH_S,
+        shutdown_timeout=STOP_S,
+        signals_to_handle="SIGTERM,SIGINT,SIGHUP",
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "carmask", *arguments)
+    except SignalException as error:
+        return 128 + error.sigval
+    except ChildFailedError as error:
+        return _status_of({rank: failure.exitcode for rank, failure in error.failures.items()})
+    return 0
+
+
+def _status_of(exit_codes: dict[int, int]) -> int:
+    """What the ends of the processes that failed come down to."""
+    killed = {rank: -code for rank, code in exit_codes.items() if code < 0}
+    if killed:
+        rank, number = min(killed.items())
+        raise TeamError(
+            f"process {rank} of the run was ended by {signal.Signals(number).name}, and the others were stopped; "
+            "when the cause is gone, go on with `carmask train --resume`"
+        )
+    return max(exit_codes.values())

@@ -1,0 +1,140 @@
+"""One step: forward, loss and backward, in parts where memory wants it, and what happens when one of them fails."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from carmask.data.augment import Augmenter
+from carmask.errors import CarmaskError
+from carmask.runtime.hardware import Hardware
+from carmask.training.batches import Batch
+from carmask.training.losses import make_loss
+from carmask.training.reporter import Reporter
+from carmask.training.settings import TrainSettings
+from carmask.training.state import TrainingState
+from carmask.training.team import Team, told
+
+
+class TrainingError(CarmaskError):
+    """Training cannot go on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one step: the loss of each of this process's images, the mean over all, whether any process wants to stop."""
+
+    losses_B: Tensor
+    loss: float
+    wants_stop: bool
+
+
+class Stepper:
+    """Changes the weights by one batch at a time; all that it remembers is in the state."""
+
+    def __init__(
+        self, state: TrainingState, settings: TrainSettings, hardware: Hardware, team: Team, reporter: Reporter
+    ) -> None:
+        self._state = state
+        self._hardware = hardware
+        self._team = team
+        self._reporter = reporter
+        self._loss_of = make_loss(settings.loss)
+        self._augment = Augmenter(settings.augment, channels=state.network.config.unet.in_channels)
+        self._clip_norm = settings.optimiser.clip_norm or math.inf
+        self._parameters = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
+        self._network: nn.Module = state.network
+        if settings.hardware.compile:
+            self._network = torch.compile(state.network)  # type: ignore[assignment]
+
+    def __call__(self, batch: Batch, *, done: float, vote: Callable[[], bool]) -> Outcome:
+        """Learn from one batch, of which this process has its share.
+
+        Args:
+            batch: Images (float32 B x C x H x W, 0..1) and soft masks (float32 B x 1 x H x W, 0..1).
+            done: Share of the run that is done, 0..1.
+            vote: Whether this process wants to stop after this step; asked when its gradients are ready.
+
+        Raises:
+            TrainingError: the loss is no longer a number, or a single photo is too much for the memory.
+            TeamError: another process has ended.
+
+        """
+        images_BCHW, soft_B1HW = self._augment(*batch, done=done)
+        with told():
+            losses_B = self._gradients(images_BCHW, soft_B1HW)
+            while losses_B is None:
+                losses_B = self._gradients(images_BCHW, soft_B1HW)
+            loss, votes = self._team.average(self._parameters, (float(losses_B.mean()), float(vote())))
+        self._change_weights()
+        return Outcome(losses_B, loss, votes > 0)
+
+    def _gradients(self, images_BCHW: Tensor, soft_B1HW: Tensor) -> Tensor | None:
+        """Gradients of the mean loss; nothing where memory did not suffice and smaller parts are to be tried."""
+        state = self._state
+        state.optimiser.zero_grad(set_to_none=True)
+        losses = []
+        try:
+            for images, soft in zip(images_BCHW.chunk(state.parts), soft_B1HW.chunk(state.parts), strict=True):
+                with self._hardware.autocast():
+                    logits_B1HW = self._network(images.contiguous(memory_format=torch.channels_last))
+                # The loss sums over many pixels, which 16 bits cannot.
+                loss_B = self._loss_of(logits_B1HW.float(), soft)
+                state.scaler.scale(loss_B.sum() / len(images_BCHW)).backward()  # type: ignore[no-untyped-call]
+                losses.append(loss_B.detach())
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._divide(len(images_BCHW), error)
+            return None
+        return torch.cat(losses)
+
+    def _divide(self, photos: int, error: RuntimeError) -> None:
+        """Let the batch pass in twice as many parts from now on."""
+        state = self._state
+        if self._team.count > 1:
+            raise TrainingError(
+                f"out of memory at step {state.step}, which one of several processes cannot mend alone; go on with "
+                f"smaller parts, --accumulate {2 * state.parts}, or a smaller --batch-size, in a new run"
+            ) from error
+        if state.parts >= photos:
+            raise TrainingError(
+                f"out of memory at step {state.step} with a single photo; use a smaller --input.height-px and "
+                "--input.width-px, or a smaller --preset"
+            ) from error
+        state.parts = min(2 * state.parts, photos)
+        self._reporter.say(
+            f"out of memory at step {state.step}: batches of {photos} photos go through in {state.parts} parts from "
+            "here on, which takes longer and lets BatchNorm see fewer photos at once"
+        )
+        if self._hardware.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _change_weights(self) -> None:
+        """Step the optimiser. A step whose gradient is not a number is left out; two in a row are the end."""
+        state = self._state
+        state.scaler.unscale_(state.optimiser)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+        if bool(norm.isfinite()):
+            state.scaler.step(state.optimiser)
+            state.lost_steps = 0
+            if state.averaged is not None:
+                state.averaged.update(state.network)
+        # Float16 overflows now and then, and goes on with a smaller scale.
+        elif not state.scaler.is_enabled() or state.scaler.get_scale() < 1:
+            state.lost_steps += 1
+            if state.lost_steps > 1:
+                kept = f"; the weights of epoch {len(state.history)} are kept" if state.history else ""
+                raise TrainingError(
+                    f"the gradient is not a number at steps {state.step - 1} and {state.step}: training has diverged. "
+                    "Start again with a lower --optimiser.lr, with --optimiser.clip-norm 1, or with "
+                    f"--hardware.precision float32{kept}"
+                )
+            self._reporter.say(f"the gradient is not a number at step {state.step}: this step is left out")
+        state.scaler.update()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

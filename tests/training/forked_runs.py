@@ -1,0 +1,112 @@
+"""Run tiny trainings in processes of their own, forked from one that has imported all, and kill them.
+
+Called by tests as a script: `python forked_runs.py ORDER.json`. Forking saves the seconds that importing takes, so that
+many kills fit into a test; nothing is computed before a fork. The answer is printed as JSON.
+"""
+
+import io
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from carmask.errors import CarmaskError
+from carmask.training import start, team
+from carmask.training.settings import TrainSettings
+
+
+def fork(work: Callable[[], int], environment: dict[str, str]) -> int:
+    """Do `work` in a child, which ends with its exit status. Returns the child's process id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 70
+    try:
+        os.environ.update(environment)
+        status = work()
+    finally:
+        os._exit(status)
+
+
+def start_team(settings: TrainSettings, processes: int, said: Path, *, synced: bool = True) -> list[int]:
+    """Begin or go on with a run in so many processes; their ids. What each says goes to a file of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def work(rank: int) -> int:
+        spoken = io.StringIO()
+        try:
+            if not synced:
+                team._synced = lambda norm: norm  # type: ignore[assignment]
+            with team.joined_team() as mine:
+                outcome = start.train_or_resume(settings, Console(file=spoken, width=300), team=mine)
+        except CarmaskError as error:
+            spoken.write(f"{type(error).__name__}: {error}")
+            return 1
+        finally:
+            said.with_name(f"{said.name}-{rank}.txt").write_text(spoken.getvalue())
+        return 0 if outcome.finished else 130
+
+    names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    return [
+        fork(lambda rank=rank: work(rank), {**names, "RANK": str(rank), "LOCAL_RANK": str(rank)})  # type: ignore[misc]
+        for rank in range(processes)
+    ]
+
+
+def end_of(children: list[int]) -> list[int]:
+    """Exit status of each, negative for the signal that ended it."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def kill_until_finished(order: dict[str, Any], settings: TrainSettings, duration_s: float) -> dict[str, Any]:
+    """Kill runs at random moments, and go on with each, until there were enough kills and the last run has finished."""
+    rng = random.Random(order["seed"])
+    kills, runs, statuses = 0, 0, []
+    name = f"killed-{runs}"
+    while True:
+        children = start_team(settings.model_copy(update={"name": name}), order["processes"], Path(order["said"]))
+        if kills < order["kills"]:
+            time.sleep(rng.uniform(0, 0.7 * duration_s))
+            os.kill(children[rng.randrange(len(children))], signal.SIGKILL)
+        ends = end_of(children)
+        statuses.append(ends)
+        kills += -signal.SIGKILL in ends
+        if ends == [0] * len(children):
+            runs += 1
+            if kills >= order["kills"]:
+                return {"kills": kills, "runs": runs, "ends": statuses}
+            name = f"killed-{runs}"
+
+
+def main() -> None:
+    """Do what the order says."""
+    order = json.loads(Path(sys.argv[1]).read_text())
+    settings = TrainSettings.model_validate(order["settings"])
+    began_s = time.monotonic()
+    ends = end_of(start_team(settings, order["processes"], Path(order["said"]), synced=order.get("synced", True)))
+    answer: dict[str, Any] = {"ends": ends}
+    if order.get("kills"):
+        answer["killed"] = kill_until_finished(order, settings, time.monotonic() - began_s)
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    assert issubclass(nn.SyncBatchNorm, nn.Module)
+    assert not torch.cuda.is_initialized()
+    import kornia.augmentation
+    import torch.utils.tensorboard
+
+    assert kornia.augmentation
+    main()

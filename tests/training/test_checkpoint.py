@@ -1,0 +1,97 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from carmask.training.checkpoint import CheckpointError, before, load_checkpoint, save_checkpoint
+
+
+def state(step: int) -> dict[str, object]:
+    return {
+        "step": step,
+        "weights": {"a": torch.full((3, 2), step / 7)},
+        "history": [{"dice": 0.1 * step}],
+        "none": None,
+    }
+
+
+def loaded(path: Path) -> tuple[dict[str, object], list[str]]:
+    said: list[str] = []
+    return load_checkpoint(path, said.append), said
+
+
+def test_what_is_saved_is_loaded_and_the_one_before_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    for step in (1, 2, 3):
+        save_checkpoint(path, state(step))
+    for place, step in ((path, 3), (before(path), 2)):
+        found, said = loaded(place)
+        assert said == []
+        assert found.keys() == state(step).keys()
+        assert found["step"] == step
+        assert torch.equal(found["weights"]["a"], state(step)["weights"]["a"])  # type: ignore[index]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.before.pt", "checkpoint.pt"]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_is_recognised_and_the_one_before_is_used(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "checkpoint.pt"
+    for step in (4, 5):
+        save_checkpoint(path, state(step))
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[place] ^= data.draw(st.integers(1, 255))
+    else:
+        del content[place:]
+    path.write_bytes(content)
+    found, said = loaded(path)
+    assert found["step"] == 4
+    assert said == [f"{path}: damaged; going on from the one before, checkpoint.before.pt, at step 4"]
+    before(path).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: damaged; .*checkpoint\.before\.pt: damaged"):
+        loaded(path)
+
+
+def test_a_crash_between_the_two_moves_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, state(6))
+    path.rename(before(path))
+    assert loaded(path)[0]["step"] == 6
+    before(path).unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint there"):
+        loaded(path)
+
+
+def test_code_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 1, "harm": Path})
+    with pytest.raises(CheckpointError, match="not written by this version"):
+        loaded(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as Unix does")
+def test_a_full_disk_leaves_the_checkpoint_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, state(1))
+    script = (
+        "import resource, signal, sys, torch\n"
+        "from pathlib import Path\n"
+        "from carmask.training.checkpoint import CheckpointError, save_checkpoint\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    save_checkpoint(Path(sys.argv[1]), {'step': 2, 'large': torch.zeros(100_000)})\n"
+        "except CheckpointError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert "cannot be written" in done.stdout
+    assert "the one before is kept" in done.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert loaded(path)[0]["step"] == 1

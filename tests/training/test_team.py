@@ -1,0 +1,167 @@
+"""Several processes that train one network: real ones, over the loopback."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from forked_runs_call import forked
+from PIL import Image
+
+from carmask.errors import CarmaskError
+from carmask.training.launch import count_devices
+from carmask.training.run import RunFolder
+from carmask.training.team import Team, TeamError
+from tiny_runs import FAST, untimed
+
+STEPS = 20
+GRADIENTS = Path(__file__).with_name("team_gradients.py")
+
+
+@pytest.fixture(scope="module")
+def half_dark(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny data set, every second view at a fifth of its brightness."""
+    root = tmp_path_factory.mktemp("half_dark")
+    for place, photo in enumerate(sorted(tiny.rglob("*.*"))):
+        target = root / photo.relative_to(tiny)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(photo.read_bytes())
+        if photo.suffix == ".jpg" and place % 2:
+            with Image.open(photo) as image:
+                image.point(lambda value: value // 5).save(target, quality=95)
+    return root
+
+
+@pytest.fixture
+def curve(half_dark: Path, make: Any, tmp_path: Path) -> Any:
+    """`curve(processes, synced=True)`: the loss of each of twenty steps, and the run."""
+    # Small steps: with those of a real training, rounding alone moves the loss by 1e-4 within ten steps (float32
+    # against float64 in one process). Not Adam's, which are full steps also where a gradient is nothing but rounding.
+    one_step_each = {
+        **FAST, "optimiser": {"name": "sgd", "lr": 1e-3, "momentum": 0.0},
+        "epochs": STEPS, "epoch_samples": 4, "augment": {"flip": 0, "geometric": 0, "colour": 0, "grey": 0},
+        "network": {"widths": [8, 16, 32]},
+    }  # fmt: skip
+
+    def train(processes: int, *, synced: bool = True) -> tuple[np.ndarray, RunFolder]:
+        settings = make(one_step_each, data=half_dark, name=f"of-{processes}-{synced}")
+        answer = forked(settings, tmp_path, processes=processes, synced=synced)
+        assert answer["ends"] == [0] * processes, (tmp_path / "said-0.txt").read_text()
+        run = RunFolder(settings.runs / str(settings.name))
+        return np.array([float(row["train_loss"]) for row in untimed(run)]), run
+
+    return train
+
+
+def test_two_processes_learn_what_one_does(curve: Any) -> None:
+    alone, run_alone = curve(1)
+    together, run_together = curve(2)
+    assert len(alone) == len(together) == STEPS
+    assert len(set(alone)) == STEPS
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+    # Each held-out photo once, whoever measured it.
+    for mine, theirs in zip(untimed(run_together), untimed(run_alone), strict=True):
+        assert float(mine["dice"]) == pytest.approx(float(theirs["dice"]), abs=1e-4)
+
+
+def test_batch_norm_that_sees_its_own_half_alone_is_noticed(curve: Any) -> None:
+    """The comparison above can fail."""
+    assert np.abs(curve(2, synced=False)[0] - curve(1)[0]).max() > 1e-3
+
+
+def test_gradients_of_two_are_those_of_one(tmp_path: Path) -> None:
+    """In float64, where rounding hides nothing: through BatchNorm, with unequal halves in it."""
+    done = subprocess.run([sys.executable, str(GRADIENTS), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    alone, *together = (torch.load(tmp_path / f"{name}.pt") for name in ("alone", "0", "1"))
+    assert alone.keys() >= {"0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var"}
+    for mine in together:
+        for name, tensor in alone.items():
+            torch.testing.assert_close(mine[name], tensor, atol=1e-10, rtol=1e-8)
+
+
+def test_each_photo_is_in_one_share() -> None:
+    items = tuple(range(11))
+    shares = [Team(rank, 3).share(items) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == list(items)
+    slices = [Team(rank, 3).slice_of_batch(12) for rank in range(3)]
+    assert [index for part in slices for index in range(12)[part]] == list(range(12))
+    with pytest.raises(TeamError, match="batch_size 8 cannot be divided among 3 processes"):
+        Team(1, 3).slice_of_batch(8)
+
+
+def test_one_process_is_a_team_of_itself() -> None:
+    team = Team()
+    assert team.is_first
+    assert team.from_first(lambda: 5) == 5
+    assert team.gather("mine") == ["mine"]
+    assert team.average([], (1.5, 0.0)) == [1.5, 0.0]
+
+
+def test_devices_are_counted() -> None:
+    assert count_devices("3") == 3
+    assert count_devices("auto") >= 1
+    for wrong in ("0", "-1", "two", "1.5"):
+        with pytest.raises(CarmaskError, match=f"--devices {wrong}"):
+            count_devices(wrong)
+
+
+def command(make: Any, **given: Any) -> tuple[list[str], Path]:
+    """`carmask train --devices 2` for long enough to be disturbed, and its run."""
+    settings = make({**FAST, "epochs": 400, "network": {"widths": [4, 8]}}, **given)
+    config = settings.runs.parent / "config.yaml"
+    config.write_text(settings.to_yaml())
+    arguments = ["train", "--config", str(config), "--devices", "2"]
+    return [sys.executable, "-m", "carmask", *arguments], settings.runs / str(settings.name)
+
+
+def begun(arguments: list[str], run: Path) -> subprocess.Popen[str]:
+    """Start a command, and wait for its first epoch."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.csv").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return process
+
+
+def children_of(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds child processes in /proc")
+def test_a_killed_process_stops_the_others_and_the_run_goes_on(make: Any) -> None:
+    arguments, run = command(make, name="killed")
+    process = begun(arguments, run)
+    victims = [child for child in children_of(process.pid) if b"train" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    assert len(victims) == 2
+    os.kill(victims[1], signal.SIGKILL)
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in said + complained
+    assert re.search(r"process [01] of the run was ended by SIGKILL, and the others were stopped", complained)
+    assert "--resume" in complained
+    # And on, in one process or two, until it is asked to stop.
+    done = rows_of(run)
+    again = begun([*arguments, "--resume", "auto"], run)
+    while rows_of(run) <= done + 1:
+        time.sleep(0.1)
+    again.send_signal(signal.SIGINT)
+    said, complained = again.communicate(timeout=120)
+    assert again.returncode == 130, complained
+    assert "stopped after step" in said
+    assert "Traceback" not in complained
+
+
+def rows_of(run: Path) -> int:
+    with (run / "metrics.csv").open(newline="") as file:
+        return len(list(csv.DictReader(file)))
