@@ -2,19 +2,15 @@
 
     python benchmarks/ablation.py CARVANA [VARIANT ...]     runs, evaluates, writes docs/results/ablation.json
 
-Runs that are finished are kept, one that was stopped goes on. All run on the same held-out cars. The base is run with three
-seeds: what differs less than they do says nothing.
+Runs that are finished are kept, one that was stopped goes on. All run on the same held-out cars. The base is run with
+three seeds: what differs less than they do says nothing.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-from carmask.environment import environment
-from record import RESULTS
+from record import RESULTS, record
+from trainings import evaluations, figures_of, measure
 
 CONFIG = RESULTS.parent.parent / "configs" / "ablation.yaml"
 # Options of `carmask train` for each variant.
@@ -30,6 +26,15 @@ VARIANTS: dict[str, str] = {
     "flips alone": "--augment.geometric 0 --augment.colour 0 --augment.grey 0",
     "Adam at 1e-4, constant": "--optimiser.name adam --optimiser.lr 1e-4 --optimiser.weight-decay 0 "
     "--optimiser.clip-norm 0 --schedule.name constant",
+    "hard masks": "--loss.hard-targets",
+    "flips alone in the last fifth": "--augment.light-last 0.2",
+    "cars pasted on other photos": "--augment.paste 0.3",
+    "half of the photos by their loss": "--hard 0.5",
+    "cosine instead of one-cycle": "--schedule.name cosine",
+    "stem 4, 32 to 256": "--network.stem 4 --network.widths 32 64 128 256 256",
+    "half the width": "--network.widths 8 16 32 64 128 128",
+    "one and a half times the width": "--network.widths 24 48 96 192 384 384",
+    "one level fewer": "--network.widths 16 32 64 128 256",
     "128 x 192": "--input.height-px 128 --input.width-px 192",
     "512 x 768": "--input.height-px 512 --input.width-px 768",
 }
@@ -43,43 +48,20 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     arguments = parser.parse_args()
     for variant in arguments.variants:
-        measure(arguments.data, variant, arguments.runs)
-    rows = [row_of(variant, arguments.runs) for variant in VARIANTS if evaluations(variant, arguments.runs)]
-    contents = {"config": CONFIG.name, "data": arguments.data.name, "rows": rows, "environment": environment()}
-    (RESULTS / "ablation.json").write_text(json.dumps(contents, indent=1) + "\n")
+        options = ["--config", str(CONFIG), *VARIANTS[variant].split()]
+        measure(arguments.data, folder_of(variant, arguments.runs), options)
+    runs = {variant: folder_of(variant, arguments.runs) for variant in VARIANTS}
+    rows = [
+        {"variant": variant, "options": VARIANTS[variant], **figures_of(run)}
+        for variant, run in runs.items()
+        if evaluations(run)
+    ]
+    record("ablation", {"config": CONFIG.name, "data": arguments.data.name, "rows": rows})
 
 
 def folder_of(variant: str, runs: Path) -> Path:
     """The run of a variant."""
     return runs / variant.lower().replace(",", "").replace(" ", "-")
-
-
-def evaluations(variant: str, runs: Path) -> list[Path]:
-    """Its evaluation, once there is one."""
-    return sorted(folder_of(variant, runs).glob("evaluation/*/summary.json"))
-
-
-def measure(data: Path, variant: str, runs: Path) -> None:
-    """Train and evaluate a variant, as far as that was not done."""
-    folder = folder_of(variant, runs)
-    if evaluations(variant, runs):
-        return
-    options = ["--resume", str(folder)] if folder.exists() else [str(data), "--config", str(CONFIG)]
-    if not folder.exists():
-        options += [*VARIANTS[variant].split(), "--runs", str(runs), "--name", folder.name]
-    for command in (["train", *options], ["evaluate", str(data), "--model", str(folder)]):
-        subprocess.run([sys.executable, "-m", "carmask", *command], check=True)
-
-
-def row_of(variant: str, runs: Path) -> dict[str, Any]:
-    """Figures of a variant that is done."""
-    folder = folder_of(variant, runs)
-    (summary,) = (json.loads(path.read_text()) for path in evaluations(variant, runs))
-    if summary["part"] != "validation" or summary["warnings"]:
-        sys.exit(f"{folder}: not figures of held-out photos ({summary['part']}; {summary['warnings']})")
-    began = json.loads((folder / "environment.json").read_text())
-    figures = {name: summary["figures"][name]["mean"] for name in ("dice", "boundary_error_px")}
-    return {"variant": variant, "options": VARIANTS[variant], **figures, "commit": began["commit"]}
 
 
 if __name__ == "__main__":
