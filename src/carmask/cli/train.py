@@ -14,7 +14,7 @@ from carmask.training.settings import TrainSettings
 
 
 def train(
-    settings: Annotated[TrainSettings | None, Parameter(name="*")] = None,
+    settings: Annotated[TrainSettings | None, Parameter(name="*", consume_multiple=True, negative_iterable=())] = None,
     *,
     resume: str | None = None,
     max_minutes: float | None = None,

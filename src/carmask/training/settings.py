@@ -56,7 +56,7 @@ class NetworkSettings(_Settings):
     widths: tuple[int, ...] | None = Field(
         default=None, description="feature channels of each level, the finest first; as many levels as are given"
     )
-    stem: Literal[1, 2, 4] | None = Field(default=None, description="space-to-depth factor before the first level")
+    stem: int | None = Field(default=None, description="space-to-depth factor before the first level: 1, 2 or 4")
 
 
 class OptimiserSettings(_Settings):
