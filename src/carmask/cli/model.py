@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from carmask.cli.console import print_facts, print_line, print_remark
+from carmask.cli.options import Flag
 from carmask.errors import CarmaskError
 from carmask.models.presets import PRESETS, PresetName
 from carmask.runtime.card import ModelCard
@@ -11,7 +12,7 @@ from carmask.runtime.locate import EXPORTED, packaged_models
 from carmask.runtime.onnx_file import read_card
 
 
-def model(name: str = "small") -> int:
+def model(name: str = "small", *, card: Flag = False) -> int:
     """Show what a network is made of, or what an exported one says about itself.
 
     Of presets and folders: levels, shapes, parameters, multiply-adds and receptive field, for which PyTorch is needed.
@@ -20,10 +21,15 @@ def model(name: str = "small") -> int:
     Args:
         name: A preset (small, classic, deep, fast), weights inside the package, an .onnx file, or the folder of a run
             or of weights.
+        card: Print the card of a trained network instead, as the Hugging Face Hub shows it: data, figures, use, limits
+            and licence in Markdown. Needs huggingface_hub.
 
     """
     packaged = packaged_models().get(name)
     place = packaged or Path(name)
+    if card:
+        print(_hub_card(name, place), end="")
+        return 0
     if name in PRESETS:
         print_line(f"{name}: {PRESETS[name].summary}")
         _print_preset(name, optional=packaged is not None)
@@ -41,6 +47,23 @@ def model(name: str = "small") -> int:
             f"({', '.join(packaged_models()) or 'there are none'}), nor an .onnx file, nor a folder of weights"
         )
     return 0
+
+
+def _hub_card(name: str, place: Path) -> str:
+    exported = place / EXPORTED if (place / EXPORTED).is_file() else place
+    if exported.suffix.lower() == ".onnx":
+        from carmask.export.hub import hub_card
+
+        return str(hub_card(exported))
+    if place.is_dir():
+        from carmask.models.network import Network
+
+        return str(Network.load(place).generate_model_card())
+    raise CarmaskError(
+        f"{name}: {'a preset is not trained, so it has no card' if name in PRESETS else 'there is no such network'}; "
+        f"name weights inside the package ({', '.join(packaged_models()) or 'there are none'}), an .onnx file, or the "
+        "folder of a run or of weights"
+    )
 
 
 def _print_preset(name: PresetName, *, optional: bool) -> None:

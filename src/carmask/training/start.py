@@ -266,6 +266,7 @@ def _new_network(settings: TrainSettings, data: TrainingData) -> Network:
             "data": settings.data.resolve().name,
             "photos": len(data.train),
             "groups": len({pair.group for pair in data.train}),
+            "groups_held_out": sorted({pair.group for pair in data.validation}),
             "seed": settings.seed,
         }
     )

@@ -1,0 +1,378 @@
+"""A card says what was measured and no more; folders load without a network; what is pushed is what is pulled."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from hub_server import complaints, local_hub
+from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from bright_onnx import write_bright_onnx
+from carmask.cli import main
+from carmask.export.hub import hub_card, note_held_out
+from carmask.imaging.geometry import Geometry
+from carmask.models.config import UNetConfig
+from carmask.models.hub_card import SIGNATURE, SOURCES, CardError, HeldOut
+from carmask.models.network import Network, NetworkConfig, WeightsError
+from carmask.runtime.card import CARD_KEY
+from carmask.runtime.locate import packaged_models
+from carmask.runtime.onnx_file import read_card
+
+ROOT = Path(__file__).parents[2]
+CONFIG = NetworkConfig(
+    name="a name of my own",
+    unet=UNetConfig(in_channels=3, widths=(4, 6, 8), up_kernel=3, stem=2, head_kernel=3),
+    geometry=Geometry(height_px=32, width_px=48, keep_aspect=True),
+    threshold=0.37,
+    training={"data": "cars", "photos": 1200, "groups": 40, "held_out_photos": 30, "held_out_dice": 0.98765},
+)
+ON_STREETS = HeldOut(
+    data="street-cars", photos=20, dice=0.97537, worst_dice=0.9405, boundary_error_px=10.105, engine="openvino in bf16"
+)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to reach the network fails the test."""
+
+    def refuse(*_: object) -> NoReturn:
+        pytest.fail("tried to reach the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def a_network(**training: Any) -> Network:
+    torch.manual_seed(0)
+    return Network(CONFIG.model_copy(update={"training": training}))
+
+
+def figures_in(card: ModelCard) -> dict[tuple[str, str], float]:
+    """What the Hub's own reader finds, by data and metric."""
+    results = card.data.eval_results or []
+    return {(result.dataset_name, result.metric_type): result.metric_value for result in results}
+
+
+def rows_in(text: str) -> list[list[str]]:
+    """Cells of all tables of a Markdown text, headings left out, as a reader of Markdown sees them."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    rows: list[list[str]] = []
+    for token, content in pairwise(tokens):
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "td_open":
+            rows[-1].append("".join(part.content for part in content.children or ()))
+    return [row for row in rows if row]
+
+
+def headings_in(text: str) -> list[str]:
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    return [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
+    Network(CONFIG).save_pretrained(tmp_path, model_card_kwargs={"license_id": "mit"})
+    written = (tmp_path / "README.md").read_text()
+    card = ModelCard.load(tmp_path / "README.md")
+    assert figures_in(card) == {("30 held-out photos of cars", "dice"): 0.98765}
+    assert (card.data.license, card.data.library_name) == ("mit", "carmask")
+    assert card.data.pipeline_tag == "image-segmentation"
+    assert {"u-net", "pytorch_model_hub_mixin"} <= set(card.data.tags)
+    front = yaml.safe_load(written.split("---\n")[1])
+    assert front["model-index"][0]["name"] == CONFIG.name
+    # No id of data on the Hub is made up for a folder of ours.
+    assert "datasets" not in front
+    assert front["model-index"][0]["results"][0]["dataset"]["type"] == "folder-cars"
+    assert complaints(written) == []
+
+
+def test_the_text_says_what_the_configuration_says(tmp_path: Path) -> None:
+    Network(CONFIG).save_pretrained(tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert headings_in(card.text) == [CONFIG.name, "Data", "Figures", "Use", "Limits", "Licence"]
+    assert rows_in(card.text) == [
+        ["30 of cars", "0.98765", *["not measured"] * 3, "PyTorch, in training"],
+    ]
+    parameters = sum(tensor.numel() for tensor in Network(CONFIG).parameters())
+    for wanted in ("1,200 photos of 40 groups", "32 x 48 px", "from 0.37 on", f"{parameters:,} parameters"):
+        assert wanted in card.text
+    assert card.data.license is None
+    assert "for whoever trained them to state" in card.text
+
+
+def test_what_nobody_has_measured_is_not_told() -> None:
+    card = a_network().generate_model_card()
+    assert card.data.eval_results is None
+    assert "Nothing has been measured of it." in card.text
+    assert "What it was trained on is not known." in card.text
+    assert rows_in(card.text) == []
+    # Figures of the training from whose weights this one began are not its own.
+    begun = a_network(
+        data="mine", photos=3, started_from={"data": "carvana", "held_out_dice": 0.912}
+    ).generate_model_card()
+    assert begun.data.eval_results is None
+    assert "0.912" not in str(begun)
+    assert SOURCES["carvana"].terms in begun.text
+    assert "not redistributed" in SOURCES["carvana"].terms
+    assert SOURCES["carvana"].terms not in card.text
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.text(min_size=1),
+    data=st.text(min_size=1),
+    dice=st.floats(0, 1).map(lambda value: round(value, 5)),
+    error_px=st.none() | st.floats(0, 999).map(lambda value: round(value, 2)),
+)
+def test_any_name_and_any_figure_survives_both_readers(
+    name: str, data: str, dice: float, error_px: float | None
+) -> None:
+    entry = HeldOut(data=data, photos=7, dice=dice, boundary_error_px=error_px)
+    network = Network(CONFIG.model_copy(update={"name": name, "training": {"held_out": [entry.model_dump()]}}))
+    card = ModelCard(str(network.generate_model_card()))
+    measured = {metric: value for (_, metric), value in figures_in(card).items()}
+    assert measured == {"dice": dice} | ({} if error_px is None else {"boundary_error_px": error_px})
+    assert card.data.model_name == name
+    assert complaints(str(card)) == []
+    assert headings_in(card.text)[1:] == ["Data", "Figures", "Use", "Limits", "Licence"]
+    [cells] = rows_in(card.text)
+    assert len(cells) == 6
+    assert float(cells[1]) == dice
+    assert cells[4] == "not measured" if error_px is None else float(cells[4].removesuffix(" px")) == error_px
+
+
+def test_figures_of_two_folders_do_not_mix() -> None:
+    noted = [
+        {"data": data, "photos": 3, "dice": dice} for data, dice in (("cars a", 0.9), ("Cars/A", 0.8), ("车", 0.7))
+    ]
+    card = ModelCard(str(a_network(held_out=noted).generate_model_card()))
+    told = {f"3 held-out photos of {one['data']}": one["dice"] for one in noted}
+    assert figures_in(card) == {(photos, "dice"): dice for photos, dice in told.items()}
+    assert complaints(str(card)) == []
+
+
+def test_notes_that_are_no_figures_are_refused(tmp_path: Path) -> None:
+    for notes in ("0.99", [{"data": "cars", "photos": 3, "dice": 99.3}], [{"data": "cars", "dice": 0.9}]):
+        with pytest.raises(CardError, match="noted with the network as 'held_out'"):
+            a_network(held_out=notes).save_pretrained(tmp_path)
+
+
+def test_a_card_is_of_the_weights_beside_it_unless_somebody_has_written_it(tmp_path: Path) -> None:
+    network, readme = Network(CONFIG), tmp_path / "README.md"
+    network.save_pretrained(tmp_path)
+    network.note_training({"held_out_dice": 0.99123})
+    network.save_pretrained(tmp_path)
+    assert figures_in(ModelCard.load(readme)) == {("30 held-out photos of cars", "dice"): 0.99123}
+    mine = "".join(line for line in readme.read_text().splitlines(keepends=True) if SIGNATURE not in line)
+    for kept in (mine, "# Mine\n"):
+        readme.write_text(kept)
+        network.save_pretrained(tmp_path)
+        assert readme.read_text() == kept
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_folder_is_loaded_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(CONFIG)
+    network.save_pretrained(tmp_path / "run" / "weights" / "best")
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "run/weights/best", tmp_path / "run", str(tmp_path / "run" / "weights" / "best")):
+        loaded = Network.from_pretrained(name)
+        assert loaded.config == CONFIG
+        assert isinstance(loaded.config.unet.widths, tuple)
+        assert not loaded.training
+        for tensor, own in zip(loaded.state_dict().values(), network.state_dict().values(), strict=True):
+            assert torch.equal(tensor, own)
+    (tmp_path / "owner" / "empty").mkdir(parents=True)
+    for missing in ("owner/empty", Path("owner/nothing")):
+        with pytest.raises(WeightsError, match=r"no config\.json"):
+            Network.from_pretrained(missing)
+
+
+def test_a_missing_tensor_is_not_left_at_random(tmp_path: Path) -> None:
+    Network(CONFIG).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["unet.head.bias"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="damaged"):
+        Network.from_pretrained(str(tmp_path))
+
+
+# Another machine than this one cannot be reached: the Hub that is pushed to is the one in this test.
+PUSHED = """
+import socket, sys
+connect, look_up = socket.socket.connect, socket.getaddrinfo
+def connect_here(self, address):
+    assert address[0] == "127.0.0.1", address
+    return connect(self, address)
+def look_up_here(host, *more, **named):
+    assert host in ("127.0.0.1", b"127.0.0.1"), host
+    return look_up(host, *more, **named)
+socket.socket.connect, socket.getaddrinfo = connect_here, look_up_here
+
+from pathlib import Path
+from safetensors.torch import save_model
+from carmask.models.network import Network
+from carmask.runtime.load import load_member
+
+network = Network.load(Path("own"))
+network.push_to_hub("someone/cars", model_card_kwargs={"license_id": "mit"})
+pulled = Network.from_pretrained("someone/cars")
+assert pulled.config == network.config, pulled.config
+assert not pulled.training
+save_model(pulled, "pulled.safetensors")
+assert load_member("someone/cars", engine="torch").card.threshold == network.config.threshold
+try:
+    network.push_to_hub("someone/refused", model_card_kwargs={"license_id": "none of these"})
+except ValueError as error:
+    print(error)
+try:
+    Network.from_pretrained("someone/nothing")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_what_is_pushed_is_what_is_pulled(tmp_path: Path) -> None:
+    Network(CONFIG).save_pretrained(tmp_path / "own")
+    (tmp_path / "hub").mkdir()
+    with local_hub(tmp_path / "hub") as hub:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}
+        # Xet is a protocol of its own, spoken by compiled code; without it the client sends large files by HTTP.
+        environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", PUSHED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    kept = hub.repository("someone/cars")
+    assert sorted(path.name for path in kept.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    weights = (tmp_path / "own" / "model.safetensors").read_bytes()
+    assert (kept / "model.safetensors").read_bytes() == weights
+    assert (tmp_path / "pulled.safetensors").read_bytes() == weights
+    assert (kept / "config.json").read_bytes() == (tmp_path / "own" / "config.json").read_bytes()
+    assert ModelCard.load(kept / "README.md").data.license == "mit"
+    assert "POST /api/models/someone/cars/commit/main" in hub.asked
+    # The Hub looks at the card before it takes anything.
+    assert "license none of these" in done.stdout
+    assert list(hub.repository("someone/refused").iterdir()) == []
+    assert "RepositoryNotFoundError" in done.stdout
+
+
+@pytest.mark.parametrize("name", packaged_models())
+def test_the_cards_in_the_documentation_are_those_of_the_packaged_weights(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["model", name, "--card"])
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    place = ROOT / "docs" / "models" / f"{name}.md"
+    assert place.read_text() == printed, f"write it again: carmask model {name} --card > docs/models/{name}.md"
+    assert complaints(printed) == []
+    assert ModelCard(printed).data.license == "mit"
+
+
+@pytest.mark.parametrize("name", packaged_models())
+def test_the_card_of_a_file_tells_the_file_s_own_figures(name: str) -> None:
+    path = packaged_models()[name]
+    known, card = read_card(path), hub_card(path)
+    told = set(figures_in(card).values())
+    assert told
+    own = {one["dice"] for one in known.measured["engines"]} | {known.measured.get("held_out_dice")}
+    for entry in known.measured.get("held_out", ()):
+        own |= set(entry.values())
+    assert told <= own
+    for one in known.measured["engines"]:
+        assert [one["engine"], one["precision"], f"{one['dice']:g}", f"{one['same_mask']:g}"] in rows_in(card.text)
+    for group in known.held_out_groups:
+        assert f"`{group}`" in card.text
+    assert f"{path.stat().st_size / 1e6:.1f} MB" in card.text
+    script = (ROOT / "tests" / "export" / "plain_onnxruntime.py").read_text()
+    assert script.replace("fast.onnx", f"{name}.onnx") in card.text
+
+
+def test_figures_are_noted_in_the_file_itself(tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(packaged_models()["fast-int8"].read_bytes())
+    before = onnx.load(path).graph
+    for dice in (0.5, ON_STREETS.dice):
+        note_held_out(path, [ON_STREETS.model_copy(update={"dice": dice, "remarks": ("Held out.",)})])
+    assert onnx.load(path).graph == before
+    card = hub_card(path)
+    told = {
+        metric: value
+        for (data, metric), value in figures_in(card).items()
+        if data == "20 held-out photos of street-cars"
+    }
+    assert told == {"dice": 0.97537, "worst_dice": 0.9405, "boundary_error_px": 10.105}
+    assert ["20 of street-cars", "0.97537", "not measured", "0.9405", "10.105 px", "openvino in bf16"] in rows_in(
+        card.text
+    )
+    assert "citation asked for" in card.text
+    # A file that is not the package's own has no licence but the one that its maker gives it.
+    assert card.data.license is None
+    assert 'Segmenter.load("mine.onnx")' in card.text
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_card_s_plain_script_runs(tmp_path: Path, channels: int) -> None:
+    path = write_bright_onnx(tmp_path / "my net.onnx")
+    model, card = onnx.load(path), read_card(path).model_copy(update={"channels": channels})
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = channels
+    onnx.helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
+    onnx.save(model, path)
+    tokens = MarkdownIt("commonmark").parse(hub_card(path).text)
+    [script] = [token.content for token in tokens if token.type == "fence" and "onnxruntime" in token.content]
+    truth_HW = np.zeros((123, 201), bool)
+    truth_HW[30:80, 50:150] = True
+    Image.fromarray(np.where(truth_HW, 220, 40).astype(np.uint8)).convert("RGB").save(tmp_path / "car.jpg", quality=95)
+    subprocess.run([sys.executable, "-I", "-c", script], check=True, cwd=tmp_path)
+    found_HW = np.asarray(Image.open(tmp_path / "mask.png")) > 0
+    assert (found_HW & truth_HW).sum() / (found_HW | truth_HW).sum() > 0.96
+
+
+CORE = """
+import sys
+sys.modules |= dict.fromkeys(("huggingface_hub", "torch", "jinja2"))
+from carmask.cli import main
+main(["model", "fast", "--card"])
+"""
+
+
+def test_the_core_installation_says_what_a_card_needs() -> None:
+    done = subprocess.run([sys.executable, "-c", CORE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this needs huggingface_hub" in done.stderr
+    assert "pip install 'carmask[train]'" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(("name", "said"), [("small", "a preset is not trained"), ("nothing", "no such network")])
+def test_there_is_no_card_of_what_is_not_trained(name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["model", name, "--card"])
+    assert end.value.code == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_s_card_is_printed_as_it_is_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Network(CONFIG).save_pretrained(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["model", str(tmp_path), "--card"])
+    assert capsys.readouterr().out == (tmp_path / "README.md").read_text()
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["name"] in (tmp_path / "README.md").read_text()
