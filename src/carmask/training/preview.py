@@ -23,15 +23,19 @@ def augmented_sheet(
     chosen = [pairs[place] for place in np.linspace(0, len(pairs) - 1, min(photos, len(pairs))).round().astype(int)]
     recipe = settings.cache_recipe()
     augment = Augmenter(settings.augment, channels=recipe.channels)
-    tiles: list[tuple[str, NDArray[np.uint8]]] = []
-    for place, pair in enumerate(chosen):
-        image_HWC, fitted_HW, _ = fit_pair(pair, recipe)
-        image_1CHW, soft_11HW = to_batch(image_HWC[None], fitted_HW[None], torch.device("cpu"))
-        tiles.append((f"{pair.id} as it is", _overlaid(image_1CHW[0], soft_11HW[0, 0])))
-        for variation in range(variations):
-            seed_step(settings.seed, place * variations + variation)
-            varied_1CHW, varied_11HW = augment(image_1CHW.clone(), soft_11HW.clone())
-            tiles.append((f"{variation + 1}", _overlaid(varied_1CHW[0], varied_11HW[0, 0])))
+    fitted = [fit_pair(pair, recipe) for pair in chosen]
+    images_NHWC, soft_NHW = (np.stack([photo[part] for photo in fitted]) for part in (0, 1))
+    columns = [to_batch(images_NHWC, soft_NHW, torch.device("cpu"))]
+    for variation in range(variations):
+        seed_step(settings.seed, variation)
+        # All photos in one batch, because a vehicle that is pasted comes from another photo.
+        columns.append(augment(*(tensor.clone() for tensor in columns[0])))
+    names = ["as it is", *map(str, range(1, variations + 1))]
+    tiles = [
+        (f"{pair.id} {name}" if name == names[0] else name, _overlaid(images_BCHW[place], soft_B1HW[place, 0]))
+        for place, pair in enumerate(chosen)
+        for name, (images_BCHW, soft_B1HW) in zip(names, columns, strict=True)
+    ]
     return sheet(tiles, columns=variations + 1, tile_width_px=TILE_WIDTH_PX)
 
 
