@@ -8,6 +8,7 @@
 
 import csv
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ PICTURES = RESULTS.parent / "pictures"
 # Benchmarks that have tables of their own, or are too long for one.
 ELSEWHERE = ("carmask benchmark", "packaged", "kill_predict", "video_speed")
 # The order of the tables. A run that is not named here comes after.
-ORDER = ("small-published", "small-best", "fast-cpu")
+ORDER = ("small-published", "small-best", "fast-cpu", "fast-best")
 
 
 def add(run: Path) -> None:
@@ -38,12 +39,13 @@ def add(run: Path) -> None:
     network = Network.load(run)
     figures = network.summary()
     split = json.loads((run / "split.json").read_text())
-    with (run / "metrics.csv").open() as file:
-        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    stages = stages_of(run)
+    history = stages[-1]["history"]
     settings = yaml.safe_load((run / "config.yaml").read_text())
     environment = json.loads((run / "environment.json").read_text())
     for machine_path in ("data", "runs"):
         settings.pop(machine_path)
+    settings["init"] = settings["init"] and Path(settings["init"]).name
     held_out = run_fold(settings)
     settings["dataset"].pop("cache")
     settings["dataset"].pop("split")
@@ -57,8 +59,10 @@ def add(run: Path) -> None:
         "parameters": figures.parameters,
         "gmac": round(figures.multiply_adds / 1e9, 2),
         "input": " x ".join(map(str, figures.input_CHW)),
-        "photos_seen": int(history[-1]["photos"]),
-        "images_per_s": round(sorted(row["images_per_s"] for row in history)[len(history) // 2], 1),
+        "photos_seen": sum(stage["photos"] for stage in stages),
+        "minutes": round(sum(stage["photos"] / stage["images_per_s"] for stage in stages) / 60, 1),
+        "images_per_s": stages[-1]["images_per_s"],
+        "stages": [{name: value for name, value in stage.items() if name != "history"} for stage in stages],
         "settings": settings,
         "environment": environment,
         "evaluated": summary["environment"],
@@ -71,6 +75,21 @@ def add(run: Path) -> None:
     (RUNS / f"{run.name}.json").write_text(json.dumps(contents, indent=1) + "\n")
     (RESULTS / f"split-{summary['data']}-{held_out}.json").write_text((run / "split.json").read_text())
     print(f"{run.name}: Dice {summary['figures']['dice']['mean']:.5f} on {summary['photos']} held-out photos")
+
+
+def stages_of(run: Path) -> list[dict[str, Any]]:
+    """The training of a run, and before it of those from whose weights it started: photos, speed, commit, history."""
+    with (run / "metrics.csv").open() as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    stage = {
+        "run": run.name,
+        "photos": int(history[-1]["photos"]),
+        "images_per_s": round(statistics.median(row["images_per_s"] for row in history), 1),
+        "commit": json.loads((run / "environment.json").read_text())["commit"],
+        "history": history,
+    }
+    return [*(stages_of(Path(settings["init"])) if settings.get("init") else []), stage]
 
 
 def run_fold(settings: dict[str, Any]) -> str:
@@ -96,11 +115,11 @@ def results_table(runs: list[dict[str, Any]]) -> str:
     ]
     for run in runs:
         dice, error, f1 = (run["figures"][name] for name in ("dice", "boundary_error_px", "boundary_f1"))
-        minutes = run["photos_seen"] / run["images_per_s"] / 60
+        minutes = run.get("minutes", run["photos_seen"] / run["images_per_s"] / 60)
         lines.append(
             f"| `{run['run']}` | {run['input']} | {run['parameters'] / 1e6:.2f} M | {run['gmac']} G "
             f"| {run['photos_seen']:,} | **{dice['mean']:.4f}** | {dice['median']:.4f} | {dice['worst']:.4f} "
-            f"| {error['mean']:.2f} px | {f1['mean']:.3f} | {minutes:.0f} min at {run['images_per_s']} img/s |"
+            f"| {error['mean']:.2f} px | {f1['mean']:.3f} | {minutes:.0f} min, at last at {run['images_per_s']} img/s |"
         )
     return "\n".join([*lines, "", *sorted({_photos_of(run) for run in runs})])
 

@@ -11,6 +11,7 @@ from carmask.data.augment import AugmentSettings
 from carmask.imaging.geometry import Geometry
 from carmask.models.presets import PRESETS
 from carmask.training.explain import explain
+from carmask.training.series import stage_settings
 from carmask.training.settings import OptimiserSettings, SettingsError, TrainSettings
 
 DATA = Path("cars")
@@ -236,7 +237,11 @@ def test_the_geometry_is_the_preset_s_unless_a_size_is_given() -> None:
 )
 def test_the_project_s_own_files_are_right(config: Path) -> None:
     given = yaml.safe_load(config.read_text())
-    settings = TrainSettings(data=DATA, config=config).model_dump()
+    whole = TrainSettings(data=DATA, config=config)
+    stages = given.pop("stages", [])
+    assert list(whole.stages) == stages
+    assert len(stage_settings(whole)) == max(1, len(stages))
+    settings = whole.model_dump()
     for name, value in given.items():
         if isinstance(value, dict):
             assert settings[name] == settings[name] | value
