@@ -23,9 +23,8 @@ def augmented_sheet(
     chosen = [pairs[place] for place in np.linspace(0, len(pairs) - 1, min(photos, len(pairs))).round().astype(int)]
     recipe = settings.cache_recipe()
     augment = Augmenter(settings.augment, channels=recipe.channels)
-    fitted = [fit_pair(pair, recipe) for pair in chosen]
-    images_NHWC, soft_NHW = (np.stack([photo[part] for photo in fitted]) for part in (0, 1))
-    columns = [to_batch(images_NHWC, soft_NHW, torch.device("cpu"))]
+    images, masks, _ = zip(*(fit_pair(pair, recipe) for pair in chosen), strict=True)
+    columns = [to_batch(np.stack(images), np.stack(masks), torch.device("cpu"))]
     for variation in range(variations):
         seed_step(settings.seed, variation)
         # All photos in one batch, because a vehicle that is pasted comes from another photo.
