@@ -25,7 +25,7 @@ def test_the_folds_of_one_split_belong_together(tmp_path):
     some = folds()
     some.popitem()
     refuse_mixed_folds(some)
-    with pytest.raises(FoldsError, match="no fold holds out .* and 3 more: these are not all the folds"):
+    with pytest.raises(FoldsError, match=r"no fold holds out .* and 3 more: these are not all the folds"):
         read_folds(write(tmp_path, some))
 
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
@@ -60,7 +60,6 @@ def slow_boundary_metrics(truth_HW, mask_HW, tolerance_px):
     return f1, np.concatenate([distance_px.min(axis=1), distance_px.min(axis=0)]).mean()
 
 
-@settings(deadline=None)
 @given(mask_pairs())
 def test_area_metrics_equal_counting_by_hand(pair):
     truth_HW, mask_HW = pair
@@ -77,7 +76,6 @@ def test_area_metrics_equal_counting_by_hand(pair):
         assert function(truth_HW, mask_HW) == pytest.approx(expected, abs=1e-12), function.__name__
 
 
-@settings(deadline=None)
 @given(mask_pairs(), st.sampled_from([0.0, 1.0, math.sqrt(2), 2.0, math.sqrt(5), 4.0]))
 def test_boundary_metrics_equal_all_pairwise_distances(pair, tolerance_px):
     truth_HW, mask_HW = pair
@@ -86,7 +84,6 @@ def test_boundary_metrics_equal_all_pairwise_distances(pair, tolerance_px):
     assert metrics.mean_boundary_error_px(truth_HW, mask_HW) == pytest.approx(error_px, abs=1e-5, nan_ok=True)
 
 
-@settings(deadline=None)
 @given(mask_pairs())
 def test_measure_is_the_single_metrics_together(pair):
     measured = metrics.measure(*pair)

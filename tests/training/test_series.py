@@ -118,7 +118,7 @@ def test_stopped_at_every_step_it_comes_to_the_same(whole: tuple[Path, str], mak
     assert before == {run: (run / "checkpoint.pt").stat().st_mtime_ns for run in before}, "finished runs are kept"
 
     for changed, folds in ((make(STAGED, name="stopped", seed=1), FOLDS), (settings, 3), (settings, None)):
-        with pytest.raises(SeriesError, match="stopped: was begun with another (seed|number of folds);"):
+        with pytest.raises(SeriesError, match=r"stopped: was begun with another (seed|number of folds);"):
             train_or_resume_series(changed, folds, quiet())
     with pytest.raises(RunError, match="--resume"):
         train_series(settings, FOLDS, quiet())
@@ -267,7 +267,7 @@ def test_a_folder_of_folds_is_an_ensemble(whole: tuple[Path, str], tiny: Path) -
     probability_HW = Segmenter.load(whole[0], precision="float32", tta="flip")(photo).probability
     listed_HW = Segmenter.load(runs, precision="float32", tta="flip")(photo).probability
     np.testing.assert_array_equal(probability_HW, listed_HW)
-    singles = [Segmenter.load(run, precision="float32", tta="flip")(photo).probability_HW for run in runs]
+    singles = [Segmenter.load(run, precision="float32", tta="flip")(photo).probability for run in runs]
     assert np.abs(singles[0] - singles[1]).max() > 1e-3
     np.testing.assert_allclose(probability_HW, np.mean(singles, axis=0), atol=1e-6)
 

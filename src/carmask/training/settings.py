@@ -215,7 +215,8 @@ class TrainSettings(_Settings):
 
     def with_absolute_paths(self) -> "TrainSettings":
         """The same settings, in the words of any working folder, so that a run can be resumed from another."""
-        dataset = self.dataset.model_copy(update={"cache": self.dataset.cache.absolute()})
+        split = self.dataset.split.absolute() if self.dataset.split else None
+        dataset = self.dataset.model_copy(update={"cache": self.dataset.cache.absolute(), "split": split})
         init = self.init.absolute() if self.init else None
         return self.model_copy(update={"data": self.data.absolute(), "init": init, "dataset": dataset})
 

@@ -83,6 +83,8 @@ def train(
         CarmaskError: data, split or settings that cannot be used.
 
     """
+    if settings.stages:
+        raise CarmaskError("settings with stages make several runs: give them to carmask.training.series.train_series")
     until_s = _deadline(max_minutes)
     team = team or Team()
     console = _console_of(team, console)
