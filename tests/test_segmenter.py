@@ -107,7 +107,7 @@ def test_a_jpeg_gives_what_the_same_png_gives(bright: Segmenter, size_HW: tuple[
     assert (from_jpeg.mask != from_png.mask).mean() < 0.001
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 100))
 def test_every_photo_gets_a_probability_of_its_own_size(
     random_net: Segmenter, height: int, width: int, seed: int

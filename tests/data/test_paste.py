@@ -209,7 +209,7 @@ def test_a_vehicle_brings_the_light_of_its_own_photo() -> None:
     batch=st.integers(1, 5),
     flat=st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_whatever_comes_in_stays_in_range_and_masks_only_grow(
     seed: int, share: float, channels: int, size_HW: tuple[int, int], batch: int, flat: bool
 ) -> None:

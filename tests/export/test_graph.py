@@ -106,7 +106,7 @@ def noise(shape: tuple[int, ...], seed: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 4), st.integers(1, 70), st.integers(1, 70), st.integers(0, 1000))
 def test_any_size_and_batch_gives_what_pytorch_gives(
     made: Made, count: int, height: int, width: int, seed: int

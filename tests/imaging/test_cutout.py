@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -94,7 +94,6 @@ def test_sure_pixels_are_untouched_and_the_rest_is_black():
     assert invisible_HW[PROBABILITY_HW < 0.25].all()
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -74,7 +74,7 @@ def test_png_orientation_behind_the_pixels():
     np.testing.assert_array_equal(decode_mask(data).soft_HW, SHOWN[6](pixels_HW))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     height=st.integers(1, 260),
     width=st.integers(1, 260),

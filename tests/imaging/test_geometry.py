@@ -55,7 +55,7 @@ def there_and_back(mask_HW: NDArray[np.bool_], placement: Placement) -> NDArray[
     return restore(fit_mask(mask_HW.astype(np.uint8) * 255, placement).astype(np.float32) / 255, placement)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides, sides, geometries, strides, st.integers(0, 255), st.sampled_from([1, 3]))
 def test_every_size_fits_and_a_constant_stays_constant(
     height: int, width: int, geometry: Geometry, stride: int, value: int, channels: int
@@ -79,7 +79,7 @@ def test_every_size_fits_and_a_constant_stays_constant(
     np.testing.assert_allclose(probability_HW, value / 255, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides, sides, geometries)
 def test_the_photo_keeps_its_proportions_when_asked(height: int, width: int, geometry: Geometry) -> None:
     placement = plan((height, width), geometry)
@@ -96,7 +96,7 @@ def test_the_photo_keeps_its_proportions_when_asked(height: int, width: int, geo
     assert abs(2 * placement.left_px - free_width) <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(16, 400), st.integers(16, 400), stretched, st.integers(0, 1000))
 @example(64, 96, Geometry(height_px=64, width_px=96), 0)
 @example(192, 288, Geometry(height_px=64, width_px=96), 0)
@@ -121,7 +121,7 @@ def test_one_side_shrinks_while_the_other_grows(photo_HW: tuple[int, int], size_
     assert np.abs(fitted_HW - wanted_HW[0, 0].numpy()).max() <= 1.5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(stretched, st.integers(0, 700), st.integers(0, 700), st.integers(0, 1000))
 def test_restoring_is_bilinear_with_half_pixel_centres(geometry: Geometry, taller: int, wider: int, seed: int) -> None:
     photo_HW = (geometry.height_px + taller, geometry.width_px + wider)
@@ -133,7 +133,7 @@ def test_restoring_is_bilinear_with_half_pixel_centres(geometry: Geometry, talle
     np.testing.assert_allclose(restored_HW, wanted_11HW[0, 0].numpy(), atol=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(20, 900), st.integers(20, 900), geometries, strides, st.integers(0, 1000))
 def test_a_flipped_photo_gives_the_flipped_result(
     height: int, width: int, geometry: Geometry, stride: int, seed: int

@@ -133,7 +133,7 @@ def test_what_nobody_has_measured_is_not_told() -> None:
     assert SOURCES["carvana"].terms not in card.text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.text(min_size=1),
     data=st.text(min_size=1),

@@ -86,7 +86,7 @@ def test_photos_whose_results_would_clash_take_their_whole_names(predict: Comman
         assert mask_of(f"out/{result}").shape == sizes[name]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.sampled_from(NAMES), min_size=1, max_size=12), st.integers(1, 4))
 def test_no_two_photos_have_one_result_and_every_photo_is_in_one_shard(names: set[str], parts: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

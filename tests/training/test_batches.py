@@ -121,7 +121,7 @@ def test_the_next_batch_and_no_more_is_read_while_a_step_is_under_way(cache: Cac
     steps.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 99), st.sampled_from([0.0, 0.3, 1.0]))
 def test_harder_photos_come_more_often(seed: int, share: float) -> None:
     losses_N = np.array([0.1, 0.1, 0.1, 3.0, 0.1])

@@ -61,7 +61,7 @@ def slow_loss(name: str, logits_B1HW: Array, soft_B1HW: Array, weight: float) ->
     return {"bce": bce, "dice": dice}.get(name, bce + dice)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sampled_from(NAMES), st.integers(0, 10_000), st.sampled_from([(6, 9), (1, 30), (26, 5)]))
 def test_losses_agree_with_a_slow_reference(name: str, seed: int, size_HW: tuple[int, int]) -> None:
     logits_B1HW, soft_B1HW = batch(seed, size_HW)
