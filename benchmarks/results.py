@@ -1,7 +1,7 @@
 """Keep the figures of training runs, and draw the documents' tables and pictures from them.
 
     python benchmarks/results.py add RUN [RUN ...]   figures of runs and their evaluations -> docs/results/runs/*.json
-    python benchmarks/results.py draw                the tables of README and docs/results.md, and the curves
+    python benchmarks/results.py draw                the tables of README and docs, and the curves
 
 `add` expects that `carmask evaluate DATA --model RUN` was run, and takes its summary. No photo is copied anywhere.
 """
@@ -23,7 +23,7 @@ ROOT = RESULTS.parent.parent
 RUNS = RESULTS / "runs"
 PICTURES = RESULTS.parent / "pictures"
 # Benchmarks that have tables of their own, or are too long for one.
-ELSEWHERE = ("carmask benchmark", "packaged", "kill_predict", "video_speed")
+ELSEWHERE = ("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation")
 # The order of the tables. A run that is not named here comes after.
 ORDER = ("small-published", "small-best", "fast-cpu", "fast-best")
 
@@ -170,6 +170,19 @@ def packaged_table() -> str:
     return "\n".join(lines)
 
 
+def ablation_table() -> str:
+    """What each change to the recipe of `fast` gave, against the recipe as it is."""
+    rows = json.loads((RESULTS / "ablation.json").read_text())["figures"]["rows"]
+    base = next(row["dice"] for row in rows if row["variant"] == "base")
+    lines = ["| changed | Dice | against the base | boundary error | commit |", "|---|--:|--:|--:|---|"]
+    for row in rows:
+        lines.append(
+            f"| {row['variant']} | {row['dice']:.4f} | {row['dice'] - base:+.4f} | {row['boundary_error_px']:.2f} px "
+            f"| `{row['commit']}` |"
+        )
+    return "\n".join(lines)
+
+
 def benchmark_tables() -> str:
     """What the benchmarks recorded."""
     lines: list[str] = []
@@ -239,9 +252,10 @@ def draw() -> None:
         "provenance": provenance_table(runs),
         "by-view": by_view_table(runs),
         "packaged": packaged_table(),
+        "ablation": ablation_table(),
         "benchmarks": benchmark_tables(),
     }
-    for document in (ROOT / "README.md", RESULTS.parent / "results.md"):
+    for document in (ROOT / "README.md", RESULTS.parent / "results.md", RESULTS.parent / "experiments.md"):
         fill(document, tables)
     draw_curves(runs, PICTURES / "curves.png")
 
