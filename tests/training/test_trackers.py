@@ -3,7 +3,6 @@ import io
 import json
 import os
 import re
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -174,6 +173,7 @@ def test_a_tracker_that_cannot_begin_stops_a_run_only_before_its_first_step(tmp_
 # TensorBoard writes in a thread, which dies of it too.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_disk_that_is_full_is_said_once(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Windows knows no limit to a file's size")
     trackers = Trackers(settings("tensorboard"))
     said: list[str] = []
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -168,9 +168,9 @@ class Fit:
         if self._team.is_first:
             for which in ("last", "best") if is_best else ("last",):
                 self._run.save_weights(state.validated, which)
-        # After the weights: if the machine dies in between, the epoch is done again and nothing is lost.
-        self._save()
         self._reporter.epoch(state.history, result, is_best=is_best)
+        # After all else: if the machine dies in between, the epoch is done again and nothing is lost.
+        self._save()
         if self._is_patience_over():
             self._reporter.say(f"no better Dice for {self._settings.patience} epochs: stopped early")
 

@@ -62,7 +62,7 @@ class Trackers:
             recorder.tell(lambda tracker: tracker.scalars(step, values))
 
     def picture(self, step: int, name: str, image_HWC: NDArray[np.uint8]) -> None:
-        """After `step` steps this was to be seen; uint8 RGB 0..255, not to be changed any more."""
+        """After `step` steps this was to be seen; uint8 RGB 0..255, not to be changed any more. Told last of a step."""
         for recorder in self._recorders:
             recorder.tell(lambda tracker: tracker.picture(step, name, image_HWC))
 

@@ -5,6 +5,7 @@ environment.json   versions and machine     curves.png      the same, drawn
 split.json         who was held out         samples/        held-out photos as predicted, each epoch
 checkpoint.pt      to go on from            tensorboard/    for TensorBoard
 checkpoint.before.pt   the one before
+trackers.json      where others record the run, if any do
 left_out.csv       photos that could not be used, and why, where there are any
 weights/best, weights/last                  the network: model.safetensors and config.json
 """

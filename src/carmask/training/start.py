@@ -92,7 +92,8 @@ def train(
     if settings.batch_size is not None:
         team.slice_of_batch(settings.batch_size)
     run = team.from_first(lambda: RunFolder.new(settings))
-    check_trackers(settings.trackers)
+    if team.is_first:
+        check_trackers(settings.trackers)
     ready = prepare(settings, team, console)
     if team.is_first:
         with run.being_made(ready.settings) as made:
@@ -120,7 +121,8 @@ def resume(
     settings, split = team.from_first(lambda: (TrainSettings.from_yaml(run.config), Split.load(run.split)))
     saved = team.from_first(lambda: load_checkpoint(run.checkpoint, console.print))
     team.slice_of_batch(settings.batch_size or team.count)
-    check_trackers(settings.trackers)
+    if team.is_first:
+        check_trackers(settings.trackers)
     ready = prepare(settings, team, console, split=split)
     ready.state.take(run, saved)
     if team.is_first:

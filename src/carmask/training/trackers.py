@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.errors import CarmaskError, first_line
+from carmask.errors import CarmaskError
 from carmask.training.settings import TrackerName
 
 # The project or experiment in which runs are gathered, where the user's environment names no other.
 PROJECT = "carmask"
+DESCRIBED_LENGTH = 200
 
 
 class TrackerError(CarmaskError):
@@ -57,7 +59,7 @@ class Tracker(Protocol):
         ...
 
     def picture(self, step: int, name: str, image_HWC: NDArray[np.uint8]) -> None:
-        """After `step` steps this was to be seen; uint8 RGB 0..255."""
+        """After `step` steps this was to be seen; uint8 RGB 0..255. The last that is told of that step."""
         ...
 
     def end(self, *, failed: bool) -> None:
@@ -111,14 +113,15 @@ class _WeightsAndBiases:
         self._log(step, dict(values))
 
     def picture(self, step: int, name: str, image_HWC: NDArray[np.uint8]) -> None:
-        self._log(step, {name: self._library.Image(image_HWC)})
+        # Otherwise it waits for the next step, and would be lost with all values of this one if the run were killed.
+        self._log(step, {name: self._library.Image(image_HWC)}, commit=True)
 
     def end(self, *, failed: bool) -> None:
         self._run.finish(exit_code=int(failed))
 
-    def _log(self, step: int, values: dict[str, Any]) -> None:
+    def _log(self, step: int, values: dict[str, Any], *, commit: bool = False) -> None:
         if step >= self._next_step:
-            self._run.log(values, step=step)
+            self._run.log(values, step=step, commit=commit)
 
 
 class _MLflow:
@@ -209,5 +212,5 @@ def _import(package: str, module: str | None = None) -> ModuleType:
 
 
 def describe(error: Exception) -> str:
-    """Which error, and the first line of what it says."""
-    return f"{type(error).__name__}: {first_line(error)}"
+    """Which error, and the beginning of what it says, in one line: some tell all that they have tried."""
+    return shorten(f"{type(error).__name__}: {error}", DESCRIBED_LENGTH, placeholder=" ...")
