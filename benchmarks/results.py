@@ -174,13 +174,13 @@ def ablation_table() -> str:
     """What each change to the recipe of `fast` gave, against the recipe as it is."""
     rows = json.loads((RESULTS / "ablation.json").read_text())["figures"]["rows"]
     base = next(row["dice"] for row in rows if row["variant"] == "base")
-    lines = ["| changed | Dice | against the base | boundary error | commit |", "|---|--:|--:|--:|---|"]
-    for row in rows:
-        lines.append(
-            f"| {row['variant']} | {row['dice']:.4f} | {row['dice'] - base:+.4f} | {row['boundary_error_px']:.2f} px "
-            f"| `{row['commit']}` |"
-        )
-    return "\n".join(lines)
+    lines = [
+        f"| {row['variant']} | {row['dice']:.4f} | {row['dice'] - base:+.4f} | {row['boundary_error_px']:.2f} px "
+        f"| `{row['commit']}` |"
+        for row in rows
+    ]
+    heading = ["| changed | Dice | against the base | boundary error | commit |", "|---|--:|--:|--:|---|"]
+    return "\n".join([*heading, *lines])
 
 
 def benchmark_tables() -> str:
