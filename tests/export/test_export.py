@@ -61,14 +61,14 @@ def make_run(folder: Path, photos: Path) -> Path:
     settings = TrainSettings.model_validate(
         {"data": photos, "runs": folder, "name": "run", "dataset": {"group_pattern": r"^\d"}}
     )
-    made = RunFolder.new(settings)
-    made.create(settings)
-    group_of = find_pairs(photos, group_pattern=r"^\d").group_of
-    make_split(group_of, dict.fromkeys(group_of, 0.2)).save(made.split)
-    network = Network.load(bright_is_vehicle(folder / "bright"))
-    network.note_training({"data": photos.name, "held_out_dice": 0.98, "held_out_photos": 2})
-    made.save_weights(network, "best")
-    return made.path
+    run = RunFolder.new(settings)
+    with run.being_made(settings) as made:
+        group_of = find_pairs(photos, group_pattern=r"^\d").group_of
+        make_split(group_of, dict.fromkeys(group_of, 0.2)).save(made.split)
+        network = Network.load(bright_is_vehicle(folder / "bright"))
+        network.note_training({"data": photos.name, "held_out_dice": 0.98, "held_out_photos": 2})
+        made.save_weights(network, "best")
+    return run.path
 
 
 @dataclass(frozen=True)
