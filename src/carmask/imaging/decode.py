@@ -13,6 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from carmask.imaging.convert import deep_to_uint8, deep_values, is_deep, turn
+from carmask.imaging.endless import refuse_endless_scans
 from carmask.imaging.mask_rule import MaskReading, read_mask
 from carmask.imaging.source import (
     DEFAULT_MAX_PIXELS,
@@ -97,6 +98,7 @@ def decode_photo(
         orientation = displayed_orientation(image)
         stored_WH = image.size
         if isinstance(image, JpegImageFile):
+            refuse_endless_scans(image)
             image.draft("L" if channels == 1 else None, _draft_size(stored_WH, at_least_HW, orientation))
         image.load()
         width, height = stored_WH if orientation < 5 else stored_WH[::-1]
@@ -208,6 +210,8 @@ def decode_mask(
     16-bit value) is this one. Raises `UnreadableImage`.
     """
     with opened(source, max_pixels=max_pixels, name=name) as image:
+        if isinstance(image, JpegImageFile):
+            refuse_endless_scans(image)
         image.load()
         orientation = displayed_orientation(image)
         reading = read_mask(image, foreground)

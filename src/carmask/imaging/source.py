@@ -23,6 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from carmask.errors import CarmaskError
+from carmask.imaging.endless import Endless, PatientBytes, PatientFile
 
 ImageSource = str | Path | bytes
 
@@ -95,6 +96,10 @@ class UnreadableImage(CarmaskError):
         return type(self), (self.name, self.cause, self.advice)
 
 
+class TooManyPixels(UnreadableImage):
+    """A picture that is larger than the caller allows."""
+
+
 @contextmanager
 def opened(source: ImageSource, *, max_pixels: int, name: str | None) -> Iterator[ImageFile.ImageFile]:
     """Open a picture, header only, and turn every failure inside the `with` block into `UnreadableImage`.
@@ -151,7 +156,7 @@ def has_late_metadata(image: ImageFile.ImageFile) -> bool:
 @contextmanager
 def _byte_stream(source: ImageSource, label: str) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
-        yield io.BytesIO(source)
+        yield PatientBytes(source)
         return
     try:
         # A named pipe or a device would block or never end, so nothing but a plain file is opened.
@@ -160,7 +165,7 @@ def _byte_stream(source: ImageSource, label: str) -> Iterator[IO[bytes]]:
             raise UnreadableImage(label, "this is a folder, not a file", "rename it or take it out of the folder")
         if not stat.S_ISREG(mode):
             raise UnreadableImage(label, "this is a device, pipe or socket, not a file", "take it out of the folder")
-        stream = Path(source).open("rb")  # noqa: SIM115 - closed below; only its opening is guarded by this try
+        stream = PatientFile(io.FileIO(source))
     except FileNotFoundError as failure:
         dangling = Path(source).is_symlink()
         cause = "the link points to a file that does not exist" if dangling else "there is no such file"
@@ -228,7 +233,7 @@ def _webp_canvas_px(head: bytes) -> int:
 
 def _refuse_size(pixels: int, label: str, max_pixels: int) -> None:
     if pixels > max_pixels:
-        raise UnreadableImage(
+        raise TooManyPixels(
             label,
             f"it declares {pixels / 1e6:.1f} megapixels, more than the {max_pixels / 1e6:.1f} allowed",
             "reduce the picture first",
@@ -238,6 +243,8 @@ def _refuse_size(pixels: int, label: str, max_pixels: int) -> None:
 def _plain_words(failure: BaseException) -> str:
     text = str(failure).strip()
     lowered = text.lower()
+    if isinstance(failure, Endless):
+        return text
     if isinstance(failure, MemoryError):
         return "there is not enough memory to decode it"
     if isinstance(failure, Image.DecompressionBombError):
