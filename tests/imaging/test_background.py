@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from carmask.errors import CarmaskError
-from carmask.imaging.background import BadBackground, Blur, Colour, Transparent, parse_background
+from carmask.imaging.background import BadBackground, Blur, Colour, Transparent, named_background, parse_background
 from carmask.imaging.decode import UnreadableImage
 
 SIZE_HW = (120, 180)
@@ -132,6 +132,16 @@ def test_what_is_no_background_is_named(text, words):
     assert words in str(caught.value)
     assert repr(text) in str(caught.value)
     assert isinstance(caught.value, CarmaskError)
+
+
+def test_a_name_from_a_stranger_never_leads_to_a_file(tmp_path):
+    Image.fromarray(PHOTO_HW3).save(tmp_path / "picture.png")
+    for text in (str(tmp_path / "picture.png"), "file:///etc/passwd", "", "a\0b"):
+        with pytest.raises(BadBackground, match="is no colour"):
+            named_background(text)
+    assert named_background(" White ") == Colour((255, 255, 255))
+    assert named_background("blur") == Blur()
+    assert named_background("transparent") == Transparent()
 
 
 def test_files_that_are_no_pictures_are_named(tmp_path):

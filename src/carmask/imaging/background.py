@@ -1,8 +1,9 @@
 """What a cut-out lies on: nothing, a colour, another picture, or the photo's own background, blurred."""
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from carmask.imaging.geometry import Size
 _BLUR_REACH = 1 / 48
 _CARRY_REACH = 1 / 4
 
-_ADVICE = "give transparent, blur, a colour such as white or #f0f0f0, or the path of a picture"
+_COLOURS = "give transparent, blur, or a colour such as white or #f0f0f0"
 
 
 class BadBackground(CarmaskError):
@@ -68,7 +69,12 @@ class Picture:
 
     def canvas(self, image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
         """The part of the picture that covers the photo."""
-        return _covering(self, image_HW3.shape[:2]).copy()
+        return self._covering(image_HW3.shape[:2]).copy()
+
+    @cached_property
+    def _covering(self) -> Callable[[Size], NDArray[np.uint8]]:
+        # Photos of one folder mostly have one size, so the last few are kept, for as long as the picture is.
+        return lru_cache(maxsize=4)(partial(_cover, self.image_HW3))
 
 
 @dataclass(frozen=True)
@@ -98,31 +104,53 @@ def parse_background(text: str) -> Background:
 
     """
     wanted = text.strip()
+    named = _named(wanted)
+    if named is not None:
+        return named
+    if Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file():
+        return Picture(decode_photo(wanted).image_HWC)
+    raise BadBackground(
+        f"background {text!r}: is neither a colour nor a picture{_meant(wanted)}; {_COLOURS}, or the path of a picture"
+    )
+
+
+def named_background(text: str) -> Background:
+    """Read `transparent`, `blur` or a colour. No file is looked at, whatever the text says.
+
+    Raises:
+        BadBackground: it is none of these.
+
+    """
+    named = _named(text.strip())
+    if named is None:
+        raise BadBackground(f"background {text!r}: is no colour{_meant(text.strip())}; {_COLOURS}")
+    return named
+
+
+def _named(wanted: str) -> Background | None:
     if wanted.lower() == "transparent":
         return Transparent()
     if wanted.lower() == "blur":
         return Blur()
     if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
         return Colour(_rgb(wanted))
-    if Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file():
-        return Picture(decode_photo(wanted).image_HWC)
-    meant = difflib.get_close_matches(wanted.lower(), ("transparent", "blur", *ImageColor.colormap), n=1)
-    hint = f" (did you mean {meant[0]}?)" if meant else ""
-    raise BadBackground(f"background {text!r}: is neither a colour nor a picture{hint}; {_ADVICE}")
+    return None
+
+
+def _meant(wanted: str) -> str:
+    near = difflib.get_close_matches(wanted.lower(), ("transparent", "blur", *ImageColor.colormap), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _rgb(text: str) -> tuple[int, int, int]:
     try:
         red, green, blue, *alpha = ImageColor.getrgb(text)
     except ValueError as error:
-        raise BadBackground(f"background {text!r}: is no colour as #fff or #ffffff; {_ADVICE}") from error
+        raise BadBackground(f"background {text!r}: is no colour as #fff or #ffffff; {_COLOURS}") from error
     if alpha:
-        raise BadBackground(f"background {text!r}: is partly transparent; {_ADVICE}")
+        raise BadBackground(f"background {text!r}: is partly transparent; {_COLOURS}")
     return red, green, blue
 
 
-# Photos of one folder mostly have one size, so the last few are kept.
-@lru_cache(maxsize=4)
-def _covering(picture: Picture, size_HW: Size) -> NDArray[np.uint8]:
-    covering = ImageOps.fit(Image.fromarray(picture.image_HW3), size_HW[::-1], Image.Resampling.LANCZOS)
-    return np.asarray(covering)
+def _cover(image_HW3: NDArray[np.uint8], size_HW: Size) -> NDArray[np.uint8]:
+    return np.asarray(ImageOps.fit(Image.fromarray(image_HW3), size_HW[::-1], Image.Resampling.LANCZOS))

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO, PhotoKind, PictureFormat
 from carmask.pipeline.stores import Render
 from carmask.result import Result
+
+if TYPE_CHECKING:
+    # Its tables take a while to make, which only cut-outs wait for.
+    from carmask.imaging.background import Background
 
 _WEBP_MOST_PX = 16383
 
@@ -49,8 +53,10 @@ class Look:
         return described
 
 
-def make_render(look: Look, destination: Path, *, of_one: bool) -> Render:
+def make_render(look: Look, destination: Path, *, of_one: bool, background: "Background | None" = None) -> Render:
     """Return what draws results. `destination` is the folder that they go to, or the file of one result.
+
+    `background` goes before what the look says of it.
 
     Raises:
         CarmaskError: there is no such background.
@@ -61,7 +67,7 @@ def make_render(look: Look, destination: Path, *, of_one: bool) -> Render:
     if look.kind == "soft":
         return lambda _, found: encode_soft(found.probability)
     if look.kind == "cutout":
-        return _cutouts(look)
+        return _cutouts(look, background)
     if look.kind == "polygons":
         return _geojson
     if look.kind == "labelme":
@@ -79,10 +85,10 @@ def _drawings(look: Look) -> Render:
     return render
 
 
-def _cutouts(look: Look) -> Render:
+def _cutouts(look: Look, given: "Background | None") -> Render:
     from carmask.imaging.cutout import cut_out, parse_background
 
-    background = parse_background(look.background)
+    background = parse_background(look.background) if given is None else given
 
     def render(job: Job, found: Result) -> bytes:
         photo = _whole_photo(job, found)
