@@ -1,5 +1,6 @@
 """Which parts of a mask are kept: the largest one, or those that are large enough."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 
-_AREA = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>%|px)?")
+_AREA = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)\s*(?P<unit>%|px)?")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Area:
         """
         match = _AREA.fullmatch(text.strip())
         number = float(match["number"]) if match else 0.0
-        if match is None or (match["unit"] == "%" and number > 100):
+        if match is None or math.isinf(number) or (match["unit"] == "%" and number > 100):
             raise CarmaskError(f"--min-area {text}: give pixels, as 400, or a share of the picture, as 0.5%")
         return cls(share=number / 100) if match["unit"] == "%" else cls(px=number)
 
