@@ -1,5 +1,6 @@
 """carmask: cut vehicles out of photographs with U-Net segmentation models."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ if TYPE_CHECKING:
     from carmask.segmenter import Result, Segmenter
 
 __version__ = "0.1.0"
+
+# onnxruntime's builds tell their maker about models and machines, and keep files for that, unless this is set before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["CarmaskError", "Result", "Segmenter", "__version__"]
 
