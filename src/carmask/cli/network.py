@@ -23,8 +23,9 @@ class NetworkOptions:
             alias="-m",
             negative=(),
             show_default=False,
-            help="Name of weights inside the package, an .onnx file, a folder of a run or of weights, or a Hub id "
-            "(owner/name); given more than once, their probabilities are averaged. The packaged 'fast' if not given.",
+            help="Name of weights inside the package, an .onnx file, a folder of a run, of folds or of weights, or a "
+            "Hub id (owner/name); given more than once, their probabilities are averaged. The packaged 'fast' if not "
+            "given.",
         ),
     ] = ()
     engine: Annotated[EngineName, Parameter(help="auto is the fastest that is there.")] = "auto"
