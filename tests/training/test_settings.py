@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from carmask.data.augment import AugmentSettings
+from carmask.explain import explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.presets import PRESETS
-from carmask.training.explain import explain
 from carmask.training.series import stage_settings
 from carmask.training.settings import OptimiserSettings, SettingsError, TrainSettings
 

@@ -94,7 +94,7 @@ def _missing_package(error: BaseException | None) -> str | None:
 
 
 def _explain_settings(error: ValidationError) -> str:
-    from carmask.training.explain import explain
+    from carmask.explain import explain
     from carmask.training.settings import TrainSettings
 
     return explain(error, TrainSettings)

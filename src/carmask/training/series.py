@@ -20,6 +20,7 @@ from rich.console import Console
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
 from carmask.evaluation.folds import refuse_mixed_folds
+from carmask.explain import explain
 from carmask.models.series_file import (
     FILE_NAME,
     SeriesError,
@@ -30,7 +31,6 @@ from carmask.models.series_file import (
     stages_folder,
 )
 from carmask.training import start
-from carmask.training.explain import explain
 from carmask.training.run import RunFolder
 from carmask.training.settings import SettingsError, TrainSettings, merged
 from carmask.training.team import Team

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from carmask.data.augment import AugmentSettings
 from carmask.data.cache import CacheRecipe
 from carmask.errors import CarmaskError
+from carmask.explain import explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import UNetConfig
 from carmask.models.presets import PRESETS, PresetName
 from carmask.runtime.hardware import HardwareSettings
-from carmask.training.explain import explain
 from carmask.training.recipes import RECIPES
 
 
