@@ -36,6 +36,7 @@ _COMMANDS = {
     "submit": ("submit:submit", "Check a submission to the Carvana challenge."),
     "video": ("video:video", "Cut vehicles out of a video, its sound kept."),
     "live": ("live:live", "Cut vehicles out of what a camera sees, as it sees it."),
+    "serve": ("serve:serve", "Offer a web page and an HTTP service that cut out photos."),
     "benchmark": ("benchmark:benchmark", "Measure how fast this machine cuts out photos."),
     "model": ("model:model", "Show what a network is made of."),
 }

@@ -1,0 +1,76 @@
+"""From what was found in a photo to the answer: the bytes that `carmask predict` writes, and a few facts about them."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from carmask.imaging.background import Background, Picture
+from carmask.imaging.decode import decode_photo
+from carmask.imaging.rle import encode_carvana
+from carmask.pipeline.jobs import Job
+from carmask.pipeline.outcome import Extent
+from carmask.pipeline.render import Look, make_render
+from carmask.result import Result
+from carmask.serving.form import Upload
+from carmask.serving.wishes import JSON, Wish
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A body with what describes it. `release` gives back the memory that was set aside for it."""
+
+    body: bytes
+    media_type: str
+    headers: Mapping[str, str]
+    is_empty: bool
+    release: Callable[[], None]
+
+
+def draw(photo: Upload, wish: Wish, found: Result, *, max_pixels: int) -> bytes:
+    """The result as the bytes of a file: what `carmask predict` writes of the same photo with the same options.
+
+    Raises:
+        CarmaskError: the photo, or the picture behind it, cannot be read, or the result cannot be encoded.
+
+    """
+    background = wish.background if wish.backdrop is None else _backdrop(wish.backdrop, max_pixels)
+    look = Look(wish.kind, wish.picture_format, crop=wish.crop)
+    render = make_render(look, Path(), of_one=True, background=background)
+    name = Path(photo.name)
+    return render(Job(0, photo.name, name, photo.data, name, ""), found)
+
+
+def describe(found: Result, extent: Extent, model: str, *, seconds: float, request_id: str) -> bytes:
+    """What was found as JSON, its mask as run lengths."""
+    return json.dumps(
+        {
+            "size": found.mask.shape,
+            "box": extent.box_px,
+            "coverage": extent.coverage,
+            "threshold": found.threshold,
+            "rle": encode_carvana(found.mask),
+            "model": model,
+            "seconds": round(seconds, 4),
+            "request_id": request_id,
+        }
+    ).encode()
+
+
+def headers_of(found: Result, extent: Extent, seconds: float) -> dict[str, str]:
+    """Size, box, coverage and time, for whoever only looks at headers."""
+    return {
+        "X-Carmask-Size": ",".join(map(str, found.mask.shape)),
+        "X-Carmask-Box": "none" if extent.box_px is None else ",".join(map(str, extent.box_px)),
+        "X-Carmask-Coverage": f"{extent.coverage:.6f}",
+        "X-Carmask-Seconds": f"{seconds:.4f}",
+    }
+
+
+def wants_json(wish: Wish) -> bool:
+    """Whether the answer is a description in place of a file."""
+    return wish.media_type == JSON
+
+
+def _backdrop(upload: Upload, max_pixels: int) -> Background:
+    return Picture(decode_photo(upload.data, max_pixels=max_pixels, name=upload.name).image_HWC)

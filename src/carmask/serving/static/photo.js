@@ -1,0 +1,108 @@
+// A photo that somebody has added: what the service found in it, and what the person chose for it.
+
+import { segment } from "./api.js";
+import { countLevels, sizeShown } from "./decode.js";
+import { beyond } from "./limits.js";
+import { countVehicle } from "./pixels.js";
+
+const NOT_DRAWN = "Your browser cannot draw a picture of this size. The command line and the API can.";
+
+/**
+ * Dispatches "change" whenever something in it is new.
+ *
+ * state: "waiting", "working", "done" or "failed". shown: its size where the browser can show it, otherwise null.
+ * problem: a sentence, where it failed. threshold: 0..1, or null for the network's own. found: null until it is done,
+ * then { size, coverage, hasVehicle, seconds, soft, countOfLevel, picture, ownThreshold }. Of these soft is the file of
+ * the soft mask, and picture one that the browser can show: the photo's own, or the service's overlay.
+ */
+export class Photo extends EventTarget {
+  state = "waiting";
+  shown = null;
+  problem = null;
+  threshold = null;
+  found = null;
+  #gone = new AbortController();
+
+  constructor(file) {
+    super();
+    this.file = file;
+    this.name = file.name;
+  }
+
+  /** Aborted when the photo is removed. */
+  get signal() {
+    return this.#gone.signal;
+  }
+
+  /** Whether the browser itself shows this photo, and as large as the service sees it. */
+  get isShown() {
+    return this.found === null ? this.shown !== null : this.found.picture === this.file;
+  }
+
+  /** The share of the photo that the mask covers, 0..1, and whether it holds anything, at the chosen threshold. */
+  get covered() {
+    const { size, coverage, hasVehicle, countOfLevel } = this.found;
+    if (this.threshold === null) return { share: coverage, hasVehicle };
+    const count = countVehicle(countOfLevel, this.threshold);
+    return { share: count / (size.height * size.width), hasVehicle: count > 0 };
+  }
+
+  /** The threshold that holds, 0..1; for a photo that is done. */
+  get usedThreshold() {
+    return this.threshold ?? this.found.ownThreshold;
+  }
+
+  /** Choose a threshold, 0..1, or null for the network's own. */
+  choose(threshold) {
+    this.#become({ threshold: threshold === this.found?.ownThreshold ? null : threshold });
+  }
+
+  /** Stop what is under way and let go of what was found. */
+  remove() {
+    this.#gone.abort();
+    this.found = null;
+  }
+
+  /**
+   * Have the service look for vehicles, and keep what it finds.
+   *
+   * model: a promise of what the service says of itself. Never rejects; what goes wrong is the photo's problem.
+   */
+  async analyse(queue, model) {
+    this.#become({ state: "waiting", problem: null });
+    try {
+      if (this.shown === null) this.#become({ shown: await sizeShown(this.file) });
+      const { limits, threshold: ownThreshold } = await model;
+      const problem = beyond(limits, this.file, this.shown);
+      if (problem) throw new Error(problem);
+      const found = await this.#find(queue);
+      this.#become({ state: "done", found: { ...found, ownThreshold } });
+    } catch (error) {
+      if (!this.signal.aborted) this.#become({ state: "failed", problem: error.message });
+    }
+  }
+
+  async #find(queue) {
+    const { shown } = this;
+    const { blob: soft, size, ...told } = await this.#segment(queue, { kind: "soft" });
+    const agrees = shown !== null && shown.height === size.height && shown.width === size.width;
+    const picture = agrees ? this.file : (await this.#segment(queue, { kind: "overlay" })).blob;
+    const countOfLevel = await countLevels(soft).catch((cause) => {
+      throw new Error(NOT_DRAWN, { cause });
+    });
+    return { ...told, size, soft, picture, countOfLevel };
+  }
+
+  #segment(queue, fields) {
+    const work = () => {
+      this.#become({ state: "working" });
+      return segment(this.file, fields, this.signal);
+    };
+    return queue.add(work, { signal: this.signal });
+  }
+
+  #become(news) {
+    Object.assign(this, news);
+    this.dispatchEvent(new Event("change"));
+  }
+}

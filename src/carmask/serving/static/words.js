@@ -1,0 +1,48 @@
+// Figures and names as people read them.
+
+export function megabytes(bytes) {
+  return `${trimmed(bytes / 1e6)} MB`;
+}
+
+export function megapixels(pixels) {
+  return `${trimmed(pixels / 1e6)} megapixels`;
+}
+
+export function sizeInPixels({ height, width }) {
+  return `${width} × ${height} px`;
+}
+
+/** share: 0..1. A vehicle of a few pixels is not said to cover nothing. */
+export function percent(share) {
+  if (share > 0 && share < 0.0005) return "less than 0.1%";
+  return `${(100 * share).toFixed(1)}%`;
+}
+
+export function seconds(seconds_s) {
+  return `${seconds_s < 9.95 ? seconds_s.toFixed(2) : seconds_s.toFixed(0)} s`;
+}
+
+export function photos(count) {
+  return `${count} ${count === 1 ? "photo" : "photos"}`;
+}
+
+/** A file's name without its suffix. */
+export function stem(name) {
+  return name.replace(/(.)\.[^.]*$/, "$1");
+}
+
+/** The stems of files' names, with numbers where several would be alike, also where capitals do not count. */
+export function distinctStems(names) {
+  const taken = new Set();
+  return names.map((name) => {
+    const plain = stem(name).replace(/[\\/:*?"<>|\p{Cc}]/gu, "_");
+    let found = plain;
+    for (let number = 2; taken.has(found.toLowerCase()); number += 1) found = `${plain} (${number})`;
+    taken.add(found.toLowerCase());
+    return found;
+  });
+}
+
+function trimmed(number) {
+  return String(Number(number.toPrecision(3)));
+}

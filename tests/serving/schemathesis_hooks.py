@@ -1,0 +1,25 @@
+"""What schemathesis has to be told about forms with photos: named in its environment by test_openapi.py."""
+
+import io
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+from PIL import Image
+
+
+def _photo(name: str, size_wh: tuple[int, int], colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size_wh, colour).save(buffer, name)
+    return buffer.getvalue()
+
+
+# A file that is no photo is refused, and rightly so.
+_PHOTOS = [_photo("PNG", (3, 2), "white"), _photo("JPEG", (16, 9), "black"), _photo("GIF", (1, 1), "white")]
+schemathesis.openapi.format("binary", st.sampled_from(_PHOTOS))
+
+
+@schemathesis.hook
+def filter_body(context: Any, body: Any) -> bool:  # noqa: ARG001 - as it is called
+    """A form has no lists: one of one value is the value, and an empty one is not there."""
+    return not isinstance(body, dict) or not any(isinstance(value, list | dict) for value in body.values())

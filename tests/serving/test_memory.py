@@ -1,0 +1,58 @@
+"""Accounts of memory."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carmask.serving.memory import Memory
+
+
+def test_what_is_not_there_is_not_given() -> None:
+    memory = Memory(100)
+    assert memory.take(60)
+    assert not memory.take(41)
+    assert memory.take(40)
+    memory.give_back(100)
+    assert memory.used_bytes == 0
+
+
+@given(st.lists(st.integers(0, 150), max_size=40))
+def test_many_threads_never_have_more_than_there_is(sizes: list[int]) -> None:
+    memory = Memory(100)
+
+    def use(size: int) -> int:
+        with memory.wait_for(size) as share:
+            most = memory.used_bytes
+            share.shrink(size // 2)
+            return max(most, memory.used_bytes)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert max(pool.map(use, sizes), default=0) <= 100
+    assert memory.used_bytes == 0
+
+
+def test_who_asked_first_is_served_first() -> None:
+    """What is large is not overtaken for ever by what is small."""
+    memory = Memory(10)
+    served: list[int] = []
+    first = memory.wait_for(5)
+
+    def ask(size: int) -> None:
+        share = memory.wait_for(size)
+        served.append(size)
+        share.close()
+
+    threads = []
+    for size in (9, 1, 2):
+        threads.append(threading.Thread(target=ask, args=(size,)))
+        threads[-1].start()
+        while len(memory._line) < len(threads):
+            pass
+    assert not served, "there would be room for 1 and 2, but 9 was first"
+    first.close()
+    for thread in threads:
+        thread.join()
+    assert served[0] == 9
+    assert sorted(served) == [1, 2, 9]
