@@ -23,7 +23,7 @@ ROOT = RESULTS.parent.parent
 RUNS = RESULTS / "runs"
 PICTURES = RESULTS.parent / "pictures"
 # Benchmarks that have tables of their own, or are too long for one.
-ELSEWHERE = ("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation")
+ELSEWHERE = ("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "serve_load", "serve_abuse")
 # The order of the tables. A run that is not named here comes after.
 ORDER = ("small-published", "small-best", "fast-cpu", "fast-best")
 

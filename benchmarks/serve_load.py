@@ -1,0 +1,137 @@
+"""How many photos a second the service cuts out for many clients at once, beside `carmask predict` on the same photos.
+
+    python benchmarks/serve_load.py PHOTOS [--photos 500] [--clients 64] [--seconds 60] [--model MODEL]
+
+On loopback, clients and service sharing the machine: with micro-batches and without, `carmask predict` before and
+after. Every answer is compared with the file that `carmask predict` wrote. Writes docs/results/serve_load.json; ends
+with status 1 where something is not as it should be.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from record import CARVANA, record
+from serve_clients import command, photos_in, served
+
+# What has to be shown.
+LEAST_OF_PREDICT = 0.8
+MOST_P95_OF_P50 = 3.0
+MOST_GROWTH_MB = 30.0
+
+BATCHING = {"on": ("--batch-size", "4"), "off": ("--batch-size", "1", "--batch-wait-ms", "0")}
+
+
+def link_photos(source: Path, folder: Path, count: int) -> int:
+    """Link so many photos, spread over the source, into a folder; how many there are."""
+    found = photos_in(source)
+    count = min(count, len(found))
+    for number in range(count):
+        path = found[number * len(found) // count]
+        (folder / f"{number:05}-{path.name}").symlink_to(path.absolute())
+    return count
+
+
+def predict(photos: Path, results: Path, model: list[str]) -> float:
+    """Photos a second of `carmask predict`, without its start."""
+    call = [sys.executable, "-m", "carmask", "predict", str(photos), str(results), "--overwrite", *model]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    told = re.search(r"([\d.]+) a second\)", done.stdout)
+    if done.returncode or told is None:
+        sys.exit(f"{' '.join(call)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+    return float(told[1])
+
+
+def photos_in_a_batch(port: int) -> float:
+    """How many photos passed through the network together, on average, by the service's own counters."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        told = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+    return round(float(told["carmask_batch_photos_sum"]) / float(told["carmask_batch_photos_count"]), 2)
+
+
+def load(photos: Path, results: Path, given: argparse.Namespace, options: tuple[str, ...]) -> dict[str, Any]:
+    """Figures of one service under load, after a warm-up."""
+    with served(*options) as service:
+
+        def clients(seconds: float) -> dict[str, Any]:
+            call = command(service.port, photos, results, clients=given.clients, seconds=seconds)
+            done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
+            figures: dict[str, Any] = json.loads(done.stdout)
+            return figures
+
+        clients(given.warm_up)
+        warm_mb, before_s = service.memory_mb, service.cpu_s
+        figures = clients(given.seconds)
+        return {
+            **figures,
+            "service_cpu_s": round(service.cpu_s - before_s, 1),
+            "photos_in_a_batch": photos_in_a_batch(service.port),
+            "memory_after_warm_up_MB": warm_mb,
+            "memory_at_the_end_MB": service.memory_mb,
+            "memory_peak_MB": service.peak_memory_mb,
+        }
+
+
+def shortcomings(figures: dict[str, Any]) -> list[str]:
+    """What is not as it should be."""
+    growth_mb = figures["memory_at_the_end_MB"] - figures["memory_after_warm_up_MB"]
+    strange = set(figures["statuses"]) - {"200", "503"}
+    found = {
+        f"{figures['of_predict']:.0%} of predict's throughput": figures["of_predict"] < LEAST_OF_PREDICT,
+        f"p95 is {figures['p95_s'] / figures['p50_s']:.1f} times the median": figures["p95_s"]
+        > MOST_P95_OF_P50 * figures["p50_s"],
+        f"memory grew by {growth_mb:.1f} MB": growth_mb > MOST_GROWTH_MB,
+        f"statuses {strange}": bool(strange),
+        f"{figures['wrong_results']} wrong results": figures["wrong_results"] > 0,
+        f"{figures['broken_connections']} broken connections": figures["broken_connections"] > 0,
+    }
+    return [words for words, is_so in found.items() if is_so]
+
+
+def main() -> None:
+    """Measure, print, and write down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, nargs="?", default=CARVANA / "train", metavar="PHOTOS")
+    parser.add_argument("--photos", type=int, default=500)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--warm-up", type=float, default=20, help="seconds")
+    parser.add_argument("--model")
+    given = parser.parse_args()
+    model = ["--model", given.model] if given.model else []
+    with tempfile.TemporaryDirectory() as place:
+        photos, results = Path(place, "photos"), Path(place, "results")
+        photos.mkdir()
+        count = link_photos(given.source, photos, given.photos)
+        rates = [predict(photos, results, model)]
+        loads = {name: load(photos, results, given, (*options, *model)) for name, options in BATCHING.items()}
+        rates.append(predict(photos, results, model))
+    mean = sum(rates) / len(rates)
+    failures = []
+    for name, figures in loads.items():
+        figures["of_predict"] = round(figures["photos_per_s"] / mean, 3)
+        print(f"micro-batches {name}: {json.dumps(figures, indent=1)}")
+        failures += [f"micro-batches {name}: {words}" for words in shortcomings(figures)]
+    print(f"carmask predict: {rates} photos a second")
+    record(
+        "serve_load",
+        {
+            "photos": count,
+            "clients": given.clients,
+            "seconds": given.seconds,
+            "predict_photos_per_s": rates,
+            "micro_batches": loads,
+            "shortcomings": failures,
+        },
+    )
+    sys.exit("\n".join(failures) or None)
+
+
+if __name__ == "__main__":
+    main()
