@@ -1,10 +1,10 @@
 """Link studio and street photos into one folder to learn from, with a split in which neither kind leaks.
 
-    python benchmarks/mixed_folder.py CARVANA STREET SPLIT OUT [--copies 5]
+    python benchmarks/mixed_folder.py CARVANA STREET OUT [--split SPLIT] [--copies 5]
 
-SPLIT is a split of CARVANA. A fifth of the street photos is held out beside its held-out cars; street photos to learn
-from are linked `--copies` times, because there are few of them. A held-out street photo that is all but the same as
-one to learn from is left out. Prints the command that trains on OUT.
+A fifth of the street photos is held out, and with SPLIT, a split of CARVANA, its held-out cars too; without it every car
+is learnt from. Street photos to learn from are linked `--copies` times, because there are few of them. A held-out
+street photo that is all but the same as one to learn from is left out. Prints the command that trains on OUT.
 """
 
 import argparse
@@ -46,14 +46,16 @@ def divide(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
 def main() -> None:
     """Make the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("carvana", "street", "split", "out"):
+    for name in ("carvana", "street", "out"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--split", type=Path)
     parser.add_argument("--copies", type=int, default=5)
     given = parser.parse_args()
-    studio = [list(side) for side in Split.load(given.split).select(find_pairs(given.carvana).pairs)]
+    studio = find_pairs(given.carvana).pairs
+    studio_train, studio_held = Split.load(given.split).select(studio) if given.split else (studio, ())
     street_train, street_held = divide(list(find_pairs(given.street).pairs))
-    train = link(given.out, "carvana", studio[0])
-    validation = link(given.out, "carvana", studio[1]) + link(given.out, "street", street_held)
+    train = link(given.out, "carvana", studio_train)
+    validation = link(given.out, "carvana", studio_held) + link(given.out, "street", street_held)
     for copy in range(given.copies):
         train += link(given.out, f"street-{copy}" if copy else "street", street_train)
     pairs = find_pairs(given.out, group_pattern=GROUP_PATTERN).pairs
@@ -67,7 +69,7 @@ def main() -> None:
     )
     split.save(given.out / "split.json")
     print(
-        f"carmask train {given.out} --config configs/fast-mixed.yaml --dataset.split {given.out}/split.json "
+        f"carmask train '{given.out}' --config configs/fast-mixed.yaml --dataset.split '{given.out}/split.json' "
         f"--dataset.group-pattern '{GROUP_PATTERN}'"
     )
 

@@ -1,4 +1,4 @@
-"""Keep the figures of training runs, and draw the documents' tables and pictures from them.
+"""Draw the documents' tables and pictures from the figures that were kept.
 
     python benchmarks/results.py add RUN [RUN ...]   figures of runs and their evaluations -> docs/results/runs/*.json
     python benchmarks/results.py draw                the tables of README and docs, and the curves
@@ -6,98 +6,33 @@
 `add` expects that `carmask evaluate DATA --model RUN` was run, and takes its summary. No photo is copied anywhere.
 """
 
-import csv
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
-from carmask.models.network import Network
 from record import RESULTS
+from runs import RUNS, add
 
 ROOT = RESULTS.parent.parent
-RUNS = RESULTS / "runs"
 PICTURES = RESULTS.parent / "pictures"
 # Benchmarks that have tables of their own, or are too long for one.
-ELSEWHERE = ("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "serve_load", "serve_abuse")
+ELSEWHERE = (
+    *("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "cars_curve", "ensemble"),
+    *("serve_load", "serve_abuse"),
+)
 # The order of the tables. A run that is not named here comes after.
-ORDER = ("small-published", "small-best", "fast-cpu", "fast-best")
-
-
-def add(run: Path) -> None:
-    """Gather what a run's folder and its evaluation say into one JSON."""
-    summaries = sorted(run.glob("evaluation/*/summary.json"))
-    if len(summaries) != 1:
-        sys.exit(f"{run}: {len(summaries)} evaluations in it; run `carmask evaluate DATA --model {run}` once")
-    summary = json.loads(summaries[0].read_text())
-    if summary["part"] != "validation" or summary["warnings"]:
-        sys.exit(f"{summaries[0]}: not figures of held-out photos ({summary['part']}; {summary['warnings']})")
-    network = Network.load(run)
-    figures = network.summary()
-    split = json.loads((run / "split.json").read_text())
-    stages = stages_of(run)
-    history = stages[-1]["history"]
-    settings = yaml.safe_load((run / "config.yaml").read_text())
-    environment = json.loads((run / "environment.json").read_text())
-    for machine_path in ("data", "runs"):
-        settings.pop(machine_path)
-    settings["init"] = settings["init"] and Path(settings["init"]).name
-    held_out = run_fold(settings)
-    settings["dataset"].pop("cache")
-    settings["dataset"].pop("split")
-    contents = {
-        "run": run.name,
-        "data": summary["data"],
-        "train_photos": len(split["train"]),
-        "train_groups": len({split["group_of"][id_] for id_ in split["train"]}),
-        "held_out_photos": summary["photos"],
-        "held_out_groups": len({split["group_of"][id_] for id_ in split["validation"]}),
-        "parameters": figures.parameters,
-        "gmac": round(figures.multiply_adds / 1e9, 2),
-        "input": " x ".join(map(str, figures.input_CHW)),
-        "photos_seen": sum(stage["photos"] for stage in stages),
-        "minutes": round(sum(stage["photos"] / stage["images_per_s"] for stage in stages) / 60, 1),
-        "images_per_s": stages[-1]["images_per_s"],
-        "stages": [{name: value for name, value in stage.items() if name != "history"} for stage in stages],
-        "settings": settings,
-        "environment": environment,
-        "evaluated": summary["environment"],
-        "figures": summary["figures"],
-        "by_view": summary["by_view"],
-        "by_group": summary["by_group"],
-        "history": history,
-    }
-    RUNS.mkdir(parents=True, exist_ok=True)
-    (RUNS / f"{run.name}.json").write_text(json.dumps(contents, indent=1) + "\n")
-    (RESULTS / f"split-{summary['data']}-{held_out}.json").write_text((run / "split.json").read_text())
-    print(f"{run.name}: Dice {summary['figures']['dice']['mean']:.5f} on {summary['photos']} held-out photos")
-
-
-def stages_of(run: Path) -> list[dict[str, Any]]:
-    """The training of a run, and before it of those from whose weights it started: photos, speed, commit, history."""
-    with (run / "metrics.csv").open() as file:
-        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    settings = yaml.safe_load((run / "config.yaml").read_text())
-    stage = {
-        "run": run.name,
-        "photos": int(history[-1]["photos"]),
-        "images_per_s": round(statistics.median(row["images_per_s"] for row in history), 1),
-        "commit": json.loads((run / "environment.json").read_text())["commit"],
-        "history": history,
-    }
-    return [*(stages_of(Path(settings["init"])) if settings.get("init") else []), stage]
-
-
-def run_fold(settings: dict[str, Any]) -> str:
-    """Name of the part that was held out."""
-    options = settings["dataset"]
-    if options["split"]:
-        return Path(options["split"]).stem
-    return f"fraction{options['fraction']}" if options["fraction"] else f"fold{options['fold']}of{options['folds']}"
+ORDER = ("small-published", "small-best", "fast-cpu", "fast-best", "fast-large")
+# Dice that a careful run should reach, and Dice that is aimed at.
+BARS = {
+    "small": (0.9890, 0.9930),
+    "classic": (0.9935, 0.9965),
+    "fast": (0.9930, 0.9965),
+    "deep": (0.9950, 0.9975),
+}
+ENSEMBLE_BARS = (0.9960, 0.9978)
 
 
 def load_runs() -> list[dict[str, Any]]:
@@ -156,13 +91,52 @@ def by_view_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def bars_table(runs: list[dict[str, Any]]) -> str:
+    """The best of each preset, and of several networks together, beside what was to be reached."""
+    best = {
+        f"`{preset}`": (f"`{run['run']}`", run["figures"]["dice"]["mean"], BARS[preset])
+        for preset in BARS
+        for run in sorted(runs, key=lambda run: float(run["figures"]["dice"]["mean"]))
+        if run["settings"]["preset"] == preset
+    }
+    row = max(_benchmark("ensemble")["rows"], key=lambda row: float(row["dice"]))
+    together = " + ".join(f"`{name}`" for name in row["runs"]) + (", mirrored too" if row["tta"] == "flip" else "")
+    best["all that helps"] = together, row["dice"], ENSEMBLE_BARS
+    lines = [
+        f"| {name} | {run} | **{dice:.4f}** | {least:.4f}, {_reached(dice, least)} | {aim:.4f}, {_reached(dice, aim)} |"
+        for name, (run, dice, (least, aim)) in best.items()
+    ]
+    return "\n".join(["| network | best run | Dice | least | aim |", "|---|---|--:|---|---|", *lines])
+
+
+def _reached(dice: float, bar: float) -> str:
+    return "reached" if dice >= bar else f"missed by {bar - dice:.4f}"
+
+
+def ensemble_table() -> str:
+    """Several networks and mirror images."""
+    lines = ["| networks | mirror images | Dice, mean | worst | boundary error |", "|---|---|--:|--:|--:|"]
+    for row in _benchmark("ensemble")["rows"]:
+        names, mirrored = " + ".join(f"`{name}`" for name in row["runs"]), "yes" if row["tta"] == "flip" else "no"
+        lines.append(
+            f"| {names} | {mirrored} | {row['dice']:.4f} | {row['worst_dice']:.4f} "
+            f"| {row['boundary_error_px']:.2f} px |"
+        )
+    return "\n".join(lines)
+
+
+def _benchmark(name: str) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())["figures"]
+    return figures
+
+
 def packaged_table() -> str:
     """The weights inside the package, on photos that they were not trained on."""
     lines = [
         "| weights and photos | held-out photos | Dice, mean | median | worst | boundary error |",
         "|---|--:|--:|--:|--:|--:|",
     ]
-    for name, row in json.loads((RESULTS / "packaged.json").read_text())["figures"].items():
+    for name, row in _benchmark("packaged").items():
         lines.append(
             f"| {name} | {row['held_out_photos']} | **{row['dice']:.4f}** | {row['median_dice']:.4f} "
             f"| {row['worst_dice']:.4f} | {row['boundary_error_px']:.1f} px |"
@@ -172,7 +146,7 @@ def packaged_table() -> str:
 
 def ablation_table() -> str:
     """What each change to the recipe of `fast` gave, against the recipe as it is."""
-    rows = json.loads((RESULTS / "ablation.json").read_text())["figures"]["rows"]
+    rows = _benchmark("ablation")["rows"]
     base = next(row["dice"] for row in rows if row["variant"] == "base")
     lines = [
         f"| {row['variant']} | {row['dice']:.4f} | {row['dice'] - base:+.4f} | {row['boundary_error_px']:.2f} px "
@@ -249,6 +223,8 @@ def draw() -> None:
         sys.exit(f"{RUNS}: no runs added yet")
     tables = {
         "results": results_table(runs),
+        "bars": bars_table(runs),
+        "ensemble": ensemble_table(),
         "provenance": provenance_table(runs),
         "by-view": by_view_table(runs),
         "packaged": packaged_table(),

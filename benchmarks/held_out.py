@@ -1,0 +1,28 @@
+"""Figures of networks on photos that none of them was trained on, as `carmask evaluate` measures them."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from carmask.data.pairs import find_pairs
+from carmask.evaluation.evaluate import evaluate
+from carmask.evaluation.selection import select_pairs, what_was_learnt
+from carmask.segmenter import Segmenter
+
+
+def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
+    """Dice and boundary error of a network, or of several as one, each photo at its own size."""
+    learnt = what_was_learnt([(member.place, member.card) for member in segmenter.members])
+    selection = select_pairs(find_pairs(data).pairs, learnt=learnt)
+    if selection.part != "validation" or selection.warnings:
+        sys.exit(f"{segmenter.name} on {data}: not held out ({selection.part}; {selection.warnings})")
+    evaluation = evaluate(selection.pairs, segmenter)
+    summary = evaluation.summary
+    return {
+        "engine": segmenter.describe_engine(),
+        "held_out_photos": len(evaluation.rows),
+        "dice": round(summary["dice"].mean, 5),
+        "median_dice": round(summary["dice"].median, 5),
+        "worst_dice": round(summary["dice"].worst, 5),
+        "boundary_error_px": round(summary["boundary_error_px"].mean, 3),
+    }
