@@ -13,8 +13,11 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
+from collections import deque
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from record import CARVANA, record
@@ -24,6 +27,8 @@ from serve_clients import command, photos_in, served
 LEAST_OF_PREDICT = 0.8
 MOST_P95_OF_P50 = 3.0
 MOST_GROWTH_MB = 30.0
+# Memory is the median of so many seconds: what is at work at one moment is more or less by chance.
+MEMORY_SAMPLES = 9
 
 BATCHING = {"on": ("--batch-size", "4"), "off": ("--batch-size", "1", "--batch-wait-ms", "0")}
 
@@ -59,21 +64,26 @@ def load(photos: Path, results: Path, given: argparse.Namespace, options: tuple[
     """Figures of one service under load, after a warm-up."""
     with served(*options) as service:
 
-        def clients(seconds: float) -> dict[str, Any]:
+        def clients(seconds: float) -> tuple[dict[str, Any], float]:
+            """Their figures, and the memory of the service towards their end, while they are at it still."""
             call = command(service.port, photos, results, clients=given.clients, seconds=seconds)
-            done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
-            figures: dict[str, Any] = json.loads(done.stdout)
-            return figures
+            memory_mb = deque([service.memory_mb], maxlen=MEMORY_SAMPLES)
+            with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:
+                while process.poll() is None:
+                    memory_mb.append(service.memory_mb)
+                    time.sleep(1)
+                assert process.stdout is not None
+                return json.loads(process.stdout.read()), median(memory_mb)
 
-        clients(given.warm_up)
-        warm_mb, before_s = service.memory_mb, service.cpu_s
-        figures = clients(given.seconds)
+        _, warm_mb = clients(given.warm_up)
+        before_s = service.cpu_s
+        figures, end_mb = clients(given.seconds)
         return {
             **figures,
             "service_cpu_s": round(service.cpu_s - before_s, 1),
             "photos_in_a_batch": photos_in_a_batch(service.port),
             "memory_after_warm_up_MB": warm_mb,
-            "memory_at_the_end_MB": service.memory_mb,
+            "memory_at_the_end_MB": end_mb,
             "memory_peak_MB": service.peak_memory_mb,
         }
 
