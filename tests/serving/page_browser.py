@@ -57,7 +57,8 @@ class Visit:
         return card
 
     def pixels(self, card: Locator, canvas: str = "after") -> NDArray[np.uint8]:
-        """The RGBA pixels of a card's canvas, uint8 (height, width, 4)."""
+        """The RGBA pixels of a card's canvas, once all is drawn that was asked for: uint8 (height, width, 4)."""
+        self.page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
         png = card.locator(f"canvas.{canvas}").evaluate(
             "async canvas => { const blob = await new Promise(done => canvas.toBlob(done));"
             " return btoa(Array.from(new Uint8Array(await blob.arrayBuffer()), b => String.fromCharCode(b)).join('')) }"
@@ -65,9 +66,8 @@ class Visit:
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"))
 
     def slide(self, card: Locator, percent: int) -> None:
-        """Move the threshold, and wait until that is drawn."""
+        """Move the threshold."""
         card.get_by_role("slider", name="Threshold").fill(str(percent))
-        self.page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
     def download(self, button: Locator) -> tuple[str, bytes]:
         """Name and content of the file that a button saves."""
