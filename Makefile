@@ -21,7 +21,8 @@ demo: setup
 	@echo "and the pictures: $(CURDIR)/out/demo/compare"
 
 test: setup lint
-	$(VENV)/bin/python -m pytest
+	# Several processes share the processors, so none of their threads may wait by turning.
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check

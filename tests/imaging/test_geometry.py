@@ -57,6 +57,7 @@ def there_and_back(mask_HW: NDArray[np.bool_], placement: Placement) -> NDArray[
 
 @settings(max_examples=60)
 @given(sides, sides, geometries, strides, st.integers(0, 255), st.sampled_from([1, 3]))
+@example(1, 1, Geometry(height_px=70, width_px=129, keep_aspect=False), 1, 129, 1)
 def test_every_size_fits_and_a_constant_stays_constant(
     height: int, width: int, geometry: Geometry, stride: int, value: int, channels: int
 ) -> None:
@@ -76,7 +77,8 @@ def test_every_size_fits_and_a_constant_stays_constant(
     probability_HW = restore(np.full(canvas_HW, value / 255, np.float32), placement)
     assert probability_HW.shape == (height, width)
     assert probability_HW.dtype == np.float32
-    np.testing.assert_allclose(probability_HW, value / 255, atol=1e-5)
+    # A mean over thousands of float32.
+    np.testing.assert_allclose(probability_HW, value / 255, atol=1e-4)
 
 
 @settings(max_examples=60)
