@@ -18,7 +18,7 @@ import carmask
 ROOT = Path(carmask.__file__).parent
 HEAVY = {"numpy", "cv2", "PIL", "torch", "openvino", "onnxruntime"}
 EXTRAS = {"torch", "safetensors", "huggingface_hub", "kornia", "onnx", "onnxscript", "matplotlib", "jinja2"}
-EXTRAS |= {"tensorboard", "scipy", "fastapi", "uvicorn", "ray", "av", "pytest"}
+EXTRAS |= {"tensorboard", "scipy", "fastapi", "uvicorn", "ray", "pyarrow", "fsspec", "av", "pytest"}
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +152,24 @@ def test_what_needs_an_extra_says_which(core: Path, tmp_path: Path, tiny: Path) 
         assert status == 1
         assert "pip install 'carmask[train]'" in remarked
         assert "Traceback" not in remarked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["photos", "out", "--cluster", "auto"], "Ray Data"),
+        (["photos", "out.parquet"], "pyarrow"),
+        (["list.parquet", "out"], "pyarrow"),
+        (["s3://bucket/photos", "out"], "fsspec"),
+    ],
+)
+def test_what_needs_the_extra_cluster_names_it(core: Path, tmp_path: Path, arguments: list[str], needed: str) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (30, 20)).save(tmp_path / "photos" / name)
+    (tmp_path / "list.parquet").touch()
+    status, _, remarked, imported = command(core, "predict", *arguments, folder=tmp_path)
+    assert (status, imported & EXTRAS) == (1, set())
+    assert f"needs {needed}, which is not installed" in remarked
+    assert "`pip install 'carmask[cluster]'` brings it" in remarked
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "list.parquet"}

@@ -9,7 +9,7 @@ from carmask.benchmark.clock import median_of_each_s, rate_of_pool
 from carmask.benchmark.networks import BATCH
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.outcome import Extent
-from carmask.pipeline.stream import Put
+from carmask.pipeline.stores import Put
 from carmask.result import Result
 from carmask.segmenter import Segmenter
 
@@ -37,8 +37,8 @@ def time_stages(segmenter: Segmenter, jobs: Sequence[Job], put: Put, workers: in
     def stage(name: str, run: Callable[[Any], object], items: Sequence[Any]) -> StageTime:
         return StageTime(name, 1000 * median_of_each_s(run, items), rate_of_pool(run, items, workers))
 
-    yield stage("decode", lambda job: segmenter.decode(job.picture), jobs)
-    decoded = [segmenter.decode(job.picture) for job in jobs]
+    yield stage("decode", lambda job: segmenter.decode(job.read()), jobs)
+    decoded = [segmenter.decode(job.read()) for job in jobs]
     yield stage("fit", segmenter.fit, decoded)
     fitted = [segmenter.fit(photo) for photo in decoded]
     del decoded

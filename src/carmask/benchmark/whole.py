@@ -11,7 +11,7 @@ from pathlib import Path
 from carmask.benchmark.networks import BATCH
 from carmask.benchmark.stages import StageTime, time_stages
 from carmask.errors import CarmaskError
-from carmask.pipeline.kinds import Kind, is_table
+from carmask.pipeline.kinds import TABLE_SUFFIXES, Kind, is_table
 from carmask.pipeline.plan import Plan, Wanted, make_plan
 from carmask.pipeline.stores import Store
 from carmask.pipeline.stream import predict
@@ -69,6 +69,7 @@ def time_whole(segmenter: Segmenter, photos: Sequence[Path], kind: Kind, *, coun
         for outcome in predict(store.jobs, segmenter, store.put, batch_size=BATCH):
             if outcome.cause is not None:
                 raise CarmaskError(f"{outcome.cause} (speed is measured with sound photos only)")
+            store.take(outcome)
         store.finish()
         took_s = time.perf_counter() - began_s
     card = segmenter.members[0].card
@@ -91,9 +92,7 @@ def _store_for(photos: Sequence[Path], kind: Kind) -> Iterator[tuple[Plan, Store
         source.mkdir()
         for number, photo in enumerate(photos):
             (source / f"{number:05}{photo.suffix}").symlink_to(photo.absolute())
-        destination = Path(
-            folder, "results.csv" if kind == "carvana-csv" else "results.json" if is_table(kind) else "results"
-        )
+        destination = Path(folder, f"results{TABLE_SUFFIXES[kind][0] if is_table(kind) else ''}")
         plan = make_plan([source], destination, Wanted(kind))
         with plan.open_store({}, overwrite=False) as store:
             yield plan, store

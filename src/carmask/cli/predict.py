@@ -1,23 +1,24 @@
 """`carmask predict`."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from carmask.cli.network import NetworkOptions
 from carmask.cli.options import BatchSize, Flag
-from carmask.cli.results import Place, Reporter
+from carmask.cli.results import Reporter, Source
+from carmask.errors import CarmaskError
+from carmask.pipeline.addresses import Address
 from carmask.pipeline.kinds import Kind, PictureFormat
 
 _NETWORK = NetworkOptions()
 
 
 def predict(
-    source: Place,
-    destination: Place,
-    *more: Path,
+    source: Source,
+    destination: Source,
+    *more: Source,
     kind: Annotated[Kind | None, Parameter(alias="-k")] = None,
     format: Annotated[PictureFormat | None, Parameter(alias="-f")] = None,  # noqa: A002 - the option's name
     background: str = "transparent",
@@ -28,6 +29,7 @@ def predict(
     batch_size: BatchSize = 4,
     overwrite: Flag = False,
     shard: str = "1/1",
+    cluster: str | None = None,
     json: Flag = False,
 ) -> int:
     """Cut vehicles out of photos, at each photo's own size and orientation.
@@ -41,14 +43,16 @@ def predict(
 
     Args:
         source: A photo; a folder, whose photos are taken with all sub-folders; a pattern in quotes ('photos/**/*.jpg');
-            a list of photos (.txt, one path a line); or - for a photo or a list on standard input.
+            a list of photos (.txt, one path a line, or a .parquet table with a column path); an address of any of
+            these (s3://bucket/photos), which needs fsspec; or - for a photo or a list on standard input.
         destination: A folder for the results, in which the source's tree is mirrored; the name of one photo's result,
             or - for standard output; the name of a table. Pictures in it are not taken for photos.
         more: With several photos or folders the destination comes last.
         kind: mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another ground. overlay: the mask
             laid over the photo. compare: the photo with its mask below. polygons: outlines as GeoJSON. labelme:
             outlines for LabelMe. carvana-csv: one table of run lengths (.csv or .csv.gz). coco: one file of COCO
-            annotations (.json). If not given, a table where the destination is a .csv, otherwise mask.
+            annotations (.json). parquet: one table of run lengths, boxes, coverage, seconds and errors (.parquet),
+            which needs pyarrow. If not given, a table where the destination is a .csv or .parquet, otherwise mask.
         format: Of cut-outs, overlays and comparisons: png, or webp, which is smaller and slower. As the destination's
             name says, otherwise png.
         background: Of cut-outs: transparent, a colour (white, #00ff00), blur, or the path of a picture.
@@ -60,6 +64,9 @@ def predict(
         overwrite: Make all results anew, and replace other files of the same names.
         shard: Do one of several equal parts, 2/4 being the second of four: for several machines with the same photos
             and the same destination. Tables and lists have the part in their names.
+        cluster: Let a Ray cluster do it: its address (host:port), or auto for the one that this machine belongs to; a
+            machine that belongs to none is taken for one. Needs carmask[cluster]. Photos lie where all machines see
+            them, and so do results that are files.
         json: Print a line of JSON for each photo, and one for all of them at the end.
 
     """
@@ -72,13 +79,18 @@ def predict(
 
     regions = Regions(keep_largest, Area.parse(min_area))
     wanted = Wanted(kind, format, background, crop, Shard.parse(shard))
-    places = (source, destination, *more)
-    plan = make_plan(places[:-1], places[-1], wanted, read_stdin=sys.stdin.buffer.read)
+    sources, results = (source, destination, *more)[:-1], (source, destination, *more)[-1]
+    if isinstance(results, Address):
+        raise CarmaskError(f"{results}: results go to files, not to addresses; name a folder or a table")
+    plan = make_plan(sources, results, wanted, read_stdin=sys.stdin.buffer.read)
     reporter = Reporter(plan, json)
+    if cluster is not None:
+        from carmask.cli.predict_cluster import predict_on_cluster
+
+        return predict_on_cluster(cluster, reporter, network, regions, batch_size, overwrite=overwrite)
     segmenter = network.load()
     reporter.say(f"{segmenter.name}: {segmenter.describe_engine()}")
-    for folder in plan.jobs.photos.left_out:
-        reporter.say(f"{folder}: holds results of carmask; left out")
+    reporter.say_left_out()
     with plan.open_store(recipe_of(segmenter, regions), overwrite=overwrite) as store:
         outcomes = predict_photos(
             store.jobs, segmenter, store.put, regions=regions, batch_size=1 if plan.of_one else batch_size

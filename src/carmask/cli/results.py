@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from carmask.cli.console import print_line, print_remark, progress_bar
 from carmask.errors import CarmaskError
+from carmask.pipeline.addresses import Address, place_of
 from carmask.pipeline.kinds import STREAM
 
 if TYPE_CHECKING:
@@ -24,13 +25,22 @@ if TYPE_CHECKING:
     from carmask.pipeline.stores import Store
 
 
-def _refuse_option(_: object, path: Path) -> None:
-    if str(path).startswith("-") and path != STREAM:
-        raise ValueError(f"there is no option {path}; for a file of that name write ./{path}")
+def _refuse_option(_: object, place: Path | Address) -> None:
+    if str(place).startswith("-") and place != STREAM:
+        raise ValueError(f"there is no option {place}; for a file of that name write ./{place}")
+
+
+def _to_place(_: object, tokens: Sequence[Token]) -> Path | Address:
+    return place_of(tokens[0].value)
 
 
 # A path, or `-`.
 Place = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
+# A path, an address, or `-`.
+Source = Annotated[
+    Path | Address,
+    Parameter(allow_leading_hyphen=True, validator=_refuse_option, converter=_to_place, n_tokens=1, accepts_keys=False),
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,11 @@ class Reporter:
             print_remark(text)
         else:
             print_line(text, style)
+
+    def say_left_out(self) -> None:
+        """Name the folders whose pictures are results, and no photos."""
+        for folder in self.plan.jobs.photos.left_out:
+            self.say(f"{folder}: holds results of carmask; left out")
 
     def follow(self, outcomes: "Generator[Outcome, None, None]", store: "Store", what: str) -> int:
         """Take all outcomes with a bar, and report them; the exit status, 2 where something failed."""
@@ -106,7 +121,7 @@ class Reporter:
             self.say(f"... and {count - len(lines)} more{f', listed in {listed}' if listed else ''}", style)
 
 
-def _print_json(outcome: "Outcome") -> None:
+def _print_json(outcome: "Outcome", result: str | None) -> None:
     photo = str(outcome.job.origin)
     if outcome.cause is not None:
         _print_json_line({"photo": photo, "error": outcome.cause})
@@ -114,7 +129,7 @@ def _print_json(outcome: "Outcome") -> None:
     _print_json_line(
         {
             "photo": photo,
-            "result": outcome.result,
+            "result": result,
             "found": outcome.extent.box_px is not None,
             "box_px": outcome.extent.box_px,
             "coverage": outcome.extent.coverage,

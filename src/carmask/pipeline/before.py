@@ -5,6 +5,7 @@ import stat
 import time
 from pathlib import Path
 
+from carmask.pipeline.addresses import Address
 from carmask.pipeline.jobs import BadDestination, Job
 from carmask.pipeline.journal import Entry, Recipe, differences
 from carmask.pipeline.outcome import Extent
@@ -12,17 +13,19 @@ from carmask.pipeline.outcome import Extent
 
 def account(job: Job, extent: Extent) -> Entry:
     """Note of a result what it was made from and what was found."""
-    status = stat_file(job.origin)
     return {
-        "origin_bytes": status.st_size if status else 0,
+        "origin_bytes": _size_bytes(job),
         "coverage": extent.coverage,
         "box_px": extent.box_px,
     }
 
 
-def is_unchanged(origin: Path, size_bytes: int, since_ns: int) -> bool:
-    """Whether a photo is still what it was then. Of one that is gone nobody knows, so its result is left in peace."""
-    status = stat_file(origin)
+def is_unchanged(origin: Path | Address, size_bytes: int, since_ns: int) -> bool:
+    """Whether a photo is still what it was then. Of one that is gone nobody knows, so its result is left in peace.
+
+    At an address nobody looks: asking a store about each photo takes longer than the network.
+    """
+    status = stat_file(origin) if isinstance(origin, Path) else None
     if status is None:
         return True
     # Cameras whose clock is wrong date photos into the future.
@@ -49,3 +52,10 @@ def refuse_recipe(path: Path, then: Recipe | None, now: Recipe) -> None:
     raise BadDestination(
         f"{path}: results that are there {how}; give --overwrite to make them anew, or another name for these"
     )
+
+
+def _size_bytes(job: Job) -> int:
+    if isinstance(job.origin, Address):
+        return len(job.picture) if isinstance(job.picture, bytes) else 0
+    status = stat_file(job.origin)
+    return status.st_size if status else 0

@@ -45,7 +45,7 @@ def names_one_result(destination: Path, suffix: str, *, of_one: bool) -> bool:
             f"{destination}: cannot be used ({error.strerror}); name another place for the results"
         ) from error
     ending = destination.suffix.lower()
-    looks_like_file = ending in {*IMAGE_SUFFIXES, ".json", ".csv", ".gz"}
+    looks_like_file = ending in {*IMAGE_SUFFIXES, ".json", ".csv", ".gz", ".parquet"}
     if is_folder:
         return False
     if not of_one and (is_there or looks_like_file):

@@ -1,6 +1,8 @@
 """A folder of results that mirrors the photos: what is there is kept, what is missing is made."""
 
 import os
+import secrets
+import socket
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,16 +11,56 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carmask.files import remove_leftovers, write_bytes_atomically
+from carmask.pipeline.addresses import Address
 from carmask.pipeline.before import account, is_unchanged, refuse_recipe, stat_file
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, Shard
 from carmask.pipeline.journal import Journal, Recipe, read_entries, read_recipe
-from carmask.pipeline.outcome import Extent
+from carmask.pipeline.outcome import Extent, Outcome
 from carmask.pipeline.photos import PICTURE_RECORD
-from carmask.pipeline.stores import Render
+from carmask.pipeline.stores import Put, Render
 from carmask.result import Result
 
 _JSON_RECORD = ".carmask-annotations"
 _SHOWN = 3
+# On other machines each process has a journal of its own: no lock holds between machines everywhere.
+_PROCESS = secrets.token_hex(4)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Draws results, notes them in a journal and writes them."""
+
+    path: Path
+    render: Render
+    journal: Journal
+
+    def put(self, job: Job, found: Result, extent: Extent) -> None:
+        """See `Store.put`."""
+        data = self.render(job, found)
+        # First the journal: a result that stands in none is somebody else's.
+        self.journal.add({"result": job.result, "bytes": len(data), **account(job, extent)})
+        write_bytes_atomically(self.path / job.result, data)
+
+
+@dataclass(frozen=True)
+class FolderBranch:
+    """Writes results into the folder from another machine that shares it. record: the journal of the whole."""
+
+    path: Path
+    record: Path
+    recipe: Recipe
+    render: Render
+
+    @contextmanager
+    def open(self) -> Iterator[Put]:
+        """See `Branch.open`. What was put is on the file system when the block ends."""
+        if read_recipe(self.record) != self.recipe:
+            raise BadDestination(
+                f"{self.path.absolute()}: is not the same folder on {socket.gethostname()}; results go to a folder "
+                "that all machines of a cluster share"
+            )
+        with Journal(self.record.with_name(f"{self.record.stem}+{_PROCESS}.jsonl"), self.recipe) as journal:
+            yield _Writer(self.path, self.render, journal).put
 
 
 @dataclass
@@ -28,21 +70,30 @@ class Folder:
     path: Path
     jobs: Jobs
     render: Render
+    recipe: Recipe
     journal: Journal
     before: int
     empty_before: Sequence[int]
 
-    def put(self, job: Job, found: Result, extent: Extent) -> str:
+    def put(self, job: Job, found: Result, extent: Extent) -> None:
         """See `Store.put`."""
-        data = self.render(job, found)
-        result = self.path / job.result
-        # First the journal: a result that stands in none is somebody else's.
-        self.journal.add({"result": job.result, "bytes": len(data), **account(job, extent)})
-        write_bytes_atomically(result, data)
-        return str(result)
+        _Writer(self.path, self.render, self.journal).put(job, found, extent)
+
+    def branch(self) -> FolderBranch:
+        """See `Store.branch`."""
+        return FolderBranch(self.path, self.journal.path, self.recipe, self.render)
+
+    def take(self, outcome: Outcome) -> str | None:
+        """See `Store.take`."""
+        return str(self.path / outcome.job.result) if outcome.cause is None else None
 
     def finish(self) -> None:
-        """See `Store.finish`."""
+        """See `Store.finish`. What branches noted, also those of killed runs, goes into the one journal."""
+        for part in sorted(self.path.glob(f"{self.journal.path.stem}+*.jsonl")):
+            if read_recipe(part) == self.recipe:
+                for entry in read_entries(part):
+                    self.journal.add(entry)
+            part.unlink()
         self.journal.sort("result")
 
 
@@ -69,7 +120,8 @@ def open_folder(
         remove_leftovers({path, *((path / job.result).parent for job in jobs)})
         for position in survey.outdated:
             (path / jobs.at(position).result).unlink(missing_ok=True)
-        yield Folder(path, jobs.only(survey.todo), render, journal, len(jobs) - len(survey.todo), survey.empty)
+        before = len(jobs) - len(survey.todo)
+        yield Folder(path, jobs.only(survey.todo), render, recipe, journal, before, survey.empty)
 
 
 class _Made(NamedTuple):
@@ -122,7 +174,7 @@ def _survey(path: Path, jobs: Jobs, made: dict[str, _Made], *, overwrite: bool) 
     return survey
 
 
-def _is_current(was: _Made, origin: Path, result: os.stat_result) -> bool:
+def _is_current(was: _Made, origin: Path | Address, result: os.stat_result) -> bool:
     return result.st_size == was.size_bytes and is_unchanged(origin, was.origin_bytes, result.st_mtime_ns)
 
 

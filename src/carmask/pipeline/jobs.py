@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import overload
 
 from carmask.errors import CarmaskError
+from carmask.pipeline.addresses import Address
 from carmask.pipeline.photos import Photos
 
 _SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
@@ -57,17 +58,26 @@ class Shard:
 class Job:
     """One photo and its result.
 
-    position: the photo's place among all photos, from 0. name: as in `Photos.names`. picture: the photo's file, or its
+    position: the photo's place among all photos, from 0. name: as in `Photos.names`. picture: the photo's place, or its
     bytes. origin: the file that the result is made from: the photo, or a mask of it. result: path below the
     destination, with forward slashes.
     """
 
     position: int
     name: str
-    photo: Path
-    picture: Path | bytes
-    origin: Path
+    photo: Path | Address
+    picture: Path | Address | bytes
+    origin: Path | Address
     result: str
+
+    def read(self) -> Path | bytes:
+        """What a decoder takes: the photo's file, or its bytes.
+
+        Raises:
+            AddressError: it lies at an address, and cannot be read there.
+
+        """
+        return self.picture.read_bytes() if isinstance(self.picture, Address) else self.picture
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ class Jobs(Sequence[Job]):
     def at(self, position: int) -> Job:
         """Return the job of one photo."""
         name = self.photos.names[position]
-        photo = self.photos.path(name)
+        photo = self.photos.place(name)
         result = _result_name(name, self.suffix, whole=name in self.whole_names)
         picture = photo if self.photos.data is None else self.photos.data
         origin = photo if self.photos.origins is None else self.photos.origins[position]
@@ -133,7 +143,7 @@ def refuse_overwriting_photos(jobs: Jobs, result_of: Callable[[Job], Path]) -> N
     """
     if not any(os.path.lexists(result_of(job)) for job in jobs):
         return
-    files = chain(map(jobs.photos.path, jobs.photos.names), jobs.photos.origins or ())
+    files = chain(map(jobs.photos.place, jobs.photos.names), jobs.photos.origins or ())
     photos = {_identity(path) for path in files} - {None}
     for job in jobs:
         result = result_of(job)
@@ -170,7 +180,9 @@ def _whole_names(names: Sequence[str], suffix: str) -> frozenset[str]:
         whole |= met
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path | Address) -> tuple[int, int] | None:
+    if isinstance(path, Address):
+        return None
     try:
         status = path.stat()
     except OSError:

@@ -6,7 +6,7 @@ from typing import Literal
 from carmask.errors import CarmaskError
 
 PhotoKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", "labelme"]
-TableKind = Literal["carvana-csv", "coco"]
+TableKind = Literal["carvana-csv", "coco", "parquet"]
 Kind = Literal[PhotoKind, TableKind]
 PictureFormat = Literal["png", "webp"]
 
@@ -16,7 +16,11 @@ STREAM = Path("-")
 # Kinds that show the photo, and may be WebP for that; a mask is always PNG.
 OF_PHOTO: tuple[Kind, ...] = ("cutout", "overlay", "compare")
 JSON_KINDS: tuple[Kind, ...] = ("polygons", "labelme")
-TABLE_SUFFIXES: dict[Kind, tuple[str, ...]] = {"carvana-csv": (".csv", ".csv.gz"), "coco": (".json", ".json.gz")}
+TABLE_SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "carvana-csv": (".csv", ".csv.gz"),
+    "coco": (".json", ".json.gz"),
+    "parquet": (".parquet",),
+}
 
 
 def is_table(kind: Kind) -> bool:
@@ -41,6 +45,8 @@ def choose_kind(kind: Kind | None, destination: Path) -> Kind:
     name = destination.name.lower()
     if name.endswith(TABLE_SUFFIXES["carvana-csv"]):
         return "carvana-csv"
+    if name.endswith(TABLE_SUFFIXES["parquet"]):
+        return "parquet"
     if name.endswith(".json"):
         raise CarmaskError(f"{destination}: may be coco, polygons or labelme; say which with --kind")
     return "mask"

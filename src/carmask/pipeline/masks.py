@@ -52,13 +52,15 @@ class Masks:
     def readers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Read]]:
         """Each job, in the order of the masks, with what reads its mask, in any thread."""
         if self.table is None:
+            origins = self.photos.origins or ()
             for job in jobs:
-                yield job, partial(_read_file, job.origin, self.foreground)
+                yield job, partial(_read_file, origins[job.position], self.foreground)
             return
         rows = read_rows(self.table)
         for job in jobs:
             runs = next(fields[1] for line, fields in rows if line == self.lines[job.position])
-            yield job, partial(_read_runs, runs, job.photo, f"{self.table}, row of {job.photo.name}")
+            photo = self.photos.path(job.name)
+            yield job, partial(_read_runs, runs, photo, f"{self.table}, row of {photo.name}")
 
 
 def find_masks(source: Path, *, photos: Path | None, foreground: int | None, results: Path | None) -> Masks:

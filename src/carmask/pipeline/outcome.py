@@ -1,6 +1,7 @@
 """What became of one photo, in a few numbers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from carmask.imaging.regions import Box
 from carmask.pipeline.jobs import Job
@@ -24,11 +25,11 @@ class Extent:
 class Outcome:
     """What became of one photo.
 
-    cause: why there is no result, or None. result: where it lies. seconds: computing time of this photo.
+    cause: why there is no result, or None. row: what a table has to say of it. seconds: computing time of this photo.
     """
 
     job: Job
     cause: str | None = None
-    result: str | None = None
+    row: Any = None
     extent: Extent = Extent()
     seconds: float = 0.0

@@ -11,19 +11,17 @@ from pathlib import Path, PurePath
 from carmask.errors import CarmaskError
 from carmask.files import is_clutter, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
+from carmask.pipeline import parquet
+from carmask.pipeline.addresses import Address
 from carmask.pipeline.kinds import STREAM
+from carmask.pipeline.lists import LIST_SUFFIX, NoPhotos, is_list, read_list, rooted
 
-LIST_SUFFIX = ".txt"
+__all__ = ["PICTURE_RECORD", "Failure", "NoPhotos", "Photos", "SamePlace", "find_photos", "find_photos_of_all"]
 
 # The hidden record of a folder of pictures that carmask made, and what its name begins with where shards made them.
 PICTURE_RECORD = ".carmask-results"
 
 _WILDCARD = re.compile(r"[*?\[]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-
-
-class NoPhotos(CarmaskError):
-    """There is nothing to predict."""
 
 
 class SamePlace(CarmaskError):
@@ -34,7 +32,7 @@ class SamePlace(CarmaskError):
 class Failure:
     """A photo that could not be cut out, or a folder that could not be listed, and why."""
 
-    path: Path
+    path: Path | Address
     cause: str
 
 
@@ -47,7 +45,7 @@ class Photos:
     are made from, where these are not the photos themselves.
     """
 
-    root: Path
+    root: Path | Address
     names: Sequence[str]
     unlisted: tuple[Failure, ...] = ()
     left_out: tuple[Path, ...] = ()
@@ -55,28 +53,45 @@ class Photos:
     data: bytes | None = None
     origins: Sequence[Path] | None = None
 
-    def path(self, name: str) -> Path:
+    def place(self, name: str) -> Path | Address:
         """Where a photo lies."""
         return self.root / name
 
+    def path(self, name: str) -> Path:
+        """The file of a photo.
 
-def find_photos(source: Path, *, results: Path | None, read_stdin: Callable[[], bytes] | None = None) -> Photos:
+        Raises:
+            NoPhotos: the photos lie at addresses.
+
+        """
+        if isinstance(self.root, Address):
+            raise NoPhotos(f"{self.root}: files are needed here, not addresses; copy them to a folder first")
+        return self.root / name
+
+
+def find_photos(
+    source: Path | Address, *, results: Path | None, read_stdin: Callable[[], bytes] | None = None
+) -> Photos:
     """List the photos that a source means.
 
     Args:
         source: A photo; a folder, with all its sub-folders; a pattern with `*`, `?`, `[...]` or `**` (its photos are
             mirrored from the part before the first of these); a list, a `.txt` file of one path a line, seen from the
             working folder or else from the list's own, with blank lines and lines that begin with # left out (its
-            photos are mirrored from the folder that holds them all); or `-`, a photo or such a list, whose paths may
-            also be ended by NUL, on standard input.
+            photos are mirrored from the folder that holds them all); a `.parquet` table, whose column `path` is such a
+            list; or `-`, a photo or such a list, whose paths may also be ended by NUL, on standard input. All but
+            patterns may be, and paths in lists too, addresses that fsspec reaches.
         results: The folder that pictures will be written to. Pictures in it are results of before, not photos.
         read_stdin: Gives all of standard input.
 
     Raises:
         NoPhotos: nothing is there, or it cannot be listed.
         SamePlace: `results` is the folder of the photos itself.
+        AddressError: an address cannot be read.
 
     """
+    if isinstance(source, Address):
+        return _from_address(source)
     if source == STREAM:
         return _from_stream(read_stdin() if read_stdin else b"")
     try:
@@ -87,6 +102,8 @@ def find_photos(source: Path, *, results: Path | None, read_stdin: Callable[[], 
         raise NoPhotos(f"{source}: does not exist; name a photo, a folder of photos or a list of them") from error
     except OSError as error:
         raise NoPhotos(f"{source}: cannot be opened ({error.strerror}); name a photo or a folder of photos") from error
+    if source.suffix.lower() == parquet.SUFFIX:
+        return _from_list(parquet.read_paths(source), str(source), beside=source.parent)
     if stat.S_ISDIR(mode):
         return _from_folder(source, results)
     if source.suffix.lower() == LIST_SUFFIX:
@@ -94,11 +111,11 @@ def find_photos(source: Path, *, results: Path | None, read_stdin: Callable[[], 
             data = source.read_bytes()
         except OSError as error:
             raise NoPhotos(f"{source}: cannot be read ({error.strerror}); see to its permissions") from error
-        return _from_list(_paths_of(_from_utf_16(data)), str(source), beside=source.parent)
+        return _from_list(read_list(data), str(source), beside=source.parent)
     return Photos(source.parent, (source.name,), alone=True)
 
 
-def find_photos_of_all(sources: Sequence[Path], *, results: Path | None) -> Photos:
+def find_photos_of_all(sources: Sequence[Path | Address], *, results: Path | None) -> Photos:
     """List the photos of several files and folders, as a shell gives them; mirrored from the folder that holds all.
 
     Raises:
@@ -110,11 +127,11 @@ def find_photos_of_all(sources: Sequence[Path], *, results: Path | None) -> Phot
     unlisted: list[Failure] = []
     left_out: list[Path] = []
     for source in sources:
-        if not source.is_dir():
+        if isinstance(source, Path) and not source.is_dir():
             paths.append(str(source))
             continue
-        found = _from_folder(source, results)
-        paths += [str(found.path(name)) for name in found.names]
+        found = _from_address(source) if isinstance(source, Address) else _from_folder(source, results)
+        paths += [str(found.place(name)) for name in found.names]
         unlisted += found.unlisted
         left_out += found.left_out
     return replace(_from_list(paths, "sources", beside=None), unlisted=tuple(unlisted), left_out=tuple(left_out))
@@ -200,55 +217,25 @@ class _Walk:
 def _from_stream(data: bytes) -> Photos:
     if not data:
         raise NoPhotos("standard input: nothing came in; pipe a photo or a list of photos into it")
-    data = _from_utf_16(data)
-    paths = _paths_of(data) if _is_text(data) else None
-    if paths is None:
-        return Photos(Path(), ("standard input",), alone=True, data=data)
-    return _from_list(paths, "standard input", beside=None)
+    if is_list(data):
+        return _from_list(read_list(data), "standard input", beside=None)
+    return Photos(Path(), ("standard input",), alone=True, data=data)
 
 
-def _from_utf_16(data: bytes) -> bytes:
-    """Lists as Windows' PowerShell writes them, in UTF-8; anything else as it is."""
-    if not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data
-    try:
-        return data.decode("utf-16").encode()
-    except UnicodeDecodeError:
-        return data
-
-
-def _is_text(data: bytes) -> bool:
-    """Whether these are lines or NUL-ended paths. In every picture bytes occur that no path holds, or empty ones do."""
-    if b"\0" not in data:
-        return _CONTROL.search(data) is None
-    paths = data.removesuffix(b"\0").split(b"\0")
-    return all(path and _CONTROL.search(path) is None for path in paths)
-
-
-def _paths_of(data: bytes) -> list[str]:
-    if b"\0" in data:
-        return [os.fsdecode(path) for path in data.split(b"\0") if path]
-    lines = (line.strip() for line in data.removeprefix(b"\xef\xbb\xbf").splitlines())
-    return [os.fsdecode(line) for line in lines if line and not line.startswith(b"#")]
-
-
-def _from_list(paths: Sequence[str], label: str, *, beside: Path | None) -> Photos:
+def _from_list(paths: Sequence[str], label: str, *, beside: Path | Address | None) -> Photos:
     """Photos in the list's order, each once. A path that does not exist is found out when it is opened."""
-    if not paths:
-        raise NoPhotos(f"{label}: names no photo; write one path a line")
-    absolute: dict[str, None] = {}
-    for path in paths:
-        there = os.path.lexists(path)
-        absolute[_absolute(path if there or beside is None else os.path.join(beside, path))] = None  # noqa: PTH118
-    try:
-        root = os.path.commonpath([os.path.dirname(path) for path in absolute])  # noqa: PTH120
-    except ValueError as error:
-        raise NoPhotos(f"{label}: its photos lie on several drives; make a list for each") from error
-    shown = Path(root) if all(map(os.path.isabs, paths)) else Path(os.path.relpath(root))
-    names = [Path(path).relative_to(root).as_posix() for path in absolute]
-    return Photos(shown, names)
+    return Photos(*rooted(paths, label, beside=beside))
 
 
-def _absolute(path: str) -> str:
-    # `..` behind a link leads elsewhere than the text says.
-    return os.path.realpath(path) if ".." in PurePath(path).parts else os.path.abspath(path)  # noqa: PTH100
+def _from_address(source: Address) -> Photos:
+    suffix = source.suffix.lower()
+    if suffix == parquet.SUFFIX:
+        return _from_list(parquet.read_paths(source), str(source), beside=source.parent)
+    if suffix == LIST_SUFFIX:
+        return _from_list(read_list(source.read_bytes()), str(source), beside=source.parent)
+    if not source.is_folder():
+        return Photos(source.parent, (source.name,), alone=True)
+    names = [name for name in source.names_below() if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]  # noqa: PTH122
+    if not names:
+        raise NoPhotos(f"{source}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders")
+    return Photos(source, names)

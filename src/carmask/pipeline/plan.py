@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from carmask.errors import CarmaskError
+from carmask.pipeline.addresses import Address
 from carmask.pipeline.destination import names_one_result, table_path
 from carmask.pipeline.folder import open_folder
 from carmask.pipeline.jobs import Jobs, Shard, refuse_overwriting_photos
@@ -93,7 +94,11 @@ class Plan:
 
 
 def make_plan(
-    sources: Sequence[Path], destination: Path, wanted: Wanted, *, read_stdin: Callable[[], bytes] | None = None
+    sources: Sequence[Path | Address],
+    destination: Path,
+    wanted: Wanted,
+    *,
+    read_stdin: Callable[[], bytes] | None = None,
 ) -> Plan:
     """List the photos and name their results.
 
@@ -135,8 +140,10 @@ def plan_for(photos: Photos, destination: Path, kind: Kind, wanted: Wanted) -> P
         raise CarmaskError(f"{destination}: a photo from standard input has no name; name its result")
     else:
         place = destination / jobs[0].result if photos.alone else destination
-    if photos.data is not None and kind == "labelme":
-        raise CarmaskError("--kind labelme: names the photo's file, which a photo from standard input does not have")
+    if kind == "labelme" and (photos.data is not None or isinstance(photos.root, Address)):
+        raise CarmaskError(
+            "--kind labelme: names the photo's file, and a photo from standard input or a store has none"
+        )
     if place.exists() and photos.data is None:
         refuse_overwriting_photos(jobs, lambda job: place if photos.alone else place / job.result)
     return Plan(kind, jobs, place, photos.alone, look, shard)

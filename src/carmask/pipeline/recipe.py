@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from carmask import __version__
-from carmask.models.config import WEIGHTS, weights_folder
 from carmask.pipeline.regions import Regions
+from carmask.runtime.load import files_of
 from carmask.segmenter import Segmenter
 
 
@@ -34,10 +34,7 @@ def _each(words: Iterable[str]) -> str:
 
 def _digest(place: Path) -> str:
     """The first digits of the SHA-256 of a model's file, or of a folder's weights."""
-    paths = [place]
-    if place.is_dir():
-        paths = [weights_folder(place) / name for name in WEIGHTS]
     digest = sha256()
-    for path in paths:
+    for path in files_of(place):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -108,13 +108,14 @@ def _geojson(job: Job, found: Result) -> bytes:
 def _labelme(job: Job, found: Result, result: Path) -> bytes:
     from carmask.imaging.labelme import labelme
 
+    assert isinstance(job.photo, Path), "refused when the run was planned"
     to_photo = PurePath(os.path.relpath(job.photo, result.parent)).as_posix()
     return _json(labelme(found.mask, to_photo))
 
 
 def _whole_photo(job: Job, found: Result) -> Photo:
     """The photo at its full size, which the networks did not need."""
-    photo = decode_photo(job.picture, name=str(job.photo))
+    photo = decode_photo(job.read(), name=str(job.photo))
     if photo.size_HW != found.mask.shape:
         (height, width), (mask_height, mask_width) = photo.size_HW, found.mask.shape
         raise CarmaskError(

@@ -1,15 +1,19 @@
 """What is said of a run: counts, the first few photos by name, and files that list all of them."""
 
 import csv
+import io
 import os
 from array import array
+from bisect import insort
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
 from carmask.files import UnwritableFile, unwritable, written_aside
+from carmask.pipeline.addresses import Address
 from carmask.pipeline.jobs import Jobs
 from carmask.pipeline.outcome import Outcome
 from carmask.pipeline.photos import Failure
@@ -34,7 +38,7 @@ class Summary:
     failed: int = 0
     empty: int = 0
     first_failures: list[Failure] = field(default_factory=list)
-    first_empty: list[Path] = field(default_factory=list)
+    first_empty: list[Path | Address] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,17 @@ def run(
     lists: Lists,
     *,
     progress: Progress | None = None,
-    each: Callable[[Outcome], None] | None = None,
+    each: Callable[[Outcome, str | None], None] | None = None,
 ) -> Summary:
     """Take all outcomes, note the failures as they come, and finish the store.
 
     Args:
-        outcomes: What becomes of `store.jobs`, one by one.
+        outcomes: What becomes of `store.jobs`, one by one, in any order.
         store: Where their results go.
         jobs: All photos, those done before included.
         lists: Where they are listed.
         progress: Is told after each photo.
-        each: Is given each outcome.
+        each: Is given each outcome, and where its result lies.
 
     Raises:
         UnwritableFile: what all results share cannot be written, or something else has the name of a list.
@@ -73,19 +77,22 @@ def run(
     total = len(store.jobs)
     with FailureList(lists.failures) as failures, closing(outcomes):
         for failure in jobs.photos.unlisted:
-            _note_failure(summary, failures, failure)
+            failures.add(failure)
         for number, outcome in enumerate(outcomes, start=1):
+            result = store.take(outcome)
             if outcome.cause is not None:
-                _note_failure(summary, failures, Failure(outcome.job.origin, outcome.cause))
+                failures.add(Failure(outcome.job.origin, outcome.cause), outcome.job.position)
             else:
                 summary.done += 1
                 if outcome.extent.box_px is None:
                     empty.append(outcome.job.position)
             if each is not None:
-                each(outcome)
+                each(outcome, result)
             if progress is not None:
                 progress(number, total)
         store.finish()
+        summary.failed = failures.count
+        summary.first_failures = [failure for _, failure in failures.first]
         summary.empty = len(empty)
         in_order = array("q", sorted(empty))
         summary.first_empty = [jobs.at(position).origin for position in in_order[:_SHOWN]]
@@ -96,53 +103,70 @@ def run(
 class FailureList:
     """`photo,cause`, a line for each failure as it happens; there is no such file where nothing failed.
 
-    A file of that name that is something else stays as it is.
+    In the end the lines are in the order of the photos. A file of that name that is something else stays as it is.
+    count: of failures. first: the first ten in the order of the photos, each after the photo's position.
     """
 
     def __init__(self, path: Path | None) -> None:
+        self.count = 0
+        self.first: list[tuple[int, Failure]] = []
         self._path = path
-        self._stream: IO[str] | None = None
-        self._count = 0
+        self._stream: IO[bytes] | None = None
+        self._positions = array("q")
+        self._starts = array("q")
         self._is_strange = path is not None and not _remove_own(path, _FAILURES_HEADER)
 
     def __enter__(self) -> "FailureList":
         return self
 
-    def add(self, failure: Failure) -> None:
-        """Note one failure.
+    def add(self, failure: Failure, position: int = -1) -> None:
+        """Note one failure of the photo of this position; what is none comes before all photos.
 
         Raises:
             UnwritableFile: the file cannot be written.
 
         """
-        self._count += 1
+        self.count += 1
+        insort(self.first, (position, failure), key=itemgetter(0))
+        del self.first[_SHOWN:]
         if self._path is None or self._is_strange:
             return
         try:
             if self._stream is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._stream = self._path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-                self._stream.write(f"{_FAILURES_HEADER}\n")
-            csv.writer(self._stream, lineterminator="\n").writerow((failure.path, failure.cause))
+                self._stream = self._path.open("wb")
+                self._stream.write(f"{_FAILURES_HEADER}\n".encode())
+            self._positions.append(position)
+            self._starts.append(self._stream.tell())
+            line = io.StringIO()
+            csv.writer(line, lineterminator="\n").writerow((failure.path, failure.cause))
+            self._stream.write(line.getvalue().encode(errors="backslashreplace"))
             self._stream.flush()
         except OSError as error:
             raise unwritable(self._path, error) from error
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._stream is not None:
+            self._starts.append(self._stream.tell())
             self._stream.close()
-        if kind is None and self._count and self._is_strange:
+        if kind is None and self.count and self._is_strange:
             _refuse_strange(self._path, _FAILURES_HEADER, "failures")
+        if kind is None and self._path is not None:
+            self._sort(self._path)
+
+    def _sort(self, path: Path) -> None:
+        """Bring the lines into the order of the photos."""
+        order = sorted(range(len(self._positions)), key=self._positions.__getitem__)
+        if order == list(range(len(order))):
+            return
+        with path.open("rb") as stream, written_aside(path) as tidy:
+            tidy.write(stream.readline())
+            for index in order:
+                stream.seek(self._starts[index])
+                tidy.write(stream.read(self._starts[index + 1] - self._starts[index]))
 
 
-def _note_failure(summary: Summary, failures: FailureList, failure: Failure) -> None:
-    summary.failed += 1
-    if len(summary.first_failures) < _SHOWN:
-        summary.first_failures.append(failure)
-    failures.add(failure)
-
-
-def _write_empty(path: Path | None, photos: Iterable[Path]) -> None:
+def _write_empty(path: Path | None, photos: Iterable[Path | Address]) -> None:
     """Write a list of photos that `carmask predict` takes as its source; none where there are none."""
     if path is None:
         return
@@ -156,7 +180,7 @@ def _write_empty(path: Path | None, photos: Iterable[Path]) -> None:
         stream.write(f"{_EMPTY_HEADER}\n".encode())
         for photo in (first, *photos):
             # A line cannot hold a name with a line break.
-            stream.write(os.fsencode(photo).replace(b"\n", b"?") + b"\n")
+            stream.write(os.fsencode(str(photo)).replace(b"\n", b"?") + b"\n")
 
 
 def _remove_own(path: Path, header: str) -> bool:

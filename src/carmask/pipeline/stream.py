@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,14 +16,12 @@ from carmask.imaging.decode import UnreadableImage
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.outcome import Extent, Outcome
 from carmask.pipeline.regions import Regions
+from carmask.pipeline.stores import Put
 from carmask.pipeline.threads import default_workers, one_opencv_thread
 from carmask.result import Result
 from carmask.segmenter import Fitted, Raw, Segmenter
 
 Done = TypeVar("Done")
-
-# Keeps a result, and says where it lies.
-Put = Callable[[Job, Result, Extent], str]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def predict(
     Args:
         jobs: The photos.
         segmenter: What to cut them out with; its networks run in the thread that takes the outcomes.
-        put: Keeps the result of one photo; is called from several threads.
+        put: Keeps the result of one photo, or makes its row; is called from several threads.
         regions: Which parts of a mask are kept.
         batch_size: Photos that pass through the network together.
         workers: Threads that decode, and as many that encode; one for each processor if not given.
@@ -70,8 +68,10 @@ def predict(
     def load(job: Job) -> _Loaded | Outcome:
         def work() -> _Loaded:
             started_s = time.perf_counter()
-            fitted = segmenter.fit(segmenter.decode(job.picture))
-            return _Loaded(job, fitted, time.perf_counter() - started_s)
+            picture = job.read()
+            fitted = segmenter.fit(segmenter.decode(picture))
+            # Drawing may need the photo once more, which is fetched from an address but once.
+            return _Loaded(replace(job, picture=picture), fitted, time.perf_counter() - started_s)
 
         return _try(job, work)
 
@@ -126,8 +126,8 @@ def convert(
 def _keep(job: Job, found: Result, put: Put, before_s: float, started_s: float) -> Outcome:
     """Put a result into its place and account for it."""
     extent = Extent.of(found)
-    result = put(job, found, extent)
-    return Outcome(job, None, result, extent, before_s + time.perf_counter() - started_s)
+    row = put(job, found, extent)
+    return Outcome(job, None, row, extent, before_s + time.perf_counter() - started_s)
 
 
 def _try(job: Job, work: Callable[[], Done]) -> Done | Outcome:

@@ -5,22 +5,37 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from carmask.files import remove_leftovers
 from carmask.pipeline.before import account, is_unchanged, refuse_recipe
 from carmask.pipeline.jobs import BadDestination, Job, Jobs
 from carmask.pipeline.journal import Entry, Journal, Recipe, read_recipe
-from carmask.pipeline.outcome import Extent
+from carmask.pipeline.outcome import Extent, Outcome
+from carmask.pipeline.stores import Put
 from carmask.pipeline.tables import Table
 from carmask.result import Result
+
+
+@dataclass(frozen=True)
+class TableBranch:
+    """Makes rows on another machine; they go into the table where it is put together."""
+
+    table: Table
+
+    @contextmanager
+    def open(self) -> Iterator[Put]:
+        """See `Branch.open`."""
+        yield partial(_entry, self.table)
 
 
 @dataclass
 class TableFile:
     """The results of all photos in one file, put together at the end from the journal beside it.
 
-    places: where in the journal the row of each photo begins, by the photo's position; -1 where there is none.
+    failed: how many photos have no result. places: where in the journal the row of each photo begins, by the photo's
+    position; -1 where there is none.
     """
 
     path: Path
@@ -31,17 +46,33 @@ class TableFile:
     everything: Jobs
     before: int
     empty_before: Sequence[int]
+    failed: int = 0
 
-    def put(self, job: Job, found: Result, extent: Extent) -> str:
-        """See `Store.put`."""
-        row = self.table.row(found)
-        self.places[job.position] = self.journal.add({"photo": job.name, **account(job, extent), "row": row})
-        return str(self.path)
+    def put(self, job: Job, found: Result, extent: Extent) -> Entry:
+        """See `Store.put`; a line of the journal."""
+        return _entry(self.table, job, found, extent)
+
+    def branch(self) -> "TableBranch":
+        """See `Store.branch`."""
+        return TableBranch(self.table)
+
+    def take(self, outcome: Outcome) -> str | None:
+        """See `Store.take`."""
+        entry = outcome.row
+        if outcome.cause is not None:
+            self.failed += 1
+            if self.table.tells_all:
+                entry = {"photo": outcome.job.name, "error": outcome.cause}
+        elif self.table.tells_all:
+            entry["seconds"] = round(outcome.seconds, 4)
+        if entry is not None:
+            self.places[outcome.job.position] = self.journal.add(entry)
+        return str(self.path) if outcome.cause is None else None
 
     def finish(self) -> None:
         """See `Store.finish`. Where photos failed the journal stays, so that the next run has only those to do."""
         self.table.write(self.path, self._rows)
-        if all(self.places[position] >= 0 for position in self.everything.positions):
+        if not self.failed and all(self.places[position] >= 0 for position in self.everything.positions):
             self.journal.remove()
         else:
             self.journal.sort("photo")
@@ -88,10 +119,14 @@ def _find_rows(journal: Journal, jobs: Jobs, places: "array[int]", last_ns: int)
     empty = array("q")
     for at, entry in journal.entries():
         positions = positions or {names[position]: position for position in jobs.positions}
-        position = positions.get(entry["photo"])
+        position = positions.get(entry["photo"]) if "error" not in entry else None
         if position is None or not is_unchanged(jobs.at(position).origin, entry["origin_bytes"], last_ns):
             continue
         if places[position] < 0 and entry["box_px"] is None:
             empty.append(position)
         places[position] = at
     return empty
+
+
+def _entry(table: Table, job: Job, found: Result, extent: Extent) -> Entry:
+    return {"photo": job.name, **account(job, extent), "row": table.row(found)}

@@ -1,4 +1,4 @@
-"""The results of all photos in one file: the challenge's run lengths, and COCO's annotations."""
+"""The results of all photos in one file: the challenge's run lengths, COCO's annotations, and Parquet."""
 
 import gzip
 import json
@@ -14,6 +14,7 @@ from carmask.imaging.rle_table import is_compressed, write_rows
 from carmask.pipeline.jobs import BadDestination, Job, Jobs
 from carmask.pipeline.journal import Entry
 from carmask.pipeline.kinds import TableKind
+from carmask.pipeline.parquet import require_parquet, write_results
 from carmask.result import Result
 
 # Gives the rows in the order of the photos, as often as it is called.
@@ -21,7 +22,12 @@ Rows = Callable[[], Iterator[tuple[Job, Entry]]]
 
 
 class Table(Protocol):
-    """How a table is made of rows."""
+    """How a table is made of rows.
+
+    tells_all: whether there are rows of photos that failed too, with the cause under `error`, and `seconds` in others.
+    """
+
+    tells_all: bool
 
     def check(self, jobs: Jobs) -> None:
         """Refuse photos that a table cannot hold together.
@@ -49,6 +55,8 @@ class Table(Protocol):
 class CarvanaTable:
     """`img,rle_mask`: the photo's file name and its run lengths. A photo without a vehicle has no runs."""
 
+    tells_all = False
+
     def check(self, jobs: Jobs) -> None:
         """See `Table.check`."""
         first: dict[str, str] = {}
@@ -56,8 +64,8 @@ class CarvanaTable:
             other = first.setdefault(_file_name(name), name)
             if other != name:
                 raise BadDestination(
-                    f"{jobs.photos.path(other)} and {jobs.photos.path(name)}: a row of the challenge's table bears the "
-                    "file's name only, and these are the same; make a table for each folder, or choose coco"
+                    f"{jobs.photos.place(other)} and {jobs.photos.place(name)}: a row of the challenge's table bears "
+                    "the file's name only, and these are the same; make a table for each folder, or choose coco"
                 )
 
     def row(self, found: Result) -> str:
@@ -71,12 +79,34 @@ class CarvanaTable:
             write_rows(stream, pairs, compressed=is_compressed(path))
 
 
+class ParquetTable:
+    """Parquet: path, size, Carvana's run lengths, box, coverage, seconds, and why there is no mask, a row a photo."""
+
+    tells_all = True
+
+    def check(self, jobs: Jobs) -> None:  # noqa: ARG002 - of no use here
+        """See `Table.check`. Paths are whole; only what writes them may be missing."""
+        require_parquet("--kind parquet")
+
+    def row(self, found: Result) -> dict[str, Any]:
+        """See `Table.row`."""
+        height, width = found.mask.shape
+        return {"height": height, "width": width, "rle": encode_carvana(found.mask)}
+
+    def write(self, path: Path, rows: Rows) -> None:
+        """See `Table.write`."""
+        with written_aside(path) as stream:
+            write_results(stream, (_parquet_row(job, entry) for job, entry in rows()))
+
+
 class CocoTable:
     """COCO's annotations, run lengths included: one annotation for each photo in which a vehicle was found.
 
     Ids are the photos' numbers, from 1 on, in the whole listing: parts made by --shard can be put together. `iscrowd`
     is 0 although its masks are run lengths, as with other tools: crowds are left out when detections are scored.
     """
+
+    tells_all = False
 
     def check(self, jobs: Jobs) -> None:
         """See `Table.check`. Names are paths below the common folder here, which never meet."""
@@ -102,7 +132,16 @@ class CocoTable:
                 stream.close()
 
 
-TABLES: dict[TableKind, Callable[[], Table]] = {"carvana-csv": CarvanaTable, "coco": CocoTable}
+TABLES: dict[TableKind, Callable[[], Table]] = {"carvana-csv": CarvanaTable, "coco": CocoTable, "parquet": ParquetTable}
+
+
+def _parquet_row(job: Job, entry: Entry) -> dict[str, Any]:
+    # A name that is not valid text comes out with its bytes as escapes.
+    row = {"path": str(job.photo).encode(errors="backslashreplace").decode()}
+    if "error" in entry:
+        return {**row, "error": entry["error"].encode(errors="backslashreplace").decode()}
+    sides = dict(zip(("top", "left", "bottom", "right"), entry["box_px"] or (), strict=False)) or None
+    return {**row, **entry["row"], "box_px": sides, "coverage": entry["coverage"], "seconds": entry["seconds"]}
 
 
 def _coco_image(job: Job, entry: Entry) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from carmask.errors import CarmaskError
+from carmask.models.config import WEIGHTS, weights_folder
 from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import Engine, EngineMissing, EngineName, Precision
 from carmask.runtime.locate import EXPORTED, locate
@@ -62,15 +63,30 @@ def load_member(
 
     """
     check_wishes(engine, device, precision, threads)
-    place = locate(model, exported=engine != "torch")
-    if place.is_dir() and (place / EXPORTED).is_file() and engine != "torch":
-        place /= EXPORTED
+    place = place_for(model, engine)
     if place.is_dir():
         return _load_weights(place, engine=engine, device=device, precision=precision, threads=threads)
     if place.suffix.lower() != ".onnx":
         raise CarmaskError(f"{place}: is no model; name an .onnx file, or the folder of a run or of weights")
     opened = open_onnx(place, engine=engine, device=device, precision=precision, threads=threads)
     return Member(opened, read_card(place), place)
+
+
+def place_for(model: str | Path | None, engine: EngineName) -> Path:
+    """Where a model lies that this engine can run: an exported file goes before the weights beside it.
+
+    Raises:
+        ModelNotFound: see `carmask.runtime.locate.locate`.
+
+    """
+    place = locate(model, exported=engine != "torch")
+    exported = place / EXPORTED
+    return exported if engine != "torch" and exported.is_file() else place
+
+
+def files_of(place: Path) -> list[Path]:
+    """Return all files that make up the model in a place."""
+    return [weights_folder(place) / name for name in WEIGHTS] if place.is_dir() else [place]
 
 
 def _load_weights(

@@ -1,0 +1,43 @@
+"""`carmask predict --cluster`: the same plan, done by many machines."""
+
+from pathlib import Path
+
+from carmask.cli.network import NetworkOptions
+from carmask.cli.results import Reporter
+from carmask.pipeline.cluster.connection import joined
+from carmask.pipeline.cluster.networks import How, Networks
+from carmask.pipeline.cluster.order import ClusterError, Scene
+from carmask.pipeline.regions import Regions
+
+
+def predict_on_cluster(
+    address: str, reporter: Reporter, network: NetworkOptions, regions: Regions, batch_size: int, *, overwrite: bool
+) -> int:
+    """See `carmask.cli.predict.predict`; the exit status.
+
+    Raises:
+        CarmaskError: there is no such cluster, or it cannot do what is asked for.
+
+    """
+    plan = reporter.plan
+    if plan.of_one:
+        raise ClusterError("--cluster: is for many photos; leave it out for one")
+    how = How(
+        engine=network.engine,
+        device=network.device,
+        precision=network.precision,
+        threads=network.threads or 1,
+        tta=network.tta,
+        tile=network.tile,
+        threshold=network.threshold,
+    )
+    scene = Scene(Networks.read(network.model, how), regions, str(Path.cwd()), plan.jobs.photos.root)
+    with joined(address) as ray:
+        # It defines what runs on other machines with what comes with Ray.
+        from carmask.pipeline.cluster.team import Team
+
+        team = Team.gather(ray, scene)
+        reporter.say(f"{team.network}; {team.describe()}")
+        reporter.say_left_out()
+        with plan.open_store(team.recipe, overwrite=overwrite) as store:
+            return reporter.follow(team.predict(store, batch_size=batch_size), store, "cutting out")

@@ -1,0 +1,96 @@
+"""Tables in Parquet: of paths, which are read, and of results, which are written. pyarrow is an extra."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from carmask.ahead import in_batches
+from carmask.errors import CarmaskError, first_line
+from carmask.pipeline.addresses import Address
+
+SUFFIX = ".parquet"
+PATH_COLUMN = "path"
+
+# Some ten megabytes of run lengths.
+_ROWS_IN_GROUP = 1024
+
+
+class ParquetError(CarmaskError):
+    """A Parquet table cannot be used."""
+
+
+def require_parquet(what: str) -> None:
+    """Refuse `what` where pyarrow is not installed.
+
+    Raises:
+        ParquetError: it is not.
+
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ParquetError(
+            f"{what}: needs pyarrow, which is not installed; `pip install 'carmask[cluster]'` brings it"
+        ) from error
+
+
+def read_paths(place: Path | Address) -> list[str]:
+    """The column `path` of a table: a file, or a folder of its parts. Empty rows are left out.
+
+    Raises:
+        ParquetError: it is no such table, or pyarrow is not installed.
+        AddressError: it cannot be read.
+
+    """
+    require_parquet(str(place))
+    from pyarrow import ArrowException
+
+    try:
+        if isinstance(place, Path):
+            return _read_column(str(place), None, str(place))
+        with place.opened() as (system, path):
+            return _read_column(path, system, str(place))
+    except (ArrowException, OSError) as error:
+        raise ParquetError(f"{place}: cannot be read as a Parquet table ({first_line(error)})") from error
+
+
+def write_results(stream: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows of path, height, width, rle, box_px (top, left, bottom, right), coverage, seconds and error.
+
+    Of a row all but the path may be missing.
+    """
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    sides = [pa.field(side, pa.int32(), nullable=False) for side in ("top", "left", "bottom", "right")]
+    schema = pa.schema(
+        [
+            pa.field(PATH_COLUMN, pa.string(), nullable=False),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("rle", pa.string()),
+            ("box_px", pa.struct(sides)),
+            ("coverage", pa.float64()),
+            ("seconds", pa.float64()),
+            ("error", pa.string()),
+        ]
+    )
+    with ParquetWriter(stream, schema, compression="zstd") as writer:
+        for group in in_batches(rows, _ROWS_IN_GROUP):
+            writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def _read_column(path: str, system: Any, label: str) -> list[str]:
+    from pyarrow import dataset, types
+
+    table = dataset.dataset(path, filesystem=system, format="parquet")
+    if PATH_COLUMN not in table.schema.names:
+        raise ParquetError(
+            f"{label}: has no column '{PATH_COLUMN}' (it has {', '.join(table.schema.names)}); give the photos' paths "
+            "that name"
+        )
+    kind = table.schema.field(PATH_COLUMN).type
+    if not (types.is_string(kind) or types.is_large_string(kind)):
+        raise ParquetError(f"{label}: its column '{PATH_COLUMN}' holds {kind}, not text")
+    batches: Iterable[Any] = table.to_batches(columns=[PATH_COLUMN])
+    return [path for batch in batches for path in batch.column(0).to_pylist() if path]

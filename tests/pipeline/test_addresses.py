@@ -1,0 +1,165 @@
+"""Photos at addresses that fsspec reaches, in archives and in memory, and Parquet tables of paths and of results."""
+
+import csv
+from importlib.util import find_spec
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bright_photos import Command, contents, files, mask_of, save, vehicle
+from carmask.pipeline.addresses import Address, AddressError, common_folder, place_of
+from carmask.pipeline.photos import NoPhotos, find_photos
+
+NEEDED = ("fsspec", "pyarrow")
+pytestmark = pytest.mark.skipif(
+    not all(map(find_spec, NEEDED)), reason="fsspec or pyarrow is not installed: pip install 'carmask[cluster]'"
+)
+
+NAMES = st.text("ab.-", min_size=1).filter(lambda name: name not in (".", ".."))
+
+
+@pytest.fixture
+def archive(predict: Command) -> str:  # noqa: ARG001 - the working folder is its
+    """An archive of four photos, one of them without a vehicle, and other files; the same photos lie in `photos`."""
+    save("photos/b.png", vehicle((50, 71)))
+    save("photos/sub/a.jpg", vehicle((90, 71)), quality=95)
+    save("photos/sub/empty.png", np.zeros((31, 17), dtype=bool))
+    save("photos/sub/deep/a.jpg", np.rot90(vehicle()).copy(), quality=95)
+    Path("photos/notes.txt").write_text("no photo\n")
+    save("photos/.hidden/c.png")
+    with ZipFile("photos.zip", "w") as stream:
+        for path in sorted(Path("photos").rglob("*")):
+            stream.write(path)
+    return f"::{Path.cwd() / 'photos.zip'}"
+
+
+@given(st.lists(st.lists(NAMES, min_size=1, max_size=4), min_size=1, unique_by=tuple))
+def test_a_common_folder_and_names_make_the_addresses_again(paths: list[list[str]]) -> None:
+    places = [Address("s3", "/".join(["bucket", *path])) for path in paths]
+    folder, names = common_folder(places)
+    assert [folder / name for name in names] == places
+    # No deeper folder holds them all.
+    assert len(paths) == 1 or len({name.split("/")[0] for name in names}) > 1 or any("/" not in name for name in names)
+
+
+def test_what_is_an_address_and_what_a_path() -> None:
+    assert place_of("s3://bucket/a.jpg") == Address("s3", "bucket/a.jpg")
+    assert place_of("zip://a/b.jpg::s3://bucket/x.zip") == Address("zip", "a/b.jpg", "s3://bucket/x.zip")
+    for text in ("s3://bucket/a.jpg", "zip://::/tmp/x.zip", "https://host/a//b.jpg?x=1"):
+        assert str(place_of(text)) == text
+    assert place_of("file:///photos/a.jpg") == Path("/photos/a.jpg")
+    for path in ("photos/a.jpg", "C:/photos", "s3:/bucket", "a::b.jpg"):
+        assert place_of(path) == Path(path)
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("mask", ""), ("cutout", ""), ("coco", ".json")])
+def test_an_archive_gives_what_its_files_give(archive: str, predict: Command, kind: str, ending: str) -> None:
+    there, away = Path(f"there/results{ending}"), Path(f"away/results{ending}")
+    assert predict("photos", there, "-k", kind) == 0
+    assert predict(f"zip://photos{archive}", away, "-k", kind) == 0
+    lists = {name: data for name, data in contents("away").items() if name.endswith("no_vehicle.txt")}
+    assert [data.splitlines()[1:] for data in lists.values()] == [[f"zip://photos/sub/empty.png{archive}".encode()]]
+    assert {**contents("there"), **lists} == contents("away")
+    if not ending:
+        # What is done is known without the archive.
+        assert predict(f"zip://photos{archive}", away, "-k", kind) == 0
+        assert "4 of 4 photos done before" in predict.out
+
+
+def test_what_is_not_there_is_a_failure_or_refused(archive: str, predict: Command) -> None:
+    Path("list.txt").write_text(f"zip://photos/b.png{archive}\nzip://photos/gone.png{archive}\n")
+    assert predict("list.txt", "out") == 2
+    assert f"zip://photos/gone.png{archive}: there is no such file" in predict.out
+    assert files("out") == {"b.png", "failures.csv"}
+    predict.assert_refused(f"zip://nowhere{archive}", "out", saying=("zip://nowhere", "no such file or folder"))
+    predict.assert_refused(f"zip://photos/sub{archive}", "outlines", "-k", "labelme", saying=("--kind labelme",))
+    predict.assert_refused("photos", "memory://out", saying=("memory://out: results go to files",))
+    predict.assert_refused("nostore://bucket", "out", saying=("nostore://bucket: cannot be read", "nostore"))
+    Path("mixed.txt").write_text(f"photos/b.png\nzip://photos/b.png{archive}\n")
+    predict.assert_refused("mixed.txt", "out", saying=("names files and addresses",))
+    Path("stores.txt").write_text(f"s3://bucket/a.png\nzip://photos/b.png{archive}\n")
+    predict.assert_refused("stores.txt", "out", saying=("several stores",))
+
+
+def test_lists_and_photos_in_memory() -> None:
+    import fsspec
+
+    with fsspec.open("memory://cars/list.txt", "wb") as stream:
+        stream.write(b"sub/a.jpg\nmemory://cars/b.jpg\n")
+    photos = find_photos(Address("memory", "cars/list.txt"), results=None)
+    assert [str(photos.place(name)) for name in photos.names] == ["memory://cars/sub/a.jpg", "memory://cars/b.jpg"]
+    one = find_photos(Address("memory", "cars/list.txt").parent / "list.txt", results=None)
+    assert one.names == photos.names
+    with pytest.raises(NoPhotos, match="no photo in it"):
+        find_photos(Address("memory", "cars"), results=None)
+    with pytest.raises(AddressError, match="no such file"):
+        find_photos(Address("memory", "nowhere"), results=None)
+    with pytest.raises(NoPhotos, match="files are needed here"):
+        photos.path("b.jpg")
+
+
+@pytest.mark.usefixtures("archive")
+def test_parquet_of_paths_and_of_results(predict: Command) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    Path("broken.jpg").write_bytes(b"no picture")
+    paths = ["photos/b.png", "photos/sub/empty.png", None, "broken.jpg", str(Path.cwd() / "photos/sub/a.jpg")]
+    parquet.write_table(pa.table({"path": paths[:3], "id": [1, 2, 3]}), "list.parquet")
+    assert predict("list.parquet", "masks") == 0
+    assert files("masks") == {"b.png", "sub/empty.png", "no_vehicle.txt"}
+
+    # A folder of parts, as other programs write them.
+    Path("parts.parquet").mkdir()
+    for number, part in enumerate((paths[:3], paths[3:])):
+        parquet.write_table(pa.table({"path": part}), f"parts.parquet/part-{number}.parquet")
+    assert predict("parts.parquet", "out.parquet") == 2
+    assert files(".") >= {"out.parquet", "out.parquet.failures.csv", "out.parquet.no_vehicle.txt", "out.parquet.part"}
+    whole, empty, broken, photo = parquet.read_table("out.parquet").to_pylist()
+    names = [Path(row["path"]).name for row in (whole, empty, broken, photo)]
+    assert names == ["b.png", "empty.png", "broken.jpg", "a.jpg"]
+    assert predict("photos/b.png", "photos/sub/empty.png", "some.csv") == 0
+    with Path("some.csv").open(newline="") as stream:
+        assert dict(csv.reader(stream)) == {"img": "rle_mask", "b.png": whole["rle"], "empty.png": empty["rle"]}
+    mask_HW = mask_of("masks/b.png")
+    rows, columns = mask_HW.any(axis=1).nonzero()[0], mask_HW.any(axis=0).nonzero()[0]
+    box_px = {"top": rows[0], "left": columns[0], "bottom": rows[-1] + 1, "right": columns[-1] + 1}
+    assert whole["box_px"] == box_px
+    assert whole["coverage"] == pytest.approx(mask_HW.mean(), abs=1e-6)
+    assert (whole["height"], whole["width"]) == mask_HW.shape
+    assert (empty["box_px"], empty["coverage"], empty["rle"]) == (None, 0, "")
+    assert [row["error"] is None for row in (whole, empty, broken, photo)] == [True, True, False, True]
+    assert (broken["rle"], broken["height"], broken["seconds"]) == (None, None, None)
+    assert "broken.jpg" in broken["error"]
+
+    # What failed is tried again, and the rest is kept with the seconds that it took then.
+    save("broken.jpg", quality=95)
+    assert predict("parts.parquet", "out.parquet") == 0
+    assert "3 of 4 photos done before" in predict.out
+    mended = parquet.read_table("out.parquet").to_pylist()
+    assert mended[:2] == [whole, empty]
+    assert mended[2]["error"] is None
+    assert not Path("out.parquet.part").exists()
+    # A table of results is a table of paths.
+    assert predict("out.parquet", "again") == 0
+    assert len(files("again")) == 5
+
+
+def test_parquet_that_is_none(predict: Command) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    Path("text.parquet").write_text("no table")
+    predict.assert_refused("text.parquet", "out", saying=("text.parquet: cannot be read as a Parquet table",))
+    parquet.write_table(pa.table({"file": ["a.jpg"], "id": [1]}), "other.parquet")
+    predict.assert_refused("other.parquet", "out", saying=("no column 'path'", "it has file, id"))
+    parquet.write_table(pa.table({"path": [1, 2]}), "numbers.parquet")
+    predict.assert_refused("numbers.parquet", "out", saying=("holds int64, not text",))
+    parquet.write_table(pa.table({"path": pa.array([], pa.string())}), "empty.parquet")
+    predict.assert_refused("empty.parquet", "out", saying=("names no photo",))
+    save("a.png")
+    predict.assert_refused("a.png", "out.csv", "-k", "parquet", saying=(".parquet",))
