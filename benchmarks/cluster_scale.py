@@ -1,0 +1,275 @@
+"""What `carmask predict --cluster` keeps of its promises, on Ray clusters of one-core nodes started on this machine.
+
+    python benchmarks/cluster_scale.py [PHOTOS] [--photos 2000] [--only same lost overhead memory]
+
+same      masks and run lengths through 1, 2 and 4 nodes, compared with those of one machine, every byte
+lost      the command killed, a node removed by force, a node lost at the start: compared again
+overhead  one machine with all its cores as a cluster, against the same command without one
+memory    the command's own memory for a list of so many paths (--paths 1000000), of which one in a thousand is there
+
+Writes docs/results/cluster.json, of each part what was last measured, and ends with status 1 where a byte differs or a
+photo is lost. Then `python benchmarks/cluster_cost.py` fills docs/scale.md.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carmask.environment import environment
+from carmask.imaging.decode import IMAGE_SUFFIXES
+from carmask.pipeline.cluster.connection import import_ray
+from kill_predict import contents
+from record import CARVANA, RESULTS, record
+
+NODES = (1, 2, 4)
+DESTINATIONS = {"mask": "masks", "carvana-csv": "table.csv"}
+_RATE = re.compile(r"\(([0-9.]+) s, ([0-9.]+) a second\)")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Photos to be cut out, the folder in which results go, and what is asked for."""
+
+    photos: Path
+    count: int
+    place: Path
+    paths: int
+    always: tuple[str, ...]
+
+    def command(self, destination: Path, *options: str, source: Path | None = None) -> list[str]:
+        """`carmask predict` of all photos, or of another source."""
+        source = source or self.photos
+        return [sys.executable, "-m", "carmask", "predict", str(source), str(destination), *options, *self.always]
+
+    def run(self, destination: Path, *options: str) -> dict[str, float]:
+        """Run to the end; seconds of the whole command, and of cutting out."""
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        began_s = time.perf_counter()
+        done = subprocess.run(self.command(destination, *options), stdout=subprocess.PIPE, text=True, check=True)
+        took_s = time.perf_counter() - began_s
+        found = _RATE.search(done.stdout)
+        assert found is not None, done.stdout
+        return {
+            "command_s": round(took_s, 1),
+            "cutting_out_s": float(found[1]),
+            "photos_per_s": round(self.count / float(found[1]), 2),
+            "photos_per_s_of_command": round(self.count / took_s, 2),
+        }
+
+
+@contextmanager
+def cluster(nodes: int, *, cores: int = 1) -> Iterator[Any]:
+    """A head without cores and so many nodes; gives Ray's `Cluster`."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder
+        import_ray()
+        from ray.cluster_utils import Cluster
+
+        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            for _ in range(nodes):
+                started.add_node(num_cpus=cores)
+            yield started
+        finally:
+            started.shutdown()
+
+
+def same(task: Task) -> dict[str, Any]:
+    """Every kind of destination through 1, 2 and 4 nodes."""
+    figures: dict[str, Any] = {"photos": task.count}
+    for kind, name in DESTINATIONS.items():
+        figures[kind] = {"one machine": task.run(task.place / "whole" / kind / name)}
+    for nodes in NODES:
+        with cluster(nodes) as started:
+            for kind, name in DESTINATIONS.items():
+                folder = task.place / f"{nodes}" / kind
+                row = task.run(folder / name, "--cluster", started.address)
+                row |= differences(task.place / "whole" / kind, folder)
+                figures[kind][f"{nodes} node{'s' * (nodes > 1)}"] = row
+                print(kind, nodes, row, flush=True)
+    photo_bytes = sum(path.stat().st_size for path in task.photos.rglob("*.*"))
+    figures["bytes_a_photo"] = {"read": round(photo_bytes / task.count)}
+    for kind in DESTINATIONS:
+        files = [path for path in (task.place / "whole" / kind).rglob("*.*") if not path.name.startswith(".")]
+        figures["bytes_a_photo"][kind] = round(sum(path.stat().st_size for path in files) / task.count)
+    return figures
+
+
+def lost(task: Task) -> dict[str, Any]:
+    """Kill the command, start it again, lose a node; and lose one before the first result."""
+    quarter, half = task.count // 4, task.count // 2
+    return {
+        "photos": task.count,
+        "killed at a quarter, a node lost at half": {
+            kind: _lose(task, kind, name, kill_at=quarter, lose_at=half) for kind, name in DESTINATIONS.items()
+        },
+        "a node lost at the start": _lose(task, "mask", "masks", kill_at=None, lose_at=0),
+    }
+
+
+def _lose(task: Task, kind: str, name: str, *, kill_at: int | None, lose_at: int) -> dict[str, Any]:
+    """Go on until all is done, and compare."""
+    whole = task.place / "whole" / kind
+    if not whole.exists():
+        task.run(whole / name)
+    folder = task.place / f"lost-at-{lose_at}" / kind
+    runs = []
+    with cluster(4) as started:
+        node = next(iter(started.worker_nodes))
+        command, done = task.command(folder / name, "--cluster", started.address), _results(folder)
+        if kill_at is not None:
+            runs.append(_disturb(command, done, kill_at, lambda process: process.send_signal(signal.SIGKILL)))
+        runs.append(_disturb(command, done, lose_at, lambda _: started.remove_node(node, allow_graceful=False)))
+        if runs[-1]["status"]:
+            runs.append(_disturb(command, done, task.count, lambda _: None))
+    figures = {"runs": runs, **differences(whole, folder)}
+    print(kind, figures, flush=True)
+    return figures
+
+
+def overhead(task: Task) -> dict[str, Any]:
+    """One machine as a cluster, with all its cores, against the same machine without."""
+    plain = task.run(task.place / "plain")
+    ray = task.run(task.place / "cluster", "--cluster", "auto")
+    figures = {"photos": task.count, "one machine": plain, "the same as a cluster": ray}
+    for what in ("photos_per_s", "photos_per_s_of_command"):
+        figures[f"share of {what}"] = round(ray[what] / plain[what], 3)
+    print(figures, flush=True)
+    return {**figures, **differences(task.place / "plain", task.place / "cluster")}
+
+
+def memory(task: Task) -> dict[str, Any]:
+    """A long list, of which few photos are there: what it costs to know of them all."""
+    real = itertools.cycle(sorted(path for path in task.photos.rglob("*.*")))
+    few, listing = task.place / "few", task.place / "list.txt"
+    few.mkdir()
+    with listing.open("w") as stream:
+        for number in range(task.paths):
+            path = few / f"{number // 10_000:04}" / f"photo_with_a_usual_name_{number:08}.jpg"
+            if number % 1000 == 0:
+                path.parent.mkdir(exist_ok=True)
+                path.symlink_to(next(real))
+            stream.write(f"{path}\n")
+    began_s = time.perf_counter()
+    command = task.command(task.place / "long.csv", "--cluster", "auto", source=listing)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    took_s = time.perf_counter() - began_s
+    failures = (task.place / "long.csv.failures.csv").read_bytes().count(b"\n") - 1
+    rows = (task.place / "long.csv").read_bytes().count(b"\n") - 1
+    figures = {
+        "paths": task.paths,
+        "photos": rows,
+        "missing": failures,
+        "status": os.waitstatus_to_exitcode(status),
+        "seconds": round(took_s, 1),
+        "paths_per_s": round(task.paths / took_s),
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_MB": round(usage.ru_maxrss / 1024),
+        "lost": task.paths - rows - failures,
+    }
+    print(figures, flush=True)
+    return figures
+
+
+def differences(whole: Path, found: Path) -> dict[str, Any]:
+    """Which files differ, hidden ones too."""
+    one, other = contents(whole), contents(found)
+    return {
+        "files": len(one),
+        "files that differ": sorted(name for name in {*one, *other} if one.get(name) != other.get(name)),
+    }
+
+
+def _results(folder: Path) -> Callable[[], int]:
+    """Counts results: pictures, or lines of the beginning of a table."""
+
+    def count() -> int:
+        part = folder / "table.csv.part"
+        if part.exists():
+            return max(0, part.read_bytes().count(b"\n") - 1)
+        return sum(1 for _ in folder.rglob("*.png"))
+
+    return count
+
+
+def _disturb(
+    command: Sequence[str], done: Callable[[], int], at: int, disturb: Callable[[Any], None]
+) -> dict[str, Any]:
+    """Run the command, and disturb it when it has so many results; 0 is before the first, as soon as it is at work."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # the network and the workers: the machines agree
+    while process.poll() is None and done() < at:
+        time.sleep(0.02)
+    results = done()
+    disturb(process)
+    process.communicate()
+    return {"results before": results, "status": process.returncode}
+
+
+def link_photos(source: Path, folder: Path, count: int) -> None:
+    """Link so many photos, some of them more than once under other names, into twenty folders."""
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    for number, path in zip(range(count), itertools.cycle(found), strict=False):
+        link = folder / f"{number % 20:02}" / f"{number:06}{path.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.absolute())
+
+
+PARTS: dict[str, Callable[[Task], dict[str, Any]]] = {
+    "same": same,
+    "lost": lost,
+    "overhead": overhead,
+    "memory": memory,
+}
+
+
+def main() -> None:
+    """Measure the parts that are asked for, and keep the figures of the others."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, nargs="?", default=CARVANA / "train")
+    parser.add_argument("--photos", type=int, default=2000)
+    parser.add_argument("--paths", type=int, default=1_000_000)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--model")
+    parser.add_argument("--trial", action="store_true", help="write no figures")
+    given = parser.parse_args()
+    path = RESULTS / "cluster.json"
+    figures = json.loads(path.read_text())["figures"] if path.exists() else {}
+    wrong = False
+    with tempfile.TemporaryDirectory() as place:
+        link_photos(given.source, Path(place, "photos"), given.photos)
+        always = ("-m", given.model) if given.model else ()
+        task = Task(Path(place, "photos"), given.photos, Path(place), given.paths, always)
+        for name in given.only:
+            about = environment()
+            figures[name] = {"commit": about["commit"], "date": about["date"], **PARTS[name](task)}
+            wrong |= _is_wrong(figures[name])
+            if not given.trial:
+                record("cluster", figures)
+    sys.exit(wrong)
+
+
+def _is_wrong(figures: dict[str, Any]) -> bool:
+    """Whether any file differs, or any photo was lost, at any depth."""
+    return any(
+        (_is_wrong(value) if isinstance(value, dict) else key in ("files that differ", "lost") and bool(value))
+        for key, value in figures.items()
+    )
+
+
+if __name__ == "__main__":
+    main()
