@@ -1,5 +1,8 @@
 """Both engines on the packaged network, against plain onnxruntime."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
-from carmask.runtime.engine import Engine, EngineError, EngineMissing
+from carmask.runtime.engine import Engine, EngineError, EngineMissing, EngineName
 from carmask.runtime.locate import packaged_models
 from carmask.runtime.onnx_file import ModelFileError, read_card
 from carmask.runtime.open import open_onnx
@@ -145,6 +148,33 @@ def test_threads_are_those_asked_for() -> None:
     for name in ("openvino", "onnxruntime"):
         assert open_onnx(FAST, engine=name, threads=1).threads == 1
         assert (open_onnx(FAST, engine=name).threads or 0) >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say where threads may run")
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_threads_are_bound_to_no_processor(name: EngineName) -> None:
+    """Several processes would be bound to the same one, and share it while others rest."""
+    code = f"""
+import contextlib, os, threading
+from pathlib import Path
+import numpy as np
+from carmask.runtime.open import open_onnx
+everywhere = os.sched_getaffinity(0)
+engine = open_onnx(Path({str(FAST)!r}), engine={name!r}, threads=1)
+images = np.zeros((2, 512, 768, 3), np.uint8)
+compiled = threading.Event()
+working = threading.Thread(target=lambda: (engine.run(images), compiled.set(), [engine.run(images) for _ in range(5)]))
+working.start()
+compiled.wait()
+found = set()
+while working.is_alive():
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):
+            found.add(tuple(os.sched_getaffinity(int(thread))))
+print(found == {{tuple(everywhere)}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_what_cannot_be_had_is_refused_by_name() -> None:

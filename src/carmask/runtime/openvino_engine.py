@@ -61,7 +61,10 @@ class OpenVinoEngine:
         self._card = card
         self._name = model_name(source)
         self._core = ov.Core()
-        self._settings: dict[str, object] = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+        # By itself OpenVINO binds its threads to the first processors, in every process to the same ones.
+        self._settings: dict[str, object] = {"ENABLE_CPU_PINNING": False}
+        if threads is not None:
+            self._settings["INFERENCE_NUM_THREADS"] = threads
         # No hint but this one: f16 and a forced bf16 were slower than what OpenVINO chooses by itself.
         if precision == "float32":
             self._settings["INFERENCE_PRECISION_HINT"] = "f32"
