@@ -22,14 +22,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from carmask.environment import environment
 from carmask.imaging.decode import IMAGE_SUFFIXES
-from carmask.pipeline.cluster.connection import import_ray
+from carmask.pipeline.cluster.connection import folder_for_ray, import_ray
 from kill_predict import contents
 from record import CARVANA, RESULTS, record
 
@@ -72,7 +72,7 @@ class Task:
 @contextmanager
 def cluster(nodes: int, *, cores: int = 1) -> Iterator[Any]:
     """A head without cores and so many nodes; gives Ray's `Cluster`."""
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with folder_for_ray() as folder:
         os.environ["RAY_TMPDIR"] = folder
         import_ray()
         from ray.cluster_utils import Cluster
@@ -131,7 +131,7 @@ def _lose(task: Task, kind: str, name: str, *, kill_at: int | None, lose_at: int
         command, done = task.command(folder / name, "--cluster", started.address), _results(folder)
         if kill_at is not None:
             runs.append(_disturb(command, done, kill_at, lambda process: process.send_signal(signal.SIGKILL)))
-        runs.append(_disturb(command, done, lose_at, lambda _: started.remove_node(node, allow_graceful=False)))
+        runs.append(_disturb(command, done, lose_at, lambda _: _pull_plug(started, node)))
         if runs[-1]["status"]:
             runs.append(_disturb(command, done, task.count, lambda _: None))
     figures = {"runs": runs, **differences(whole, folder)}
@@ -191,6 +191,16 @@ def differences(whole: Path, found: Path) -> dict[str, Any]:
         "files": len(one),
         "files that differ": sorted(name for name in {*one, *other} if one.get(name) != other.get(name)),
     }
+
+
+def _pull_plug(started: Any, node: Any) -> None:
+    """Kill Ray's own processes of a node, and with them its workers, which may outlive them."""
+    mark = f"RAY_RAYLET_PID={node.all_processes['raylet'][0].process.pid}\0".encode()
+    started.remove_node(node, allow_graceful=False)
+    for environment_of in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark in environment_of.read_bytes():
+                os.kill(int(environment_of.parent.name), signal.SIGKILL)
 
 
 def _results(folder: Path) -> Callable[[], int]:

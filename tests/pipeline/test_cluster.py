@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +42,14 @@ class Cluster:
         self.address: str = nodes.address
 
     def lose_one_node(self) -> None:
-        self.nodes.remove_node(next(iter(self.nodes.worker_nodes)), allow_graceful=False)
+        """As when the plug is pulled: Ray's own processes, and with them its workers, which may outlive them."""
+        node = next(iter(self.nodes.worker_nodes))
+        mark = f"RAY_RAYLET_PID={node.all_processes['raylet'][0].process.pid}\0".encode()
+        self.nodes.remove_node(node, allow_graceful=False)
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if mark in environment.read_bytes():
+                    os.kill(int(environment.parent.name), signal.SIGKILL)
 
     def predict(self, source: Path, destination: Path, wanted: Wanted | None = None, **options: Any) -> Summary:
         plan = make_plan([source], destination, wanted or Wanted())
@@ -60,15 +67,11 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    # Names of sockets may have 107 characters, and pytest's folders have long names.
-    with (
-        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    from carmask.pipeline.cluster.connection import folder_for_ray, import_ray, joined
+
+    with folder_for_ray() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("HOME", folder)
-        from carmask.pipeline.cluster.connection import import_ray, joined
-
         import_ray()
         from ray.cluster_utils import Cluster as Nodes
 
@@ -100,11 +103,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / BROKEN).write_bytes(b"no picture")
     (root / os.fsdecode(b"1/\xff.jpg")).symlink_to(few[0])
     return root
-
-
-def litter() -> set[Path]:
-    """Where Ray keeps what it knows, of any command on this machine."""
-    return set(Path("/tmp").glob("carmask-ray-*"))  # noqa: S108
 
 
 def carmask(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
@@ -245,7 +243,6 @@ def test_one_photo_needs_no_cluster(photos: Path, tmp_path: Path) -> None:
 def test_one_machine_is_a_cluster_too(photos: Path, whole: Path, tmp_path: Path) -> None:
     """Relative paths, the command as it is typed; nothing of Ray is seen, and nothing of it is left."""
     (tmp_path / "few.txt").write_text(f"{photos}/0/000.jpg\n{photos}/{BROKEN}\n{photos}/1/001.jpg\n")
-    before = litter()
     environment = {**os.environ, "HOME": str(tmp_path / "home"), "RAY_TMPDIR": str(tmp_path)}
     process = carmask("predict", "few.txt", "out", "--cluster", "auto", cwd=tmp_path, env=environment)
     out, errors = finish(process, 2)
@@ -256,5 +253,5 @@ def test_one_machine_is_a_cluster_too(photos: Path, whole: Path, tmp_path: Path)
     ]
     wanted = contents(whole)
     assert contents(tmp_path / "out")["0/000.png"] == wanted["masks/0/000.jpg.png"]
-    assert litter() <= before
+    assert not list(Path("/tmp").glob(f"carmask-ray-*/session_*_{process.pid}"))  # noqa: S108
     assert not (tmp_path / "home").exists(), "Ray has left its token there"

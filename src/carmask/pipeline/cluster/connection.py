@@ -170,20 +170,25 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
 
 @contextmanager
 def _started_here(ray: Any) -> Iterator[None]:
+    with folder_for_ray() as folder:
+        try:
+            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **_SILENTLY)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def folder_for_ray() -> Iterator[str]:
+    """A folder with a short name for what Ray keeps, which is gone afterwards."""
     # Names of sockets have at most 107 characters, and Ray's are long.
     folder = tempfile.mkdtemp(prefix="carmask-ray-", dir=_TEMPORARY)
     try:
-        ray.init(address="local", include_dashboard=False, _temp_dir=folder, **_SILENTLY)
-        yield
+        yield folder
     finally:
-        ray.shutdown()
-        _remove(folder)
-
-
-def _remove(folder: str) -> None:
-    """Remove what Ray kept; its last processes may still be writing there."""
-    for _ in range(50):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.exists(folder):  # noqa: PTH110
-            return
-        time.sleep(0.1)
+        # Ray's last processes may still be writing there.
+        for _ in range(50):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not os.path.exists(folder):  # noqa: PTH110
+                break
+            time.sleep(0.1)
