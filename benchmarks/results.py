@@ -21,7 +21,7 @@ PICTURES = RESULTS.parent / "pictures"
 # Benchmarks that have tables of their own, or are too long for one.
 ELSEWHERE = (
     *("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "cars_curve", "ensemble"),
-    *("serve_load", "serve_abuse"),
+    *("serve_load", "serve_abuse", "cluster"),
 )
 # The order of the tables. A run that is not named here comes after.
 ORDER = ("small-published", "small-best", "fast-cpu", "fast-best", "fast-large")

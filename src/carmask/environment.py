@@ -12,7 +12,7 @@ from typing import Any
 from carmask import __version__
 
 _PACKAGES = (
-    *("numpy", "pillow", "opencv-python-headless", "openvino", "onnxruntime", "av"),
+    *("numpy", "pillow", "opencv-python-headless", "openvino", "onnxruntime", "av", "ray", "pyarrow"),
     *("torch", "kornia", "huggingface_hub", "safetensors"),
 )
 
