@@ -1,7 +1,7 @@
 """The options that choose networks and how they run, the same for every command that has them."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -51,6 +51,11 @@ class NetworkOptions:
         Parameter(help="A pixel belongs to the mask from this probability on; the network's own if not given."),
     ] = None
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """How the networks run: the keywords of `Segmenter.load`."""
+        return {name: value for name, value in vars(self).items() if name != "model"}
+
     def load(self) -> "Segmenter":
         """Load the networks and start their engines.
 
@@ -60,13 +65,4 @@ class NetworkOptions:
         """
         from carmask.segmenter import Segmenter
 
-        return Segmenter.load(
-            list(self.model) or None,
-            engine=self.engine,
-            device=self.device,
-            precision=self.precision,
-            threads=self.threads,
-            tta=self.tta,
-            tile=self.tile,
-            threshold=self.threshold,
-        )
+        return Segmenter.load(list(self.model) or None, **self.how)

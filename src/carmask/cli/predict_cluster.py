@@ -22,15 +22,7 @@ def predict_on_cluster(
     plan = reporter.plan
     if plan.of_one:
         raise ClusterError("--cluster: is for many photos; leave it out for one")
-    how = How(
-        engine=network.engine,
-        device=network.device,
-        precision=network.precision,
-        threads=network.threads or 1,
-        tta=network.tta,
-        tile=network.tile,
-        threshold=network.threshold,
-    )
+    how = How(**{**network.how, "threads": network.threads or 1})
     scene = Scene(Networks.read(network.model, how), regions, str(Path.cwd()), plan.jobs.photos.root)
     with joined(address) as ray:
         # It defines what runs on other machines with what comes with Ray.

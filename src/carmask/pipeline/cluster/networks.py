@@ -60,14 +60,4 @@ class Networks:
                 for name, data in files.items():
                     (member / name).write_bytes(data)
                 models.append(member if len(files) > 1 else member / next(iter(files)))
-            how = self.how
-            yield Segmenter.load(
-                models,
-                engine=how.engine,
-                device=how.device,
-                precision=how.precision,
-                threads=how.threads,
-                tta=how.tta,
-                tile=how.tile,
-                threshold=how.threshold,
-            )
+            yield Segmenter.load(models, **vars(self.how))
