@@ -23,6 +23,8 @@ app = App(
     version=__version__,
     result_action="return_value",
 )
+# What a command needs beyond the core comes with this extra; with `train` where nothing is said.
+_EXTRAS = {"serve": "serve"}
 # Where a command stands, and the line about it in the list of all.
 _COMMANDS = {
     "studio": ("studio:studio", "Render the embedded example data set."),
@@ -51,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Pillow warns of damaged metadata without naming the file; what it means for a photo is said by our own errors.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        _tell_whole_help(sys.argv[1:] if arguments is None else arguments)
+        _tell_whole_help(arguments)
         outcome = app(arguments, exit_on_error=False, print_error=False)
         status = outcome if isinstance(outcome, int) else 0
     except CarmaskError as error:
@@ -66,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         package = _missing_package(error)
         if package is None:
             raise
-        status = _refuse(f"this needs {package}, which is not installed; `pip install 'carmask[train]'` brings it")
+        extra = _EXTRAS.get(next(iter(arguments), ""), "train")
+        status = _refuse(f"this needs {package}, which is not installed; `pip install 'carmask[{extra}]'` brings it")
     except BrokenPipeError:
         # Who reads what we print has seen enough, as in `carmask predict ... --json | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

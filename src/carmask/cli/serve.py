@@ -53,13 +53,8 @@ def serve(
         limits: How much of everything is taken.
 
     """
-    try:
-        from carmask.serving.app import Access
-        from carmask.serving.server import Place, run
-    except ModuleNotFoundError as error:
-        raise CarmaskError(
-            f"this needs {error.name}, which is not installed; `pip install 'carmask[serve]'` brings it"
-        ) from error
+    from carmask.serving.app import Access
+    from carmask.serving.server import Place, run
 
     limits.check()
     for origin in cors:
