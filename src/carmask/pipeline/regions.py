@@ -20,8 +20,8 @@ class Area:
     share: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> "Area":
-        """Read `400`, `400px` or `0.5%`.
+    def parse(cls, text: str, name: str = "--min-area") -> "Area":
+        """Read `400`, `400px` or `0.5%`; `name` is what the user calls it.
 
         Raises:
             CarmaskError: it is no such area.
@@ -30,7 +30,7 @@ class Area:
         match = _AREA.fullmatch(text.strip())
         number = float(match["number"]) if match else 0.0
         if match is None or math.isinf(number) or (match["unit"] == "%" and number > 100):
-            raise CarmaskError(f"--min-area {text}: give pixels, as 400, or a share of the picture, as 0.5%")
+            raise CarmaskError(f"{name} {text}: give pixels, as 400, or a share of the picture, as 0.5%")
         return cls(share=number / 100) if match["unit"] == "%" else cls(px=number)
 
     def __str__(self) -> str:

@@ -1,6 +1,7 @@
 """The page's files, read once and served from memory: no name leads to a file that is not one of them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -24,11 +25,14 @@ class Asset:
     data: bytes
     media_type: str
 
+    @cached_property
+    def _tag(self) -> str:
+        return f'"{blake2b(self.data, digest_size=8).hexdigest()}"'
+
     def answer(self, request: Request) -> Response:
         """The file, unless the client has it already."""
-        tag = f'"{blake2b(self.data, digest_size=8).hexdigest()}"'
-        headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if request.headers.get("if-none-match") == tag:
+        headers = {"ETag": self._tag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == self._tag:
             return Response(status_code=304, headers=headers)
         return Response(self.data, headers=headers, media_type=self.media_type)
 

@@ -105,10 +105,9 @@ def read_wish(form: Form, accept: str) -> tuple[Upload, Wish]:
     _refuse_contradictions(fields, backdrop)
     try:
         background = named_background(fields.background)
-        regions = Regions(fields.keep_largest, Area.parse(fields.min_area))
+        regions = Regions(fields.keep_largest, Area.parse(fields.min_area, "min_area"))
     except CarmaskError as error:
-        # What the command line calls by the same name with dashes.
-        raise bad_form(str(error).replace("--min-area", "min_area")) from error
+        raise bad_form(str(error)) from error
     return photo, Wish(
         fields.kind, _choose_media_type(fields, accept), fields.threshold, background, backdrop, fields.crop, regions
     )
