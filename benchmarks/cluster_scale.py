@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from carmask.environment import environment
-from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.pipeline.cluster.connection import folder_for_ray, import_ray
 from kill_predict import contents
+from photos import photos_in
 from record import CARVANA, RESULTS, record
 
 NODES = (1, 2, 4)
@@ -232,7 +232,7 @@ def _disturb(
 
 def link_photos(source: Path, folder: Path, count: int) -> None:
     """Link so many photos, some of them more than once under other names, into twenty folders."""
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = photos_in(source)
     for number, path in zip(range(count), itertools.cycle(found), strict=False):
         link = folder / f"{number % 20:02}" / f"{number:06}{path.suffix}"
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from carmask.imaging.decode import IMAGE_SUFFIXES
+from photos import photos_in
 from record import CARVANA, record
 
 # What is made, where, and the file that grows by a line with each result.
@@ -31,7 +31,7 @@ CASES = {
 
 def link_photos(source: Path, folder: Path, count: int) -> int:
     """Link so many photos, spread over the source, into two folders; how many there are."""
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = photos_in(source)
     count = min(count, len(found))
     chosen = [found[number * len(found) // count] for number in range(count)]
     for number, path in enumerate(chosen):

@@ -24,9 +24,10 @@ from typing import Any
 from PIL import Image
 
 from carmask.serving.settings import Limits
+from photos import photos_in
 from record import CARVANA, record
 from serve_attacks import ANSWER_TIMEOUT_S, BODY_TIMEOUT_S, HEADER_TIMEOUT_S, MAX_BYTES, Attack, attacks
-from serve_clients import Service, command, photos_in, served
+from serve_clients import Service, command, served
 from serve_load import link_photos, predict
 
 # A request that is not answered by then is lost.

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from carmask.imaging.decode import IMAGE_SUFFIXES
+from photos import photos_in
 
 BOUNDARY = b"a-boundary-that-no-photo-holds"
 _READY = "is ready for photos"
@@ -70,11 +70,6 @@ def served(*options: str) -> Iterator[Service]:
             sys.exit(f"{' '.join(command)}: did not start")
         yield Service(process, int(line.split()[0].rpartition(":")[2]))
         process.terminate()
-
-
-def photos_in(folder: Path) -> list[Path]:
-    """The photos in a folder and below, by name."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def head(length: int, path: str = "/v1/segment") -> bytes:

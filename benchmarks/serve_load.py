@@ -20,8 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from photos import photos_in
 from record import CARVANA, record
-from serve_clients import command, photos_in, served
+from serve_clients import command, served
 
 # What has to be shown.
 LEAST_OF_PREDICT = 0.8
