@@ -6,6 +6,8 @@ from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.pipeline.jobs import BadDestination
 from carmask.pipeline.kinds import STREAM, TABLE_SUFFIXES, Kind
 
+_TABLE_ENDINGS = {Path(f"table{suffix}").suffix for suffixes in TABLE_SUFFIXES.values() for suffix in suffixes}
+
 
 def table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:
     """Return the file of a table; parts of it have their number before the ending.
@@ -45,7 +47,7 @@ def names_one_result(destination: Path, suffix: str, *, of_one: bool) -> bool:
             f"{destination}: cannot be used ({error.strerror}); name another place for the results"
         ) from error
     ending = destination.suffix.lower()
-    looks_like_file = ending in {*IMAGE_SUFFIXES, ".json", ".csv", ".gz", ".parquet"}
+    looks_like_file = ending in {*IMAGE_SUFFIXES, *_TABLE_ENDINGS}
     if is_folder:
         return False
     if not of_one and (is_there or looks_like_file):

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,22 +28,6 @@ _PROCESS = secrets.token_hex(4)
 
 
 @dataclass(frozen=True)
-class _Writer:
-    """Draws results, notes them in a journal and writes them."""
-
-    path: Path
-    render: Render
-    journal: Journal
-
-    def put(self, job: Job, found: Result, extent: Extent) -> None:
-        """See `Store.put`."""
-        data = self.render(job, found)
-        # First the journal: a result that stands in none is somebody else's.
-        self.journal.add({"result": job.result, "bytes": len(data), **account(job, extent)})
-        write_bytes_atomically(self.path / job.result, data)
-
-
-@dataclass(frozen=True)
 class FolderBranch:
     """Writes results into the folder from another machine that shares it. record: the journal of the whole."""
 
@@ -60,7 +45,7 @@ class FolderBranch:
                 "that all machines of a cluster share"
             )
         with Journal(self.record.with_name(f"{self.record.stem}+{_PROCESS}.jsonl"), self.recipe) as journal:
-            yield _Writer(self.path, self.render, journal).put
+            yield partial(_put, self.path, self.render, journal)
 
 
 @dataclass
@@ -77,7 +62,7 @@ class Folder:
 
     def put(self, job: Job, found: Result, extent: Extent) -> None:
         """See `Store.put`."""
-        _Writer(self.path, self.render, self.journal).put(job, found, extent)
+        _put(self.path, self.render, self.journal, job, found, extent)
 
     def branch(self) -> FolderBranch:
         """See `Store.branch`."""
@@ -122,6 +107,13 @@ def open_folder(
             (path / jobs.at(position).result).unlink(missing_ok=True)
         before = len(jobs) - len(survey.todo)
         yield Folder(path, jobs.only(survey.todo), render, recipe, journal, before, survey.empty)
+
+
+def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result, extent: Extent) -> None:
+    data = render(job, found)
+    # First the journal: a result that stands in none is somebody else's.
+    journal.add({"result": job.result, "bytes": len(data), **account(job, extent)})
+    write_bytes_atomically(path / job.result, data)
 
 
 class _Made(NamedTuple):

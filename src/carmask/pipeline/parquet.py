@@ -8,7 +8,6 @@ from carmask.ahead import in_batches
 from carmask.errors import CarmaskError, first_line
 from carmask.pipeline.addresses import Address
 
-SUFFIX = ".parquet"
 PATH_COLUMN = "path"
 
 # Some ten megabytes of run lengths.

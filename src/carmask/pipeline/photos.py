@@ -11,10 +11,10 @@ from pathlib import Path, PurePath
 from carmask.errors import CarmaskError
 from carmask.files import is_clutter, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
-from carmask.pipeline import parquet
 from carmask.pipeline.addresses import Address
-from carmask.pipeline.kinds import STREAM
+from carmask.pipeline.kinds import STREAM, TABLE_SUFFIXES
 from carmask.pipeline.lists import LIST_SUFFIX, NoPhotos, is_list, read_list, rooted
+from carmask.pipeline.parquet import read_paths
 
 __all__ = ["PICTURE_RECORD", "Failure", "NoPhotos", "Photos", "SamePlace", "find_photos", "find_photos_of_all"]
 
@@ -102,8 +102,8 @@ def find_photos(
         raise NoPhotos(f"{source}: does not exist; name a photo, a folder of photos or a list of them") from error
     except OSError as error:
         raise NoPhotos(f"{source}: cannot be opened ({error.strerror}); name a photo or a folder of photos") from error
-    if source.suffix.lower() == parquet.SUFFIX:
-        return _from_list(parquet.read_paths(source), str(source), beside=source.parent)
+    if source.suffix.lower() in TABLE_SUFFIXES["parquet"]:
+        return _from_list(read_paths(source), str(source), beside=source.parent)
     if stat.S_ISDIR(mode):
         return _from_folder(source, results)
     if source.suffix.lower() == LIST_SUFFIX:
@@ -229,8 +229,8 @@ def _from_list(paths: Sequence[str], label: str, *, beside: Path | Address | Non
 
 def _from_address(source: Address) -> Photos:
     suffix = source.suffix.lower()
-    if suffix == parquet.SUFFIX:
-        return _from_list(parquet.read_paths(source), str(source), beside=source.parent)
+    if suffix in TABLE_SUFFIXES["parquet"]:
+        return _from_list(read_paths(source), str(source), beside=source.parent)
     if suffix == LIST_SUFFIX:
         return _from_list(read_list(source.read_bytes()), str(source), beside=source.parent)
     if not source.is_folder():
