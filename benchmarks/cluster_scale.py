@@ -30,7 +30,7 @@ from typing import Any
 from carmask.environment import environment
 from carmask.pipeline.cluster.connection import folder_for_ray, import_ray
 from kill_predict import contents
-from photos import photos_in
+from photos import link_photos
 from record import CARVANA, RESULTS, record
 
 NODES = (1, 2, 4)
@@ -230,15 +230,6 @@ def _disturb(
     return {"results before": results, "status": process.returncode}
 
 
-def link_photos(source: Path, folder: Path, count: int) -> None:
-    """Link so many photos, some of them more than once under other names, into twenty folders."""
-    found = photos_in(source)
-    for number, path in zip(range(count), itertools.cycle(found), strict=False):
-        link = folder / f"{number % 20:02}" / f"{number:06}{path.suffix}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path.absolute())
-
-
 PARTS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "same": same,
     "lost": lost,
@@ -261,7 +252,7 @@ def main() -> None:
     figures = json.loads(path.read_text())["figures"] if path.exists() else {}
     wrong = False
     with tempfile.TemporaryDirectory() as place:
-        link_photos(given.source, Path(place, "photos"), given.photos)
+        link_photos(given.source, Path(place, "photos"), given.photos, folders=20)
         always = ("-m", given.model) if given.model else ()
         task = Task(Path(place, "photos"), given.photos, Path(place), given.paths, always)
         for name in given.only:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from photos import photos_in
+from photos import link_photos
 from record import CARVANA, record
 
 # What is made, where, and the file that grows by a line with each result.
@@ -27,18 +27,6 @@ CASES = {
     "cutout": ("out", "out/.carmask-results.jsonl"),
     "carvana-csv": ("out.csv.gz", "out.csv.gz.part"),
 }
-
-
-def link_photos(source: Path, folder: Path, count: int) -> int:
-    """Link so many photos, spread over the source, into two folders; how many there are."""
-    found = photos_in(source)
-    count = min(count, len(found))
-    chosen = [found[number * len(found) // count] for number in range(count)]
-    for number, path in enumerate(chosen):
-        link = folder / f"{number % 2}" / path.name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path.absolute())
-    return count
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -100,9 +88,10 @@ def main() -> None:
     draw = np.random.default_rng(given.seed)
     model = ["-m", given.model] if given.model else []
     with tempfile.TemporaryDirectory() as place:
-        count = link_photos(given.source, Path(place, "photos"), given.photos)
-        figures = {kind: try_kind(kind, Path(place, "photos"), count, given.kills, model, draw) for kind in given.kinds}
-    record("kill_predict", {"photos": count, "seed": given.seed, "kinds": figures})
+        photos = Path(place, "photos")
+        link_photos(given.source, photos, given.photos)
+        figures = {kind: try_kind(kind, photos, given.photos, given.kills, model, draw) for kind in given.kinds}
+    record("kill_predict", {"photos": given.photos, "seed": given.seed, "kinds": figures})
     print(json.dumps(figures, indent=1))
     sys.exit(any(figure["files that differ"] or figure["status"] for figure in figures.values()))
 

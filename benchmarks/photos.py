@@ -8,3 +8,13 @@ from carmask.imaging.decode import IMAGE_SUFFIXES
 def photos_in(folder: Path) -> list[Path]:
     """The photos in a folder and below, by name."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def link_photos(source: Path, folder: Path, count: int, *, folders: int = 2) -> None:
+    """Link so many photos, spread over the source and more than once if it has fewer, into so many numbered folders."""
+    found = photos_in(source)
+    for number in range(count):
+        path = found[number * len(found) // count].absolute()
+        link = folder / f"{number % folders:02}" / f"{number:06}-{path.name}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)

@@ -24,11 +24,11 @@ from typing import Any
 from PIL import Image
 
 from carmask.serving.settings import Limits
-from photos import photos_in
+from photos import link_photos, photos_in
 from record import CARVANA, record
 from serve_attacks import ANSWER_TIMEOUT_S, BODY_TIMEOUT_S, HEADER_TIMEOUT_S, MAX_BYTES, Attack, attacks
 from serve_clients import Service, command, served
-from serve_load import link_photos, predict
+from serve_load import predict
 
 # A request that is not answered by then is lost.
 PATIENCE_S = 90.0
@@ -130,7 +130,6 @@ async def attack_all(service: Service, planned: list[Attack], at_once: int) -> d
 def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Figures of one attack on one service."""
     photos, results = place / "photos", place / "results"
-    photos.mkdir()
     link_photos(given.source, photos, given.photos)
     model = ["--model", given.model] if given.model else []
     predict(photos, results, model)

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from photos import photos_in
+from photos import link_photos
 from record import CARVANA, record
 from serve_clients import command, served
 
@@ -32,16 +32,6 @@ MOST_GROWTH_MB = 30.0
 MEMORY_SAMPLES = 9
 
 BATCHING = {"on": ("--batch-size", "4"), "off": ("--batch-size", "1", "--batch-wait-ms", "0")}
-
-
-def link_photos(source: Path, folder: Path, count: int) -> int:
-    """Link so many photos, spread over the source, into a folder; how many there are."""
-    found = photos_in(source)
-    count = min(count, len(found))
-    for number in range(count):
-        path = found[number * len(found) // count]
-        (folder / f"{number:05}-{path.name}").symlink_to(path.absolute())
-    return count
 
 
 def predict(photos: Path, results: Path, model: list[str]) -> float:
@@ -118,8 +108,7 @@ def main() -> None:
     model = ["--model", given.model] if given.model else []
     with tempfile.TemporaryDirectory() as place:
         photos, results = Path(place, "photos"), Path(place, "results")
-        photos.mkdir()
-        count = link_photos(given.source, photos, given.photos)
+        link_photos(given.source, photos, given.photos)
         rates = [predict(photos, results, model)]
         loads = {name: load(photos, results, given, (*options, *model)) for name, options in BATCHING.items()}
         rates.append(predict(photos, results, model))
@@ -133,7 +122,7 @@ def main() -> None:
     record(
         "serve_load",
         {
-            "photos": count,
+            "photos": given.photos,
             "clients": given.clients,
             "seconds": given.seconds,
             "predict_photos_per_s": rates,
