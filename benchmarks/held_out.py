@@ -1,6 +1,5 @@
 """Figures of networks on photos that none of them was trained on, as `carmask evaluate` measures them."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,27 @@ from carmask.evaluation.selection import select_pairs, what_was_learnt
 from carmask.segmenter import Segmenter
 
 
+class HasNone(Exception):
+    """None of these photos was held out from the training."""
+
+
 def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
-    """Dice and boundary error of a network, or of several as one, each photo at its own size."""
+    """Dice and boundary error of a network, or of several as one, each photo at its own size.
+
+    Raises:
+        HasNone: the network learnt from all of them, or it is not known from which.
+
+    """
     learnt = what_was_learnt([(member.place, member.card) for member in segmenter.members])
     selection = select_pairs(find_pairs(data).pairs, learnt=learnt)
     if selection.part != "validation" or selection.warnings:
-        sys.exit(f"{segmenter.name} on {data}: not held out ({selection.part}; {selection.warnings})")
+        raise HasNone(f"{segmenter.name} on {data}: not held out ({selection.part}; {selection.warnings})")
     evaluation = evaluate(selection.pairs, segmenter)
     summary = evaluation.summary
     return {
         "engine": segmenter.describe_engine(),
-        "held_out_photos": len(evaluation.rows),
+        "photos": len(evaluation.rows),
+        "groups": len({pair.group for pair in selection.pairs}),
         "dice": round(summary["dice"].mean, 5),
         "median_dice": round(summary["dice"].median, 5),
         "worst_dice": round(summary["dice"].worst, 5),

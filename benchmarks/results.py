@@ -138,7 +138,7 @@ def packaged_table() -> str:
     ]
     for name, row in _benchmark("packaged").items():
         lines.append(
-            f"| {name} | {row['held_out_photos']} | **{row['dice']:.4f}** | {row['median_dice']:.4f} "
+            f"| {name} | {row['photos']} | **{row['dice']:.4f}** | {row['median_dice']:.4f} "
             f"| {row['worst_dice']:.4f} | {row['boundary_error_px']:.1f} px |"
         )
     return "\n".join(lines)

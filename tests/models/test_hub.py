@@ -171,6 +171,14 @@ def test_figures_of_two_folders_do_not_mix() -> None:
     assert complaints(str(card)) == []
 
 
+def test_the_hub_is_not_told_a_twins_figures_as_its_own() -> None:
+    noted = [{"data": "streets", "photos": 2, "dice": 0.9}, {"data": "cars", "photos": 3, "dice": 0.8, "of_twin": True}]
+    card = ModelCard(str(a_network(held_out=noted).generate_model_card()))
+    assert figures_in(card) == {("2 held-out photos of streets", "dice"): 0.9}
+    assert [row[:2] for row in rows_in(card.text)] == [["2 of streets", "0.9"], ["3 of cars, its twin", "0.8"]]
+    assert card.text.count("learnt from all of these photos") == 1
+
+
 def test_notes_that_are_no_figures_are_refused(tmp_path: Path) -> None:
     for notes in ("0.99", [{"data": "cars", "photos": 3, "dice": 99.3}], [{"data": "cars", "dice": 0.9}]):
         with pytest.raises(CardError, match="noted with the network as 'held_out'"):

@@ -52,6 +52,10 @@ class HeldOut(BaseModel):
     worst_dice: float | None = Field(default=None, ge=0, le=1)
     boundary_error_px: float | None = Field(default=None, ge=0, description="mean distance between the two outlines")
     engine: str | None = Field(default=None, description="what ran the network, and in which precision")
+    of_twin: bool = Field(
+        default=False,
+        description="measured on a network trained in the same way, but not on these photos as this one was",
+    )
     remarks: tuple[str, ...] = Field(default=(), description="whether the photos were held out, and by whom chosen")
 
 
@@ -225,8 +229,8 @@ def _read(name: str, kind: type[Item], notes: Any) -> Item:
 
 
 def _results(facts: Facts) -> Iterator[hub.EvalResult]:
-    """Figures for the Hub's own tables."""
-    for entry in facts.held_out:
+    """Figures for the Hub's own tables, which know nothing of twins."""
+    for entry in (entry for entry in facts.held_out if not entry.of_twin):
         metrics = {
             "dice": ("Dice, mean", entry.dice),
             "median_dice": ("Dice, median", entry.median_dice),
