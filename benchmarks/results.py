@@ -45,7 +45,7 @@ def results_table(runs: list[dict[str, Any]]) -> str:
     """One row for each run."""
     lines = [
         "| run | input | parameters | multiply-adds | photos seen | Dice, mean | median | worst | boundary error | "
-        "boundary F1 at 2 px | training |",
+        "boundary F1 at 2 px | steps alone, at their median speed |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
@@ -54,7 +54,7 @@ def results_table(runs: list[dict[str, Any]]) -> str:
         lines.append(
             f"| `{run['run']}` | {run['input']} | {run['parameters'] / 1e6:.2f} M | {run['gmac']} G "
             f"| {run['photos_seen']:,} | **{dice['mean']:.4f}** | {dice['median']:.4f} | {dice['worst']:.4f} "
-            f"| {error['mean']:.2f} px | {f1['mean']:.3f} | {minutes:.0f} min, at last at {run['images_per_s']} img/s |"
+            f"| {error['mean']:.2f} px | {f1['mean']:.3f} | {minutes:.0f} min, at last {run['images_per_s']} img/s |"
         )
     return "\n".join([*lines, "", *sorted({_photos_of(run) for run in runs})])
 
