@@ -1,9 +1,10 @@
 """Figures of networks on photos that none of them was trained on, as `carmask evaluate` measures them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from carmask.data.pairs import find_pairs
+from carmask.data.pairs import Pair, find_pairs
 from carmask.evaluation.evaluate import evaluate
 from carmask.evaluation.selection import select_pairs, what_was_learnt
 from carmask.segmenter import Segmenter
@@ -24,12 +25,17 @@ def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
     selection = select_pairs(find_pairs(data).pairs, learnt=learnt)
     if selection.part != "validation" or selection.warnings:
         raise HasNone(f"{segmenter.name} on {data}: not held out ({selection.part}; {selection.warnings})")
-    evaluation = evaluate(selection.pairs, segmenter)
+    return figures_of_pairs(segmenter, selection.pairs)
+
+
+def figures_of_pairs(segmenter: Segmenter, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The same of photos that whoever asks has chosen."""
+    evaluation = evaluate(pairs, segmenter)
     summary = evaluation.summary
     return {
         "engine": segmenter.describe_engine(),
         "photos": len(evaluation.rows),
-        "groups": len({pair.group for pair in selection.pairs}),
+        "groups": len({pair.group for pair in pairs}),
         "dice": round(summary["dice"].mean, 5),
         "median_dice": round(summary["dice"].median, 5),
         "worst_dice": round(summary["dice"].worst, 5),
