@@ -179,6 +179,29 @@ def test_the_mean_dice_is_that_of_the_masks(submit: Command) -> None:
     assert f"{sum(expected) / 3:.6f} over 3 photos; worst {min(expected):.4f}" in submit.out
 
 
+@pytest.mark.usefixtures("pairs")
+def test_true_masks_of_no_use_are_named_and_left_out(submit: Command) -> None:
+    """A table of the truth is read as `convert` reads it: names stripped, the first of two rows, others named."""
+    Path("table.csv").write_text("img,rle_mask\na.jpg,1 10\nb.png,1 10\nc.jpeg,1 10\nd_mask.jpg,1 10\n")
+    rows = [" a.jpg,1 10", "a.jpg,90 1", "b.png", "b.png,1 10,9", "x.jpg,1 3", "c.jpeg,1 99999", "d_mask.jpg,1 30"]
+    Path("truth.csv").write_text("\n".join(["img,rle_mask", *rows]))
+    assert submit("table.csv", "--check", "data/photos", "--truth", "truth.csv") == 0
+    for part in (
+        "truth.csv, line 3: a.jpg: has a row already",
+        "truth.csv, line 4: has 1 fields",
+        "truth.csv, line 5: has 3 fields",
+        "truth.csv, line 6: x.jpg: no photo",
+        "truth.csv, row of c.jpeg: the run '1 99999' ends beyond",
+        "5 left out",
+        "0.750000 over 2 photos; worst 0.5000, sub/d_mask.jpg",
+    ):
+        assert part in submit.out, part
+    Image.fromarray(vehicle((40, 61))).save("data/masks/b.png")
+    assert submit("table.csv", "--check", "data/photos", "--truth", "data/masks") == 0
+    assert "data/masks/b.png: is 40 x 61 px, its photo 41 x 60 px" in submit.out
+    assert "over 3 photos" in submit.out
+
+
 def test_many_problems_are_counted_and_the_first_are_named(submit: Command) -> None:
     for number in range(60):
         save(f"photos/{number:02}.png", np.zeros((4, 5), dtype=bool))

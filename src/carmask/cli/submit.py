@@ -4,12 +4,14 @@ from pathlib import Path
 
 from carmask.cli.console import print_facts, print_line, progress_bar
 
+_SHOWN_MASKS = 5
+
 
 def submit(table: Path, *, check: Path, truth: Path | None = None) -> int:
     """Check a submission to the Carvana challenge before it is sent.
 
     Every photo has to have one row, of no other there may be one, and the runs have to lie inside the photo. Exit
-    status 1 when something is wrong.
+    status 1 when something is wrong. True masks that are of no use are named too, and do not change that.
 
     Args:
         table: The submission, .csv or .csv.gz, with the header img,rle_mask.
@@ -27,6 +29,8 @@ def submit(table: Path, *, check: Path, truth: Path | None = None) -> int:
     count = report.problems.total()
     if count > len(report.first_problems):
         print_line(f"... and {count - len(report.first_problems)} more", "red")
+    for line in report.useless_masks[:_SHOWN_MASKS]:
+        print_line(line, "yellow")
     facts = [
         ("photos", f"{report.photos} in {check}"),
         ("rows", f"{report.rows}" + (f", {report.empty} of them without a vehicle" if report.empty else "")),
@@ -34,6 +38,8 @@ def submit(table: Path, *, check: Path, truth: Path | None = None) -> int:
     if report.mean_dice is not None and report.worst is not None:
         dice, photo = report.worst
         facts.append(("mean Dice", f"{report.mean_dice:.6f} over {len(report.dice)} photos; worst {dice:.4f}, {photo}"))
+    if report.useless_masks:
+        facts.append(("true masks", f"{len(report.useless_masks)} left out"))
     kinds = "; ".join(f"{kind}: {number}" for kind, number in report.problems.most_common())
     facts.append(("problems", kinds or "none"))
     print_facts(facts)

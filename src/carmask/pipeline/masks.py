@@ -56,11 +56,18 @@ class Masks:
             for job in jobs:
                 yield job, partial(_read_file, origins[job.position], self.foreground)
             return
-        rows = read_rows(self.table)
+        rows = self.rows()
         for job in jobs:
-            runs = next(fields[1] for line, fields in rows if line == self.lines[job.position])
+            runs = next(runs for name, runs in rows if name == job.name)
             photo = self.photos.path(job.name)
             yield job, partial(_read_runs, runs, photo, f"{self.table}, row of {photo.name}")
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The photo's name and the run lengths of each mask that is a row of the table, in its order."""
+        if self.table is not None:
+            rows = read_rows(self.table)
+            for name, at in zip(self.photos.names, self.lines, strict=True):
+                yield name, next(fields[1] for line, fields in rows if line == at)
 
 
 def find_masks(source: Path, *, photos: Path | None, foreground: int | None, results: Path | None) -> Masks:

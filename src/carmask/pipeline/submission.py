@@ -16,9 +16,9 @@ from carmask.ahead import map_ahead
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.imaging.decode import decode_mask, read_size
-from carmask.imaging.rle import decode_carvana
+from carmask.imaging.rle import RleError, decode_carvana
 from carmask.imaging.rle_table import read_rows
-from carmask.pipeline.masks import find_masks
+from carmask.pipeline.masks import MasksError, find_masks
 from carmask.pipeline.photos import Photos, find_photos
 from carmask.pipeline.threads import default_workers
 from carmask.progress import Progress
@@ -32,7 +32,7 @@ class SubmissionReport:
 
     photos: in the folder. rows: below the header. empty: rows without runs. problems: how many of each kind.
     first_problems: the first twenty, a line each. dice: of every row that has a true mask. worst: the worst of these,
-    and its photo.
+    and its photo. useless_masks: why true masks were left out, which is no fault of the table's.
     """
 
     photos: int
@@ -42,6 +42,7 @@ class SubmissionReport:
     first_problems: list[str] = field(default_factory=list)
     dice: "array[float]" = field(default_factory=lambda: array("d"))
     worst: tuple[float, str] | None = None
+    useless_masks: list[str] = field(default_factory=list)
 
     @property
     def mean_dice(self) -> float | None:
@@ -73,12 +74,15 @@ def check_submission(
     found = find_photos(photos, results=None)
     report = SubmissionReport(len(found.names))
     known = _Known(found, report)
-    masks = _TrueMasks(truth, photos) if truth is not None else None
+    masks = _TrueMasks(truth, photos, found) if truth is not None else None
+    report.useless_masks += masks.left_out if masks is not None else ()
     with ThreadPoolExecutor(default_workers(), "check") as pool:
         rows = known.rows(table)
         for number, checked in enumerate(map_ahead(pool, lambda row: _check(row, masks), rows, 64), start=1):
             if checked.cause is not None:
                 report.complain("runs that do not fit the photo", checked.cause)
+            if checked.useless_mask is not None:
+                report.useless_masks.append(checked.useless_mask)
             if checked.dice is not None:
                 report.dice.append(checked.dice)
                 report.worst = min(report.worst or (2.0, ""), (checked.dice, checked.name))
@@ -89,6 +93,8 @@ def check_submission(
 
 
 class _Row(NamedTuple):
+    """A row: the photo's name as in `Photos.names`, its file, the run lengths, and how messages call the row."""
+
     name: str
     photo: Path
     runs: str
@@ -96,9 +102,12 @@ class _Row(NamedTuple):
 
 
 class _Checked(NamedTuple):
+    """What came of a row: what is wrong with it, its Dice, or why the photo's true mask is of no use."""
+
     name: str
     cause: str | None = None
     dice: float | None = None
+    useless_mask: str | None = None
 
 
 class _Known:
@@ -136,7 +145,8 @@ class _Known:
             else:
                 self._seen[position] = True
                 self._report.empty += not runs.strip()
-                yield _Row(name, self._photos.path(self._photos.names[position]), runs, f"{label}: {name}")
+                photo = self._photos.names[position]
+                yield _Row(photo, self._photos.path(photo), runs, f"{label}: {name}")
 
     def complain_of_missing(self) -> None:
         """Name the photos that had no row."""
@@ -146,13 +156,17 @@ class _Known:
 
 
 class _TrueMasks:
-    """True masks by the names of their photos, from files or from the rows of a table."""
+    """True masks by the names of their photos, from files or from the rows of a table.
 
-    def __init__(self, source: Path, photos: Path) -> None:
+    left_out: why others are of no use.
+    """
+
+    def __init__(self, source: Path, photos: Path, known: Photos) -> None:
         masks = find_masks(source, photos=photos, foreground=None, results=None)
-        names = [PurePosixPath(name).name for name in masks.photos.names]
-        self._files = dict(zip(names, masks.photos.origins or (), strict=False))
-        self._runs = dict(fields for _, fields in read_rows(source)) if masks.table else {}
+        self.left_out = [failure.cause for failure in masks.photos.unlisted if failure not in known.unlisted]
+        self._source = source
+        self._files = dict(zip(masks.photos.names, masks.photos.origins or (), strict=False))
+        self._runs = dict(masks.rows())
 
     def read(self, name: str, size_HW: tuple[int, int]) -> NDArray[np.bool_] | None:
         """The true mask of a photo of this size, bool (height, width); None where there is none.
@@ -162,15 +176,27 @@ class _TrueMasks:
 
         """
         if name in self._files:
-            return decode_mask(self._files[name]).mask_HW
-        return decode_carvana(self._runs[name], size_HW) if name in self._runs else None
+            truth_HW = decode_mask(self._files[name]).mask_HW
+            if truth_HW.shape != size_HW:
+                sizes = (f"{height} x {width} px" for height, width in (truth_HW.shape, size_HW))
+                raise MasksError(f"{self._files[name]}: is {next(sizes)}, its photo {next(sizes)}")
+            return truth_HW
+        if name not in self._runs:
+            return None
+        try:
+            return decode_carvana(self._runs[name], size_HW)
+        except RleError as error:
+            raise RleError(f"{self._source}, row of {PurePosixPath(name).name}: {error}") from error
 
 
 def _check(row: _Row, masks: _TrueMasks | None) -> _Checked:
     try:
         size_HW = read_size(row.photo)
         mask_HW = decode_carvana(row.runs, size_HW)
-        truth_HW = masks.read(row.name, size_HW) if masks is not None else None
-        return _Checked(row.name, dice=None if truth_HW is None else dice(truth_HW, mask_HW))
     except CarmaskError as error:
         return _Checked(row.name, cause=f"{row.label}: {error}")
+    try:
+        truth_HW = masks.read(row.name, size_HW) if masks is not None else None
+    except CarmaskError as error:
+        return _Checked(row.name, useless_mask=str(error))
+    return _Checked(row.name, dice=None if truth_HW is None else dice(truth_HW, mask_HW))
