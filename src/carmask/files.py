@@ -1,6 +1,7 @@
 """Listing folders, and writing files so that there is never half of one."""
 
 import errno
+import gzip
 import os
 import re
 import secrets
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import IO
 
 from carmask.errors import CarmaskError
+
+# What bytes are written to: a file's stream, or what compresses into one.
+Sink = IO[bytes] | gzip.GzipFile
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
@@ -62,6 +66,22 @@ def written_aside(path: str | Path) -> Iterator[IO[bytes]]:
             aside.unlink(missing_ok=True)
     except OSError as failure:
         raise unwritable(path, failure) from failure
+
+
+@contextmanager
+def packed(stream: IO[bytes], path: Path) -> Iterator[Sink]:
+    """What compresses into a file's stream where its name ends in .gz; else the stream itself."""
+    if not is_compressed(path):
+        yield stream
+        return
+    # No name and no time inside, so that the same content gives the same bytes.
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as packing:
+        yield packing
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file of this name is compressed."""
+    return path.suffix.lower() == ".gz"
 
 
 def unwritable(path: Path, failure: OSError) -> UnwritableFile:

@@ -1,3 +1,4 @@
+import csv
 import os
 from pathlib import Path
 
@@ -113,6 +114,33 @@ def test_a_long_row_of_run_lengths_is_read(tmp_path: Path) -> None:
     (tmp_path / "train_masks.csv").write_text(f'img,rle_mask\n"a_01.png","{runs}"\n')
     soft_HW = load_soft_mask(find_pairs(tmp_path).pairs[0]).soft_HW
     np.testing.assert_array_equal(soft_HW.ravel(), np.tile([255, 0], 40_000))
+
+
+def test_the_table_is_read_as_csv_is_written(tmp_path: Path) -> None:
+    """Names that csv quotes, and characters that only Python's splitlines takes for the end of a line."""
+    names = ['a, "b".png', "next\u2028line.png", " outer spaces .png"]
+    for name in names:
+        save(tmp_path / "train" / name.strip())
+    with (tmp_path / "train_masks.csv").open("w", encoding="utf-8-sig", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["img", "rle_mask"])
+        writer.writerows([name, f"{place} 3"] for place, name in enumerate(names, start=1))
+    dataset = find_pairs(tmp_path)
+    assert dataset.problems == ()
+    assert {pair.id: pair.mask for pair in dataset.pairs} == {
+        'a, "b"': "1 3",
+        "next\u2028line": "2 3",
+        "outer spaces ": "3 3",
+    }
+
+
+def test_names_that_are_no_text_are_problems_of_the_table(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "a_01.jpg")
+    (tmp_path / "train_masks.csv").write_bytes(b"img,rle_mask\r\na_01.jpg,1 1\r\n\xff.jpg,1 1\r\nb.jpg,1 1,2\r\n")
+    assert problems(find_pairs(tmp_path)) == [
+        ("train_masks.csv, line 3", "unreadable"),
+        ("train_masks.csv, line 4", "unreadable"),
+    ]
 
 
 @pytest.mark.parametrize("photos", ["images", "imgs", "Images"])

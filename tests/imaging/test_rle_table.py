@@ -25,12 +25,12 @@ def test_a_damaged_compressed_table_is_refused_in_words(tmp_path: Path) -> None:
         try:
             read = [fields for _, fields in read_rows(table)]
         except TableError as refusal:
-            assert str(table) in str(refusal)
             refusals.append(str(refusal))
         else:
             assert place < 10, "only of gzip's header there are bytes that say nothing of the content"
             assert read == rows[1:]
     assert len(refusals) > 60
+    assert all(str(table) in refusal for refusal in refusals)
     assert any("Error -3" in refusal for refusal in refusals), "zlib's own errors were among them"
 
 

@@ -24,6 +24,7 @@ from typing import Literal
 from carmask.errors import CarmaskError
 from carmask.files import is_clutter, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
+from carmask.imaging.rle_table import TableError, read_rows
 
 ProblemKind = Literal[
     "missing mask",
@@ -144,27 +145,22 @@ def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
     """
     if not path.is_file():
         raise DatasetError(f"{path}: cannot be read as a table (not a plain file)")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as a table ({error})") from error
-    if not lines or lines[0].replace('"', "").replace(" ", "").split(",") != ["img", "rle_mask"]:
-        raise DatasetError(f"{path}: its first line is not 'img,rle_mask', so it is not Carvana's table of masks")
     rows: dict[str, str] = {}
     problems = []
-    # Split by hand: the csv module refuses fields over 128 KiB unless its limit is raised for the whole process.
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        name, comma, runs = line.rpartition(",")
-        photo = PurePosixPath(name.strip().strip('"'))
-        stem = str(photo.with_suffix("")) if photo.name else ""
-        if not comma or not stem:
-            problems.append(Problem(f"{path.name}, line {number}", "unreadable", "not a file name, a comma and runs"))
-        elif stem in rows:
-            problems.append(Problem(stem, "ambiguous", f"{path.name} has more than one row for it; the first is used"))
-        else:
-            rows[stem] = runs.strip().strip('"')
+    try:
+        for number, fields in read_rows(path):
+            photo = PurePosixPath(fields[0].strip())
+            stem = str(photo.with_suffix("")) if photo.name and _is_text(photo.name) else ""
+            if len(fields) != 2 or not stem:
+                where = f"{path.name}, line {number}"
+                problems.append(Problem(where, "unreadable", "not a file name, a comma and runs"))
+            elif stem in rows:
+                cause = f"{path.name} has more than one row for it; the first is used"
+                problems.append(Problem(stem, "ambiguous", cause))
+            else:
+                rows[stem] = fields[1]
+    except TableError as error:
+        raise DatasetError(str(error)) from error
     return rows, problems
 
 

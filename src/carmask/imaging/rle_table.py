@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import IO
 
 from carmask.errors import CarmaskError
+from carmask.files import Sink, is_compressed
 
-HEADER = ("img", "rle_mask")
+_HEADER = ("img", "rle_mask")
 
 
 class TableError(CarmaskError):
     """A file that is no table of run lengths."""
 
 
-def write_rows(stream: IO[bytes], rows: Iterable[tuple[str, str]], *, compressed: bool = False) -> None:
-    """Write a table of (photo's name, run lengths), the same bytes for the same rows every time."""
-    with _packed(stream) if compressed else _kept_open(stream) as plain:
-        text = io.TextIOWrapper(plain, encoding="utf-8", errors="surrogateescape", newline="")
-        writer = csv.writer(text)
-        writer.writerow(HEADER)
-        writer.writerows(rows)
-        text.flush()
-        text.detach()
+def write_rows(stream: Sink, rows: Iterable[tuple[str, str]]) -> None:
+    """Write a table of (photo's name, run lengths)."""
+    text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
+    writer = csv.writer(text)
+    writer.writerow(_HEADER)
+    writer.writerows(rows)
+    text.flush()
+    text.detach()
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -40,26 +40,22 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         TableError: the file cannot be read, or does not begin as such a table.
 
     """
-    # Noisy masks have rows of megabytes; csv's own limit is 128 KiB, and one for the whole process.
+    # Noisy masks have rows of megabytes, and csv's own limit is 128 KiB. It is one for the whole process and is raised
+    # for all of it: it guards nothing but memory, and rows split by hand would mistake quoted names and line ends.
     csv.field_size_limit(sys.maxsize if sys.maxsize < 2**31 else 2**31 - 1)
     try:
         with _opened(path) as stream:
             reader = csv.reader(stream)
             header = next(reader, [])
-            if [field.strip() for field in header] != list(HEADER):
+            if [field.strip() for field in header] != list(_HEADER):
                 raise TableError(
-                    f"{path}: its first line is not '{','.join(HEADER)}', so it is no table of run lengths"
+                    f"{path}: its first line is not '{','.join(_HEADER)}', so it is no table of run lengths"
                 )
             for row in reader:
                 if row:
                     yield reader.line_num, row
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise TableError(f"{path}: cannot be read as a table ({error})") from error
-
-
-def is_compressed(path: Path) -> bool:
-    """Whether a table of this name is compressed."""
-    return path.suffix.lower() == ".gz"
 
 
 @contextmanager
@@ -69,13 +65,3 @@ def _opened(path: Path) -> Iterator[IO[str]]:
         io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream,
     ):
         yield stream
-
-
-def _packed(stream: IO[bytes]) -> gzip.GzipFile:
-    # No name and no time inside, so that the same rows give the same bytes.
-    return gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=6, mtime=0)
-
-
-@contextmanager
-def _kept_open(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    yield stream

@@ -1,16 +1,15 @@
 """The results of all photos in one file: the challenge's run lengths, COCO's annotations, and Parquet."""
 
-import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from carmask.files import written_aside
+from carmask.files import Sink, packed, written_aside
 from carmask.imaging.rle import encode_carvana
-from carmask.imaging.rle_table import is_compressed, write_rows
+from carmask.imaging.rle_table import write_rows
 from carmask.pipeline.jobs import BadDestination, Job, Jobs
 from carmask.pipeline.journal import Entry
 from carmask.pipeline.kinds import TableKind
@@ -74,9 +73,8 @@ class CarvanaTable:
 
     def write(self, path: Path, rows: Rows) -> None:
         """See `Table.write`."""
-        with written_aside(path) as stream:
-            pairs = ((_file_name(job.name), entry["row"]) for job, entry in rows())
-            write_rows(stream, pairs, compressed=is_compressed(path))
+        with written_aside(path) as file, packed(file, path) as stream:
+            write_rows(stream, ((_file_name(job.name), entry["row"]) for job, entry in rows()))
 
 
 class ParquetTable:
@@ -121,15 +119,12 @@ class CocoTable:
 
     def write(self, path: Path, rows: Rows) -> None:
         """See `Table.write`."""
-        with written_aside(path) as file:
-            stream = gzip.GzipFile("", "wb", 6, file, mtime=0) if is_compressed(path) else file
+        with written_aside(path) as file, packed(file, path) as stream:
             stream.write(b'{"info":{"description":"masks by carmask"},"licenses":[],"images":[\n')
             _write_items(stream, (_coco_image(job, entry) for job, entry in rows()))
             stream.write(b'],"annotations":[\n')
             _write_items(stream, (_coco_annotation(job, entry) for job, entry in rows() if entry["box_px"]))
             stream.write(b'],"categories":[{"id":1,"name":"vehicle","supercategory":"vehicle"}]}\n')
-            if stream is not file:
-                stream.close()
 
 
 TABLES: dict[TableKind, Callable[[], Table]] = {"carvana-csv": CarvanaTable, "coco": CocoTable, "parquet": ParquetTable}
@@ -162,7 +157,7 @@ def _coco_annotation(job: Job, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _write_items(stream: IO[bytes] | gzip.GzipFile, items: Iterable[dict[str, Any]]) -> None:
+def _write_items(stream: Sink, items: Iterable[dict[str, Any]]) -> None:
     separator = b""
     for item in items:
         stream.write(separator + json.dumps(item, separators=(",", ":")).encode())
