@@ -214,15 +214,20 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
 
 
 def test_limits() -> None:
-    def figures(dice: float, precision: str = "float32") -> Figures:
-        return Figures("engine", precision, dice, 1.0, 0.0, 0.0)
+    def figures(dice: float, precision: str = "float32", same_mask: float = 1.0) -> Figures:
+        return Figures("engine", precision, dice, same_mask, 0.0, 0.0)
 
-    refuse_other_masks([figures(0.9901), figures(0.9899), figures(0.993, "bf16")], 0.99)
-    for wrong in (figures(0.9903), figures(0.9897), figures(0.996, "bf16"), figures(float("nan"))):
+    nan = float("nan")
+    right = [(0.9901,), (0.9899,), (0.9919, "bf16"), (0.99, "float32", 0.9991), (0.99, "bf16", 0.9951)]
+    refuse_other_masks([figures(*one) for one in right], 0.99)
+    wrong = [(0.9903,), (0.9897,), (0.9921, "bf16"), (nan,)]
+    # As good as PyTorch's against the truth, and still other masks.
+    others = [(0.99, "float32", 0.9989), (0.99, "bf16", 0.9949), (0.99, "float32", nan)]
+    for one in (*wrong, *others):
         with pytest.raises(ParityError, match="nothing was written"):
-            refuse_other_masks([figures(0.99), wrong], 0.99)
-    refuse_drop([Comparison(figures(0.99), figures(0.9896, "int8"), 1.0, 1.0)])
-    refuse_drop([Comparison(figures(0.99), figures(0.9999, "int8"), 1.0, 1.0)])
-    for dropped in (0.9894, float("nan")):
+            refuse_other_masks([figures(0.99), figures(*one)], 0.99)
+    for dice, same_mask in ((0.9896, 1.0), (0.9999, 1.0), (0.99, 0.981)):
+        refuse_drop([Comparison(figures(0.99), figures(dice, "int8", same_mask), 1.0, 1.0)])
+    for dice, same_mask in ((0.9894, 1.0), (nan, 1.0), (0.99, 0.979), (0.99, nan)):
         with pytest.raises(DropError, match="--allow-drop"):
-            refuse_drop([Comparison(figures(0.99), figures(dropped, "int8"), 1.0, 1.0)])
+            refuse_drop([Comparison(figures(0.99), figures(dice, "int8", same_mask), 1.0, 1.0)])

@@ -51,7 +51,7 @@ class ExportSettings:
 
     out: the file, or a folder for it; beside the weights when not given. name: what the network is called; as its
     weights say when not given. weights: how float weights are stored. int8: also write a quantised version, to
-    NAME-int8.onnx. allow_drop: write it also where it loses too much Dice.
+    NAME-int8.onnx. allow_drop: write it also where it loses too much Dice or gives other masks.
     """
 
     out: Path | None = None
@@ -79,7 +79,7 @@ def export_network(
     Raises:
         WeightsError: there is no network in the folder, or a damaged one.
         ParityError: an engine gives something else than PyTorch. Nothing is written.
-        DropError: int8 loses too much Dice. Nothing is written.
+        DropError: int8 loses too much Dice, or gives other masks. Nothing is written.
         CarmaskError: photos, name or file cannot be used.
 
     """
@@ -167,7 +167,7 @@ class _Export:
         return _File(to_file(graph, card), card, tuple(figures))
 
     def int8(self, floating: _File) -> _File:
-        """The int8 file, once it loses little enough of the float file's Dice. Raises `DropError`."""
+        """The int8 file, once it loses little enough Dice and keeps to PyTorch's masks. Raises `DropError`."""
         segmenter = self.reference.segmenter
         canvases = (segmenter.fit(photo).views[0].image_HWC for photo in self.photos.calibration_photos())
         with self.listener.bar("calibrating") as progress:
