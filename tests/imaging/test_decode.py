@@ -180,39 +180,38 @@ def test_32_bit_greys_take_the_smallest_usual_white(values, dtype, expected):
     assert decode_photo(data, channels=1).image_HWC.ravel().tolist() == list(expected)
 
 
-@pytest.mark.parametrize("background", [(255, 255, 255), (0, 0, 0), (10, 200, 30)])
 @pytest.mark.parametrize(
     ("mode", "image_format"),
     [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "TIFF"), ("LA", "TIFF"), ("RGBA", "WEBP")],
 )
-def test_alpha_is_flattened_on_the_background(background, mode, image_format):
+def test_alpha_is_flattened_on_white(mode, image_format):
     image = photo()
     image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 96).astype(np.uint8), (64, 1))))
     image = image.convert(mode)
     options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
     rgba_HW4 = np.asarray(image.convert("RGBA")).astype(float)
     share_HW1 = rgba_HW4[..., 3:] / 255
-    expected_HWC = rgba_HW4[..., :3] * share_HW1 + np.array(background) * (1 - share_HW1)
-    got_HWC = decode_photo(encoded(image, image_format, **options), background=background).image_HWC
+    expected_HWC = rgba_HW4[..., :3] * share_HW1 + 255 * (1 - share_HW1)
+    got_HWC = decode_photo(encoded(image, image_format, **options)).image_HWC
     assert np.abs(got_HWC - expected_HWC).max() <= 1
 
 
 def test_transparent_colours_and_palettes_are_flattened_too():
-    background = (10, 200, 30)
+    white = (255, 255, 255)
     index_HW = np.array([[0, 1, 2]], dtype=np.uint8)
     palette = Image.frombytes("P", (3, 1), index_HW.tobytes())
     palette.putpalette([255, 0, 0, 0, 0, 255, 90, 90, 90])
-    shown = [(255, 0, 0), background, (90, 90, 90)]
+    shown = [(255, 0, 0), white, (90, 90, 90)]
     for image_format in ("PNG", "GIF"):
         data = encoded(palette, image_format, transparency=1)
-        assert decode_photo(data, background=background).image_HWC[0].tolist() == [list(colour) for colour in shown]
+        assert decode_photo(data).image_HWC[0].tolist() == [list(colour) for colour in shown]
     half = encoded(palette, "PNG", transparency=bytes([255, 0, 128]))
-    last = np.array([90, 90, 90]) * 128 / 255 + np.array(background) * 127 / 255
-    assert np.abs(decode_photo(half, background=background).image_HWC[0, 2] - last).max() <= 1
+    last = np.array([90, 90, 90]) * 128 / 255 + np.array(white) * 127 / 255
+    assert np.abs(decode_photo(half).image_HWC[0, 2] - last).max() <= 1
     colour = encoded(palette.convert("RGB"), "PNG", transparency=(0, 0, 255))
-    assert decode_photo(colour, background=background).image_HWC[0, 1].tolist() == list(background)
+    assert decode_photo(colour).image_HWC[0, 1].tolist() == list(white)
     grey = encoded(Image.fromarray(np.array([[9, 10, 11]], dtype=np.uint8)), "PNG", transparency=10)
-    assert decode_photo(grey, background=background).image_HWC[0].tolist() == [[9] * 3, list(background), [11] * 3]
+    assert decode_photo(grey).image_HWC[0].tolist() == [[9] * 3, list(white), [11] * 3]
 
 
 def test_channels_asked_for_are_given():

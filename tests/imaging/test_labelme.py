@@ -63,7 +63,7 @@ def test_holes_inside_a_real_outline(carvana):
 def test_the_document_has_labelmes_fields():
     mask_HW = np.zeros((30, 40), dtype=np.bool_)
     mask_HW[5:20, 8:30] = True
-    document = json.loads(json.dumps(labelme(mask_HW, "../photos/car.jpg", label="van")))
+    document = json.loads(json.dumps(labelme(mask_HW, "../photos/car.jpg")))
     (shape,) = document.pop("shapes")
     assert document.pop("version")
     assert document == {
@@ -76,7 +76,7 @@ def test_the_document_has_labelmes_fields():
     points = shape.pop("points")
     assert sorted(map(tuple, points)) == [(8.5, 5.5), (8.5, 19.5), (29.5, 5.5), (29.5, 19.5)]
     assert shape == {
-        "label": "van",
+        "label": "vehicle",
         "group_id": None,
         "description": "",
         "shape_type": "polygon",

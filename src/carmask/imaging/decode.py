@@ -77,16 +77,15 @@ def decode_photo(
     *,
     channels: int = 3,
     at_least_HW: tuple[int, int] | None = None,
-    background: tuple[int, int, int] = (255, 255, 255),
     max_pixels: int = DEFAULT_MAX_PIXELS,
     name: str | None = None,
 ) -> Photo:
     """Decode a photo to uint8, 0..255, shape (height, width, channels), as a viewer would show it.
 
-    channels: 3 for RGB, 1 for luma (ITU-R BT.601); grey files are replicated to 3. Transparency is flattened on
-    `background` (RGB). Greys of more than 8 bits are scaled by their full scale, never clipped. Of an animation the
-    first frame is taken. at_least_HW: a JPEG may be decoded by 1/2, 1/4 or 1/8, averaged, as long as both displayed
-    sides stay at least this many pixels. `name` stands for the picture in error messages.
+    channels: 3 for RGB, 1 for luma (ITU-R BT.601); grey files are replicated to 3. Transparency is flattened on white.
+    Greys of more than 8 bits are scaled by their full scale, never clipped. Of an animation the first frame is taken.
+    at_least_HW: a JPEG may be decoded by 1/2, 1/4 or 1/8, averaged, as long as both displayed sides stay at least this
+    many pixels. `name` stands for the picture in error messages.
 
     Raises `UnreadableImage` with the name and cause for anything that cannot be decoded whole.
     """
@@ -103,19 +102,13 @@ def decode_photo(
         image.load()
         width, height = stored_WH if orientation < 5 else stored_WH[::-1]
         source_mode = image.mode
-        flat = turn(_flatten(image, background), orientation)
-        image_HWC = np.array(_as_mode(flat, "L" if channels == 1 else "RGB"))
+        image_HWC = _pixels_of(image, orientation, channels)
         profile = image.info.get("icc_profile")
     icc_profile = _matching_profile(profile, source_mode, channels)
-    return Photo(image_HWC.reshape(*image_HWC.shape[:2], channels), (height, width), icc_profile)
+    return Photo(image_HWC, (height, width), icc_profile)
 
 
-def photo_of_pixels(
-    pixels: Image.Image | NDArray[np.uint8],
-    *,
-    channels: int = 3,
-    background: tuple[int, int, int] = (255, 255, 255),
-) -> Photo:
+def photo_of_pixels(pixels: Image.Image | NDArray[np.uint8], *, channels: int = 3) -> Photo:
     """Take a picture that is decoded already as `decode_photo` would give it.
 
     pixels: a Pillow image, turned as its EXIF says, or a uint8 array (height, width) or (height, width, 1) of grey
@@ -126,12 +119,11 @@ def photo_of_pixels(
     image, orientation, profile = _image_of(pixels)
     try:
         image.load()
-        flat = turn(_flatten(image, background), orientation)
-        image_HWC = np.array(_as_mode(flat, "L" if channels == 1 else "RGB"))
+        image_HWC = _pixels_of(image, orientation, channels)
     except PILLOW_FAILURES as failure:
         raise UnreadableImage("image", f"its pixels cannot be read ({failure})", "give another picture") from failure
     size_HW = (image_HWC.shape[0], image_HWC.shape[1])
-    return Photo(image_HWC.reshape(*size_HW, channels), size_HW, _matching_profile(profile, image.mode, channels))
+    return Photo(image_HWC, size_HW, _matching_profile(profile, image.mode, channels))
 
 
 def _image_of(pixels: Image.Image | NDArray[np.uint8]) -> tuple[Image.Image, int, object]:
@@ -167,13 +159,19 @@ def _draft_size(
     return None
 
 
-def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _pixels_of(image: Image.Image, orientation: int, channels: int) -> NDArray[np.uint8]:
+    """Pixels of a loaded picture, uint8 (height, width, channels), as they are shown."""
+    image_HWC = np.array(_as_mode(turn(_flatten(image), orientation), "L" if channels == 1 else "RGB"))
+    return image_HWC.reshape(*image_HWC.shape[:2], channels)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
     """Opaque image of mode L or RGB, 8 bits."""
     if is_deep(image):
         return Image.fromarray(deep_to_uint8(*deep_values(image)))
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), with_alpha).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), with_alpha).convert("RGB")
     return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
 
 

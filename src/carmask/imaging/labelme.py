@@ -37,9 +37,7 @@ class _Outline:
     holes: dict[int, list["_Outline"]] = field(default_factory=dict)
 
 
-def labelme(
-    mask_HW: NDArray[np.bool_], photo: str, *, label: str = "vehicle", tolerance_px: float = DEFAULT_TOLERANCE_PX
-) -> dict[str, Any]:
+def labelme(mask_HW: NDArray[np.bool_], photo: str, *, tolerance_px: float = DEFAULT_TOLERANCE_PX) -> dict[str, Any]:
     """Outlines of a bool mask (height, width) as the content of a LabelMe file, to be written as JSON.
 
     photo: path of the photo from the folder of the file, as LabelMe finds it. tolerance_px: how far a simplified
@@ -50,7 +48,7 @@ def labelme(
     height, width = mask_HW.shape
     shapes: list[dict[str, Any]] = [
         {
-            "label": label,
+            "label": "vehicle",
             "points": [[x + 0.5, y + 0.5] for x, y in _polygon(outline, tolerance_px)],
             "group_id": None,
             "description": "",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from carmask.segmenter import Fitted, Raw
 
 # How much of the frame before counts where nothing moves.
-STRENGTH = 0.6
+_STRENGTH = 0.6
 
 # Mean difference of neighbouring pixels from the frame before, in levels of 255: below the first it is the noise of a
 # camera or a codec, from the second on something moves.
@@ -22,15 +22,15 @@ _CUT = 40.0
 class Smoother:
     """Exponential smoothing of what the networks find, frame after frame of one video, on their canvases.
 
-    Where the picture stays the same, `strength` of the frame before is kept; where it changes nothing is, so that a
+    Where the picture stays the same, most of the frame before is kept; where it changes nothing is, so that a
     vehicle that moves leaves no trail and what it uncovers is free at once. After a cut it begins anew.
     """
 
-    def __init__(self, strength: float = STRENGTH) -> None:
+    def __init__(self) -> None:
         change_L = np.arange(256, dtype=np.float32)
         still_L = np.clip((_MOVING - change_L) / (_MOVING - _STILL), 0, 1)
         # By the change of a pixel's neighbourhood, in levels: the share of the frame before.
-        self._kept_L = (strength * still_L).astype(np.float32)
+        self._kept_L = (_STRENGTH * still_L).astype(np.float32)
         self._before: tuple[Fitted, Raw] | None = None
 
     def __call__(self, fitted: Fitted, raw: Raw) -> Raw:
