@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from carmask.imaging.mask_array import require_mask
+
 # Seven groups hold 35 bits, more than any picture's pixels; pycocotools never writes more.
 _MOST_GROUPS = 7
 
@@ -25,8 +27,7 @@ class CocoRle(TypedDict):
 
 def encode_coco(mask_HW: NDArray[np.bool_]) -> CocoRle:
     """Write a bool mask (height, width) as compressed run lengths, the same text as pycocotools writes."""
-    if mask_HW.ndim != 2 or mask_HW.dtype != np.bool_:
-        raise ValueError(f"a mask is a bool array (height, width), not {mask_HW.dtype} {mask_HW.shape}")
+    require_mask(mask_HW)
     height, width = mask_HW.shape
     by_column = cv2.transpose(np.ascontiguousarray(mask_HW).view(np.uint8)).reshape(-1)
     ends = np.flatnonzero(by_column[1:] != by_column[:-1]) + 1

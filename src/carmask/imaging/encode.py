@@ -3,14 +3,14 @@
 import io
 import struct
 import zlib
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-PictureFormat = Literal["png", "webp"]
+from carmask.imaging.formats import PictureFormat
+from carmask.imaging.mask_array import require_mask
 
 # Of a photo or a cut-out of 1918 x 1280 px, filtering each row by the one above and deflating at level 1 takes half the
 # time of what libpng and Pillow do by default at that level, and makes files a twentieth larger.
@@ -28,8 +28,7 @@ _TO_BGR = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
 
 def encode_mask(mask_HW: NDArray[np.bool_]) -> bytes:
     """Encode a bool mask (height, width) as 1-bit PNG, foreground white."""
-    if mask_HW.ndim != 2 or mask_HW.dtype != np.bool_:
-        raise ValueError(f"a mask is a bool array (height, width), not {mask_HW.dtype} {mask_HW.shape}")
+    require_mask(mask_HW)
     buffer = io.BytesIO()
     Image.fromarray(mask_HW).save(buffer, format="PNG")
     return buffer.getvalue()

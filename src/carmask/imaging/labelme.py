@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from carmask.imaging.mask_array import require_mask
 from carmask.imaging.polygons import DEFAULT_TOLERANCE_PX
 
 # The version of LabelMe whose form this is; LabelMe itself never compares it.
@@ -43,8 +44,7 @@ def labelme(mask_HW: NDArray[np.bool_], photo: str, *, tolerance_px: float = DEF
     photo: path of the photo from the folder of the file, as LabelMe finds it. tolerance_px: how far a simplified
     outline may lie from the exact one; 0 keeps it exact.
     """
-    if mask_HW.ndim != 2 or mask_HW.dtype != np.bool_:
-        raise ValueError(f"a mask is a bool array (height, width), not {mask_HW.dtype} {mask_HW.shape}")
+    require_mask(mask_HW)
     height, width = mask_HW.shape
     shapes: list[dict[str, Any]] = [
         {

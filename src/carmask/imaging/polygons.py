@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.imaging.geometry import Size
+from carmask.imaging.mask_array import require_mask
 from carmask.imaging.regions import box_of
 
 # Simplified by so much, the outlines of Carvana's masks keep a Dice of 0.9998 (0.9994 at a quarter of their size) and
@@ -41,8 +42,7 @@ def find_polygons(mask_HW: NDArray[np.bool_], *, tolerance_px: float = DEFAULT_T
 
     tolerance_px: how far a simplified outline may lie from the exact one (Douglas and Peucker, 1973); 0 keeps it exact.
     """
-    if mask_HW.ndim != 2 or mask_HW.dtype != np.bool_:
-        raise ValueError(f"a mask is a bool array (height, width), not {mask_HW.dtype} {mask_HW.shape}")
+    require_mask(mask_HW)
     if tolerance_px < 0:
         raise ValueError(f"a tolerance is not negative, and {tolerance_px} px is")
     box_px = box_of(mask_HW)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
+from carmask.imaging.mask_array import require_mask
 
 _ADVICE = "check the row of the run-length table, and that it belongs to this picture"
 # So many digits fit in 64 bits, also summed; a longer number is beyond any picture.
@@ -20,8 +21,7 @@ class RleError(CarmaskError):
 
 def encode_carvana(mask_HW: NDArray[np.bool_]) -> str:
     """Write a bool mask (height, width) as run lengths, the runs ascending and as long as they can be."""
-    if mask_HW.ndim != 2 or mask_HW.dtype != np.bool_:
-        raise ValueError(f"a mask is a bool array (height, width), not {mask_HW.dtype} {mask_HW.shape}")
+    require_mask(mask_HW)
     edge = np.empty(mask_HW.size + 1, dtype=np.bool_)
     flat = mask_HW.reshape(-1)
     edge[0], edge[-1] = flat[:1].any(), flat[-1:].any()

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 from carmask.errors import CarmaskError
+from carmask.imaging.formats import PictureFormat
 
 PhotoKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", "labelme"]
 TableKind = Literal["carvana-csv", "coco", "parquet"]
 Kind = Literal[PhotoKind, TableKind]
-PictureFormat = Literal["png", "webp"]
 
 # What stands for standard input or output in place of a path.
 STREAM = Path("-")

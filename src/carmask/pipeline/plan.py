@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from carmask.errors import CarmaskError
+from carmask.imaging.formats import PictureFormat
 from carmask.pipeline.addresses import Address
 from carmask.pipeline.destination import names_one_result, table_path
 from carmask.pipeline.folder import open_folder
@@ -15,7 +16,6 @@ from carmask.pipeline.journal import Recipe
 from carmask.pipeline.kinds import (
     Kind,
     PhotoKind,
-    PictureFormat,
     TableKind,
     choose_format,
     choose_kind,

@@ -8,7 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from carmask.errors import CarmaskError
 from carmask.explain import explain
 from carmask.imaging.background import Background, named_background
-from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, PictureFormat
+from carmask.imaging.formats import PictureFormat
+from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO
 from carmask.pipeline.regions import Area, Regions
 from carmask.serving.accept import choose
 from carmask.serving.form import Form, Upload, bad_form
@@ -65,7 +66,7 @@ class Fields(BaseModel):
         description="Smaller parts of a mask are dropped: pixels (400), or a share of the photo (0.5%).",
         examples=["0.5%"],
     )
-    format: Literal["png", "webp"] | None = Field(
+    format: PictureFormat | None = Field(
         default=None,
         description="Of cut-outs, overlays and comparisons: png, or webp, which is smaller and slower. As the header "
         "Accept says if not given, png if that says nothing.",
