@@ -1,8 +1,8 @@
 """What has been made, how, and of which photos: the file that lets a killed run go on where it stopped.
 
 The first line says how everything in it was made, each further line is one result, as JSON. Lines are added and never
-changed; a half line at the end, left by a killed process, is dropped. A journal holds no times, so that the same photos
-give the same bytes.
+changed; a half line at the end, left by a killed process, is dropped. No line tells when it was made, so that the same
+photos give the same bytes; how many seconds a photo took stands only in the rows of tables that tell it themselves.
 """
 
 import errno
