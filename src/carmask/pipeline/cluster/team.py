@@ -24,8 +24,6 @@ _TURNS = 8
 _TABLES_AT_ONCE = 2
 # So often photos are tried again whose worker was lost. Until a lost machine is noticed, some tries go by.
 _RETRIES = 100
-# Ray has no way to say so from this version on: a photo that always kills its worker is then tried without end.
-_WITHOUT_RETRIES = (2, 64)
 _ANSWER_S = 300.0
 # Stores answer many at once, file systems read ahead.
 _FETCHERS = 8
@@ -114,7 +112,6 @@ class Team:
         context.max_errored_blocks = -1
         tables = [to_tasks(jobs[start : start + at_once]) for start in range(0, len(jobs), at_once)]
         workers = min(self.workers, len(tables))
-        limits = {"max_task_retries": _RETRIES} if _version(self.ray) < _WITHOUT_RETRIES else {}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
             dataset = data.from_blocks(tables).map_batches(
@@ -125,7 +122,7 @@ class Team:
                 compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=_TABLES_AT_ONCE),
                 num_cpus=self.cores,
                 num_gpus=self.gpus,
-                **limits,
+                max_task_retries=_RETRIES,
             )
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 
@@ -157,11 +154,6 @@ def _ask(ray: Any, scene: Scene, nodes: list[str], gpus: int) -> list[Machine]:
     if not answers:
         raise ClusterError(f"--cluster: no machine says what it has ({cause}); look at `ray status`")
     return answers
-
-
-def _version(ray: Any) -> tuple[int, int]:
-    major, minor, *_ = ray.__version__.split(".")
-    return int(major), int(minor)
 
 
 def _room(has: dict[str, float], cores: int, gpus: int) -> int:
