@@ -77,20 +77,10 @@ def evaluate_command(
         evaluation = evaluate_shares(shares, foreground=foreground, batch_size=batch_size, progress=progress)
     cases = _draw_worst(evaluation, shares, worst, foreground)
 
-    data_name = dataset.root.resolve().name
     run = find_run(segmenter.members[0].place) if len(segmenter.members) == 1 else None
     home = run or folds
-    subject = Subject(
-        data=data_name,
-        model=home.resolve().name if home else segmenter.name,
-        part=selection.part,
-        description=segmenter.describe(),
-        environment=environment(),
-        remarks=selection.remarks,
-        warnings=selection.warnings,
-        group_word="car" if dataset.layout == "carvana" else "group",
-    )
-    folder = out or (home or Path()) / "evaluation" / f"{data_name}-{selection.part}"
+    subject = _subject(dataset, segmenter, selection, home)
+    folder = out or (home or Path()) / "evaluation" / f"{subject.data}-{selection.part}"
     written = write_report(folder, evaluation, subject, cases=cases, training_log=run / "metrics.csv" if run else None)
     _print_outcome(evaluation, written)
     return 2 if evaluation.failures or dataset.problems else 0
@@ -114,6 +104,20 @@ def _select(
         learnt=what_was_learnt([(member.place, member.card) for member in segmenter.members]),
     )
     return selection, [Share("", selection.pairs, segmenter)]
+
+
+def _subject(dataset: Dataset, segmenter: Segmenter, selection: Selection, home: Path | None) -> Subject:
+    """What the report is about. `home` is the folder of the run or of the folds, where there is one."""
+    return Subject(
+        data=dataset.root.resolve().name,
+        model=home.resolve().name if home else segmenter.name,
+        part=selection.part,
+        description=segmenter.describe(),
+        environment=environment(),
+        remarks=selection.remarks,
+        warnings=selection.warnings,
+        group_word="car" if dataset.layout == "carvana" else "group",
+    )
 
 
 def _draw_worst(evaluation: Evaluation, shares: Sequence[Share], worst: int, foreground: int | None) -> list[Case]:

@@ -57,9 +57,7 @@ def serve(
     from carmask.serving.server import Place, run
 
     limits.check()
-    for origin in cors:
-        if origin != "*" and not _ORIGIN.fullmatch(origin):
-            raise CarmaskError(f"--cors {origin}: give a site as https://cars.example.org, without a path")
+    _check_sites(cors)
     place = Place(host, port)
     access = Access(_read_token(token_file), cors)
     segmenter = network.load()
@@ -80,6 +78,12 @@ def serve(
     )
     print_remark("stopped")
     return INTERRUPTED if was_interrupted else 0
+
+
+def _check_sites(origins: tuple[str, ...]) -> None:
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise CarmaskError(f"--cors {origin}: give a site as https://cars.example.org, without a path")
 
 
 def _read_token(token_file: Path | None) -> str | None:

@@ -60,3 +60,6 @@ class Regions:
             largest_only=self.largest_only,
             min_area_px=self.min_area.of(probability_HW.shape),
         )
+
+
+ALL_REGIONS = Regions()

@@ -15,7 +15,7 @@ from carmask.files import NoSpace
 from carmask.imaging.decode import UnreadableImage
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.outcome import Extent, Outcome
-from carmask.pipeline.regions import Regions
+from carmask.pipeline.regions import ALL_REGIONS, Regions
 from carmask.pipeline.stores import Put
 from carmask.pipeline.threads import default_workers, one_opencv_thread
 from carmask.result import Result
@@ -38,12 +38,56 @@ class _Inferred:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Stages:
+    """What is done with every photo. One that failed passes through those that follow, as what became of it."""
+
+    segmenter: Segmenter
+    put: Put
+    regions: Regions
+    batch_size: int
+
+    def load(self, job: Job) -> _Loaded | Outcome:
+        """Decode a photo; in any thread."""
+
+        def work() -> _Loaded:
+            started_s = time.perf_counter()
+            picture = job.read()
+            fitted = self.segmenter.fit(self.segmenter.decode(picture))
+            # Drawing may need the photo once more, which is fetched from an address but once.
+            return _Loaded(replace(job, picture=picture), fitted, time.perf_counter() - started_s)
+
+        return _try(job, work)
+
+    def infer(self, batch: list[_Loaded | Outcome]) -> Iterator[_Inferred | Outcome]:
+        """Run the networks; in the one thread that owns them."""
+        readable = [item for item in batch if isinstance(item, _Loaded)]
+        started_s = time.perf_counter()
+        raws = iter(self.segmenter.infer([item.fitted for item in readable], pad_to=self.batch_size))
+        each_s = (time.perf_counter() - started_s) / max(1, len(readable))
+        for item in batch:
+            yield item if isinstance(item, Outcome) else _Inferred(item, next(raws), item.seconds + each_s)
+
+    def finish(self, item: _Inferred | Outcome) -> Outcome:
+        """Bring what was found to the photo's size, and keep it; in any thread."""
+        if isinstance(item, Outcome):
+            return item
+        job, threshold = item.loaded.job, self.segmenter.threshold
+
+        def work() -> Outcome:
+            started_s = time.perf_counter()
+            probability_HW = self.regions.keep(self.segmenter.restore(item.loaded.fitted, item.raw), threshold)
+            return _keep(job, Result(probability_HW, threshold), self.put, item.seconds, started_s)
+
+        return _try(job, work)
+
+
 def predict(
     jobs: Iterable[Job],
     segmenter: Segmenter,
     put: Put,
     *,
-    regions: Regions | None = None,
+    regions: Regions = ALL_REGIONS,
     batch_size: int = 4,
     workers: int | None = None,
 ) -> Generator[Outcome, None, None]:
@@ -64,48 +108,16 @@ def predict(
         EngineError: the network cannot be run.
 
     """
-
-    def load(job: Job) -> _Loaded | Outcome:
-        def work() -> _Loaded:
-            started_s = time.perf_counter()
-            picture = job.read()
-            fitted = segmenter.fit(segmenter.decode(picture))
-            # Drawing may need the photo once more, which is fetched from an address but once.
-            return _Loaded(replace(job, picture=picture), fitted, time.perf_counter() - started_s)
-
-        return _try(job, work)
-
-    def infer(batch: list[_Loaded | Outcome]) -> Iterator[_Inferred | Outcome]:
-        readable = [item for item in batch if isinstance(item, _Loaded)]
-        started_s = time.perf_counter()
-        raws = iter(segmenter.infer([item.fitted for item in readable], pad_to=batch_size))
-        each_s = (time.perf_counter() - started_s) / max(1, len(readable))
-        for item in batch:
-            yield item if isinstance(item, Outcome) else _Inferred(item, next(raws), item.seconds + each_s)
-
-    def finish(item: _Inferred | Outcome) -> Outcome:
-        if isinstance(item, Outcome):
-            return item
-        job = item.loaded.job
-
-        def work() -> Outcome:
-            started_s = time.perf_counter()
-            probability_HW = segmenter.restore(item.loaded.fitted, item.raw)
-            if regions is not None:
-                probability_HW = regions.keep(probability_HW, segmenter.threshold)
-            return _keep(job, Result(probability_HW, segmenter.threshold), put, item.seconds, started_s)
-
-        return _try(job, work)
-
+    stages = _Stages(segmenter, put, regions, batch_size)
     workers = workers or default_workers()
     with (
         one_opencv_thread(),
         ThreadPoolExecutor(workers, "decode") as decoders,
         ThreadPoolExecutor(workers, "encode") as encoders,
     ):
-        loaded = map_ahead(decoders, load, jobs, ahead=workers + 2 * batch_size)
-        inferred = (item for batch in in_batches(loaded, batch_size) for item in infer(batch))
-        yield from map_ahead(encoders, finish, inferred, ahead=workers + batch_size)
+        loaded = map_ahead(decoders, stages.load, jobs, ahead=workers + 2 * batch_size)
+        inferred = (item for batch in in_batches(loaded, batch_size) for item in stages.infer(batch))
+        yield from map_ahead(encoders, stages.finish, inferred, ahead=workers + batch_size)
 
 
 def convert(

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from carmask.ahead import in_batches, map_ahead
 from carmask.imaging.decode import Photo
-from carmask.pipeline.regions import Regions
+from carmask.pipeline.regions import ALL_REGIONS, Regions
 from carmask.pipeline.threads import one_opencv_thread
 from carmask.pipeline.video.smooth import Smoother
 from carmask.segmenter import Fitted, Raw, Segmenter
 
 Source = TypeVar("Source")
 Made = TypeVar("Made")
-
-ALL_REGIONS = Regions()
 
 _WORKERS = 2
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.ahead import map_ahead
-from carmask.pipeline.regions import Regions
+from carmask.pipeline.regions import ALL_REGIONS, Regions
 from carmask.pipeline.video.camera import Camera, Capture
-from carmask.pipeline.video.frames import ALL_REGIONS, Finished, finish_frames
+from carmask.pipeline.video.frames import Finished, finish_frames
 from carmask.pipeline.video.look import Compositor
 from carmask.segmenter import Segmenter
 
@@ -65,11 +65,15 @@ class Meter:
         return Pace(self._frames, rate, 1000 * median(latency_s for _, latency_s in self._done))
 
 
+# Is given each result and the pace of the last second.
+Show = Callable[[NDArray[np.uint8], Pace], None]
+
+
 def watch(
     camera: Camera,
     segmenter: Segmenter,
     composite: Compositor,
-    show: Callable[[NDArray[np.uint8], Pace], None],
+    show: Show,
     *,
     regions: Regions = ALL_REGIONS,
     smooth: bool = False,
@@ -91,7 +95,7 @@ def watch(
         record: Gets the frames too, at the times at which they came, in milliseconds.
 
     """
-    now, overall = Meter(_NOW_S), Meter(_ALL_S)
+    delivery = _Delivery(show, record)
     made = finish_frames(
         islice(camera, frames),
         segmenter,
@@ -101,22 +105,30 @@ def watch(
         smooth=smooth,
         ahead=1,
     )
-    began_s: float | None = None
-    last_ms = -1
-
-    def deliver(finished: Finished[Capture, NDArray[np.uint8]]) -> None:
-        nonlocal began_s, last_ms
-        taken_s = finished.source.taken_s
-        for meter in (now, overall):
-            meter.tick(taken_s)
-        show(finished.made, now.pace())
-        if record is not None:
-            began_s = taken_s if began_s is None else began_s
-            last_ms = max(last_ms + 1, round(1000 * (taken_s - began_s)))
-            record.write(record.prepare(finished.made), last_ms)
-
     with closing(made), ThreadPoolExecutor(1) as delivering:
-        for _ in map_ahead(delivering, deliver, made, 1):
+        for _ in map_ahead(delivering, delivery, made, 1):
             pass
     camera.stop()
-    return overall.pace()
+    return delivery.overall.pace()
+
+
+class _Delivery:
+    """Shows frames, records them and measures their pace. overall: the pace of all of them."""
+
+    def __init__(self, show: Show, record: "VideoWriter | None") -> None:
+        self.overall = Meter(_ALL_S)
+        self._now = Meter(_NOW_S)
+        self._show = show
+        self._record = record
+        self._began_s: float | None = None
+        self._last_ms = -1
+
+    def __call__(self, finished: Finished[Capture, NDArray[np.uint8]]) -> None:
+        taken_s = finished.source.taken_s
+        for meter in (self._now, self.overall):
+            meter.tick(taken_s)
+        self._show(finished.made, self._now.pace())
+        if self._record is not None:
+            self._began_s = taken_s if self._began_s is None else self._began_s
+            self._last_ms = max(self._last_ms + 1, round(1000 * (taken_s - self._began_s)))
+            self._record.write(self._record.prepare(finished.made), self._last_ms)

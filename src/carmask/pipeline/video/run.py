@@ -1,6 +1,7 @@
 """A video in, a video out."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -8,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from carmask.ahead import map_ahead
-from carmask.pipeline.regions import Regions
+from carmask.pipeline.regions import ALL_REGIONS, Regions
 from carmask.pipeline.video.coding import choose_coding
-from carmask.pipeline.video.frames import ALL_REGIONS, Finished, finish_frames
+from carmask.pipeline.video.frames import Finished, finish_frames
 from carmask.pipeline.video.look import Compositor
 from carmask.pipeline.video.reader import VideoReader
-from carmask.pipeline.video.writer import written_video
+from carmask.pipeline.video.writer import VideoWriter, written_video
 from carmask.progress import Progress
 from carmask.segmenter import Segmenter
 
@@ -73,13 +74,7 @@ def cut_video(
     began_s = time.perf_counter()
     info = reader.info
     coding = choose_coding(destination, info.size_HW, transparent=transparent, crf=crf)
-    empty = 0
     with written_video(destination, info, coding, audio_of=reader.path if audio else None) as writer:
-
-        def encode(finished: Finished[Any, Any]) -> bool:
-            writer.write(finished.made, finished.source.pts, finished.source.duration)
-            return finished.is_found
-
         frames = finish_frames(
             iter(reader),
             segmenter,
@@ -90,11 +85,8 @@ def cut_video(
             batch_size=batch_size,
             ahead=_AHEAD,
         )
-        with closing(frames), ThreadPoolExecutor(1) as encoding:
-            for done, is_found in enumerate(map_ahead(encoding, encode, frames, _AHEAD), start=1):
-                empty += not is_found
-                if progress is not None:
-                    progress(done, max(done, info.expected_frames or 0))
+        with closing(frames):
+            empty = _write(frames, writer, info.expected_frames or 0, progress)
     return Outcome(
         frames=writer.frames,
         empty=empty,
@@ -102,3 +94,19 @@ def cut_video(
         damage=(*reader.damage, *writer.damage),
         remarks=(*reader.remarks, *writer.remarks),
     )
+
+
+def _write(frames: Iterator[Finished[Any, Any]], writer: VideoWriter, expected: int, progress: Progress | None) -> int:
+    """Encode frame after frame in a thread of its own; in how many no vehicle was found."""
+
+    def encode(finished: Finished[Any, Any]) -> bool:
+        writer.write(finished.made, finished.source.pts, finished.source.duration)
+        return finished.is_found
+
+    empty = 0
+    with ThreadPoolExecutor(1) as encoding:
+        for done, is_found in enumerate(map_ahead(encoding, encode, frames, _AHEAD), start=1):
+            empty += not is_found
+            if progress is not None:
+                progress(done, max(done, expected))
+    return empty
