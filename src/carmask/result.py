@@ -56,7 +56,8 @@ class Result:
 
         """
         # Its tables take a while to make, for which a first mask does not wait.
-        from carmask.imaging.cutout import cut_out, parse_background
+        from carmask.imaging.background import parse_background
+        from carmask.imaging.cutout import cut_out
 
         if self.source is None:
             raise CarmaskError("this result does not know its photo; cut out with carmask.imaging.cutout.cut_out")

@@ -4,11 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.imaging.background import Background, parse_background
+from carmask.imaging.background import Background
 from carmask.imaging.colours import own_colours
 from carmask.imaging.regions import Box, box_of, slices
-
-__all__ = ["Background", "cut_out", "parse_background"]
 
 # Alpha rises from nothing to whole within this distance of the threshold. Networks see photos reduced, so their edges
 # are wider than the photo's: on Carvana this lowers a composite's error by a quarter against alpha = probability.

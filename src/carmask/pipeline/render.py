@@ -87,7 +87,8 @@ def _drawings(look: Look) -> Render:
 
 
 def _cutouts(look: Look, given: "Background | None") -> Render:
-    from carmask.imaging.cutout import cut_out, parse_background
+    from carmask.imaging.background import parse_background
+    from carmask.imaging.cutout import cut_out
 
     background = parse_background(look.background) if given is None else given
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.imaging.cutout import cut_out, parse_background
+from carmask.imaging.background import parse_background
+from carmask.imaging.cutout import cut_out
 from carmask.imaging.draw import draw_overlay
 from carmask.pipeline.video.kinds import Look
 
