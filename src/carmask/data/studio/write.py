@@ -24,6 +24,7 @@ from carmask.data.studio.render import Session, open_session, take_photo
 from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.imaging.rle import encode_carvana
+from carmask.imaging.rle_table import write_rows
 from carmask.progress import Progress
 
 _MANIFEST = "studio.json"
@@ -246,23 +247,19 @@ def _mask_gif(mask_HW: BoolArray) -> bytes:
 def _write_tables(folder: Path, seed: int, cars: int, views: int) -> None:
     """train_masks.csv from the GIFs as they lie there, and metadata.csv; rows in the order of the car ids."""
     ids = {car_id(seed, number): number for number in range(cars)}
-    masks = [("img", "rle_mask")]
+    masks = []
     for car in sorted(ids):
         for view in range(1, views + 1):
             photo = _photo_path(folder, car, view)
             with Image.open(_mask_path(photo)) as gif:
                 masks.append((photo.name, encode_carvana(np.asarray(gif) > 0)))
-    write_bytes_atomically(folder / "train_masks.csv", _csv(masks, csv.QUOTE_MINIMAL))
-    cards = [("id", "year", "make", "model", "trim1", "trim2")]
+    table = io.BytesIO()
+    write_rows(table, masks)
+    write_bytes_atomically(folder / "train_masks.csv", table.getvalue())
+    cards = io.StringIO()
+    writer = csv.writer(cards, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(("id", "year", "make", "model", "trim1", "trim2"))
     for car in sorted(ids):
         made = design_car(seed, ids[car])
-        cards.append((car, str(made.year), made.make, made.model, made.model, made.trim))
-    write_bytes_atomically(folder / "metadata.csv", _csv(cards, csv.QUOTE_ALL))
-
-
-def _csv(
-    rows: list[tuple[str, ...]] | list[tuple[str, str]] | list[tuple[str, str, str, str, str, str]], quoting: int
-) -> bytes:
-    stream = io.StringIO()
-    csv.writer(stream, quoting=quoting, lineterminator="\n").writerows(rows)  # type: ignore[arg-type]
-    return stream.getvalue().encode()
+        writer.writerow((car, made.year, made.make, made.model, made.model, made.trim))
+    write_bytes_atomically(folder / "metadata.csv", cards.getvalue().encode())
