@@ -24,6 +24,16 @@ SMALL: dict[str, Any] = {
 }
 # Everything that has a state of its own or draws at random: BatchNorm, averaged weights, schedule, augmentation.
 FAST: dict[str, Any] = {"preset": "fast", "epochs": 2, "batch_size": 4, "input": {"height_px": 64, "width_px": 64}}
+# A network of next to nothing, with everything that has a state or draws at random. Two steps.
+TINY: dict[str, Any] = {
+    "preset": "fast",
+    "network": {"widths": (4, 8)},
+    "epochs": 1,
+    "epoch_samples": 8,
+    "batch_size": 4,
+    "trackers": (),
+    "input": {"height_px": 32, "width_px": 32},
+}
 TIMES = {"images_per_s", "train_s", "validation_s"}
 
 

@@ -40,9 +40,6 @@ def fork(work: Callable[[], int], environment: dict[str, str]) -> int:
 
 def start_team(settings: TrainSettings, processes: int, said: Path, *, synced: bool = True) -> list[int]:
     """Begin or go on with a run in so many processes; their ids. What each says goes to a file of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
 
     def work(rank: int) -> int:
         spoken = io.StringIO()
@@ -58,6 +55,14 @@ def start_team(settings: TrainSettings, processes: int, said: Path, *, synced: b
             said.with_name(f"{said.name}-{rank}.txt").write_text(spoken.getvalue())
         return 0 if outcome.finished else 130
 
+    return fork_team(processes, work)
+
+
+def fork_team(processes: int, work: Callable[[int], int]) -> list[int]:
+    """Do `work(rank)` in so many children, whose environment says what `torchrun` would; their ids."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     return [
         fork(lambda rank=rank: work(rank), {**names, "RANK": str(rank), "LOCAL_RANK": str(rank)})  # type: ignore[misc]

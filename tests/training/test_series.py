@@ -31,20 +31,11 @@ from carmask.training.series import (
     train_series,
 )
 from carmask.training.settings import SettingsError, TrainSettings
-from tiny_runs import assert_same_training, tiny_settings, train
+from tiny_runs import TINY, assert_same_training, tiny_settings, train
 
 FOLDS = 2
+# Of each run.
 STEPS = 2
-# A network of next to nothing, with everything that has a state or draws at random, in two sizes.
-TINY: dict[str, Any] = {
-    "preset": "fast",
-    "network": {"widths": (4, 8)},
-    "epochs": 1,
-    "epoch_samples": 4 * STEPS,
-    "batch_size": 4,
-    "trackers": (),
-    "input": {"height_px": 32, "width_px": 32},
-}
 LARGER: dict[str, Any] = {"input": {"height_px": 48, "width_px": 48}, "optimiser": {"lr": 1e-3}}
 STAGED = {**TINY, "stages": ({}, LARGER)}
 # So little time that each turn is one step.

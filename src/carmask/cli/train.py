@@ -77,7 +77,8 @@ def _train(settings: TrainSettings | None, resume: str | None, max_minutes: floa
         try:
             if settings is None:
                 folder = Path(str(resume))
-                resume_it = series.resume_series if series.is_series(folder) else start.resume
+                is_series = team.from_first(lambda: series.is_series(folder))
+                resume_it = series.resume_series if is_series else start.resume
                 outcome = resume_it(folder, **options)
             elif folds is not None or settings.stages:
                 make = series.train_or_resume_series if resume is not None else series.train_series

@@ -80,14 +80,7 @@ def train_series(
 
     """
     team = team or Team()
-    settings = _with_folds(settings, folds)
-    stage_settings(settings)
-    folder = team.from_first(lambda: _new_folder(settings))
-    told = settings.with_absolute_paths().model_dump(mode="json", exclude={"config"})
-    record = SeriesFile(folds=folds, settings=told)
-    file = (stages_folder(folder) if folds is None else folder) / FILE_NAME
-    if team.is_first:
-        record.save(file)
+    folder, file, record = team.from_first(lambda: _new(settings, folds))
     return _go_on(folder, file, record, console, team, max_minutes)
 
 
@@ -119,22 +112,12 @@ def train_or_resume_series(
         CarmaskError: as `train_series` and `resume_series`; also where the series was begun with other settings.
 
     """
-    if settings.name is None:
-        raise SeriesError("--resume auto goes on with the series of a --name, and none is given")
-    folder = settings.runs / settings.name
     team = team or Team()
-    found = team.from_first(lambda: _existing(folder) if is_series(folder) else None)
-    if found is None:
+    # The folder need not be seen by every machine.
+    begun = team.from_first(lambda: _begun(settings, folds))
+    if begun is None:
         return train_series(settings, folds, console, team=team, max_minutes=max_minutes)
-    record = found[1]
-    changed = [name for name in settings.differences(_settings_of(record)) if name != "dataset.folds" or folds is None]
-    if folds != record.folds:
-        changed.append("number of folds")
-    if changed:
-        raise SeriesError(
-            f"{folder}: was begun with another {', '.join(changed)}; give the same settings, or another --name"
-        )
-    return resume_series(folder, console, team=team, max_minutes=max_minutes)
+    return resume_series(begun, console, team=team, max_minutes=max_minutes)
 
 
 def is_series(folder: Path) -> bool:
@@ -179,12 +162,37 @@ def _with_folds(settings: TrainSettings, folds: int | None) -> TrainSettings:
     return settings.model_copy(update={"dataset": options.model_copy(update={"folds": folds})})
 
 
-def _new_folder(settings: TrainSettings) -> Path:
+def _new(settings: TrainSettings, folds: int | None) -> tuple[Path, Path, SeriesFile]:
+    """The folder of a new series, its file and what it says; that is written."""
+    settings = _with_folds(settings, folds)
+    stage_settings(settings)
     folder = RunFolder.new(settings).path
     if stages_folder(folder).exists():
         raise SeriesError(
             f"{stages_folder(folder)}: exists already; go on with `carmask train --resume {folder}`, or choose another "
             "--name"
+        )
+    told = settings.with_absolute_paths().model_dump(mode="json", exclude={"config"})
+    record = SeriesFile(folds=folds, settings=told)
+    file = (stages_folder(folder) if folds is None else folder) / FILE_NAME
+    record.save(file)
+    return folder, file, record
+
+
+def _begun(settings: TrainSettings, folds: int | None) -> Path | None:
+    """The folder of the series of that name, where it was begun so; nothing where there is none."""
+    if settings.name is None:
+        raise SeriesError("--resume auto goes on with the series of a --name, and none is given")
+    folder = settings.runs / settings.name
+    if not is_series(folder):
+        return None
+    _, record = _existing(folder)
+    changed = [name for name in settings.differences(_settings_of(record)) if name != "dataset.folds" or folds is None]
+    if folds != record.folds:
+        changed.append("number of folds")
+    if changed:
+        raise SeriesError(
+            f"{folder}: was begun with another {', '.join(changed)}; give the same settings, or another --name"
         )
     return folder
 
@@ -232,10 +240,10 @@ def _go_on(
 ) -> SeriesOutcome:
     began_s = time.monotonic()
     console = (console or Console()) if team.is_first else Console(quiet=True)
-    parts = _parts(folder, record)
+    # Names depend on the working folder, which may be another for other processes.
+    parts = team.from_first(lambda: {_name_in(file, part): part for part in _parts(folder, record)})
     already = record.finished
-    for number, part in enumerate(parts, 1):
-        name = Path(os.path.relpath(part.folder, file.parent)).as_posix()
+    for number, (name, part) in enumerate(parts.items(), 1):
         if name in record.finished:
             continue
         left = team.from_first(lambda: max_minutes and max_minutes - (time.monotonic() - began_s) / 60)
@@ -259,6 +267,10 @@ def _go_on(
     if record.folds is not None and team.is_first:
         _sum_up(folder, record.settings["data"], console)
     return SeriesOutcome(folder, finished=True)
+
+
+def _name_in(file: Path, part: _Part) -> str:
+    return Path(os.path.relpath(part.folder, file.parent)).as_posix()
 
 
 def _make(part: _Part, console: Console, team: Team, max_minutes: float | None) -> start.Outcome:

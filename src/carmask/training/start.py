@@ -2,8 +2,8 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -88,7 +88,8 @@ def train(
     until_s = _deadline(max_minutes)
     team = team or Team()
     console = _console_of(team, console)
-    settings = settings.with_absolute_paths()
+    # In the words of the first process, for others may have begun in another working folder.
+    settings = team.from_first(settings.with_absolute_paths)
     if settings.batch_size is not None:
         team.slice_of_batch(settings.batch_size)
     run = team.from_first(lambda: RunFolder.new(settings))
@@ -130,25 +131,41 @@ def resume(
     return _run(ready, run, team, console, until_s)
 
 
-def train_or_resume(settings: TrainSettings, console: Console | None = None, **options: Any) -> Outcome:
+def train_or_resume(
+    settings: TrainSettings,
+    console: Console | None = None,
+    *,
+    team: Team | None = None,
+    max_minutes: float | None = None,
+) -> Outcome:
     """Begin the run of that name, or go on with it where it was begun: the same command, given until all is done.
 
     Raises:
         CarmaskError: as `train` and `resume`; also where the run was begun with other settings.
 
     """
+    team = team or Team()
+    # The run's folder need not be seen by every machine.
+    begun = team.from_first(lambda: _begun(settings))
+    if begun is None:
+        return train(settings, console, team=team, max_minutes=max_minutes)
+    return resume(begun, console, team=team, max_minutes=max_minutes)
+
+
+def _begun(settings: TrainSettings) -> Path | None:
+    """The folder of the run of that name, where it was begun with these settings; nothing where there is none."""
     if settings.name is None:
         raise CarmaskError("--resume auto goes on with the run of a --name, and none is given")
     run = RunFolder(settings.runs / settings.name)
     if not run.path.exists():
-        return train(settings, console, **options)
+        return None
     began = TrainSettings.from_yaml(RunFolder.existing(run.path).config)
     changed = [name for name in settings.differences(began) if name != "batch_size" or settings.batch_size is not None]
     if changed:
         raise CarmaskError(
             f"{run.path}: was begun with another {', '.join(changed)}; give the same settings, or another --name"
         )
-    return resume(run.path, console, **options)
+    return run.path
 
 
 def prepare(settings: TrainSettings, team: Team, console: Console, *, split: Split | None = None) -> Ready:
@@ -164,7 +181,7 @@ def prepare(settings: TrainSettings, team: Team, console: Console, *, split: Spl
     dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
     is_new = split is None
     if split is None and settings.dataset.split is not None:
-        split = Split.load(settings.dataset.split)
+        split = team.from_first(partial(Split.load, settings.dataset.split))
     if split is not None:
         # Held against the photos before any of them is decoded.
         split.select(dataset.pairs)
@@ -173,11 +190,13 @@ def prepare(settings: TrainSettings, team: Team, console: Console, *, split: Spl
     data = _select(split, materials)
     network = _new_network(settings, data)
     if is_new and settings.init is not None:
-        _take_weights(network, settings.init)
+        team.from_first(partial(_take_weights, network, settings.init))
     network.to(hardware.device)
+    # Those of the first process, for all.
     team.prepare(network)
     # The cache's name is a digest of the photos and of how they were fitted.
     photos = materials.cache.folder.name
+    team.refuse_differences(photos, f"the photos and masks in {settings.data}")
     state = start_state(settings, network, hardware, photos=photos, photo_count=len(data.train))
     if settings.batch_size is None:
         settings = _with_batch_size(settings, state, data, hardware, team)

@@ -76,6 +76,16 @@ class Team:
             dist.all_gather_object(items, item)
         return items
 
+    def refuse_differences(self, item: object, what: str) -> None:
+        """Refuse to go on where processes have seen different things.
+
+        Raises:
+            TeamError: `item` is not the same in all of them; `what` tells what it stands for.
+
+        """
+        if any(other != item for other in self.gather(item)):
+            raise TeamError(f"{what} are not the same for all processes; give every machine the same files")
+
     @contextmanager
     def one_after_another_here(self) -> Iterator[None]:
         """The first process of each machine goes through the block before its others do."""
