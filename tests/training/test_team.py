@@ -19,6 +19,7 @@ from PIL import Image
 from carmask.errors import CarmaskError
 from carmask.training.launch import count_devices
 from carmask.training.run import RunFolder
+from carmask.training.settings import TrainSettings
 from carmask.training.team import Team, TeamError
 from tiny_runs import FAST, untimed
 
@@ -70,6 +71,13 @@ def test_two_processes_learn_what_one_does(curve: Any) -> None:
     # Each held-out photo once, whoever measured it.
     for mine, theirs in zip(untimed(run_together), untimed(run_alone), strict=True):
         assert float(mine["dice"]) == pytest.approx(float(theirs["dice"]), abs=1e-4)
+
+
+def test_a_batch_size_that_is_found_can_be_divided_among_processes_and_into_parts(make: Any, tmp_path: Path) -> None:
+    settings = make({**FAST, "epochs": 1, "accumulate": 3, "batch_size": None, "network": {"widths": [4, 8]}}, name="x")
+    assert forked(settings, tmp_path, processes=2)["ends"] == [0, 0], (tmp_path / "said-0.txt").read_text()
+    # Each would take four photos of its eight; twelve is the next batch that two processes and three parts divide.
+    assert TrainSettings.from_yaml(RunFolder(settings.runs / "x").config).batch_size == 12
 
 
 def test_batch_norm_that_sees_its_own_half_alone_is_noticed(curve: Any) -> None:

@@ -1,16 +1,19 @@
 """From settings to a run: find the photos, split them, fill the cache, build the network, train."""
 
+import math
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from carmask.data.cache import Cache, open_cache
 from carmask.data.pairs import Dataset, describe_odd, describe_rules, find_pairs
 from carmask.data.split import Split, make_split
 from carmask.errors import CarmaskError
+from carmask.explain import explain
 from carmask.models.network import Network, NetworkConfig
 from carmask.progress import progress_bar
 from carmask.runtime.hardware import Hardware, set_up
@@ -20,7 +23,7 @@ from carmask.training.loop import Fit, TrainingData, epoch_steps
 from carmask.training.memory import find_batch_size, keep_freed_memory
 from carmask.training.reporter import Reporter, RunReporter, SilentReporter
 from carmask.training.run import RunFolder
-from carmask.training.settings import TrainSettings
+from carmask.training.settings import SettingsError, TrainSettings
 from carmask.training.state import TrainingState, start_state
 from carmask.training.team import Team
 from carmask.training.trackers import check_trackers
@@ -214,11 +217,22 @@ def _console_of(team: Team, console: Console | None) -> Console:
 def _with_batch_size(
     settings: TrainSettings, state: TrainingState, data: TrainingData, hardware: Hardware, team: Team
 ) -> TrainSettings:
-    """The settings with the batch size that fits here. It is written down: free memory may be another on resuming."""
+    """The settings with the batch size that fits here. It is written down: free memory may be another on resuming.
+
+    Raises:
+        SettingsError: what fits does not go with the other settings.
+
+    """
     _, height, width, channels = data.cache.images_NHWC.shape
     each = find_batch_size(state.network, hardware, (channels, height, width), len(data.train) // team.count)
-    found = team.from_first(lambda: each) * team.count
-    return settings.model_copy(update={"batch_size": -(-found // settings.accumulate) * settings.accumulate})
+    # To be divided among the processes, and into parts.
+    unit = math.lcm(team.count, settings.accumulate)
+    size = -(-team.from_first(lambda: each) * team.count // unit) * unit
+    try:
+        # Checked like all that is written down: a run must not be begun with what it could not be resumed with.
+        return TrainSettings.model_validate({**settings.model_dump(exclude={"config"}), "batch_size": size})
+    except ValidationError as error:
+        raise SettingsError(f"the batch size that fits here: {explain(error, TrainSettings)}") from error
 
 
 def _run(ready: Ready, run: RunFolder, team: Team, console: Console, until_s: float | None) -> Outcome:
