@@ -11,23 +11,38 @@ from carmask.errors import CarmaskError
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import UNetConfig
 from carmask.models.network import Network, NetworkConfig
+from carmask.runtime.engine import EngineError
 from carmask.runtime.hardware import Hardware, HardwareSettings, set_up
 from carmask.runtime.torch_engine import TorchEngine
 from carmask.segmenter import Segmenter
 
 
-def test_the_engine_gives_what_the_network_gives() -> None:
+def small_engine() -> tuple[TorchEngine, Network]:
     config = NetworkConfig(
         name="n", unet=UNetConfig(in_channels=3, widths=(4, 8)), geometry=Geometry(height_px=16, width_px=16)
     )
     network = Network(config).eval()
+    return TorchEngine(network, Hardware(torch.device("cpu"), torch.float32, "as asked")), network
+
+
+def test_the_engine_gives_what_the_network_gives() -> None:
+    engine, network = small_engine()
     images_NHWC = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3), dtype=np.uint8)
-    engine = TorchEngine(network, Hardware(torch.device("cpu"), torch.float32, "as asked"))
     x_BCHW = torch.from_numpy(images_NHWC.transpose(0, 3, 1, 2) / 255).float()
     with torch.no_grad():
         logits_BHW = network(x_BCHW)[:, 0].double().numpy()
     np.testing.assert_allclose(engine.run(images_NHWC), 1 / (1 + np.exp(-logits_BHW)), atol=1e-5)
     assert (engine.name, engine.device, engine.precision) == ("torch", "cpu", "float32")
+
+
+def test_more_than_the_memory_holds_is_an_error_of_the_engine() -> None:
+    engine, _ = small_engine()
+    # One byte seen so often that no machine has room for what becomes of it.
+    size = 1 << 22
+    images_NHWC = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (1, size, size, 3), (0, 0, 0, 0))
+    with pytest.raises(EngineError, match=rf"n: PyTorch failed on 1 x {size} x {size} px: .*allocate memory"):
+        engine.run(images_NHWC)
+    assert engine.run(np.zeros((1, 16, 24, 3), np.uint8)).shape == (1, 16, 24)
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carmask import __version__
+from carmask.errors import first_line
 from carmask.models.network import Network
 from carmask.runtime.card import ModelCard
-from carmask.runtime.engine import Owner, check_images
+from carmask.runtime.engine import EngineError, Owner, check_images
 from carmask.runtime.hardware import Hardware
 
 
@@ -32,9 +33,15 @@ class TorchEngine:
         """See `Engine.run`."""
         self._owner.check()
         check_images(images_NHWC, self._network.config.unet.in_channels)
-        with self._hardware.autocast():
-            logits_B1HW = self._network(to_input(images_NHWC, self._hardware.device))
-        probability_BHW: NDArray[np.float32] = logits_B1HW[:, 0].float().sigmoid().cpu().numpy()
+        count, height, width, _ = images_NHWC.shape
+        try:
+            with self._hardware.autocast():
+                logits_B1HW = self._network(to_input(images_NHWC, self._hardware.device))
+            probability_BHW: NDArray[np.float32] = logits_B1HW[:, 0].float().sigmoid().cpu().numpy()
+        except RuntimeError as error:
+            raise EngineError(
+                f"{self._network.config.name}: PyTorch failed on {count} x {height} x {width} px: {first_line(error)}"
+            ) from error
         return probability_BHW
 
 
