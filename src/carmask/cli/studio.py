@@ -1,10 +1,10 @@
 """`carmask studio`."""
 
-import os
 from pathlib import Path
 
 from carmask.cli.console import print_line, progress_bar
 from carmask.data.studio import render_dataset
+from carmask.limits import usable_cpus
 
 
 def studio(
@@ -26,7 +26,7 @@ def studio(
         height_px: Height of the photos in pixels.
         width_px: Width of the photos in pixels.
         seed: 0 or more; another seed gives other cars, rooms and light.
-        workers: Processes to render with; 0 means one for each processor.
+        workers: Processes to render with; 0 means one for each processor that may be used.
 
     """
     with progress_bar("rendering example photos") as advance:
@@ -37,7 +37,7 @@ def studio(
             size_HW=(height_px, width_px),
             seed=seed,
             progress=advance,
-            workers=workers or os.cpu_count() or 1,
+            workers=workers or usable_cpus(),
         )
     kept = made.photos - made.rendered
     print_line(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import cv2
 
-from carmask.runtime.engine import usable_cpus
+from carmask.limits import usable_cpus
 
 _MOST_WORKERS = 16
 

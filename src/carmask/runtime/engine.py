@@ -1,6 +1,5 @@
 """The protocol behind which a trained network runs, and what all engines have in common."""
 
-import os
 import threading
 from typing import Literal, Protocol
 
@@ -95,10 +94,3 @@ def check_images(images_NHWC: NDArray[np.uint8], channels: int) -> None:
         )
     if 0 in images_NHWC.shape:
         raise EngineError(f"the images are empty: {' x '.join(map(str, images_NHWC.shape))}")
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use, which in a container can be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from carmask.environment import cpu_name
 from carmask.errors import CarmaskError, first_line
+from carmask.limits import cpu_quota
 
 
 class HardwareSettings(BaseModel):
@@ -19,7 +20,9 @@ class HardwareSettings(BaseModel):
     precision: Literal["auto", "bf16", "fp16", "float32"] = Field(
         default="auto", description="auto is bf16 where the hardware computes it natively, float32 elsewhere"
     )
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; all cores when not given")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads; all cores that may be used when not given"
+    )
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ def set_up(settings: HardwareSettings, *, local_rank: int = 0) -> Hardware:
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    elif (quota := cpu_quota()) is not None:
+        # It counts processors, and takes a thread for each; or fewer, where the environment says so.
+        torch.set_num_threads(min(quota, torch.get_num_threads()))
     device = _device(settings.device, local_rank)
     native, reason = _native_bf16(device)
     if settings.precision == "float32":

@@ -7,8 +7,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from carmask.errors import first_line
+from carmask.limits import usable_cpus
 from carmask.runtime.card import ModelCard
-from carmask.runtime.engine import EngineError, EngineMissing, Owner, Precision, check_images, usable_cpus
+from carmask.runtime.engine import EngineError, EngineMissing, Owner, Precision, check_images
 from carmask.runtime.onnx_file import ModelFileError, model_name
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}

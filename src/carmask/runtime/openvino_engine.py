@@ -9,6 +9,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from carmask.errors import first_line
+from carmask.limits import cpu_quota
 from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import EngineError, EngineMissing, Owner, Precision, check_images
 from carmask.runtime.onnx_file import ModelFileError, model_name
@@ -63,6 +64,8 @@ class OpenVinoEngine:
         self._core = ov.Core()
         # By itself OpenVINO binds its threads to the first processors, in every process to the same ones.
         self._settings: dict[str, object] = {"ENABLE_CPU_PINNING": False}
+        # It counts processors, and takes a thread for each.
+        threads = threads or cpu_quota()
         if threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         # No hint but this one: f16 and a forced bf16 were slower than what OpenVINO chooses by itself.

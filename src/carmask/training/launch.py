@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from carmask.errors import CarmaskError
+from carmask.limits import usable_cpus
 from carmask.training.team import TeamError
 
 # How long processes may take to finish their step and write a checkpoint when they are to stop.
@@ -50,7 +51,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     # It prints a page about every failure, which is told in one sentence below.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     # Else torchrun gives each process one thread, also where there are cores for more.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

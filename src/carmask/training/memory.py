@@ -2,14 +2,13 @@
 
 import copy
 import ctypes
-import os
 import platform
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from carmask.limits import free_memory_bytes
 from carmask.runtime.hardware import Hardware
 
 # glibc's <malloc.h>
@@ -50,25 +49,10 @@ def find_batch_size(model: nn.Module, hardware: Hardware, input_CHW: tuple[int, 
     # Of a copy, because BatchNorm learns from every image that it sees.
     with saved_tensors_hooks(count, lambda tensor: tensor), hardware.autocast():
         copy.deepcopy(model)(torch.zeros(2, *input_CHW, device=hardware.device))
-    room_bytes = MEMORY_SHARE * free_memory_bytes(hardware.device)
+    on_gpu = hardware.device.type == "cuda"
+    free_bytes = torch.cuda.mem_get_info(hardware.device)[0] if on_gpu else free_memory_bytes()
+    room_bytes = MEMORY_SHARE * free_bytes
     batch = LARGEST_FOUND_BATCH
     while batch > 1 and (batch * ACTIVATION_FACTOR * saved_bytes / 2 > room_bytes or 2 * batch > photos):
         batch //= 2
     return batch
-
-
-def free_memory_bytes(device: torch.device) -> int:
-    """Memory that a run may still take on this device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        # What Linux calls free leaves out the pages that it only keeps for files, of which a cache makes many.
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kilobytes = dict(line.split(":", 1) for line in lines)["MemAvailable"].split()[0]
-        return int(kilobytes) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 4 << 30
