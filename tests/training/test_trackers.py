@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from carmask.errors import CarmaskError
 from carmask.models.network import Network, NetworkConfig
+from carmask.training import recording
 from carmask.training.recording import Trackers
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
@@ -238,6 +239,29 @@ def test_training_goes_on_without_a_tracker_that_fails(
         (folder / "weights" / "last" / "model.safetensors").read_bytes() for folder in (run.path, finished[0].path)
     )
     assert ours == theirs
+
+
+class Stuck(Unreachable):
+    """A tracker whose server takes what it is told, and never answers."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        assert (step, values) == (1, {"lr": 0.5})
+        threading.Event().wait()
+
+
+def test_a_run_ends_without_a_tracker_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRACKERS, "wandb", Stuck)
+    monkeypatch.setattr(recording, "LAST_WAIT_S", 0.2)
+    trackers = Trackers(settings("wandb", "tensorboard"))
+    said: list[str] = []
+    with trackers.recording(tmp_path, 0, said.append):
+        trackers.scalars(1, {"lr": 0.5})
+        trackers.scalars(2, {"lr": 0.25})
+    assert len(said) == 1
+    assert "wandb has not taken all that it was told after 0 s" in said[0]
+    assert [event.value for event in board(tmp_path).Scalars("lr")] == [0.5, 0.25]
+    # Nor is Python's own end held up.
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "wandb")
 
 
 @pytest.mark.parametrize(("one_class", "masks"), [("background", "empty"), ("vehicle", "full")])

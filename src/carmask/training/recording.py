@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +21,8 @@ from carmask.training.trackers import TRACKERS, Beginning, Tracker, TrackerError
 
 # In the run's folder: by which name or number each tracker knows the run.
 IDS_FILE = "trackers.json"
+# How long each tracker may take at the end for what it has not recorded yet.
+LAST_WAIT_S = 60.0
 
 
 class Trackers:
@@ -75,7 +79,7 @@ class _Recorder:
         self._tracker = tracker
         self._say = say
         self._failed = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._calls: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
 
     def begin(self, run: Beginning) -> str | None:
         """Begin in this thread, for some ask who is there."""
@@ -92,16 +96,31 @@ class _Recorder:
 
     def tell(self, call: Callable[[Tracker], None]) -> None:
         """Have something recorded, soon."""
-        self._thread.submit(self._try, call)
+        self._calls.put(call)
 
     def __enter__(self) -> Self:
+        # In the context of this thread, in which some remember what they have begun. Python waits at its end for
+        # threads that are no daemons, and one may hang.
+        self._thread = Thread(target=copy_context().run, args=(self._work,), name=self._name, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown()
-        self._try(lambda tracker: tracker.end(failed=kind is not None))
+        self.tell(lambda tracker: tracker.end(failed=kind is not None))
+        self._calls.put(None)
+        self._thread.join(LAST_WAIT_S)
+        if self._thread.is_alive() and not self._failed:
+            self._failed = True
+            self._say(
+                f"tracker   {self._name} has not taken all that it was told after {LAST_WAIT_S:.0f} s, and is left "
+                "alone; the run's own folder has all"
+            )
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            self._try(call)
 
     def _try(self, call: Callable[[Tracker], None]) -> None:
         if self._failed:

@@ -47,7 +47,7 @@ class Beginning:
 class Tracker(Protocol):
     """Somebody who records a run. Any method may raise whatever the tracker's own library raises.
 
-    `begin` and `end` are called by the thread that trains, what comes between by one other thread.
+    `begin` is called by the thread that trains, all else by one other thread, in a copy of that one's context.
     """
 
     def begin(self, run: Beginning) -> str | None:
