@@ -57,16 +57,18 @@ def test_only_the_first_machine_sees_the_runs_folder(
     staged = command_of(make(STAGED), tmp_path / "staged.yaml")
     single = command_of(make(TINY), tmp_path / "single.yaml")
     commands = [
-        [*staged, "--name", "staged", "--resume", "auto", *ONE_STEP],  # half of the first stage
+        [*staged, "--name", "staged", "--resume", "auto", *ONE_STEP],
         ["train", "--resume", "runs/staged", *ONE_STEP],
-        [*staged, "--name", "staged", "--resume", "auto", *ONE_STEP],  # half of the second
+        # The first stage is measured, and the second begins.
+        [*staged, "--name", "staged", "--resume", "auto", *ONE_STEP],
+        [*staged, "--name", "staged", "--resume", "auto", *ONE_STEP],
         ["train", "--resume", "runs/staged"],
         [*staged, "--name", "whole"],
         [*single, "--name", "single", "--resume", "auto", *ONE_STEP],
         [*single, "--name", "single", "--resume", "auto"],
     ]
     ends, said = given(commands)
-    assert ends == [[130, 130]] * 3 + [[0, 0]] * 2 + [[130, 130], [0, 0]], said
+    assert ends == [[130, 130]] * 4 + [[0, 0]] * 2 + [[130, 130], [0, 0]], said
     runs = machines[0] / "runs"
     for stage in ("", ".stages/1"):
         assert_same_training(RunFolder(runs / f"staged{stage}"), RunFolder(runs / f"whole{stage}"))

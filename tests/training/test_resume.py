@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from carmask.errors import CarmaskError
 from carmask.models.network import Network
 from carmask.training import start
-from carmask.training.checkpoint import CheckpointError, before, save_checkpoint
+from carmask.training.checkpoint import CheckpointError, before, load_checkpoint, save_checkpoint
 from carmask.training.interrupt import Interrupt
 from carmask.training.run import RunError, RunFolder
 from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, assert_same_training, resume, rows, train, weights
@@ -49,7 +49,9 @@ def test_interrupted_and_resumed_is_as_if_undisturbed(finished: tuple[RunFolder,
         run, said = train(make(SMALL))
     assert f"stopped after step {step}" in said
     assert f"carmask train --resume {run.path}" in said
-    assert len(rows(run)) == step // STEPS_IN_EPOCH if run.metrics.exists() else step < STEPS_IN_EPOCH
+    # After an epoch's last step its validation waits for the resumption.
+    measured = (step - 1) // STEPS_IN_EPOCH
+    assert len(rows(run)) == measured if run.metrics.exists() else measured == 0
     assert "best Dice" in resume(run)
     assert_same_training(run, finished[0])
 
@@ -95,7 +97,7 @@ def test_a_run_stops_in_time_and_the_same_command_goes_on(finished: tuple[RunFol
     # So little time that each turn is one step.
     while not start.train_or_resume(settings, Console(file=said, width=200), max_minutes=1e-9).finished:
         turns += 1
-    assert turns == 3 * STEPS_IN_EPOCH - 1
+    assert turns == 3 * STEPS_IN_EPOCH, "the last turn measures"
     run = RunFolder.existing(settings.runs / "again")
     assert_same_training(run, finished[0])
     assert start.train_or_resume(settings, Console(file=said, width=200)).finished
@@ -103,6 +105,27 @@ def test_a_run_stops_in_time_and_the_same_command_goes_on(finished: tuple[RunFol
         start.train_or_resume(make({**SMALL, "epochs": 5, "optimiser": {"lr": 0.5}}, name="again"))
     with pytest.raises(CarmaskError, match="--name"):
         start.train_or_resume(make(SMALL))
+
+
+def test_what_is_killed_in_a_validation_is_measured_and_not_trained_again(
+    finished: tuple[RunFolder, str], make: Any
+) -> None:
+    settings = make(SMALL, name="measured")
+
+    def kill(module: nn.Module, _inputs: object) -> None:
+        if isinstance(module, Network) and not module.training:
+            raise KeyboardInterrupt
+
+    handle = register_module_forward_pre_hook(kill)
+    with pytest.raises(KeyboardInterrupt):
+        start.train(settings, Console(quiet=True), max_minutes=60)
+    handle.remove()
+    run = RunFolder.existing(settings.runs / "measured")
+    assert not run.metrics.exists()
+    assert load_checkpoint(run.checkpoint, pytest.fail)["step"] == STEPS_IN_EPOCH
+    resume(run)
+    assert_same_training(run, finished[0])
+    assert all(float(row["images_per_s"]) > 0 for row in rows(run))
 
 
 def test_initial_weights_are_not_needed_any_more(finished: tuple[RunFolder, str], make: Any, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ FOLDS = 2
 STEPS = 2
 LARGER: dict[str, Any] = {"input": {"height_px": 48, "width_px": 48}, "optimiser": {"lr": 1e-3}}
 STAGED = {**TINY, "stages": ({}, LARGER)}
-# So little time that each turn is one step.
+# So little time that each turn is one step, or one validation.
 NO_TIME = 1e-9
 
 
@@ -101,7 +101,7 @@ def test_stopped_at_every_step_it_comes_to_the_same(whole: tuple[Path, str], mak
     turns = 1
     while not (outcome := train_or_resume_series(settings, FOLDS, quiet(), max_minutes=NO_TIME)).finished:
         turns += 1
-    assert turns == FOLDS * 2 * STEPS
+    assert turns == FOLDS * 2 * (STEPS + 1), "a turn for each step, and one for each validation"
     for run in ("fold-0.stages/1", "fold-0", "fold-1.stages/1", "fold-1"):
         assert_same_training(RunFolder(outcome.folder / run), RunFolder(whole[0] / run))
     before = {run: (run / "checkpoint.pt").stat().st_mtime_ns for run in fold_folders(outcome.folder)}
@@ -137,6 +137,7 @@ def test_what_changes_between_folds_is_noticed(tiny: Path, make: Any, tmp_path: 
     data = shutil.copytree(tiny, tmp_path / "data")
     settings = make({**TINY, "batch_size": None, "epoch_samples": 1}, data=data, name="changing")
     folder = train_series(settings, FOLDS, quiet(), max_minutes=NO_TIME).folder
+    resume_series(folder, quiet(), max_minutes=NO_TIME)
     assert SeriesFile.load(folder / "series.json").finished == ("fold-0",)
     # What was found for the first fold holds for all of them.
     config = folder / "fold-0" / "config.yaml"

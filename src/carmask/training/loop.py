@@ -82,42 +82,48 @@ class Fit:
             Interrupt() as interrupt,
             self._reporter.showing(state.step, self._total_steps, self._epoch_steps),
         ):
-            while state.step < self._total_steps and not self._is_patience_over():
-                stopped = self._train_epoch(interrupt, until_s)
-                if state.step % self._epoch_steps == 0:
-                    self._end_epoch()
-                elif stopped:
-                    self._save()
-                if stopped:
-                    return state.step == self._total_steps
+            while len(state.history) < self._settings.epochs and not self._is_patience_over():
+                # A run may have been stopped between the last step of an epoch and its validation.
+                if state.step // self._epoch_steps == len(state.history):
+                    if self._train_epoch(interrupt, until_s):
+                        self._save()
+                        return False
+                    if until_s is not None:
+                        # If the validation takes longer than there is time, that alone is done again.
+                        self._save()
+                self._end_epoch()
             return True
 
     def _train_epoch(self, interrupt: Interrupt, until_s: float | None) -> bool:
-        """Train to the end of the epoch. Returns whether it was stopped, by the end of the epoch or before."""
+        """Train to the end of the epoch. Returns whether it was stopped, after its last step or before."""
 
         def wants_stop() -> bool:
             return interrupt.asked or (until_s is not None and time.monotonic() >= until_s)
 
         state, settings = self._state, self._settings
-        self._pace = Pace(state.step, self._batch_size)
+        pace = Pace(state.step, self._batch_size)
         last = state.step - state.step % self._epoch_steps + self._epoch_steps
         for step, batch in self._reader.steps(range(state.step, last), self._choose):
             seed_step(settings.seed, step, self._team.rank)
-            self._lr = learning_rate(step, self._total_steps, settings.optimiser.lr, settings.schedule)
             for group in state.optimiser.param_groups:
-                group["lr"] = self._lr
+                group["lr"] = self._learning_rate(step)
             outcome = self._stepper(batch, done=step / self._total_steps, vote=wants_stop)
             self._remember(outcome, step)
             state.step = step + 1
             if state.step % SHOWN_STEPS == 1 or state.step == last:
-                self._pace.mark(state.step)
-                self._reporter.loss(state.step, outcome.loss, self._pace.images_per_s)
+                pace.mark(state.step)
+                state.images_per_s, state.train_s = pace.images_per_s, pace.total_s
+                self._reporter.loss(state.step, outcome.loss, pace.images_per_s)
             self._reporter.step(state.step)
             if outcome.wants_stop:
                 return True
             if time.monotonic() - self._saved_s >= 60 * settings.checkpoint_minutes and state.step < last:
                 self._save()
         return False
+
+    def _learning_rate(self, step: int) -> float:
+        settings = self._settings
+        return learning_rate(step, self._total_steps, settings.optimiser.lr, settings.schedule)
 
     def _choose(self, step: int) -> NDArray[np.int64]:
         """Places of the photos that this process learns from in a step."""
@@ -147,13 +153,13 @@ class Fit:
             epoch=state.step // self._epoch_steps,
             step=state.step,
             photos=state.step * self._batch_size,
-            lr=self._lr,
+            lr=self._learning_rate(state.step - 1),
             train_loss=state.loss_sum / max(1, state.loss_steps),
             dice=result.mean,
             dice_median=result.median,
             dice_worst=result.worst,
-            images_per_s=self._pace.images_per_s,
-            train_s=self._pace.total_s,
+            images_per_s=state.images_per_s,
+            train_s=state.train_s,
             validation_s=time.perf_counter() - began_s,
         )
         is_best = state.end_epoch(row)

@@ -21,6 +21,8 @@ _PLAIN = (
     "photo_losses_N", "drawn_by_N", "parts", "step", "loss_sum", "loss_steps", "lost_steps", "best_dice",
     "best_epoch",
 )  # fmt: skip
+# As well, and older checkpoints do not have it.
+_PLAIN_SINCE = ("images_per_s", "train_s")
 
 
 @dataclass
@@ -43,6 +45,9 @@ class TrainingState:
     loss_steps: int = 0
     # Steps in a row whose gradient was not a number.
     lost_steps: int = 0
+    # Of the epoch, as far as one process has trained it: for people.
+    images_per_s: float = 0.0
+    train_s: float = 0.0
     best_dice: float = -math.inf
     best_epoch: int = 0
     history: list[EpochRow] = field(default_factory=list)
@@ -81,7 +86,7 @@ class TrainingState:
                 "scaler": self.scaler.state_dict(),
                 "photos": self.photos,
                 "notes": self.validated.config.training,
-                **{name: getattr(self, name) for name in _PLAIN},
+                **{name: getattr(self, name) for name in _PLAIN + _PLAIN_SINCE},
                 "history": [row.model_dump() for row in self.history],
             },
         )
@@ -107,6 +112,8 @@ class TrainingState:
                 self.scaler.load_state_dict(saved["scaler"])
             for name in _PLAIN:
                 setattr(self, name, saved[name])
+            for name in _PLAIN_SINCE:
+                setattr(self, name, saved.get(name, getattr(self, name)))
             self.validated.note_training(saved["notes"])
             self.history = [EpochRow(**row) for row in saved["history"]]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
