@@ -1,4 +1,4 @@
-"""A cache that is damaged, killed while it is built, or made of files that cannot be used."""
+"""A cache that is damaged, stopped or killed while it is built, or made of files that cannot be used."""
 
 import json
 import os
@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_cache import RECIPE, assert_right, pairs_of
 
-from carmask.data.cache import CacheError, CacheRecipe, open_cache
+from carmask.data.cache import CacheError, CacheRecipe, CacheUnfinished, open_cache
 from carmask.imaging.geometry import Geometry
 
 OPEN = """
@@ -141,6 +142,52 @@ def test_a_killed_build_leaves_nothing_that_is_trusted(tiny: Path, tmp_path: Pat
         os.utime(folder, (time.time() - 25 * 60 * 60,) * 2)
     open_cache(pairs[:2], RECIPE, tmp_path)
     assert [path.name for path in tmp_path.glob("*.partial")] == ["film.partial"], "not ours, so not to be removed"
+
+
+def test_a_build_that_is_stopped_goes_on(data: Path, tmp_path: Path) -> None:
+    pairs = pairs_of(data)
+    os.truncate(data / "train" / "car0_02.jpg", 100)
+    whole = open_cache(pairs, RECIPE, tmp_path / "whole")
+    told: list[int] = []
+    said: list[str] = []
+    while True:
+        try:
+            cache = open_cache(
+                pairs,
+                RECIPE,
+                tmp_path / "parts",
+                progress=lambda done, _: told.append(done),
+                wants_stop=lambda: True,
+            )
+            break
+        except CacheUnfinished as error:
+            said.append(str(error))
+    # However little time there is, a photo is read each time, and then one is decoded, none of them twice.
+    assert told == list(range(1, 25))
+    assert said == [f"{done} of 24 photos are {what}" for what in ("read", "decoded") for done in range(1, 24)]
+    assert (cache.folder.name, cache.row_of, cache.area_of) == (whole.folder.name, whole.row_of, whole.area_of)
+    assert (cache.failures, cache.rules, cache.odd) == (whole.failures, whole.rules, whole.odd)
+    assert list(cache.failures) == ["car0_02"]
+    np.testing.assert_array_equal(cache.images_NHWC, whole.images_NHWC)
+    np.testing.assert_array_equal(cache.masks_NHW, whole.masks_NHW)
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == sorted([cache.folder.name, "digests.json"])
+
+
+@pytest.mark.parametrize("damage", ["images.npy", "stopped.json"])
+def test_a_stopped_build_that_is_damaged_is_begun_anew(tiny: Path, tmp_path: Path, damage: str) -> None:
+    pairs = pairs_of(tiny)
+    told: list[int] = []
+    with pytest.raises(CacheUnfinished, match="5 of 24 photos are decoded"):
+        open_cache(
+            pairs, RECIPE, tmp_path, progress=lambda done, _: told.append(done), wants_stop=lambda: len(told) == 5
+        )
+    told.clear()
+    (stopped,) = tmp_path.glob("*.partial")
+    os.truncate(stopped / damage, 300)
+    cache = open_cache(pairs, RECIPE, tmp_path, progress=lambda done, _: told.append(done))
+    assert_right(cache, pairs)
+    assert told == list(range(1, 25))
+    assert not stopped.exists()
 
 
 def test_an_interrupted_build_cleans_up(tiny: Path, tmp_path: Path) -> None:

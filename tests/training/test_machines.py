@@ -55,25 +55,27 @@ def test_only_the_first_machine_sees_the_runs_folder(
     make: Any, given: Any, machines: list[Path], tmp_path: Path
 ) -> None:
     staged = command_of(make(STAGED), tmp_path / "staged.yaml")
-    single = command_of(make(TINY), tmp_path / "single.yaml")
+    single = command_of(make(TINY, dataset={"cache": tmp_path / "another-cache", "folds": 3}), tmp_path / "single.yaml")
     commands = [
+        [*staged, "--name", "whole"],
         [*staged, "--name", "staged", "--resume", "auto", *ONE_STEP],
         ["train", "--resume", "runs/staged", *ONE_STEP],
         # The first stage is measured, and the second begins.
         [*staged, "--name", "staged", "--resume", "auto", *ONE_STEP],
         [*staged, "--name", "staged", "--resume", "auto", *ONE_STEP],
         ["train", "--resume", "runs/staged"],
-        [*staged, "--name", "whole"],
+        # While photos are decoded.
         [*single, "--name", "single", "--resume", "auto", *ONE_STEP],
         [*single, "--name", "single", "--resume", "auto"],
     ]
     ends, said = given(commands)
-    assert ends == [[130, 130]] * 4 + [[0, 0]] * 2 + [[130, 130], [0, 0]], said
+    assert ends == [[0, 0], *[[130, 130]] * 4, [0, 0], [130, 130], [0, 0]], said
     runs = machines[0] / "runs"
     for stage in ("", ".stages/1"):
         assert_same_training(RunFolder(runs / f"staged{stage}"), RunFolder(runs / f"whole{stage}"))
     # In one stage it is the same training as the first of two.
     assert_same_training(RunFolder(runs / "single"), RunFolder(runs / "whole.stages" / "1"))
+    assert "stopped before a step" in said[0]
     assert list(machines[1].iterdir()) == []
     assert said[1] == ""
 

@@ -107,6 +107,18 @@ def test_a_run_stops_in_time_and_the_same_command_goes_on(finished: tuple[RunFol
         start.train_or_resume(make(SMALL))
 
 
+def test_a_run_stops_in_time_while_photos_are_decoded(
+    finished: tuple[RunFolder, str], make: Any, tmp_path: Path
+) -> None:
+    settings = make(SMALL, name="decoding", dataset={"cache": tmp_path / "cache", "folds": 3})
+    said = io.StringIO()
+    assert not start.train_or_resume(settings, Console(file=said, width=200), max_minutes=1e-9).finished
+    assert said.getvalue() == "stopped before a step: 1 of 24 photos are read; that is kept for the next time\n"
+    assert not settings.runs.exists()
+    assert start.train_or_resume(settings, Console(file=said, width=200)).finished
+    assert_same_training(RunFolder(settings.runs / "decoding"), finished[0])
+
+
 def test_what_is_killed_in_a_validation_is_measured_and_not_trained_again(
     finished: tuple[RunFolder, str], make: Any
 ) -> None:

@@ -34,7 +34,9 @@ def train(
         settings: All about the run.
         resume: Go on with this run's folder, whose own settings hold; give it alone. Or auto: begin the run of this
             --name, or go on with it where it was begun, so that the same command can be given until all is done.
-        max_minutes: Stop in order after so many minutes, to be resumed.
+        max_minutes: Stop in order after so many minutes, to be resumed: when the step, or the photo that is decoded
+            before all steps, is done, of which there is one each time. A validation that has begun is not cut short,
+            nor what cannot be divided: starting up, finding the photos, checking what was decoded before.
         devices: Processes that train together on this machine: a number, or auto for one on each GPU. Several machines
             are started with torchrun.
         folds: Train one network for each of so many folds, each with another part held out; `carmask evaluate` measures

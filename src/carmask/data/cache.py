@@ -4,31 +4,34 @@ A cache folder holds `images.npy` (N x H x W x C, uint8), `masks.npy` (N x H x W
 Its name is a digest of the content of all files and of the recipe by which they were fitted, so other photos or
 another geometry are another cache. The digests of the files are remembered by size and time of change, so that a second
 start reads no photo; the cache itself is checked against checksums each time, at memory speed.
+
+A build that is asked to stop leaves its rows, with `stopped.json` beside them, to the next build of the same cache.
 """
 
 import hashlib
 import json
 import shutil
-import stat
 import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
+from carmask.ahead import map_ahead
+from carmask.data.digests import read_digests
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
-from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import MaskReading, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
+from carmask.limits import usable_cpus
 from carmask.progress import Progress
 
 # Raise when decoding or fitting changes its result, or the notes change: older caches are then made anew.
@@ -39,12 +42,21 @@ CHECKSUM_BLOCK_BYTES = 1 << 24
 _LEFTOVERS = "[0-9a-f]" * 16 + ".*.partial"
 _LEFT_OVER_AFTER_S = 24 * 60 * 60
 
-# Size, time of change and SHA-256 of a file, by its path.
-_Known = TypeAdapter(dict[str, tuple[int, int, str]])
+# What is noted about a cache, and about the rows of one that is not finished.
+_NOTES, _STOPPED = "cache.json", "stopped.json"
+
+# Rows for each thread that may wait to be noted.
+_AHEAD = 4
+
+_Array: TypeAlias = np.memmap[Any, np.dtype[np.uint8]]
 
 
 class CacheError(CarmaskError):
     """A cache that cannot be written."""
+
+
+class CacheUnfinished(CarmaskError):
+    """The time for a cache was over before it was finished. What was done is kept for the next time."""
 
 
 class CacheRecipe(BaseModel):
@@ -69,8 +81,8 @@ class Cache:
     """
 
     folder: Path
-    images_NHWC: NDArray[np.uint8]
-    masks_NHW: NDArray[np.uint8]
+    images_NHWC: _Array
+    masks_NHW: _Array
     row_of: Mapping[str, int]
     area_of: Mapping[str, float]
     failures: Mapping[str, str]
@@ -93,42 +105,69 @@ def fit_pair(pair: Pair, recipe: CacheRecipe) -> tuple[NDArray[np.uint8], NDArra
 
 
 def open_cache(
-    pairs: Sequence[Pair], recipe: CacheRecipe, folder: Path, *, workers: int = 2, progress: Progress | None = None
+    pairs: Sequence[Pair],
+    recipe: CacheRecipe,
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+    wants_stop: Callable[[], bool] = lambda: False,
 ) -> Cache:
     """Open the cache of these pairs below `folder`, building it when it is missing, stale or damaged.
 
-    `progress(done, total)` is called while photos are decoded, by `workers` threads.
+    `progress(done, total)` is called while photos are decoded, by a thread for each CPU. `wants_stop` is asked after
+    each file that was read; however soon it says so, something is done each time.
 
     Raises:
         CacheError: `folder` cannot be written, or has too little room.
+        CacheUnfinished: `wants_stop` said so before all was done.
 
     """
     try:
-        return _open_cache(pairs, recipe, folder, workers, progress)
+        return _open_cache(pairs, recipe, folder, progress, wants_stop)
     except OSError as error:
         raise CacheError(f"{folder}: the cache cannot be written ({error.strerror}); choose another folder") from error
 
 
 def _open_cache(
-    pairs: Sequence[Pair], recipe: CacheRecipe, folder: Path, workers: int, progress: Progress | None
+    pairs: Sequence[Pair],
+    recipe: CacheRecipe,
+    folder: Path,
+    progress: Progress | None,
+    wants_stop: Callable[[], bool],
 ) -> Cache:
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"form": CACHE_FORM, "recipe": recipe.model_dump(), "pairs": _digests(pairs, folder / "digests.json")}
+    digests = read_digests(pairs, folder / "digests.json", wants_stop)
+    if len(digests) < len(pairs):
+        raise CacheUnfinished(f"{len(digests)} of {len(pairs)} photos are read")
+    contents = {"form": CACHE_FORM, "recipe": recipe.model_dump(), "pairs": digests}
     place = folder / hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
     found = _open_intact(place)
     if found is not None:
         return found
     _remove_leftovers(folder)
-    aside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".partial", dir=folder))
+    aside = _aside(place)
     try:
-        _build(aside, pairs, recipe, workers, progress)
+        _build(aside, pairs, recipe, progress, wants_stop)
         _publish(aside, place)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if not (aside / _STOPPED).exists():
+            shutil.rmtree(aside, ignore_errors=True)
     built = _open_intact(place)
     if built is None:
         raise CacheError(f"{place}: the cache does not read back as it was written; is the disk full or failing?")
     return replace(built, fresh=True)
+
+
+def _aside(place: Path) -> Path:
+    """A folder of our own in which the cache is built: one that a build has left when it was stopped, or a new one."""
+    new = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".partial", dir=place.parent))
+    for notes in place.parent.glob(f"{place.name}.*.partial/{_STOPPED}"):
+        try:
+            notes.parent.replace(new)
+        except OSError:
+            continue  # somebody else was quicker
+        break
+    return new
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -151,45 +190,15 @@ def _publish(aside: Path, place: Path) -> None:
             aside.replace(place)
 
 
-def _digests(pairs: Sequence[Pair], memory: Path) -> list[list[str]]:
-    """Id and content digests of each pair. Files whose size and time of change are known are not read again."""
-    try:
-        known = _Known.validate_json(memory.read_bytes())
-    except (OSError, ValueError):
-        known = {}
-    before = dict(known)
-
-    def digest(source: Path | str) -> str:
-        if isinstance(source, str):
-            return hashlib.sha256(source.encode()).hexdigest()
-        name = str(source.absolute())
-        try:
-            status = source.stat()
-            if not stat.S_ISREG(status.st_mode):  # reading a named pipe or a device might never end
-                return "unreadable: not a plain file"
-            if known.get(name, ())[:2] != (status.st_size, status.st_mtime_ns):
-                with source.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                known[name] = (status.st_size, status.st_mtime_ns, content)
-        except OSError as error:
-            return f"unreadable: {error.strerror}"
-        return known[name][2]
-
-    result = [[pair.id, digest(pair.image), digest(pair.mask)] for pair in pairs]
-    if known != before or not memory.exists():
-        write_bytes_atomically(memory, json.dumps(known).encode())
-    return result
-
-
-def _open_intact(place: Path) -> Cache | None:
+def _open_intact(place: Path, notes_name: str = _NOTES, *, mode: Literal["r", "r+"] = "r") -> Cache | None:
     """The cache in `place`, or nothing when any part of it is missing or damaged."""
     try:
-        notes = json.loads((place / "cache.json").read_text())
+        notes = json.loads((place / notes_name).read_text())
         checksums = notes.pop("checksums")
         if checksums != _checksums(place, notes):
             return None
-        images_NHWC = np.load(place / "images.npy", mmap_mode="r")
-        masks_NHW = np.load(place / "masks.npy", mmap_mode="r")
+        images_NHWC = np.load(place / "images.npy", mmap_mode=mode)
+        masks_NHW = np.load(place / "masks.npy", mmap_mode=mode)
         return Cache(place, images_NHWC, masks_NHW, **notes, fresh=False)
     except (OSError, ValueError, KeyError, EOFError, TypeError):
         return None
@@ -204,14 +213,46 @@ class _Filled:
     odd: str | None
 
 
-def _build(place: Path, pairs: Sequence[Pair], recipe: CacheRecipe, workers: int, progress: Progress | None) -> None:
-    canvas_HW = recipe.geometry.canvas_HW(recipe.stride_px)
-    needed_bytes = len(pairs) * canvas_HW[0] * canvas_HW[1] * (recipe.channels + 1)
-    # Running out of room while writing into mapped memory would kill the process.
-    if shutil.disk_usage(place).free < needed_bytes:
-        raise CacheError(f"{place.parent}: the cache needs {needed_bytes / 1e9:.1f} GB, more than is free there")
-    images_NHWC = _new_array(place / "images.npy", (len(pairs), *canvas_HW, recipe.channels))
-    masks_NHW = _new_array(place / "masks.npy", (len(pairs), *canvas_HW))
+@dataclass
+class _Notes:
+    """What is noted about the rows that are done, the first ones of all; see `Cache`."""
+
+    row_of: dict[str, int] = field(default_factory=dict)
+    area_of: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    rules: dict[str, int] = field(default_factory=dict)
+    odd: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        """How many rows these are."""
+        return len(self.row_of) + len(self.failures)
+
+    def take(self, id_: str, outcome: _Filled | CarmaskError) -> None:
+        """Note what became of the next row."""
+        if isinstance(outcome, _Filled):
+            self.row_of[id_], self.area_of[id_] = self.done, outcome.area
+            self.rules[outcome.rule] = self.rules.get(outcome.rule, 0) + 1
+            if outcome.odd:
+                self.odd[id_] = outcome.odd
+        else:
+            self.failures[id_] = str(outcome)
+
+    def as_json(self) -> dict[str, Any]:
+        """The most frequent rule first."""
+        return {**asdict(self), "rules": dict(Counter(self.rules).most_common())}
+
+
+def _build(
+    place: Path,
+    pairs: Sequence[Pair],
+    recipe: CacheRecipe,
+    progress: Progress | None,
+    wants_stop: Callable[[], bool],
+) -> None:
+    images_NHWC, masks_NHW, notes = _begun(place, len(pairs), recipe)
+    # From here on its checksums are no longer true.
+    (place / _STOPPED).unlink(missing_ok=True)
 
     def fill(row: int) -> _Filled | CarmaskError:
         """Write one row; what is noted about its mask, or why the pair cannot be used."""
@@ -221,33 +262,40 @@ def _build(place: Path, pairs: Sequence[Pair], recipe: CacheRecipe, workers: int
             return error
         return _Filled(reading.area, reading.rule, reading.odd)
 
-    row_of, area_of, failures, odd = {}, {}, {}, {}
-    rules: Counter[str] = Counter()
+    workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool:
-        for row, outcome in enumerate(pool.map(fill, range(len(pairs)))):
-            id_ = pairs[row].id
-            if isinstance(outcome, _Filled):
-                row_of[id_], area_of[id_] = row, outcome.area
-                rules[outcome.rule] += 1
-                if outcome.odd:
-                    odd[id_] = outcome.odd
-            else:
-                failures[id_] = str(outcome)
+        for outcome in map_ahead(pool, fill, range(notes.done, len(pairs)), _AHEAD * workers):
+            notes.take(pairs[notes.done].id, outcome)
             if progress is not None:
-                progress(row + 1, len(pairs))
+                progress(notes.done, len(pairs))
+            if wants_stop():
+                break
     images_NHWC.flush()
     masks_NHW.flush()
-    notes: dict[str, Any] = {
-        "row_of": row_of,
-        "area_of": area_of,
-        "failures": failures,
-        "rules": dict(rules.most_common()),
-        "odd": odd,
-    }
-    (place / "cache.json").write_text(json.dumps({**notes, "checksums": _checksums(place, notes)}))
+    is_finished = notes.done == len(pairs)
+    told = notes.as_json()
+    file = place / (_NOTES if is_finished else _STOPPED)
+    file.write_text(json.dumps({**told, "checksums": _checksums(place, told)}))
+    if not is_finished:
+        raise CacheUnfinished(f"{notes.done} of {len(pairs)} photos are decoded")
 
 
-def _new_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+def _begun(place: Path, count: int, recipe: CacheRecipe) -> tuple[_Array, _Array, _Notes]:
+    """The arrays to be filled, images and masks, and what is noted about the rows that are done already."""
+    kept = _open_intact(place, _STOPPED, mode="r+")
+    notes = _Notes() if kept is None else _Notes(**{one.name: dict(getattr(kept, one.name)) for one in fields(_Notes)})
+    canvas_HW = recipe.geometry.canvas_HW(recipe.stride_px)
+    needed_bytes = (count - notes.done) * canvas_HW[0] * canvas_HW[1] * (recipe.channels + 1)
+    # Running out of room while writing into mapped memory would kill the process.
+    if shutil.disk_usage(place).free < needed_bytes:
+        raise CacheError(f"{place.parent}: the cache needs {needed_bytes / 1e9:.1f} GB, more than is free there")
+    if kept is not None:
+        return kept.images_NHWC, kept.masks_NHW, notes
+    images_NHWC = _new_array(place / "images.npy", (count, *canvas_HW, recipe.channels))
+    return images_NHWC, _new_array(place / "masks.npy", (count, *canvas_HW)), notes
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> _Array:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
-from carmask.data.cache import Cache, open_cache
+from carmask.data.cache import Cache, CacheUnfinished, open_cache
 from carmask.data.pairs import Dataset, describe_odd, describe_rules, find_pairs
 from carmask.data.split import Split, make_split
 from carmask.errors import CarmaskError
@@ -61,7 +62,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run's folder, and whether the run reached its end or was stopped in order."""
+    """A run's folder, which is there once photos are decoded, and whether the run reached its end or was stopped."""
 
     run: RunFolder
     finished: bool
@@ -98,7 +99,10 @@ def train(
     run = team.from_first(lambda: RunFolder.new(settings))
     if team.is_first:
         check_trackers(settings.trackers)
-    ready = prepare(settings, team, console)
+    try:
+        ready = prepare(settings, team, console, until_s=until_s)
+    except CacheUnfinished as error:
+        return _stopped_before(run, error, console)
     if team.is_first:
         with run.being_made(ready.settings) as made:
             ready.split.save(made.split)
@@ -127,7 +131,10 @@ def resume(
     team.slice_of_batch(settings.batch_size or team.count)
     if team.is_first:
         check_trackers(settings.trackers)
-    ready = prepare(settings, team, console, split=split)
+    try:
+        ready = prepare(settings, team, console, split=split, until_s=until_s)
+    except CacheUnfinished as error:
+        return _stopped_before(run, error, console)
     ready.state.take(run, saved)
     if team.is_first:
         run.note_resumption()
@@ -171,13 +178,16 @@ def _begun(settings: TrainSettings) -> Path | None:
     return run.path
 
 
-def prepare(settings: TrainSettings, team: Team, console: Console, *, split: Split | None = None) -> Ready:
+def prepare(
+    settings: TrainSettings, team: Team, console: Console, *, split: Split | None = None, until_s: float | None = None
+) -> Ready:
     """Find, cache and divide the photos, and build the network; nothing is written but the cache.
 
     `split` is that of a run which is gone on with: its network's weights come from elsewhere.
 
     Raises:
         CarmaskError: data, split or settings that cannot be used.
+        CacheUnfinished: `time.monotonic()` was `until_s` before all photos were decoded, on one of the machines.
 
     """
     hardware = set_up(settings.hardware, local_rank=team.local_rank)
@@ -188,7 +198,7 @@ def prepare(settings: TrainSettings, team: Team, console: Console, *, split: Spl
     if split is not None:
         # Held against the photos before any of them is decoded.
         split.select(dataset.pairs)
-    materials = _prepare(settings, hardware, dataset, team, console)
+    materials = _prepare(settings, hardware, dataset, team, console, until_s)
     split = split or _make_split(settings, materials)
     data = _select(split, materials)
     network = _new_network(settings, data)
@@ -204,6 +214,12 @@ def prepare(settings: TrainSettings, team: Team, console: Console, *, split: Spl
     if settings.batch_size is None:
         settings = _with_batch_size(settings, state, data, hardware, team)
     return Ready(settings, hardware, materials, split, data, state)
+
+
+def _stopped_before(run: RunFolder, error: CacheUnfinished, console: Console) -> Outcome:
+    """What comes of a run that had no time for a step."""
+    console.print(f"stopped before a step: {error}; that is kept for the next time", highlight=False, soft_wrap=True)
+    return Outcome(run, finished=False)
 
 
 def _deadline(max_minutes: float | None) -> float | None:
@@ -247,12 +263,29 @@ def _run(ready: Ready, run: RunFolder, team: Team, console: Console, until_s: fl
     return Outcome(run, finished)
 
 
-def _prepare(settings: TrainSettings, hardware: Hardware, dataset: Dataset, team: Team, console: Console) -> _Materials:
+def _prepare(
+    settings: TrainSettings,
+    hardware: Hardware,
+    dataset: Dataset,
+    team: Team,
+    console: Console,
+    until_s: float | None,
+) -> _Materials:
     """Cache every pair; say how masks were read and which pairs cannot be used."""
     if hardware.device.type == "cpu":
         keep_freed_memory()
-    with team.one_after_another_here(), progress_bar(console, "decoding photos") as advance:
-        cache = open_cache(dataset.pairs, settings.cache_recipe(), settings.dataset.cache, progress=advance)
+
+    def fill() -> Cache:
+        with progress_bar(console, "decoding photos") as advance:
+            return open_cache(
+                dataset.pairs,
+                settings.cache_recipe(),
+                settings.dataset.cache,
+                progress=advance,
+                wants_stop=lambda: until_s is not None and time.monotonic() >= until_s,
+            )
+
+    cache = _filled(fill, team)
     materials = _Materials(hardware, dataset, cache)
     left_out = materials.left_out()
     for name, cause in left_out[:SHOWN_LEFT_OUT]:
@@ -267,6 +300,25 @@ def _prepare(settings: TrainSettings, hardware: Hardware, dataset: Dataset, team
     if not cache.row_of:
         raise CarmaskError(f"{settings.data}: none of its {len(dataset.pairs)} pairs can be used; see `carmask check`")
     return materials
+
+
+def _filled(fill: Callable[[], Cache], team: Team) -> Cache:
+    """The cache, filled by the first process of each machine, and then opened by its others.
+
+    Raises:
+        CacheUnfinished: there was not enough time on one of the machines.
+
+    """
+    cache, unfinished = None, None
+    if team.local_rank == 0:
+        try:
+            cache = fill()
+        except CacheUnfinished as error:
+            unfinished = str(error)
+    told = [one for one in team.gather(unfinished) if one is not None]
+    if told:
+        raise CacheUnfinished(told[0])
+    return cache or fill()
 
 
 def _select(split: Split, materials: _Materials) -> TrainingData:

@@ -86,22 +86,6 @@ class Team:
         if any(other != item for other in self.gather(item)):
             raise TeamError(f"{what} are not the same for all processes; give every machine the same files")
 
-    @contextmanager
-    def one_after_another_here(self) -> Iterator[None]:
-        """The first process of each machine goes through the block before its others do."""
-        if self.local_rank == 0:
-            yield
-        self.wait()
-        if self.local_rank != 0:
-            yield
-        self.wait()
-
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.count > 1:
-            with told():
-                dist.barrier()
-
     def prepare(self, network: nn.Module) -> None:
         """Give all processes the same weights, and BatchNorm the statistics of the whole batch. Changes `network`."""
         if self.count == 1:
