@@ -21,12 +21,12 @@ from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 from carmask.imaging.mask_rule import FOREGROUND_FROM
+from carmask.limits import usable_cpus
 from carmask.progress import Progress
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-_WORKERS = 2
 _TILE_WIDTH_PX = 480
 _SHEET_COLUMNS = 4
 
@@ -162,8 +162,9 @@ def contact_sheet(
 
 def in_threads(work: Callable[[S], T], items: Sequence[S], progress: Progress | None = None) -> Iterator[T]:
     """Yield `work(item)` of every item, in order. Threads suffice: the decoders let other threads run."""
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        for done, result in enumerate(map_ahead(pool, work, items, 4 * _WORKERS), start=1):
+    workers = usable_cpus()
+    with ThreadPoolExecutor(workers) as pool:
+        for done, result in enumerate(map_ahead(pool, work, items, 4 * workers), start=1):
             if progress:
                 progress(done, len(items))
             yield result

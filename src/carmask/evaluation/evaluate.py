@@ -1,7 +1,7 @@
 """Measure a segmenter on pairs of photo and mask, every photo at its own size.
 
-Photos are decoded and masks compared by a few threads while the network runs; no more than a few batches are in
-memory at any time. A photo that cannot be measured is reported and the rest goes on.
+Photos are decoded and masks compared by a thread for each CPU while the network runs; no more than a few batches, or a
+photo for each thread, are in memory at any time. A photo that cannot be measured is reported and the rest goes on.
 """
 
 import time
@@ -21,6 +21,7 @@ from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import BoolArray, measure
 from carmask.evaluation.results import Evaluation, Failure, PhotoRow
 from carmask.imaging.decode import ImageSource, MaskReading, Photo, UnreadableImage
+from carmask.limits import usable_cpus
 from carmask.progress import Progress
 
 
@@ -51,7 +52,6 @@ def evaluate(
     *,
     foreground: int | None = None,
     batch_size: int = 4,
-    workers: int = 2,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Predict every photo and compare with its mask, at the photo's own size.
@@ -61,7 +61,6 @@ def evaluate(
         segmenter: What to measure it with.
         foreground: The stored mask value that is foreground, where the usual rule does not fit; see `decode_mask`.
         batch_size: Photos predicted together.
-        workers: Threads that decode photos and compare masks.
         progress: Called with (photos done, photos in all).
 
     Raises:
@@ -77,8 +76,9 @@ def evaluate(
     rules: Counter[str] = Counter()
     odd: dict[str, str] = {}
     done = 0
+    workers = usable_cpus()
     with ThreadPoolExecutor(workers, thread_name_prefix="evaluate") as pool:
-        loaded = map_ahead(pool, _loader(segmenter, foreground), pairs, ahead=batch_size)
+        loaded = map_ahead(pool, _loader(segmenter, foreground), pairs, ahead=max(batch_size, workers))
         for batch in in_batches(loaded, batch_size):
             readable = [item for item in batch if isinstance(item, _Labelled)]
             rules.update(item.rule for item in readable)

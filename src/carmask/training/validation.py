@@ -13,6 +13,7 @@ from carmask.data.cache import Cache
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.evaluation.metrics import dice
 from carmask.imaging.geometry import Size, plan, restore
+from carmask.limits import usable_cpus
 from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware
 from carmask.runtime.torch_engine import TorchEngine
@@ -76,7 +77,7 @@ class Validator:
         self._cache = cache
         self._hardware = hardware
         self._batch_size = batch_size
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             self._truths = dict(
                 zip(self._ids, pool.map(lambda pair: _packed_truth(pair, foreground), pairs), strict=True)
             )
@@ -86,7 +87,7 @@ class Validator:
         was_training = network.training
         engine = TorchEngine(network, self._hardware)
         mine = Validation({}, {}, {})
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             for ids in in_batches(self._ids, self._batch_size):
                 rows = [self._cache.row_of[id_] for id_ in ids]
                 probability_NHW = engine.run(self._cache.images_NHWC[rows])
