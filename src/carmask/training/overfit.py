@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from carmask.training.batches import BatchReader, batch_indices
-from carmask.training.reporter import SilentReporter
+from carmask.training.reporter import SayingReporter
 from carmask.training.settings import TrainSettings
 from carmask.training.start import prepare
 from carmask.training.step import Stepper
@@ -51,7 +51,7 @@ def overfit_batch(settings: TrainSettings, console: Console | None = None) -> Ov
     assert plain.batch_size is not None
     for group in ready.state.optimiser.param_groups:
         group["lr"] = plain.optimiser.lr
-    stepper = Stepper(ready.state, plain, ready.hardware, Team(), SilentReporter())
+    stepper = Stepper(ready.state, plain, ready.hardware, Team(), SayingReporter(console))
     reader = BatchReader(ready.data.cache, tuple(pair.id for pair in ready.data.train), ready.hardware.device)
     indices_B = batch_indices(0, plain.batch_size, len(ready.data.train), plain.seed)
     dice = 0.0

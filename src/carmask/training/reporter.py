@@ -67,6 +67,17 @@ class SilentReporter:
         """Nothing."""
 
 
+class SayingReporter(SilentReporter):
+    """For what is no run, and has no folder: says what is for a person to read, and nothing else."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 class RunReporter:
     """Shows a run to a person, and has it recorded in its folder and by the trackers that its settings name."""
 
