@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carmask.data.pairs import Dataset, DatasetError, describe_odd, describe_rules, find_pairs, load_soft_mask
+from carmask.data.pairs import Dataset, DatasetError, describe_odd, describe_rules, find_pairs, load_soft_mask, spread
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.imaging.rle import RleError
 
@@ -323,3 +323,11 @@ def test_real_run_lengths_and_mask_files_are_the_same_masks(carvana: Path, tmp_p
         assert set(np.unique(stored_HW)) == {0, 1}
         np.testing.assert_array_equal(load_soft_mask(from_table.pairs[place]).soft_HW, stored_HW * 255)
         np.testing.assert_array_equal(load_soft_mask(from_files.pairs[place]).soft_HW, stored_HW * 255)
+
+
+@pytest.mark.parametrize(
+    ("items", "count", "wanted"),
+    [("", 3, ""), ("abc", 0, ""), ("abc", 1, "a"), ("abc", 3, "abc"), ("abc", 7, "abc"), ("abcdefgh", 3, "acf")],
+)
+def test_items_are_taken_evenly(items: str, count: int, wanted: str) -> None:
+    assert "".join(spread(items, count)) == wanted

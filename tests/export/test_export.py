@@ -167,7 +167,7 @@ def test_photos_are_held_out_ones_and_ranges_come_from_the_others(run: Path, pho
         for sample, pair in zip(chosen.samples(), chosen.measured, strict=True):
             truth = np.asarray(Image.open(photos / "masks" / pair.image.name)) > 0
             height, width = sample.photo.size_HW
-            np.testing.assert_array_equal(sample.truth_HW, truth[:height, :width])
+            np.testing.assert_array_equal(sample.truth.mask_HW, truth[:height, :width])
             assert sample.photo.image_HWC.shape == (height, width, 1)
 
 

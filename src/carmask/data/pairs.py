@@ -1,9 +1,10 @@
 """Pair the photos of a data set with their masks. `carmask.data.layout` says which folders are understood."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -33,7 +34,10 @@ __all__ = [
     "describe_rules",
     "find_pairs",
     "load_soft_mask",
+    "spread",
 ]
+
+Item = TypeVar("Item")
 
 # Twelve hexadecimal digits and one of sixteen views: Carvana's photos, put into images/ and masks/ as other programs
 # want them, must still be split by car.
@@ -224,3 +228,9 @@ def _no_pairs(place: Place, photos: int, problems: list[Problem]) -> str:
 
 def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
+
+
+def spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """Take the first item of each of `count` equal stretches; all items where there are no more."""
+    count = min(count, len(items))
+    return tuple(items[index * len(items) // count] for index in range(count))

@@ -22,6 +22,7 @@ from carmask.evaluation.metrics import dice
 from carmask.export.photos import Photos, Sample
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Geometry, Size, fit_image, plan
+from carmask.imaging.packed import PackedMask
 from carmask.progress import Progress
 from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import Engine, EngineMissing, EngineName, Precision
@@ -104,7 +105,7 @@ class Look:
     fitted: Fitted
     sample: Sample
     probability_HW: NDArray[np.float32]
-    packed_mask: NDArray[np.uint8]
+    mask: PackedMask
 
 
 class Reference:
@@ -118,11 +119,11 @@ class Reference:
         for number, sample in enumerate(photos.samples(), 1):
             fitted = segmenter.fit(sample.photo)
             probability_HW, mask_HW = _find(segmenter, fitted)
-            self.looks.append(Look(fitted, sample, probability_HW, np.packbits(mask_HW, axis=1)))
+            self.looks.append(Look(fitted, sample, probability_HW, PackedMask.of(mask_HW)))
             progress(number, len(photos.measured))
         pictures = _pictures([look.sample.photo for look in self.looks], card)
         self.probes = [Probe(images, _run_padded(engine, images, card.stride_px)) for images in pictures]
-        self.dice = fmean(dice(look.sample.truth_HW, _unpacked(look)) for look in self.looks)
+        self.dice = fmean(dice(look.sample.truth.mask_HW, look.mask.mask_HW) for look in self.looks)
 
     @property
     def probe_sizes(self) -> list[Size]:
@@ -149,8 +150,8 @@ class Reference:
             difference_HW = np.abs(probability_HW - look.probability_HW)
             largest.append(float(difference_HW.max()))
             mean.append(float(difference_HW.mean()))
-            dices.append(dice(look.sample.truth_HW, mask_HW))
-            same.append(dice(_unpacked(look), mask_HW))
+            dices.append(dice(look.sample.truth.mask_HW, mask_HW))
+            same.append(dice(look.mask.mask_HW, mask_HW))
             progress(number, len(self.looks))
         return Figures(engine.name, engine.precision, fmean(dices), fmean(same), max(largest), fmean(mean))
 
@@ -209,10 +210,6 @@ def _find(segmenter: Segmenter, fitted: Fitted) -> tuple[NDArray[np.float32], ND
     """A photo's probability on the network's canvas, and its mask at the photo's size."""
     (raw,) = segmenter.infer([fitted])
     return raw[0], segmenter.restore(fitted, raw) >= segmenter.threshold
-
-
-def _unpacked(look: Look) -> NDArray[np.bool_]:
-    return np.unpackbits(look.packed_mask, axis=1, count=look.sample.photo.size_HW[1]).astype(bool)
 
 
 def _pictures(photos: Sequence[Photo], card: ModelCard) -> Iterator[NDArray[np.uint8]]:

@@ -7,17 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from carmask.data.layout import DatasetError, find_place, index_folder
-from carmask.data.pairs import Dataset, Pair, find_pairs
+from carmask.data.pairs import Dataset, Pair, find_pairs, spread
 from carmask.data.split import Split
 from carmask.data.studio import render_dataset
 from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.selection import Learnt, find_run, select_pairs
 from carmask.imaging.decode import Photo, decode_photo
+from carmask.imaging.packed import PackedMask
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
 
@@ -48,15 +46,10 @@ class Sources:
 
 @dataclass(frozen=True)
 class Sample:
-    """A photo at its own size, and the packed bits of its true mask, row by row."""
+    """A photo at its own size, and its true mask."""
 
     photo: Photo
-    packed_truth: NDArray[np.uint8]
-
-    @property
-    def truth_HW(self) -> NDArray[np.bool_]:
-        """The true mask, at the photo's size."""
-        return np.unpackbits(self.packed_truth, axis=1, count=self.photo.size_HW[1]).astype(bool)
+    truth: PackedMask
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ class Photos:
                 rows, columns = (side - 1 + side % 2 for side in truth_HW.shape)
                 image_HWC, truth_HW = image_HWC[:rows, :columns], truth_HW[:rows, :columns]
             height, width = truth_HW.shape
-            yield Sample(Photo(image_HWC, (height, width)), np.packbits(truth_HW, axis=1))
+            yield Sample(Photo(image_HWC, (height, width)), PackedMask.of(truth_HW))
 
     def calibration_photos(self) -> Iterator[Photo]:
         """Decode the photos to calibrate with."""
@@ -118,7 +111,7 @@ def _choose(
 ) -> Photos:
     selection = select_pairs(dataset.pairs, learnt=learnt)
     others = [pair for pair in dataset.pairs if learnt and learnt.train.holds(pair)]
-    measured = _spread(selection.pairs, sources.measured if others else min(sources.measured, _half(selection.pairs)))
+    measured = spread(selection.pairs, sources.measured if others else min(sources.measured, _half(selection.pairs)))
     others = others or [pair for pair in selection.pairs if pair not in measured] or list(measured)
     calibration, told_calibration = _calibration(others, dataset.root.resolve().name, sources)
     held_out = "held-out " if selection.part == "validation" else ""
@@ -137,7 +130,7 @@ def _choose(
 def _rendered(folder: Path, sources: Sources, channels: int, missing: Path | None) -> Photos:
     render_dataset(folder, cars=_RENDERED_CARS, views=_RENDERED_VIEWS, size_HW=_RENDERED_HW)
     pairs = find_pairs(folder).pairs
-    measured = _spread(pairs, min(sources.measured, _half(pairs)))
+    measured = spread(pairs, min(sources.measured, _half(pairs)))
     others = [pair for pair in pairs if pair not in measured]
     calibration, told_calibration = _calibration(others, "", sources)
     why = f"the run's photos are not in {missing}" if missing else "nothing says which photos it was trained on"
@@ -155,12 +148,12 @@ def _rendered(folder: Path, sources: Sources, channels: int, missing: Path | Non
 def _calibration(others: Sequence[Pair], name: str, sources: Sources) -> tuple[tuple[Path, ...], str]:
     """Files to calibrate with, and in a few words which they are."""
     if sources.calibration is None:
-        chosen = _spread([pair.image for pair in others], sources.calibrated)
+        chosen = spread([pair.image for pair in others], sources.calibrated)
         return chosen, f"{len(chosen)} photos of {name}" if name else f"{len(chosen)} rendered example photos"
     files = [path for paths in index_folder(_photo_folder(sources.calibration)).pictures.values() for path in paths]
     if not files:
         raise NoPhotos(f"{sources.calibration}: holds no photos to calibrate with")
-    chosen = _spread(sorted(files), sources.calibrated)
+    chosen = spread(sorted(files), sources.calibrated)
     return chosen, f"{len(chosen)} photos of {sources.calibration.resolve().name}"
 
 
@@ -175,9 +168,3 @@ def _photo_folder(folder: Path) -> Path:
 
 def _half(items: Sequence[Item]) -> int:
     return max(1, len(items) // 2)
-
-
-def _spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:
-    """Take `count` items evenly, all of them where there are fewer."""
-    count = min(count, len(items))
-    return tuple(items[index * len(items) // count] for index in range(count))

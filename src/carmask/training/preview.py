@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from carmask.data.augment import Augmenter
 from carmask.data.cache import fit_pair
-from carmask.data.pairs import Pair
+from carmask.data.pairs import Pair, spread
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.training.batches import seed_step, to_batch
 from carmask.training.settings import TrainSettings
@@ -20,7 +20,7 @@ def augmented_sheet(
     pairs: Sequence[Pair], settings: TrainSettings, *, photos: int = 4, variations: int = 6
 ) -> NDArray[np.uint8]:
     """Draw each of a few photos as it is and in several variations, the mask laid over (uint8, H x W x 3)."""
-    chosen = [pairs[place] for place in np.linspace(0, len(pairs) - 1, min(photos, len(pairs))).round().astype(int)]
+    chosen = spread(pairs, photos)
     recipe = settings.cache_recipe()
     augment = Augmenter(settings.augment, channels=recipe.channels)
     images, masks, _ = zip(*(fit_pair(pair, recipe) for pair in chosen), strict=True)

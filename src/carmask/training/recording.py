@@ -8,7 +8,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from carmask.errors import first_line
 from carmask.files import write_bytes_atomically
 from carmask.models.series_file import FILE_NAME as SERIES_FILE
-from carmask.training.settings import TrainSettings
+from carmask.training.settings import TrainSettings, flat
 from carmask.training.trackers import TRACKERS, Beginning, Tracker, TrackerError, describe
 
 # In the run's folder: by which name or number each tracker knows the run.
@@ -34,7 +34,7 @@ class Trackers:
     """
 
     def __init__(self, settings: TrainSettings) -> None:
-        self._settings = _flat(settings.model_dump(mode="json", exclude={"config"}))
+        self._settings = flat(settings.model_dump(mode="json", exclude={"config"}))
         self._trackers = {name: TRACKERS[name]() for name in settings.trackers}
         self._recorders: list[_Recorder] = []
 
@@ -155,11 +155,3 @@ def _read_ids(folder: Path) -> dict[str, str]:
         raise TrackerError(
             f"{path}: does not say how the trackers know the run ({first_line(error)}); remove it, and they begin anew"
         ) from error
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Groups of settings as names with dots."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat.update(_flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value})
-    return flat

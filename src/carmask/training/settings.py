@@ -4,7 +4,7 @@ What is not given is taken from the YAML file (`config`), then from the preset's
 defaults here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -223,7 +223,7 @@ class TrainSettings(_Settings):
     def differences(self, other: "TrainSettings") -> list[str]:
         """Names of the settings that are not the same, wherever they came from."""
         whole = (one.with_absolute_paths().model_dump(exclude={"config", "runs"}) for one in (self, other))
-        mine, theirs = (dict(_flat(one)) for one in whole)
+        mine, theirs = map(flat, whole)
         return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
 
     def to_yaml(self) -> str:
@@ -244,12 +244,12 @@ class TrainSettings(_Settings):
             raise SettingsError(f"{path}: {explain(error, cls)}") from error
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Groups of settings as names with dots."""
+    result: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+        result.update(flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value})
+    return result
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

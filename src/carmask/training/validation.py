@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from carmask.ahead import in_batches
 from carmask.data.cache import Cache
-from carmask.data.pairs import Pair, load_soft_mask
+from carmask.data.pairs import Pair, load_soft_mask, spread
 from carmask.evaluation.metrics import dice
-from carmask.imaging.geometry import Size, plan, restore
+from carmask.imaging.geometry import plan, restore
+from carmask.imaging.packed import PackedMask
 from carmask.limits import usable_cpus
 from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware
@@ -69,18 +70,19 @@ class Validator:
         team: Team,
     ) -> None:
         self._team = team
-        # Those in the pictures of each epoch, spread evenly.
-        places = np.linspace(0, len(pairs) - 1, min(SHOWN_PHOTOS, len(pairs))).round().astype(int)
-        self._shown = frozenset(pairs[place].id for place in places)
+        # Those in the pictures of each epoch.
+        self._shown = frozenset(pair.id for pair in spread(pairs, SHOWN_PHOTOS))
         pairs = team.share(pairs)
         self._ids = tuple(pair.id for pair in pairs)
         self._cache = cache
         self._hardware = hardware
         self._batch_size = batch_size
+
+        def read(pair: Pair) -> PackedMask:
+            return PackedMask.of(load_soft_mask(pair, foreground=foreground).mask_HW)
+
         with ThreadPoolExecutor(usable_cpus()) as pool:
-            self._truths = dict(
-                zip(self._ids, pool.map(lambda pair: _packed_truth(pair, foreground), pairs), strict=True)
-            )
+            self._truths = dict(zip(self._ids, pool.map(read, pairs), strict=True))
 
     def __call__(self, network: Network) -> Validation:
         """Measure a network; leaves it in the mode (training or not) in which it came."""
@@ -115,17 +117,8 @@ def _sorted(items: dict[str, T]) -> dict[str, T]:
     return dict(sorted(items.items()))
 
 
-def _packed_truth(pair: Pair, foreground: int | None) -> tuple[NDArray[np.uint8], Size]:
-    truth_HW = load_soft_mask(pair, foreground=foreground).mask_HW
-    return np.packbits(truth_HW, axis=1), (truth_HW.shape[0], truth_HW.shape[1])
-
-
-def _score(
-    network: Network, probability_HW: NDArray[np.float32], truth: tuple[NDArray[np.uint8], Size]
-) -> tuple[float, float]:
+def _score(network: Network, probability_HW: NDArray[np.float32], truth: PackedMask) -> tuple[float, float]:
     """Dice and coverage."""
-    packed, size_HW = truth
-    truth_HW = np.unpackbits(packed, axis=1, count=size_HW[1]).view(np.bool_)
-    placement = plan(size_HW, network.config.geometry, stride_px=network.config.unet.stride_px)
+    placement = plan(truth.size_HW, network.config.geometry, stride_px=network.config.unet.stride_px)
     mask_HW = restore(probability_HW, placement) >= network.config.threshold
-    return dice(truth_HW, mask_HW), float(mask_HW.mean())
+    return dice(truth.mask_HW, mask_HW), float(mask_HW.mean())
