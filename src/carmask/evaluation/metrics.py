@@ -26,10 +26,8 @@ from carmask.errors import CarmaskError
 BoolArray = npt.NDArray[np.bool_]
 Distances = npt.NDArray[np.float32]
 
+# Distances are float32 square roots of whole numbers, of which this one is exact.
 BOUNDARY_TOLERANCE_PX = 2.0
-
-# Distances are float32 square roots of whole numbers: a tolerance such as sqrt(2) must not miss one by its rounding.
-_ROUNDING_PX = 1e-5
 
 
 class MaskMismatchError(CarmaskError):
@@ -74,7 +72,11 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ImageMetrics:
-    """Every metric of one picture; areas are shares of the picture (0 to 1), `boundary_error_px` may be NaN."""
+    """Every metric of one picture; areas are shares of the picture (0 to 1).
+
+    Boundary F1 is at `BOUNDARY_TOLERANCE_PX`. `boundary_error_px` is the mean distance of the two outlines, NaN where
+    one of the masks has none.
+    """
 
     dice: float
     iou: float
@@ -103,21 +105,6 @@ def dice(truth_HW: BoolArray, mask_HW: BoolArray) -> float:
     return confusion(truth_HW, mask_HW).dice
 
 
-def iou(truth_HW: BoolArray, mask_HW: BoolArray) -> float:
-    """Return intersection over union, 0 to 1; see `Confusion.iou`."""
-    return confusion(truth_HW, mask_HW).iou
-
-
-def precision(truth_HW: BoolArray, mask_HW: BoolArray) -> float:
-    """Return the share of predicted pixels that are right, 0 to 1; see `Confusion.precision`."""
-    return confusion(truth_HW, mask_HW).precision
-
-
-def recall(truth_HW: BoolArray, mask_HW: BoolArray) -> float:
-    """Return the share of true pixels that were found, 0 to 1; see `Confusion.recall`."""
-    return confusion(truth_HW, mask_HW).recall
-
-
 def boundary(mask_HW: BoolArray) -> BoolArray:
     """Mark the boundary pixels of a mask in a bool array of its shape; the module's docstring says which these are."""
     if not mask_HW.size:
@@ -128,39 +115,8 @@ def boundary(mask_HW: BoolArray) -> BoolArray:
     return edge_HW
 
 
-def boundary_f1(truth_HW: BoolArray, mask_HW: BoolArray, tolerance_px: float = BOUNDARY_TOLERANCE_PX) -> float:
-    """Return the F1 of the two outlines, 0 to 1, where a pixel counts as found within `tolerance_px`.
-
-    Boundary precision is the share of the mask's boundary pixels that lie no further than `tolerance_px` (Euclidean,
-    inclusive) from some boundary pixel of the truth; boundary recall is the same with the roles changed; the result
-    is their harmonic mean. Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC 2013);
-    the F of DAVIS, Perazzi et al. (CVPR 2016), which takes 0.8 % of the diagonal as its tolerance.
-
-    Where one side has no boundary it is 0; where neither has one, 1 if the masks are the same and 0 if one is
-    empty and the other full.
-
-    Raises `MaskMismatchError` where the arrays differ in shape, are not two-dimensional or not boolean.
-    """
-    return _boundary_f1(*_boundary_distances(truth_HW, mask_HW), tolerance_px, same=np.array_equal(truth_HW, mask_HW))
-
-
-def mean_boundary_error_px(truth_HW: BoolArray, mask_HW: BoolArray) -> float:
-    """Return how far apart the two outlines are on average, in pixels of the given arrays.
-
-    For every boundary pixel of either side the Euclidean distance to the nearest boundary pixel of the other side;
-    the mean over all of them, both sides pooled: the average symmetric surface distance, Heimann et al., "Comparison
-    and evaluation of methods for liver segmentation from CT datasets" (IEEE TMI 2009).
-
-    NaN where it has no meaning, that is where just one side has a boundary, or one mask is empty and the other full;
-    0 for two empty or two full masks. Whoever averages must leave NaN out and say how many were left out.
-
-    Raises `MaskMismatchError` where the arrays differ in shape, are not two-dimensional or not boolean.
-    """
-    return _boundary_error_px(*_boundary_distances(truth_HW, mask_HW), same=np.array_equal(truth_HW, mask_HW))
-
-
-def measure(truth_HW: BoolArray, mask_HW: BoolArray, tolerance_px: float = BOUNDARY_TOLERANCE_PX) -> ImageMetrics:
-    """Compute every metric of one picture at once, with the boundary distances computed only once.
+def measure(truth_HW: BoolArray, mask_HW: BoolArray) -> ImageMetrics:
+    """Compute every metric of one picture.
 
     Raises `MaskMismatchError` where the arrays differ in shape, are not two-dimensional or not boolean.
     """
@@ -172,23 +128,41 @@ def measure(truth_HW: BoolArray, mask_HW: BoolArray, tolerance_px: float = BOUND
         iou=counts.iou,
         precision=counts.precision,
         recall=counts.recall,
-        boundary_f1=_boundary_f1(from_truth_px, from_mask_px, tolerance_px, same=same),
+        boundary_f1=_boundary_f1(from_truth_px, from_mask_px, same=same),
         boundary_error_px=_boundary_error_px(from_truth_px, from_mask_px, same=same),
         truth_area=(counts.tp + counts.fn) / truth_HW.size,
         predicted_area=(counts.tp + counts.fp) / truth_HW.size,
     )
 
 
-def _boundary_f1(from_truth_px: Distances, from_mask_px: Distances, tolerance_px: float, *, same: bool) -> float:
+def _boundary_f1(from_truth_px: Distances, from_mask_px: Distances, *, same: bool) -> float:
+    """Return the F1 of the two outlines, 0 to 1, where a pixel counts as found within `BOUNDARY_TOLERANCE_PX`.
+
+    Boundary precision is the share of the mask's boundary pixels that lie no further than that (Euclidean, inclusive)
+    from some boundary pixel of the truth; boundary recall is the same with the roles changed; the result is their
+    harmonic mean. Csurka et al., "What is a good evaluation measure for semantic segmentation?" (BMVC 2013); the F of
+    DAVIS, Perazzi et al. (CVPR 2016), which takes 0.8 % of the diagonal as its tolerance.
+
+    Where one side has no boundary it is 0; where neither has one, 1 if the masks are the same and 0 if one is
+    empty and the other full.
+    """
     if not from_truth_px.size or not from_mask_px.size:
         return float(same)
-    limit_px = tolerance_px + _ROUNDING_PX
-    found = int(np.count_nonzero(from_truth_px <= limit_px)) / from_truth_px.size
-    right = int(np.count_nonzero(from_mask_px <= limit_px)) / from_mask_px.size
+    found = int(np.count_nonzero(from_truth_px <= BOUNDARY_TOLERANCE_PX)) / from_truth_px.size
+    right = int(np.count_nonzero(from_mask_px <= BOUNDARY_TOLERANCE_PX)) / from_mask_px.size
     return _ratio(2 * right * found, right + found, undefined=0.0)
 
 
 def _boundary_error_px(from_truth_px: Distances, from_mask_px: Distances, *, same: bool) -> float:
+    """Return how far apart the two outlines are on average, in pixels of the given arrays.
+
+    For every boundary pixel of either side the Euclidean distance to the nearest boundary pixel of the other side;
+    the mean over all of them, both sides pooled: the average symmetric surface distance, Heimann et al., "Comparison
+    and evaluation of methods for liver segmentation from CT datasets" (IEEE TMI 2009).
+
+    NaN where it has no meaning, that is where just one side has a boundary, or one mask is empty and the other full;
+    0 for two empty or two full masks. Whoever averages must leave NaN out and say how many were left out.
+    """
     if not from_truth_px.size or not from_mask_px.size:
         return 0.0 if same else float("nan")
     total_px = from_truth_px.sum(dtype=np.float64) + from_mask_px.sum(dtype=np.float64)

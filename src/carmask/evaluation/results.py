@@ -49,7 +49,7 @@ class Figures:
     """One metric over many photos; NaN where it was defined for none of them.
 
     `worst_5_percent` is the value that 95 % of the photos reach or better: the 5th percentile, or the 95th of a
-    metric of which less is better. `undefined` photos have no value (see `mean_boundary_error_px`) and are left out.
+    metric of which less is better. `undefined` photos have no value (see `ImageMetrics`) and are left out.
     """
 
     mean: float
