@@ -3,7 +3,7 @@
     python benchmarks/gpu_training.py                              all of it, in about eight minutes on a large GPU
     python benchmarks/gpu_training.py --device cpu --sizes 64      a trial of the script itself, without figures
 
-Each line is measured in a process of its own: forward, the project's own border-weighted loss, backward, AdamW,
+Each line is measured in a process of its own, and all do the same: forward, the border-weighted loss, backward, AdamW,
 on random images that are on the device already: the cache's reading is measured by `training_speed.py`.
 """
 
@@ -76,7 +76,7 @@ def measure(name: str, size_px: int, variant: str, device: str) -> dict[str, Any
     network = Network(NetworkConfig.from_preset(preset)).train()
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     forward = torch.compile(network) if how["compiled"] else network
-    loss_of = make_loss(LossSettings(name="border" if how["channels_last"] else "bce+dice"))
+    loss_of = make_loss(LossSettings(name="border"))
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
     images_BCHW = torch.rand(batch, 3, size_px, size_px, device=device).contiguous(memory_format=layout)
     soft_B1HW = torch.rand(batch, 1, size_px, size_px, device=device)
