@@ -2,8 +2,9 @@
 
     python benchmarks/ablation.py CARVANA [VARIANT ...]     runs, evaluates, writes docs/results/ablation.json
 
-Runs that are finished are kept, one that was stopped goes on. All run on the same held-out cars. The base is run with
-three seeds: what differs less than they do says nothing.
+Runs that are finished are kept, one that was stopped goes on. All run on the same held-out cars. The list is of what
+can be run; docs/experiments.md says what was. The base stands in it with three seeds: what differs less than they do
+would say nothing.
 """
 
 import argparse
