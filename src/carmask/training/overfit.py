@@ -6,9 +6,9 @@ import torch
 from rich.console import Console
 
 from carmask.training.batches import BatchReader, batch_indices
+from carmask.training.prepare import prepare
 from carmask.training.reporter import SayingReporter
 from carmask.training.settings import TrainSettings
-from carmask.training.start import prepare
 from carmask.training.step import Stepper
 from carmask.training.team import Team
 
