@@ -177,6 +177,16 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(make: Any
         resume(run)
 
 
+def test_an_older_checkpoint_is_gone_on_with(finished: tuple[RunFolder, str], make: Any) -> None:
+    with interrupted_in_step(2):
+        run, _ = train(make(SMALL, name="older"))
+    saved = load_checkpoint(run.checkpoint, pytest.fail)
+    # Checkpoints did not always hold these.
+    save_checkpoint(run.checkpoint, {name: saved[name] for name in saved if name not in ("images_per_s", "train_s")})
+    resume(run)
+    assert_same_training(run, finished[0])
+
+
 def test_a_folder_that_is_no_run_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not the folder of a run"):
         start.resume(tmp_path)
