@@ -22,7 +22,7 @@ demo: setup
 
 test: setup lint
 	# Several processes share the processors, so none of their threads may wait by turning.
-	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(VENV)/bin/ruff check

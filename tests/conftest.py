@@ -12,9 +12,20 @@ from PIL import Image, ImageDraw
 settings.register_profile("carmask", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("carmask")
 
+# Files whose tests start processes of their own and wait for them. Begun last, one would keep a worker busy alone.
+LONG_FILES = {
+    *("test_kill.py", "test_team.py", "test_cluster.py", "test_machines.py", "test_series.py", "test_resume.py"),
+    *("test_lifetime.py", "test_openapi.py", "test_predict_resume.py", "test_studio.py"),
+}
+
 TINY_CARS = 6
 TINY_VIEWS = 4
 TINY_HW = (60, 90)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
 @pytest.fixture(scope="session")
