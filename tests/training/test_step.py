@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from carmask.models.network import Network
 from carmask.training.overfit import overfit_batch
-from carmask.training.step import TrainingError
+from carmask.training.step import TrainingError, _is_out_of_memory
 from tiny_runs import FAST, SMALL, rows, train, weights
 
 NARROW = {**FAST, "network": {"widths": [4, 8]}}
@@ -91,6 +91,21 @@ def test_compiled_it_learns_the_same(make: Any) -> None:
     compiled, _ = train(make(NARROW, name="compiled", epochs=1, hardware=hardware))
     assert float(rows(compiled)[0]["train_loss"]) == pytest.approx(float(rows(plain)[0]["train_loss"]), rel=1e-3)
     assert weights(compiled, "last").keys() == weights(plain, "last").keys()
+
+
+@pytest.mark.parametrize(
+    ("said", "is_memory"),
+    [
+        ("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried", True),
+        # oneDNN's words, of a step to which the system gave no memory.
+        ("could not create a primitive", True),
+        ("could not create a memory object", True),
+        ("could not create a primitive descriptor for a convolution forward propagation primitive", False),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_what_libraries_say_where_memory_ends_is_understood(said: str, is_memory: bool) -> None:
+    assert _is_out_of_memory(RuntimeError(said)) == is_memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")

@@ -1,5 +1,6 @@
 """What a run shows and writes while it trains: bar, a line for each epoch, CSV, curves, samples, trackers."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ from carmask.training.validation import Validation
 
 SAMPLE_COLUMNS = 3
 SAMPLE_WIDTH_PX = 320
+# Drawing takes half a second, longer than an epoch of few photos.
+CURVES_EVERY_S = 10.0
 
 
 class Reporter(Protocol):
@@ -90,6 +93,8 @@ class RunReporter:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._has_warned = False
+        self._undrawn: Sequence[EpochRow] = ()
+        self._drawn_s = time.monotonic()
 
     @contextmanager
     def showing(self, step: int, total_steps: int, steps_in_epoch: int) -> Iterator[None]:
@@ -116,7 +121,10 @@ class RunReporter:
             self._task = self._bar.add_task(
                 "training", total=total_steps, completed=step, epoch=self._epoch_text(step), loss="-", rate=0.0
             )
-            yield
+            try:
+                yield
+            finally:
+                self._draw_curves()
 
     def step(self, step: int) -> None:
         """`step` steps are done."""
@@ -139,7 +147,9 @@ class RunReporter:
         )
         self._warn_of_one_class(result)
         write_bytes_atomically(self._run.metrics, as_csv(history))
-        write_bytes_atomically(self._run.path / "curves.png", draw_curves(history))
+        self._undrawn = history
+        if time.monotonic() - self._drawn_s >= CURVES_EVERY_S:
+            self._draw_curves()
         samples_HWC = self._draw_samples(result)
         write_bytes_atomically(self._run.samples / f"epoch_{row.epoch:03}.png", encode_png(samples_HWC))
         self._trackers.picture(row.step, "held_out/samples", samples_HWC)
@@ -166,6 +176,11 @@ class RunReporter:
             "epochs that may pass; if it does not, start again with a lower --optimiser.lr, see with --overfit-batch "
             "whether it can learn one batch at all, and look at the masks with `carmask check`"
         )
+
+    def _draw_curves(self) -> None:
+        if self._undrawn:
+            write_bytes_atomically(self._run.path / "curves.png", draw_curves(self._undrawn))
+            self._undrawn, self._drawn_s = (), time.monotonic()
 
     def _draw_samples(self, result: Validation) -> NDArray[np.uint8]:
         """The same held-out photos each time, as the network sees and cuts them."""

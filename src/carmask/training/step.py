@@ -1,6 +1,7 @@
 """One step: forward, loss and backward, in parts where memory wants it, and what happens when one of them fails."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from carmask.training.reporter import Reporter
 from carmask.training.settings import TrainSettings
 from carmask.training.state import TrainingState
 from carmask.training.team import Team, told
+
+# What PyTorch's allocator says on a CPU, and oneDNN, which names no cause, where it finds no memory.
+_NO_MEMORY = re.compile(r"can't allocate memory|could not create a (primitive(?! descriptor)|memory object)")
 
 
 class TrainingError(CarmaskError):
@@ -137,4 +141,4 @@ class Stepper:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)) is not None
