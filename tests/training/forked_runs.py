@@ -16,7 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# What a run imports when it comes to it.
+import kornia.augmentation
 import torch
+import torch._dynamo
+import torch.utils.tensorboard
 from rich.console import Console
 from torch import nn
 
