@@ -13,6 +13,7 @@ from carmask.errors import CarmaskError
 from carmask.runtime.hardware import Hardware
 from carmask.training.batches import Batch
 from carmask.training.losses import make_loss
+from carmask.training.memory import give_back_freed_memory
 from carmask.training.reporter import Reporter
 from carmask.training.settings import TrainSettings
 from carmask.training.state import TrainingState
@@ -70,6 +71,8 @@ class Stepper:
         with told():
             losses_B = self._gradients(images_BCHW, soft_B1HW)
             while losses_B is None:
+                # Not before: while the error is handled, it holds all that the failed pass had computed.
+                give_back_freed_memory(self._hardware.device)
                 losses_B = self._gradients(images_BCHW, soft_B1HW)
             loss, votes = self._team.average(self._parameters, (float(losses_B.mean()), float(vote())))
         self._change_weights()
@@ -113,8 +116,6 @@ class Stepper:
             f"out of memory at step {state.step}: batches of {photos} photos go through in {state.parts} parts from "
             "here on, which takes longer and lets BatchNorm see fewer photos at once"
         )
-        if self._hardware.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _change_weights(self) -> None:
         """Step the optimiser. A step whose gradient is not a number is left out; two in a row are the end."""
