@@ -11,10 +11,6 @@ import signal
 import sys
 from pathlib import Path
 
-# All that training needs is imported before a fork: that takes seconds.
-import kornia.augmentation
-import matplotlib.figure
-import torch._dynamo
 from forked_runs import end_of, fork_team
 
 import carmask.cli
@@ -28,7 +24,8 @@ def main() -> None:
     """Do what the order says."""
     order_file = Path(sys.argv[1]).absolute()
     order = json.loads(order_file.read_text())
-    assert all((kornia.augmentation, matplotlib.figure, torch._dynamo, series))
+    # Imported before a fork, as what `forked_runs` imports.
+    assert series
 
     def work(rank: int, command: list[str]) -> int:
         signal.alarm(PATIENCE_S)

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# What a run imports when it comes to it.
+# And what a run imports when it comes to it: before a fork, for that takes seconds.
 import kornia.augmentation
+import matplotlib.figure
 import torch
 import torch._dynamo
 import torch.utils.tensorboard
@@ -114,8 +115,5 @@ def main() -> None:
 if __name__ == "__main__":
     assert issubclass(nn.SyncBatchNorm, nn.Module)
     assert not torch.cuda.is_initialized()
-    import kornia.augmentation
-    import torch.utils.tensorboard
-
-    assert kornia.augmentation
+    assert all((kornia.augmentation, matplotlib.figure, torch._dynamo, torch.utils.tensorboard))
     main()
