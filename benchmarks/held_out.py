@@ -10,8 +10,8 @@ from carmask.evaluation.selection import select_pairs, what_was_learnt
 from carmask.segmenter import Segmenter
 
 
-class HasNone(Exception):
-    """None of these photos was held out from the training."""
+class HasNone(SystemExit):
+    """None of these photos was held out from the training. Whoever does not catch it ends with a sentence."""
 
 
 def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
