@@ -15,7 +15,6 @@ import argparse
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -30,12 +29,11 @@ from typing import Any
 from carmask.environment import environment
 from carmask.pipeline.cluster.connection import folder_for_ray, import_ray
 from kill_predict import contents
-from photos import link_photos
+from photos import link_photos, seconds_of_predict
 from record import CARVANA, RESULTS, record
 
 NODES = (1, 2, 4)
 DESTINATIONS = {"mask": "masks", "carvana-csv": "table.csv"}
-_RATE = re.compile(r"\(([0-9.]+) s, ([0-9.]+) a second\)")
 
 
 @dataclass(frozen=True)
@@ -59,12 +57,11 @@ class Task:
         began_s = time.perf_counter()
         done = subprocess.run(self.command(destination, *options), stdout=subprocess.PIPE, text=True, check=True)
         took_s = time.perf_counter() - began_s
-        found = _RATE.search(done.stdout)
-        assert found is not None, done.stdout
+        cutting_out_s = seconds_of_predict(done.stdout)
         return {
             "command_s": round(took_s, 1),
-            "cutting_out_s": float(found[1]),
-            "photos_per_s": round(self.count / float(found[1]), 2),
+            "cutting_out_s": cutting_out_s,
+            "photos_per_s": round(self.count / cutting_out_s, 2),
             "photos_per_s_of_command": round(self.count / took_s, 2),
         }
 

@@ -9,7 +9,6 @@ with status 1 where something is not as it should be.
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from photos import link_photos
+from photos import link_photos, seconds_of_predict
 from record import CARVANA, record
 from serve_clients import command, served
 
@@ -34,14 +33,13 @@ MEMORY_SAMPLES = 9
 BATCHING = {"on": ("--batch-size", "4"), "off": ("--batch-size", "1", "--batch-wait-ms", "0")}
 
 
-def predict(photos: Path, results: Path, model: list[str]) -> float:
+def predict(photos: Path, results: Path, count: int, model: list[str]) -> float:
     """Photos a second of `carmask predict`, without its start."""
     call = [sys.executable, "-m", "carmask", "predict", str(photos), str(results), "--overwrite", *model]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
-    told = re.search(r"([\d.]+) a second\)", done.stdout)
-    if done.returncode or told is None:
+    if done.returncode:
         sys.exit(f"{' '.join(call)}: status {done.returncode}\n{done.stdout}{done.stderr}")
-    return float(told[1])
+    return round(count / seconds_of_predict(done.stdout), 2)
 
 
 def photos_in_a_batch(port: int) -> float:
@@ -109,9 +107,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         photos, results = Path(place, "photos"), Path(place, "results")
         link_photos(given.source, photos, given.photos)
-        rates = [predict(photos, results, model)]
+        rates = [predict(photos, results, given.photos, model)]
         loads = {name: load(photos, results, given, (*options, *model)) for name, options in BATCHING.items()}
-        rates.append(predict(photos, results, model))
+        rates.append(predict(photos, results, given.photos, model))
     mean = sum(rates) / len(rates)
     failures = []
     for name, figures in loads.items():

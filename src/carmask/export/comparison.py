@@ -60,16 +60,19 @@ def compare(
 
 def refuse_drop(compared: Sequence[Comparison]) -> None:
     """Raise `DropError` where int8 loses too much Dice in an engine, or gives other masks than PyTorch."""
-    over = [one for one in compared if not (one.drop <= DROP_LIMIT and one.int8.same_mask >= SAME_MASK_LIMIT)]
-    if over:
-        lost = ", ".join(
-            f"{one.drop:.4f} in {one.int8.engine}, where its masks have {one.int8.same_mask:.4f} with PyTorch's"
-            for one in over
-        )
+    faults = []
+    for one in compared:
+        if not one.drop <= DROP_LIMIT:
+            faults.append(f"its Dice in {one.int8.engine} is {one.drop:.4f} lower, and {DROP_LIMIT:g} is allowed")
+        if not one.int8.same_mask >= SAME_MASK_LIMIT:
+            faults.append(
+                f"its masks in {one.int8.engine} have a Dice of {one.int8.same_mask:.4f} with PyTorch's, and "
+                f"{SAME_MASK_LIMIT:g} is wanted"
+            )
+    if faults:
         raise DropError(
-            f"int8 loses too much Dice: {lost}, and {DROP_LIMIT:g} and no less than {SAME_MASK_LIMIT:g} is allowed; "
-            "nothing was written. Calibrate on photos like those it will see (--calibration), export without --int8, "
-            "or take the loss with --allow-drop"
+            f"int8 costs too much: {'; '.join(faults)}; nothing was written. Calibrate on photos like those it will "
+            "see (--calibration), export without --int8, or take the loss with --allow-drop"
         )
 
 
