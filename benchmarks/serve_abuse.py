@@ -132,7 +132,7 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     photos, results = place / "photos", place / "results"
     link_photos(given.source, photos, given.photos)
     model = ["--model", given.model] if given.model else []
-    predict(photos, results, model)
+    predict(photos, results, given.photos, model)
     planned = attacks(small_photos(given.source), given.requests, given.seed)
     with served(*OPTIONS, *model) as service:
         call = command(service.port, photos, results, clients=GOOD_CLIENTS, seconds=0)

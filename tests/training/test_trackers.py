@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from carmask.models.network import Network, NetworkConfig
 from carmask.training import recording
 from carmask.training.recording import Trackers
 from carmask.training.run import RunFolder
-from carmask.training.settings import TrainSettings
+from carmask.training.settings import TrackerName, TrainSettings
 from carmask.training.trackers import TRACKERS, Beginning, TrackerError, check_trackers
 from tiny_runs import SMALL, train
 
@@ -288,6 +289,30 @@ def test_a_network_that_finds_both_classes_is_not_warned_of(finished: tuple[RunF
     assert "warning" not in finished[1]
 
 
+@pytest.mark.parametrize(
+    ("package", "switch", "off"),
+    [
+        ("wandb", "WANDB_ERROR_REPORTING", "false"),
+        ("mlflow", "MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("trackio", "GRADIO_ANALYTICS_ENABLED", "False"),
+    ],
+)
+def test_no_maker_is_reported_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: TrackerName, switch: str, off: str
+) -> None:
+    """A stand-in for the package, which tells what it could read when it was imported."""
+    (tmp_path / f"{package}.py").write_text(f"import os\n\ntold_at_import = os.environ.get({switch!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # Both are put back when the test ends.
+    monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    monkeypatch.setenv(switch, "as the user wants")
+    for told in ("as the user wants", off):
+        del sys.modules[package]
+        check_trackers([package])
+        assert sys.modules[package].told_at_import == told
+        del os.environ[switch]
+
+
 def test_wandb_goes_on_in_the_same_run(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="wandb is not installed, and is no one's dependency")
     id_ = recorded_by("wandb", tmp_path, WANDB_MODE="offline", WANDB_SILENT="true")
@@ -332,7 +357,7 @@ def _wandb_records(path: Path) -> Iterator[Any]:
 def test_mlflow_goes_on_in_the_same_run(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed, and is no one's dependency")
     place = f"sqlite:///{tmp_path}/mlflow.db"
-    id_ = recorded_by("mlflow", tmp_path, MLFLOW_TRACKING_URI=place, MLFLOW_DISABLE_TELEMETRY="true")
+    id_ = recorded_by("mlflow", tmp_path, MLFLOW_TRACKING_URI=place)
     client = mlflow.MlflowClient(tracking_uri=place)
     experiment = client.get_experiment_by_name("carmask")
     assert [run.info.run_id for run in client.search_runs([experiment.experiment_id])] == [id_]

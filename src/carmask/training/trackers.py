@@ -2,7 +2,7 @@
 
 Only what is named is imported. Where its records go, to a server or a folder, is told to each tracker by its own
 environment variables: WANDB_MODE, WANDB_PROJECT, MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, TRACKIO_DIR,
-TRACKIO_SPACE_ID and their like. Nothing is set here that they could say.
+TRACKIO_SPACE_ID and their like. Nothing is set here that they could say, but that their makers hear nothing of it.
 """
 
 import os
@@ -24,6 +24,13 @@ from carmask.training.settings import TrackerName
 # The project or experiment in which runs are gathered, where the user's environment names no other.
 PROJECT = "carmask"
 DESCRIBED_LENGTH = 200
+
+# Some report to their makers what is used and what fails, unless told not to before they are imported.
+_REPORTING_OFF = {
+    "wandb": ("WANDB_ERROR_REPORTING", "false"),
+    "mlflow": ("MLFLOW_DISABLE_TELEMETRY", "true"),
+    "trackio": ("GRADIO_ANALYTICS_ENABLED", "False"),
+}
 
 
 class TrackerError(CarmaskError):
@@ -198,6 +205,8 @@ def check_trackers(names: Iterable[TrackerName]) -> None:
 
 
 def _import(package: str, module: str | None = None) -> ModuleType:
+    if package in _REPORTING_OFF:
+        os.environ.setdefault(*_REPORTING_OFF[package])
     try:
         imported = import_module(module or package)
         # A folder of that name, such as wandb makes where it runs, can be imported too.
