@@ -154,6 +154,13 @@ def test_what_needs_an_extra_says_which(core: Path, tmp_path: Path, tiny: Path) 
         assert "Traceback" not in remarked
 
 
+def test_a_wrong_setting_is_explained_without_the_settings_of_training(core: Path, tmp_path: Path) -> None:
+    status, _, remarked, imported = command(core, "serve", "--max-bytes", "5", folder=tmp_path)
+    assert (status, imported & EXTRAS) == (1, set())
+    assert remarked.startswith("error: max_bytes = '5': ")
+    assert "Traceback" not in remarked
+
+
 @pytest.mark.parametrize(
     ("arguments", "needed"),
     [

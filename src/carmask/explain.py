@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ValidationError
 
 
-def explain(error: ValidationError, settings: type[BaseModel]) -> str:
-    """Say for each fault which setting of `settings` is wrong, and for a misspelt one which was probably meant."""
-    known = sorted(_setting_names(settings))
+def explain(error: ValidationError, settings: type[BaseModel] | None = None) -> str:
+    """Say for each fault which setting is wrong, and for a misspelt one which of `settings` was probably meant."""
+    known = sorted(_setting_names(settings)) if settings else []
     return "; ".join(
         _explain_fault(".".join(map(str, fault["loc"])), fault["type"], fault["msg"], fault.get("input"), known)
         for fault in error.errors()

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
 from cyclopts import App, CycloptsError
 from pydantic import ValidationError
@@ -25,6 +26,12 @@ app = App(
 )
 # What a command needs beyond the core comes with this extra; with `train` where nothing is said.
 _EXTRAS = {"serve": "serve"}
+# Where the settings stand that a command takes.
+_SETTINGS = {
+    "train": ("carmask.training.settings", "TrainSettings"),
+    "check": ("carmask.training.settings", "TrainSettings"),
+    "serve": ("carmask.serving.settings", "Limits"),
+}
 # Where a command stands, and the line about it in the list of all.
 _COMMANDS = {
     "studio": ("studio:studio", "Render the embedded example data set."),
@@ -54,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Pillow warns of damaged metadata without naming the file; what it means for a photo is said by our own errors.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     arguments = sys.argv[1:] if arguments is None else arguments
+    command = next(iter(arguments), "")
     try:
         _tell_whole_help(arguments)
         outcome = app(arguments, exit_on_error=False, print_error=False)
@@ -61,15 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CarmaskError as error:
         status = _refuse(str(error))
     except ValidationError as error:
-        status = _refuse(_explain_settings(error))
+        status = _refuse(_explain_settings(error, command))
     except CycloptsError as error:
         cause = error.__cause__
-        status = _refuse(_explain_settings(cause) if isinstance(cause, ValidationError) else str(error))
+        status = _refuse(_explain_settings(cause, command) if isinstance(cause, ValidationError) else str(error))
     except ImportError as error:
         package = _missing_package(error)
         if package is None:
             raise
-        extra = _EXTRAS.get(next(iter(arguments), ""), "train")
+        extra = _EXTRAS.get(command, "train")
         status = _refuse(f"this needs {package}, which is not installed; `pip install 'carmask[{extra}]'` brings it")
     except BrokenPipeError:
         # Who reads what we print has seen enough, as in `carmask predict ... --json | head`.
@@ -98,11 +106,12 @@ def _missing_package(error: BaseException | None) -> str | None:
     return None
 
 
-def _explain_settings(error: ValidationError) -> str:
+def _explain_settings(error: ValidationError, command: str) -> str:
     from carmask.explain import explain
-    from carmask.training.settings import TrainSettings
 
-    return explain(error, TrainSettings)
+    # Those of another command may import what is not installed.
+    module, settings = _SETTINGS.get(command, (None, ""))
+    return explain(error, getattr(import_module(module), settings) if module else None)
 
 
 def _refuse(message: str) -> int:
