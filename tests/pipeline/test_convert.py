@@ -72,6 +72,20 @@ def test_masks_are_named_by_their_photos(convert: Command) -> None:
     assert mask_of("plain/b.png").all()
 
 
+def test_what_predict_made_below_is_converted_and_measured(
+    predict: Command, convert: Command, submit: Command
+) -> None:
+    for day in ("day1", "day2"):
+        save(f"photos/{day}/{day}.jpg")
+        assert predict(f"photos/{day}", f"masks/{day}") == 0
+    predict.assert_refused("masks", "again", saying=("no photo in it", "masks/day1, masks/day2"))
+    for source in ("masks", "masks/*"):
+        assert convert(source, "all.csv", "--photos", "photos", "--overwrite") == 0
+        assert len(Path("all.csv").read_bytes().splitlines()) == 3
+    assert submit("all.csv", "--check", "photos", "--truth", "masks") == 0
+    assert "1.000000 over 2 photos" in submit.out
+
+
 @pytest.mark.usefixtures("pairs")
 def test_masks_without_a_photo_or_with_another_s_are_failures(convert: Command) -> None:
     Image.fromarray(vehicle()).save("data/masks/gone_mask.png")

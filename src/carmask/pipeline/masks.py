@@ -89,7 +89,7 @@ def find_masks(source: Path, *, photos: Path | None, foreground: int | None, res
         if known is None:
             raise MasksError(f"{source}: does not say how large its masks are; name the folder of its photos, --photos")
         return _of_table(source, known)
-    return Masks(_of_files(find_photos(source, results=results), known), foreground)
+    return Masks(_of_files(find_photos(source, results=results, made_too=True), known), foreground)
 
 
 def photo_stems(mask: str) -> tuple[str, str]:

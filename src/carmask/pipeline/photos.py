@@ -70,7 +70,11 @@ class Photos:
 
 
 def find_photos(
-    source: Path | Address, *, results: Path | None, read_stdin: Callable[[], bytes] | None = None
+    source: Path | Address,
+    *,
+    results: Path | None,
+    read_stdin: Callable[[], bytes] | None = None,
+    made_too: bool = False,
 ) -> Photos:
     """List the photos that a source means.
 
@@ -83,6 +87,7 @@ def find_photos(
             patterns may be, and paths in lists too, addresses that fsspec reaches.
         results: The folder that pictures will be written to. Pictures in it are results of before, not photos.
         read_stdin: Gives all of standard input.
+        made_too: List also folders below the source that carmask filled: of masks they are as good as any.
 
     Raises:
         NoPhotos: nothing is there, or it cannot be listed.
@@ -98,14 +103,14 @@ def find_photos(
         mode = source.stat().st_mode
     except FileNotFoundError as error:
         if _WILDCARD.search(str(source)):
-            return _from_pattern(str(source), results)
+            return _from_pattern(str(source), results, made_too)
         raise NoPhotos(f"{source}: does not exist; name a photo, a folder of photos or a list of them") from error
     except OSError as error:
         raise NoPhotos(f"{source}: cannot be opened ({error.strerror}); name a photo or a folder of photos") from error
     if source.suffix.lower() in TABLE_SUFFIXES["parquet"]:
         return _from_list(read_paths(source), str(source), beside=source.parent)
     if stat.S_ISDIR(mode):
-        return _from_folder(source, results)
+        return _from_folder(source, results, made_too)
     if source.suffix.lower() == LIST_SUFFIX:
         try:
             data = source.read_bytes()
@@ -137,27 +142,27 @@ def find_photos_of_all(sources: Sequence[Path | Address], *, results: Path | Non
     return replace(_from_list(paths, "sources", beside=None), unlisted=tuple(unlisted), left_out=tuple(left_out))
 
 
-def _from_folder(root: Path, results: Path | None) -> Photos:
+def _from_folder(root: Path, results: Path | None, made_too: bool = False) -> Photos:
     if results is not None and root.resolve() == results.resolve():
         raise SamePlace(
             f"{results}: is the folder of the photos itself; name another one, for example {root / 'results'}"
         )
-    walk = _Walk(root, results)
+    walk = _Walk(root, results, made_too)
     names = sorted(walk.below(root))
     if not names:
-        looked = f"{root}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders"
+        looked = f"{root}: no photo in it; looked in all sub-folders for {walk.describe()}"
         raise NoPhotos(walk.unlisted[0].cause if walk.unlisted else looked)
     return Photos(root, names, tuple(walk.unlisted), tuple(walk.left_out))
 
 
-def _from_pattern(pattern: str, results: Path | None) -> Photos:
+def _from_pattern(pattern: str, results: Path | None, made_too: bool) -> Photos:
     fixed = []
     for part in PurePath(pattern).parts:
         if _WILDCARD.search(part):
             break
         fixed.append(part)
     root = Path(*fixed)
-    walk = _Walk(root, results)
+    walk = _Walk(root, results, made_too)
     names: set[str] = set()
     for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - a Path's cannot begin at a drive or root
         path = Path(match)
@@ -169,8 +174,7 @@ def _from_pattern(pattern: str, results: Path | None) -> Photos:
             names.add(path.relative_to(root).as_posix())
     if not names:
         raise NoPhotos(
-            f"{pattern}: does not exist, and as a pattern it is the name of no photo; looked for "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"{pattern}: does not exist, and as a pattern it is the name of no photo; looked for {walk.describe()}"
         )
     return Photos(root, sorted(names), tuple(walk.unlisted), tuple(walk.left_out))
 
@@ -178,8 +182,9 @@ def _from_pattern(pattern: str, results: Path | None) -> Photos:
 class _Walk:
     """Goes through folders, and keeps account of those that cannot be listed or that hold results."""
 
-    def __init__(self, root: Path, results: Path | None) -> None:
+    def __init__(self, root: Path, results: Path | None, made_too: bool) -> None:
         self._root = root
+        self._made_too = made_too
         self._results = results.resolve() if results is not None else None
         # A destination that holds the source, like the working folder, does not make results of the photos.
         if self._results is not None and self._results in root.resolve().parents:
@@ -204,10 +209,15 @@ class _Walk:
             return True
         if any(left_out in (folder, *folder.parents) for left_out in self.left_out):
             return True
-        if folder != self._root and any(folder.glob(f"{PICTURE_RECORD}*")):
+        if not self._made_too and folder != self._root and any(folder.glob(f"{PICTURE_RECORD}*")):
             self.left_out.append(folder)
             return True
         return False
+
+    def describe(self) -> str:
+        """What was looked for, and where not."""
+        but = f", but not in results of carmask: {', '.join(map(str, self.left_out))}" if self.left_out else ""
+        return ", ".join(sorted(IMAGE_SUFFIXES)) + but
 
     def _note(self, error: OSError) -> None:
         cause = f"{error.filename}: cannot be listed ({error.strerror}); see to its permissions"
