@@ -150,7 +150,10 @@ def test_a_build_that_is_stopped_goes_on(data: Path, tmp_path: Path) -> None:
     whole = open_cache(pairs, RECIPE, tmp_path / "whole")
     told: list[int] = []
     said: list[str] = []
-    while True:
+    while len(said) < 99:
+        # Going on is never too late.
+        for stopped in tmp_path.glob("parts/*.partial"):
+            os.utime(stopped, (time.time() - 25 * 60 * 60,) * 2)
         try:
             cache = open_cache(
                 pairs,

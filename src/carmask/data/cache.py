@@ -10,6 +10,7 @@ A build that is asked to stop leaves its rows, with `stopped.json` beside them, 
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -144,8 +145,8 @@ def _open_cache(
     found = _open_intact(place)
     if found is not None:
         return found
-    _remove_leftovers(folder)
     aside = _aside(place)
+    _remove_leftovers(folder)
     try:
         _build(aside, pairs, recipe, progress, wants_stop)
         _publish(aside, place)
@@ -163,6 +164,8 @@ def _aside(place: Path) -> Path:
     new = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".partial", dir=place.parent))
     for notes in place.parent.glob(f"{place.name}.*.partial/{_STOPPED}"):
         try:
+            # However long ago it was stopped, somebody is at it again.
+            os.utime(notes.parent)
             notes.parent.replace(new)
         except OSError:
             continue  # somebody else was quicker
