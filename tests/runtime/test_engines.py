@@ -181,6 +181,8 @@ def test_what_cannot_be_had_is_refused_by_name() -> None:
     for wishes, named in (
         ({"device": "cuda"}, "CUDAExecutionProvider"),
         ({"engine": "tensorrt"}, "TensorrtExecutionProvider"),
+        ({"engine": "tensorrt", "device": "cpu"}, "tensorrt runs on NVIDIA GPUs alone"),
+        ({"engine": "tensorrt", "precision": "float32"}, "tensorrt computes in tf32"),
         ({"engine": "openvino", "device": "cuda"}, "openvino"),
         ({"engine": "onnxruntime", "precision": "bf16"}, "bf16"),
         ({"engine": "torch"}, "folders of weights"),

@@ -93,6 +93,8 @@ def _start(
         raise EngineMissing(
             f"device '{device}': {engine} cannot use it; choose another engine, or leave the device at auto"
         )
+    if engine == "tensorrt":
+        _check_tensorrt(device, precision)
     try:
         if engine == "openvino":
             from carmask.runtime.openvino_engine import OpenVinoEngine
@@ -114,6 +116,19 @@ def _start(
         raise EngineMissing(
             f"engine '{engine}' needs {package}, which is not installed ({error}); `pip install {package}` brings it"
         ) from error
+
+
+def _check_tensorrt(device: str, precision: Precision) -> None:
+    if device == "cpu":
+        raise EngineMissing(
+            "device 'cpu': tensorrt runs on NVIDIA GPUs alone; choose engine onnxruntime, or leave the device at auto"
+        )
+    if precision == "float32":
+        # onnxruntime has no option of it that would keep its convolutions from TF32.
+        raise EngineMissing(
+            "precision 'float32': tensorrt computes in tf32, and that cannot be switched off; choose engine "
+            "onnxruntime, or leave the precision at auto"
+        )
 
 
 def _fastest_on_cpu() -> EngineName:
