@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from carmask.imaging.decode import UnreadableImage, decode_mask, decode_photo, read_size
+from carmask.imaging.decode import UnreadableImage, decode_mask, decode_photo, photo_of_pixels, read_size
 from hostile_files import encoded, photo, png_from_chunks
 
 # What EXIF orientation asks a viewer to do, in numpy, from the table of the EXIF standard (CIPA DC-008, tag 0x0112):
@@ -72,6 +72,8 @@ def test_png_orientation_behind_the_pixels():
     assert read_size(data) == (4, 3)
     np.testing.assert_array_equal(decode_photo(data, channels=1).image_HWC[..., 0], SHOWN[6](pixels_HW))
     np.testing.assert_array_equal(decode_mask(data).soft_HW, SHOWN[6](pixels_HW))
+    opened = photo_of_pixels(Image.open(io.BytesIO(data)), channels=1)
+    np.testing.assert_array_equal(opened.image_HWC[..., 0], SHOWN[6](pixels_HW))
 
 
 @settings(max_examples=40)

@@ -116,20 +116,18 @@ def photo_of_pixels(pixels: Image.Image | NDArray[np.uint8], *, channels: int = 
 
     Raises `UnreadableImage` for an array that is none of these, or an image that cannot be decoded whole.
     """
-    image, orientation, profile = _image_of(pixels)
+    image = pixels if isinstance(pixels, Image.Image) else _image_of(pixels)
     try:
+        # A PNG's metadata may stand behind its pixels.
         image.load()
-        image_HWC = _pixels_of(image, orientation, channels)
+        image_HWC = _pixels_of(image, displayed_orientation(image), channels)
     except PILLOW_FAILURES as failure:
         raise UnreadableImage("image", f"its pixels cannot be read ({failure})", "give another picture") from failure
     size_HW = (image_HWC.shape[0], image_HWC.shape[1])
-    return Photo(image_HWC, size_HW, _matching_profile(profile, image.mode, channels))
+    return Photo(image_HWC, size_HW, _matching_profile(image.info.get("icc_profile"), image.mode, channels))
 
 
-def _image_of(pixels: Image.Image | NDArray[np.uint8]) -> tuple[Image.Image, int, object]:
-    """A Pillow image with its orientation and colour profile."""
-    if isinstance(pixels, Image.Image):
-        return pixels, displayed_orientation(pixels), pixels.info.get("icc_profile")
+def _image_of(pixels: NDArray[np.uint8]) -> Image.Image:
     shape = pixels.shape
     if pixels.dtype != np.uint8 or 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
         raise UnreadableImage(
@@ -138,7 +136,7 @@ def _image_of(pixels: Image.Image | NDArray[np.uint8]) -> tuple[Image.Image, int
             "give uint8 of shape (height, width), or (height, width, channels) with 1, 3 (RGB) or 4 (RGBA) channels",
         )
     grey = len(shape) == 3 and shape[2] == 1
-    return Image.fromarray(pixels[..., 0] if grey else pixels), 1, None
+    return Image.fromarray(pixels[..., 0] if grey else pixels)
 
 
 def _draft_size(
