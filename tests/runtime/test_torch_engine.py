@@ -52,6 +52,12 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
             Segmenter.load(folder, device=device)
 
 
+def test_more_processes_than_gpus_are_refused() -> None:
+    for local_rank in (0, 9_999):
+        with pytest.raises(CarmaskError, match=r"10000 processes, \d+ GPUs: each"):
+            set_up(HardwareSettings(device="cuda"), local_rank=local_rank, local_count=10_000)
+
+
 @pytest.mark.parametrize("precision", ["auto", "bf16", "float32"])
 def test_the_precision_is_what_was_asked_for(precision: str) -> None:
     hardware = set_up(HardwareSettings.model_validate({"device": "cpu", "precision": precision}))

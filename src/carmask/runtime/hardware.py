@@ -45,13 +45,13 @@ class Hardware:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
 
-def set_up(settings: HardwareSettings, *, local_rank: int = 0) -> Hardware:
+def set_up(settings: HardwareSettings, *, local_rank: int = 0, local_count: int = 1) -> Hardware:
     """Choose device and precision, and set the number of threads.
 
-    Of several processes on one machine (`local_rank` counts them) each takes a GPU of its own.
+    Of `local_count` processes on one machine, which `local_rank` tells apart, each takes a GPU of its own.
 
     Raises:
-        CarmaskError: the device that was asked for is not there.
+        CarmaskError: the device that was asked for is not there, or there are not enough GPUs.
 
     """
     if settings.threads is not None:
@@ -59,7 +59,7 @@ def set_up(settings: HardwareSettings, *, local_rank: int = 0) -> Hardware:
     elif (quota := cpu_quota()) is not None:
         # It counts processors, and takes a thread for each; or fewer, where the environment says so.
         torch.set_num_threads(min(quota, torch.get_num_threads()))
-    device = _device(settings.device, local_rank)
+    device = _device(settings.device, local_rank, local_count)
     native, reason = _native_bf16(device)
     if settings.precision == "float32":
         return Hardware(device, torch.float32, "as asked")
@@ -70,9 +70,14 @@ def set_up(settings: HardwareSettings, *, local_rank: int = 0) -> Hardware:
     return Hardware(device, torch.bfloat16 if native else torch.float32, reason)
 
 
-def _device(wanted: str, local_rank: int) -> torch.device:
+def _device(wanted: str, local_rank: int, local_count: int) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and 1 < local_count > (gpus := torch.cuda.device_count()):
+        raise CarmaskError(
+            f"{local_count} processes, {gpus} GPUs: each process takes a GPU of its own; start fewer, or choose device "
+            "cpu"
+        )
     if wanted == "cuda" and local_rank:
         wanted = f"cuda:{local_rank}"
     try:
