@@ -96,6 +96,12 @@ def test_pycocotools_reads_the_annotations(photos: Path, predict: Command, name:
     assert Counter(annotation["iscrowd"] for annotation in coco.anns.values()) == {0: 3}
 
 
+def test_a_compressed_table_of_json_can_only_be_coco(photos: Path, predict: Command) -> None:
+    assert predict(photos, "out.json.gz") == 0
+    assert json.loads(gzip.decompress(Path("out.json.gz").read_bytes()))["images"]
+    predict.assert_refused(photos, "out.json", saying=("may be coco, polygons or labelme",))
+
+
 def test_outlines_of_each_photo(photos: Path, predict: Command) -> None:
     assert predict(photos, "polygons", "-k", "polygons") == 0
     assert predict(photos, photos, "-k", "labelme") == 0

@@ -43,13 +43,9 @@ def choose_kind(kind: Kind | None, destination: Path) -> Kind:
     if kind is not None:
         return kind
     name = destination.name.lower()
-    if name.endswith(TABLE_SUFFIXES["carvana-csv"]):
-        return "carvana-csv"
-    if name.endswith(TABLE_SUFFIXES["parquet"]):
-        return "parquet"
     if name.endswith(".json"):
         raise CarmaskError(f"{destination}: may be coco, polygons or labelme; say which with --kind")
-    return "mask"
+    return next((table for table, suffixes in TABLE_SUFFIXES.items() if name.endswith(suffixes)), "mask")
 
 
 def choose_format(picture_format: PictureFormat | None, kind: Kind, destination: Path) -> PictureFormat:
