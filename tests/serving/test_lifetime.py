@@ -261,6 +261,13 @@ def test_packaged_weights_that_find_no_cars(bright: Path) -> None:
     cutter.close()
 
 
+def test_an_extreme_threshold_is_no_fault_of_the_networks() -> None:
+    segmenter = Segmenter.load("fast", engine="onnxruntime", device="cpu", threshold=1 - 1e-9)
+    cutter = Cutter(segmenter, Limits(), Batching(), Metrics())
+    asyncio.run(self_test(cutter))
+    cutter.close()
+
+
 def test_what_is_not_installed_is_named() -> None:
     program = "import sys; sys.modules['uvicorn'] = None; from carmask.cli import main; main(['serve'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
