@@ -34,7 +34,7 @@ def convert(
         source: Masks: a folder, a file, a pattern in quotes or a list (.txt). car_mask.gif and car.png are masks of the
             photo car. Or a table of run lengths (.csv, .csv.gz).
         destination: A folder, the name of one result, - for standard output, or the name of a table.
-        kind: As of `carmask predict`; a table where the destination is a .csv or .parquet, otherwise mask.
+        kind: As of `carmask predict`; a table where the destination is a .csv, .json.gz or .parquet, otherwise mask.
         photos: The folder of the photos. Needed for tables of run lengths, which do not say how large the masks are,
             and for kinds that show the photo. Without it a mask is taken for that of a .jpg.
         foreground: Stored mask value that means foreground, where 0 and one other value is not the rule.

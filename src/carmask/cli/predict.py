@@ -53,7 +53,8 @@ def predict(
             laid over the photo. compare: the photo with its mask below. polygons: outlines as GeoJSON. labelme:
             outlines for LabelMe. carvana-csv: one table of run lengths (.csv or .csv.gz). coco: one file of COCO
             annotations (.json). parquet: one table of run lengths, boxes, coverage, seconds and errors (.parquet),
-            which needs pyarrow. If not given, a table where the destination is a .csv or .parquet, otherwise mask.
+            which needs pyarrow. If not given, a table where the destination is a .csv, .json.gz or .parquet, otherwise
+            mask.
         format: Of cut-outs, overlays and comparisons: png, or webp, which is smaller and slower. As the destination's
             name says, otherwise png.
         background: Of cut-outs: transparent, a colour (white, #00ff00), blur, or the path of a picture.
