@@ -1,18 +1,26 @@
 """A wrong setting, in words."""
 
 import difflib
+import reprlib
 from collections.abc import Iterator
 
 from pydantic import BaseModel, ValidationError
 
+_SHOWN = 5
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+
 
 def explain(error: ValidationError, settings: type[BaseModel] | None = None) -> str:
-    """Say for each fault which setting is wrong, and for a misspelt one which of `settings` was probably meant."""
+    """Say for the first few faults which setting is wrong, and for a misspelt one which of `settings` was meant."""
     known = sorted(_setting_names(settings)) if settings else []
-    return "; ".join(
+    faults = error.errors()
+    told = [
         _explain_fault(".".join(map(str, fault["loc"])), fault["type"], fault["msg"], fault.get("input"), known)
-        for fault in error.errors()
-    )
+        for fault in faults[:_SHOWN]
+    ]
+    more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+    return "; ".join(told + more)
 
 
 def _explain_fault(name: str, kind: str, message: str, value: object, known: list[str]) -> str:
@@ -22,7 +30,7 @@ def _explain_fault(name: str, kind: str, message: str, value: object, known: lis
     if kind == "missing":
         return f"'{name}' is not given"
     message = message.removeprefix("Value error, ")
-    return f"{name} = {value!r}: {message[0].lower()}{message[1:]}" if name else message
+    return f"{name} = {_SHORT.repr(value)}: {message[0].lower()}{message[1:]}" if name else message
 
 
 def _setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

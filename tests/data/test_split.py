@@ -161,9 +161,9 @@ def test_a_hand_edited_split_with_a_car_on_both_sides_is_refused(tmp_path: Path)
         ({"validation": []}, "no validation photos"),
         ({"validation": ["b_1", "c_1"]}, "no group for c_1"),
         ({"group_of": {"a_1": "a", "b_1": "b", "c_1": "c"}}, "a group for c_1, on neither side"),
-        ({"train": "a_1"}, "train: Input should be a valid"),
-        ({"sede": 1}, "sede: Extra inputs"),
-        ({"seed": -1}, "seed: Input should be greater"),
+        ({"train": "a_1"}, "train = 'a_1': input should be a valid"),
+        ({"sede": 1}, "there is no setting 'sede'; did you mean 'seed'"),
+        ({"seed": -1}, "seed = -1: input should be greater"),
     ],
 )
 def test_faulty_splits_are_refused(tmp_path: Path, edit: dict[str, object], message: str) -> None:

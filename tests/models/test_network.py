@@ -150,6 +150,13 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+TOLD = {
+    "unknown setting": "there is no setting 'colour'",
+    "impossible setting": "threshold = 2: input should be less than 1",
+    "no geometry": "'geometry' is not given",
+}
+
+
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_weights_are_refused(folder: Path, damage: str) -> None:
@@ -158,6 +165,9 @@ def test_damaged_weights_are_refused(folder: Path, damage: str) -> None:
         Network.load(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+    if damage in TOLD:
+        assert TOLD[damage] in str(caught.value)
+        assert "another version of carmask: update carmask" in str(caught.value)
 
 
 def test_a_copy_of_the_folder_is_enough(folder: Path, tmp_path: Path) -> None:

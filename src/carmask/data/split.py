@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from carmask import __version__
 from carmask.data.pairs import Pair
 from carmask.errors import CarmaskError
+from carmask.explain import explain
 from carmask.files import write_bytes_atomically
 
 METHOD = "by group, stratified by mean mask area"
@@ -92,7 +93,7 @@ class Split(BaseModel):
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SplitError(f"{path}: is not JSON ({error}); make it anew with `carmask split`") from error
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
+            faults = explain(error, cls)
             raise SplitError(f"{path}: is not a split ({faults}); make it anew with `carmask split`") from error
         except SplitError as error:
             raise SplitError(f"{path}: {error}") from error

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from carmask import __version__
 from carmask.errors import CarmaskError
+from carmask.explain import explain
 from carmask.imaging.geometry import Geometry, Size, plan
 from carmask.models.config import UNetConfig
 
@@ -220,11 +221,9 @@ def _read(name: str, kind: type[Item], notes: Any) -> Item:
     try:
         return TypeAdapter(kind).validate_python(notes)
     except ValidationError as error:
-        what = error.errors()[0]
-        place = ".".join(map(str, what["loc"])) or "the whole"
         raise CardError(
-            f"what is noted with the network as '{name}' cannot be understood ({place}: {what['msg']}); measure and "
-            "note it again"
+            f"what is noted with the network as '{name}' cannot be understood ({explain(error)}); measure and note it "
+            "again"
         ) from error
 
 

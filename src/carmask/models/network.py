@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from carmask.errors import CarmaskError, first_line
+from carmask.explain import explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import WEIGHTS, UNetConfig, weights_folder
 from carmask.models.hub_card import SIGNATURE, Facts, write_hub_card
@@ -162,6 +163,11 @@ class Network(
         try:
             network = cls(NetworkConfig.model_validate(json.loads(config.read_text())["config"]))
             load_model(network, weights)
+        except ValidationError as error:
+            raise WeightsError(
+                f"{config}: cannot be understood ({explain(error, NetworkConfig)}); it may be of another version of "
+                "carmask: update carmask, or copy the folder again"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             raise WeightsError(
                 f"{folder}: damaged or foreign weights ({first_line(error)}); copy the folder again"

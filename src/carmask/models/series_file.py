@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carmask import __version__
 from carmask.errors import CarmaskError, first_line
+from carmask.explain import explain
 from carmask.files import write_bytes_atomically
 
 FILE_NAME = "series.json"
@@ -41,7 +42,12 @@ class SeriesFile(BaseModel):
         """
         try:
             return cls.model_validate(json.loads(path.read_bytes()))
-        except (OSError, ValueError, ValidationError) as error:
+        except ValidationError as error:
+            raise SeriesError(
+                f"{path}: cannot be understood ({explain(error, cls)}); it may be of another version of carmask: "
+                "update carmask"
+            ) from error
+        except (OSError, ValueError) as error:
             raise SeriesError(f"{path}: does not say what series of runs this is ({first_line(error)})") from error
 
     def save(self, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from carmask.errors import CarmaskError
+from carmask.explain import explain
 from carmask.runtime.card import CARD_KEY, ModelCard
 
 # Fields of `ModelProto` and `StringStringEntryProto`, from onnx.proto.
@@ -53,11 +54,9 @@ def read_card(source: str | Path | bytes) -> ModelCard:
     try:
         return ModelCard.model_validate_json(found[CARD_KEY])
     except ValidationError as error:
-        what = error.errors()[0]
-        field = ".".join(map(str, what["loc"])) or "the whole"
         raise ModelFileError(
-            f"{name}: its card cannot be understood ({field}: {what['msg']}); it may be of another version of carmask: "
-            f"update carmask, or {_EXPORT}"
+            f"{name}: its card cannot be understood ({explain(error, ModelCard)}); it may be of another version of "
+            f"carmask: update carmask, or {_EXPORT}"
         ) from error
 
 
