@@ -241,7 +241,17 @@ def test_split_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert len({id_ for fold in folds for id_ in fold.validation}) == 12
 
     assert run(capsys, "split", "data", *by_car, "--folds", "7")[0] == 1
-    assert run(capsys, "split", "data", "--all-folds", "--fraction", "0.5")[0] == 1
+    for exclusive in (
+        ("--all-folds", "--fraction"),
+        ("--fold", "--fraction"),
+        ("--folds", "--fraction"),
+        ("--all-folds", "--fold"),
+    ):
+        given = [
+            word for name in exclusive for word in (name, *{"--fraction": ["0.5"], "--all-folds": []}.get(name, ["2"]))
+        ]
+        status, _, said = run(capsys, "split", "data", *given)
+        assert (status, "exclude each other" in said) == (1, True)
     cut(tmp_path / "data" / "masks" / "car0-0.png", 40)
     status, out, _ = run(capsys, "split", "data", *by_car, "--folds", "2")
     assert status == 2

@@ -72,9 +72,7 @@ def test_masks_are_named_by_their_photos(convert: Command) -> None:
     assert mask_of("plain/b.png").all()
 
 
-def test_what_predict_made_below_is_converted_and_measured(
-    predict: Command, convert: Command, submit: Command
-) -> None:
+def test_what_predict_made_below_is_converted_and_measured(predict: Command, convert: Command, submit: Command) -> None:
     for day in ("day1", "day2"):
         save(f"photos/{day}/{day}.jpg")
         assert predict(f"photos/{day}", f"masks/{day}") == 0
@@ -111,6 +109,9 @@ def test_what_cannot_be_converted_is_refused(convert: Command) -> None:
     Path("table.csv").write_text("img,rle_mask\r\na.jpg,1 3\r\n")
     Path("other.csv").write_text("a,b\n1,2\n")
     convert.assert_refused("table.csv", "out", saying=("table.csv", "--photos"))
+    convert.assert_refused(
+        "table.csv", "out", "--photos", "data/photos", "--foreground", 1, saying=("table.csv", "--foreground")
+    )
     convert.assert_refused("other.csv", "out", "--photos", "data/photos", saying=("other.csv", "img,rle_mask"))
     convert.assert_refused("data/masks", "out", "-k", "overlay", saying=("overlay", "--photos"))
     convert.assert_refused("data/masks", "data/masks", saying=("data/masks: is the folder",))

@@ -199,6 +199,13 @@ def test_a_shard_without_photos_is_no_error(predict: Command) -> None:
     assert files("out") == {"a.png"}
 
 
+def test_one_photo_has_no_shards(predict: Command) -> None:
+    save("a.png")
+    for destination in ("out", "b.png", "out.csv"):
+        predict.assert_refused("a.png", destination, "--shard", "2/2", saying=("--shard 2/2", "a.png is one"))
+    assert files(".") == {"a.png"}
+
+
 def test_a_table_that_is_there_is_kept_and_one_with_failures_is_completed(predict: Command) -> None:
     save("photos/a.png")
     Path("photos/b.png").write_bytes(b"no picture")

@@ -11,12 +11,14 @@ from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, make_fold_splits, make_split
 from carmask.errors import CarmaskError
 
+_FOLDS = 5
+
 
 def split(
     data: Path,
     *,
-    folds: int = 5,
-    fold: int = 0,
+    folds: int | None = None,
+    fold: int | None = None,
     fraction: float | None = None,
     all_folds: bool = False,
     seed: int = 0,
@@ -30,8 +32,8 @@ def split(
 
     Args:
         data: Folder in Carvana's layout, or with images/ and masks/.
-        folds: Number of parts, of which one is held out.
-        fold: Which part is held out, from 0.
+        folds: Number of parts, of which one is held out; 5 if not given.
+        fold: Which part is held out, from 0; the first if not given.
         fraction: Hold out this part of the photos instead, for example 0.2.
         all_folds: Write one split for each fold held out: fold_0.json, fold_1.json, ...
         seed: The same photos, masks and seed give the same split.
@@ -42,8 +44,15 @@ def split(
     """
     if all_folds and fraction is not None:
         raise CarmaskError("--all-folds and --fraction exclude each other: a fraction is one split")
+    if fraction is not None and (folds is not None or fold is not None):
+        raise CarmaskError(
+            "--fraction and --fold or --folds exclude each other: a fraction is held out in place of a fold"
+        )
+    if all_folds and fold is not None:
+        raise CarmaskError("--all-folds and --fold exclude each other: each fold is held out in one of the splits")
     if all_folds and out is not None and out.suffix == ".json":
         raise CarmaskError(f"--out {out}: with --all-folds name a folder, for there is a file for every fold")
+    folds = _FOLDS if folds is None else folds
     dataset = find_pairs(data, group_pattern=group_pattern)
     with progress_bar("measuring masks") as progress:
         area_of, unreadable = measure_areas(dataset.pairs, foreground=foreground, progress=progress)
@@ -56,7 +65,7 @@ def split(
         made = make_fold_splits(group_of, area_of, folds=folds, seed=seed)
         files = {folder / f"fold_{number}.json": split for number, split in enumerate(made)}
     else:
-        one = make_split(group_of, area_of, folds=folds, fold=fold, fraction=fraction, seed=seed)
+        one = make_split(group_of, area_of, folds=folds, fold=fold or 0, fraction=fraction, seed=seed)
         files = {out or Path("split.json"): one}
     for path, split_ in files.items():
         split_.save(path)

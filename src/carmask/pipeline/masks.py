@@ -81,11 +81,14 @@ def find_masks(source: Path, *, photos: Path | None, foreground: int | None, res
         results: See `find_photos`.
 
     Raises:
-        CarmaskError: there are no masks, or a table without photos, which alone know how large the masks are.
+        CarmaskError: there are no masks; or a table without photos, which alone know how large the masks are, or with
+            `foreground`, which it does not have.
 
     """
     known = find_photos(photos, results=results) if photos is not None else None
     if source.name.lower().endswith((".csv", ".csv.gz")):
+        if foreground is not None:
+            raise MasksError(f"{source}: a table of run lengths has no mask values; leave out --foreground")
         if known is None:
             raise MasksError(f"{source}: does not say how large its masks are; name the folder of its photos, --photos")
         return _of_table(source, known)

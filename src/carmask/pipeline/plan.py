@@ -125,14 +125,18 @@ def make_plan(
 def plan_for(photos: Photos, destination: Path, kind: Kind, wanted: Wanted) -> Plan:
     """Name the results of these photos. See `make_plan`."""
     picture_format = choose_format(wanted.picture_format, kind, destination)
+    shard = wanted.shard
+    if photos.alone and shard.count > 1:
+        raise CarmaskError(
+            f"--shard {shard.number}/{shard.count}: divides many photos, and {photos.names[0]} is one; leave it out"
+        )
     if is_table(kind):
-        path = table_path(kind, destination, wanted.shard.suffix)
+        path = table_path(kind, destination, shard.suffix)
         if wanted.crop or wanted.background != "transparent":
             raise CarmaskError(f"--crop and --background: are for --kind cutout, not {kind}")
-        return Plan(kind, Jobs.plan(photos, path.suffix, wanted.shard), path, False, None, wanted.shard)
+        return Plan(kind, Jobs.plan(photos, path.suffix, shard), path, False, None, shard)
     look = Look(cast(PhotoKind, kind), picture_format, wanted.background, wanted.crop)
     suffix = result_suffix(kind, picture_format)
-    shard = Shard() if photos.alone else wanted.shard
     jobs = Jobs.plan(photos, suffix, shard)
     if names_one_result(destination, suffix, of_one=photos.alone):
         place = destination
