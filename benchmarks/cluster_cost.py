@@ -145,7 +145,7 @@ def main() -> None:
         "cost": cost_table(speed, figures, given.photos, given.dollars),
         "limits": limits(speed, figures, given.photos),
     }
-    fill(RESULTS.parent / "scale.md", tables)
+    fill(tables, RESULTS.parent / "scale.md")
 
 
 if __name__ == "__main__":

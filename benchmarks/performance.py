@@ -94,7 +94,7 @@ def main() -> None:
         "whole": whole_table,
         "shares": shares_line,
     }
-    fill(RESULTS.parent / "performance.md", {name: table(speed) for name, table in tables.items()})
+    fill({name: table(speed) for name, table in tables.items()}, RESULTS.parent / "performance.md")
 
 
 if __name__ == "__main__":

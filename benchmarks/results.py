@@ -223,14 +223,20 @@ def draw_curves(runs: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def fill(document: Path, tables: dict[str, str]) -> None:
-    """Put tables between their markers, `<!-- name -->` and `<!-- /name -->`."""
-    text = document.read_text()
-    for name, table in tables.items():
-        before, begin, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- /{name} -->")
-        text = f"{before}{begin}{table}\n{end}{after}" if end else text
-    document.write_text(text)
+def fill(tables: dict[str, str], *documents: Path) -> None:
+    """Put tables between their markers, `<!-- name -->` and `<!-- /name -->`, and end where one has them nowhere."""
+    homeless = set(tables)
+    for document in documents:
+        text = document.read_text()
+        for name, table in tables.items():
+            before, begin, rest = text.partition(f"<!-- {name} -->\n")
+            _, end, after = rest.partition(f"<!-- /{name} -->")
+            if end:
+                text = f"{before}{begin}{table}\n{end}{after}"
+                homeless.discard(name)
+        document.write_text(text)
+    if homeless:
+        sys.exit(f"no document has the markers of {', '.join(sorted(homeless))}")
 
 
 def draw() -> None:
@@ -249,8 +255,7 @@ def draw() -> None:
         "ablation": ablation_table(),
         "benchmarks": benchmark_tables(),
     }
-    for document in (ROOT / "README.md", RESULTS.parent / "results.md", RESULTS.parent / "experiments.md"):
-        fill(document, tables)
+    fill(tables, ROOT / "README.md", RESULTS.parent / "results.md", RESULTS.parent / "experiments.md")
     draw_curves(runs, PICTURES / "curves.png")
 
 

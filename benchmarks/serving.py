@@ -64,8 +64,8 @@ def main() -> None:
     """Fill the tables."""
     tables = {"load": load_table, "abuse": abuse_table}
     fill(
-        RESULTS.parent / "serving.md",
         {name: table(json.loads((RESULTS / f"serve_{name}.json").read_text())) for name, table in tables.items()},
+        RESULTS.parent / "serving.md",
     )
 
 
