@@ -1,5 +1,6 @@
 """What a network is made of: levels, shapes, parameters, multiply-adds, receptive field."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,7 @@ class Summary:
 
 def summarise(model: UNet, size_HW: Size) -> Summary:
     """Measure a network by sending one empty image of `size_HW` through a copy that computes shapes only."""
+    model = copy.deepcopy(model).to("meta").eval()
     names = {id(module): name for name, module in _blocks(model)}
     levels: list[Level] = []
 
@@ -80,17 +82,13 @@ def summarise(model: UNet, size_HW: Size) -> Summary:
         macs[id(module)] = module.weight.numel() * at.shape[2] * at.shape[3]
 
     convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)]
-    hooks = [part.register_forward_hook(count) for part in convolutions]
-    hooks += [module.register_forward_hook(record) for _, module in _blocks(model)]
+    for part in convolutions:
+        part.register_forward_hook(count)
+    for _, block in _blocks(model):
+        block.register_forward_hook(record)
     input_CHW = (model.config.in_channels, *size_HW)
-    try:
-        with torch.no_grad():
-            training = model.training
-            model.eval()(torch.zeros(1, *input_CHW, device=next(model.parameters()).device))
-            model.train(training)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad():
+        model(torch.zeros(1, *input_CHW, device="meta"))
     return Summary(input_CHW, tuple(levels), receptive_field_px(model))
 
 
