@@ -47,7 +47,7 @@ def overfit_batch(settings: TrainSettings, console: Console | None = None) -> Ov
             "ema": 0.0,
         }
     )
-    ready = prepare(plain, Team(), console)
+    ready = prepare(plain, Team(), console, is_run=False)
     assert plain.batch_size is not None
     for group in ready.state.optimiser.param_groups:
         group["lr"] = plain.optimiser.lr

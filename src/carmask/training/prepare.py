@@ -57,11 +57,18 @@ class Ready:
 
 
 def prepare(
-    settings: TrainSettings, team: Team, console: Console, *, split: Split | None = None, until_s: float | None = None
+    settings: TrainSettings,
+    team: Team,
+    console: Console,
+    *,
+    split: Split | None = None,
+    until_s: float | None = None,
+    is_run: bool = True,
 ) -> Ready:
     """Find, cache and divide the photos, and build the network; nothing is written but the cache.
 
-    `split` is that of a run which is gone on with: its network's weights come from elsewhere.
+    `split` is that of a run which is gone on with: its network's weights come from elsewhere. `is_run`: there is, or
+    will be, a run's folder that lists the photos which are left out.
 
     Raises:
         CarmaskError: data, split or settings that cannot be used.
@@ -78,6 +85,7 @@ def prepare(
         # Held against the photos before any of them is decoded.
         split.select(dataset.pairs)
     materials = _decode(settings, hardware, dataset, team, console, until_s)
+    _say_what_was_found(materials, settings.data, console, is_run=is_run)
     split = split or _make_split(settings, materials)
     data = _select(split, materials)
     network = _new_network(settings, data)
@@ -103,7 +111,7 @@ def _decode(
     console: Console,
     until_s: float | None,
 ) -> _Materials:
-    """Cache every pair; say how masks were read and which pairs cannot be used."""
+    """Cache every pair."""
     if hardware.device.type == "cpu":
         keep_freed_memory()
 
@@ -117,21 +125,31 @@ def _decode(
                 wants_stop=lambda: until_s is not None and time.monotonic() >= until_s,
             )
 
-    cache = _filled(fill, team)
-    materials = _Materials(hardware, dataset, cache)
+    return _Materials(hardware, dataset, _filled(fill, team))
+
+
+def _say_what_was_found(materials: _Materials, data: Path, console: Console, *, is_run: bool) -> None:
+    """Say how masks were read and which pairs cannot be used.
+
+    Raises:
+        CarmaskError: none can.
+
+    """
+    cache = materials.cache
     left_out = materials.left_out()
     for name, cause in left_out[:SHOWN_LEFT_OUT]:
         console.print(f"left out  {name}: {cause}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if len(left_out) > SHOWN_LEFT_OUT:
-        console.print(f"left out  {len(left_out) - SHOWN_LEFT_OUT} more, all in the run's left_out.csv", style="yellow")
+        where = "all in the run's left_out.csv" if is_run else "all named by `carmask check`"
+        console.print(f"left out  {len(left_out) - SHOWN_LEFT_OUT} more, {where}", style="yellow")
     for rule in describe_rules(cache.rules):
         console.print(f"masks     {rule}", highlight=False, markup=False, soft_wrap=True)
     odd = describe_odd(cache.odd)
     if odd is not None:
         console.print(f"masks     {odd}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if not cache.row_of:
-        raise CarmaskError(f"{settings.data}: none of its {len(dataset.pairs)} pairs can be used; see `carmask check`")
-    return materials
+        pairs = materials.dataset.pairs
+        raise CarmaskError(f"{data}: none of its {len(pairs)} pairs can be used; see `carmask check`")
 
 
 def _filled(fill: Callable[[], Cache], team: Team) -> Cache:
