@@ -24,6 +24,7 @@ from carmask.evaluation.folds import Share, evaluate_shares, read_folds, select_
 from carmask.evaluation.report import METRICS, Subject, format_figure, missing_for_page, write_report
 from carmask.evaluation.results import Evaluation
 from carmask.evaluation.selection import Part, Selection, find_run, select_pairs, what_was_learnt
+from carmask.models.config import METRICS_OF_RUN
 from carmask.models.series_file import fold_folders
 from carmask.runtime.locate import folder_of_folds
 from carmask.segmenter import Segmenter
@@ -81,7 +82,7 @@ def evaluate_command(
     home = run or folds
     subject = _subject(dataset, segmenter, selection, home)
     folder = out or (home or Path()) / "evaluation" / f"{subject.data}-{selection.part}"
-    written = write_report(folder, evaluation, subject, cases=cases, training_log=run / "metrics.csv" if run else None)
+    written = write_report(folder, evaluation, subject, cases=cases, training_log=run / METRICS_OF_RUN if run else None)
     _print_outcome(evaluation, written)
     return 2 if evaluation.failures or dataset.problems else 0
 

@@ -10,6 +10,7 @@ from carmask.data.split import Split, some
 from carmask.evaluation.evaluate import EvaluationError, Segments, evaluate
 from carmask.evaluation.results import Evaluation
 from carmask.evaluation.selection import Learnt, Selection, select_pairs
+from carmask.models.config import SPLIT_OF_RUN
 from carmask.progress import Progress
 
 
@@ -34,7 +35,7 @@ def read_folds(folders: Sequence[Path]) -> dict[str, Split]:
         FoldsError: they are not the folds of one split.
 
     """
-    splits = {folder.name: Split.load(folder / "split.json") for folder in folders}
+    splits = {folder.name: Split.load(folder / SPLIT_OF_RUN) for folder in folders}
     refuse_mixed_folds(splits)
     if forgotten := _all_ids(splits) - {id_ for split in splits.values() for id_ in split.validation}:
         raise FoldsError(

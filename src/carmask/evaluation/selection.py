@@ -8,6 +8,7 @@ from typing import Literal
 from carmask.data.pairs import Pair
 from carmask.data.split import Split
 from carmask.evaluation.evaluate import EvaluationError
+from carmask.models.config import CONFIG_OF_RUN, SPLIT_OF_RUN
 from carmask.runtime.card import ModelCard
 
 Part = Literal["validation", "train", "all"]
@@ -66,7 +67,7 @@ def find_run(model: str | Path) -> Path | None:
     place = Path(model).absolute()
     # `split.json` alone is no sign of a run: `carmask split` writes one into the working folder.
     for folder in (place, *place.parents[:2]):
-        if (folder / "config.yaml").is_file() and (folder / "split.json").is_file():
+        if all((folder / name).is_file() for name in (CONFIG_OF_RUN, SPLIT_OF_RUN)):
             return folder
     return None
 
@@ -90,7 +91,7 @@ def _learnt_by(place: Path, card: ModelCard) -> Learnt | None:
     if card.learnt_groups:
         return Learnt.from_groups(frozenset(card.learnt_groups), frozenset(card.held_out_groups))
     run = find_run(place)
-    return Learnt.from_split(Split.load(run / "split.json")) if run else None
+    return Learnt.from_split(Split.load(run / SPLIT_OF_RUN)) if run else None
 
 
 def select_pairs(

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 WEIGHTS = ("config.json", "model.safetensors")
 # Where a run keeps the weights that it is judged by.
 BEST_OF_RUN = Path("weights", "best")
+# Its settings, who was held out, and a row for each epoch.
+CONFIG_OF_RUN, SPLIT_OF_RUN, METRICS_OF_RUN = "config.yaml", "split.json", "metrics.csv"
 
 
 def weights_folder(folder: Path) -> Path:
