@@ -42,6 +42,7 @@ ProblemKind = Literal[
 Layout = Literal["carvana", "folders"]
 
 CARVANA_CSV = "train_masks.csv"
+MASK_ENDING = "_mask"
 _CARVANA_PHOTOS = ("train", "train_hq")
 _FOLDER_PHOTOS = ("images", "imgs")
 _UNDERSTOOD = (

@@ -10,6 +10,7 @@ import numpy as np
 
 from carmask.data.layout import (
     CARVANA_CSV,
+    MASK_ENDING,
     DatasetError,
     FileIndex,
     Layout,
@@ -34,6 +35,7 @@ __all__ = [
     "describe_rules",
     "find_pairs",
     "load_soft_mask",
+    "owners",
     "spread",
 ]
 
@@ -129,6 +131,11 @@ def find_pairs(root: str | Path, *, group_pattern: str | None = None) -> Dataset
     return Dataset(place.root, place.layout, pairs, tuple(problems))
 
 
+def owners(mask: str) -> tuple[str, str]:
+    """What the photo of a mask may be called, both without their endings (`.png`); the first goes before."""
+    return mask, mask.removesuffix(MASK_ENDING)
+
+
 def load_soft_mask(pair: Pair, *, foreground: int | None = None) -> MaskReading:
     """Read the mask of a pair: `soft_HW` uint8 0..255 at the mask's own size.
 
@@ -172,11 +179,11 @@ def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list
     files_of: dict[str, list[Path]] = {}
     orphans = []
     for stem, files in masks.pictures.items():
-        owner = stem if stem in photos.pictures else stem.removesuffix("_mask")
-        if owner in photos.pictures:
+        owner = next((name for name in owners(stem) if name in photos.pictures), None)
+        if owner is not None:
             files_of.setdefault(owner, []).extend(files)
         else:
-            orphans += [(owner, file) for file in files]
+            orphans += [(owners(stem)[-1], file) for file in files]
     return files_of, orphans
 
 
@@ -205,7 +212,7 @@ def _group_and_view(ids: list[str], layout: Layout, pattern: str | None) -> dict
 
 
 def _missing_mask(stem: str, image: Path, masks: FileIndex, place: Place) -> Problem:
-    other = masks.others.get(stem) or masks.others.get(stem + "_mask")
+    other = masks.others.get(stem) or masks.others.get(stem + MASK_ENDING)
     where = _relative(place.masks, place.root) + "/" if place.masks else CARVANA_CSV
     reason = f"{other[0].name} is of a kind that is not read" if other else f"nothing of its name in {where}"
     return Problem(_relative(image, place.root), "missing mask", reason)

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from carmask import __version__
+from carmask.data.pairs import owners
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana
 from carmask.imaging.rle_table import read_rows
 from carmask.pipeline.jobs import Job
+from carmask.pipeline.kinds import TABLE_SUFFIXES
 from carmask.pipeline.photos import Failure, Photos, find_photos
 from carmask.result import Result
 
-_MASK_ENDING = "_mask"
 _THRESHOLD = 0.5
 
 Read = Callable[[], Result]
@@ -86,7 +87,7 @@ def find_masks(source: Path, *, photos: Path | None, foreground: int | None, res
 
     """
     known = find_photos(photos, results=results) if photos is not None else None
-    if source.name.lower().endswith((".csv", ".csv.gz")):
+    if source.name.lower().endswith(TABLE_SUFFIXES["carvana-csv"]):
         if foreground is not None:
             raise MasksError(f"{source}: a table of run lengths has no mask values; leave out --foreground")
         if known is None:
@@ -95,19 +96,13 @@ def find_masks(source: Path, *, photos: Path | None, foreground: int | None, res
     return Masks(_of_files(find_photos(source, results=results, made_too=True), known), foreground)
 
 
-def photo_stems(mask: str) -> tuple[str, str]:
-    """What the photo of a mask may be called, folders included and without its ending; the first goes before."""
-    stem = str(PurePosixPath(mask).with_suffix(""))
-    return stem, stem.removesuffix(_MASK_ENDING)
-
-
 def _of_files(masks: Photos, known: Photos | None) -> Photos:
-    photo_of = _by(known.names, lambda name: photo_stems(name)[0]) if known is not None else {}
+    photo_of = _by(known.names, _stem) if known is not None else {}
     names: dict[str, Path] = {}
     failures = list(masks.unlisted)
     for mask in masks.names:
         path = masks.path(mask)
-        stem, bare = photo_stems(mask)
+        stem, bare = owners(_stem(mask))
         found = photo_of.get(stem) or photo_of.get(bare) if known is not None else [f"{bare}.jpg"]
         if not found or len(found) > 1:
             cause = "no photo has this name" if not found else f"{' and '.join(found)} have this name"
@@ -144,6 +139,11 @@ def _of_table(table: Path, known: Photos) -> Masks:
         raise MasksError(failures[0].cause if failures else f"{table}: has no rows")
     photos = Photos(known.root, list(names), tuple(failures), known.left_out)
     return Masks(photos, None, table, array("q", names.values()))
+
+
+def _stem(name: str) -> str:
+    """A name without its ending, folders included."""
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def _by(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
