@@ -1,9 +1,10 @@
 """From what was found in a photo to the answer: the bytes that `carmask predict` writes, and a few facts about them."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel, Field
 
 from carmask.imaging.background import Background, Picture
 from carmask.imaging.decode import decode_photo
@@ -14,6 +15,25 @@ from carmask.pipeline.render import Look, make_render
 from carmask.result import Result
 from carmask.serving.form import Upload
 from carmask.serving.wishes import JSON, Wish
+
+# What the headers of an answer say in short.
+SIZE, BOX, COVERAGE, SECONDS = (f"X-Carmask-{fact}" for fact in ("Size", "Box", "Coverage", "Seconds"))
+
+
+class Segmentation(BaseModel):
+    """What was found in a photo."""
+
+    size: tuple[int, int] = Field(description="height and width in pixels, of the photo as it is shown")
+    box: tuple[int, int, int, int] | None = Field(
+        description="top, left, bottom, right around the mask in pixels, bottom and right exclusive; null when no "
+        "vehicle was found"
+    )
+    coverage: float = Field(ge=0, le=1, description="share of the photo that the mask covers")
+    threshold: float = Field(gt=0, lt=1, description="from which probability on a pixel belongs to the mask")
+    rle: str = Field(description="the mask as run lengths: `start length` pairs, 1-indexed, row by row")
+    model: str = Field(description="the network")
+    seconds: float = Field(ge=0, description="from the photo's arrival to its answer")
+    request_id: str
 
 
 @dataclass(frozen=True)
@@ -43,27 +63,26 @@ def draw(photo: Upload, wish: Wish, found: Result, *, max_pixels: int) -> bytes:
 
 def describe(found: Result, extent: Extent, model: str, *, seconds: float, request_id: str) -> bytes:
     """What was found as JSON, its mask as run lengths."""
-    return json.dumps(
-        {
-            "size": found.mask.shape,
-            "box": extent.box_px,
-            "coverage": extent.coverage,
-            "threshold": found.threshold,
-            "rle": encode_carvana(found.mask),
-            "model": model,
-            "seconds": round(seconds, 4),
-            "request_id": request_id,
-        }
-    ).encode()
+    segmentation = Segmentation(
+        size=found.mask.shape,
+        box=extent.box_px,
+        coverage=extent.coverage,
+        threshold=found.threshold,
+        rle=encode_carvana(found.mask),
+        model=model,
+        seconds=round(seconds, 4),
+        request_id=request_id,
+    )
+    return segmentation.model_dump_json().encode()
 
 
 def headers_of(found: Result, extent: Extent, seconds: float) -> dict[str, str]:
     """Size, box, coverage and time, for whoever only looks at headers."""
     return {
-        "X-Carmask-Size": ",".join(map(str, found.mask.shape)),
-        "X-Carmask-Box": "none" if extent.box_px is None else ",".join(map(str, extent.box_px)),
-        "X-Carmask-Coverage": f"{extent.coverage:.6f}",
-        "X-Carmask-Seconds": f"{seconds:.4f}",
+        SIZE: ",".join(map(str, found.mask.shape)),
+        BOX: "none" if extent.box_px is None else ",".join(map(str, extent.box_px)),
+        COVERAGE: f"{extent.coverage:.6f}",
+        SECONDS: f"{seconds:.4f}",
     }
 
 

@@ -3,15 +3,15 @@
 from typing import Any
 
 from PIL import ImageColor
-from pydantic import BaseModel, Field
 
 from carmask.pipeline.kinds import OF_PHOTO
+from carmask.serving.answers import BOX, COVERAGE, SECONDS, SIZE, Segmentation
 from carmask.serving.refusals import RETRY_AFTER_S, ErrorAnswer
 from carmask.serving.wishes import BACKDROP, GEOJSON, JSON, MEDIA_TYPES, PHOTO, Fields
 
 Schema = dict[str, Any]
 
-# An area as a share of the picture, and in pixels.
+# An area as a share of the picture, and in pixels: of what `Area` reads the part whose bounds a pattern can tell.
 _SHARE = r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?) ?%$"
 _PIXELS = r"^[0-9]+(\.[0-9]+)? ?(px)?$"
 
@@ -36,13 +36,13 @@ SEGMENT = (400, 406, 408, 413, 415, 422, 431, 500, 503)
 
 _REQUEST_ID = {"X-Request-Id": {"schema": {"type": "string"}, "description": "names the request in the service's log"}}
 _OF_RESULT = {
-    "X-Carmask-Size": ("height,width of the photo in pixels, as it is shown", r"^\d+,\d+$"),
-    "X-Carmask-Box": (
+    SIZE: ("height,width of the photo in pixels, as it is shown", r"^\d+,\d+$"),
+    BOX: (
         "top,left,bottom,right of the box around the mask in pixels, bottom and right exclusive; or none",
         r"^(none|\d+,\d+,\d+,\d+)$",
     ),
-    "X-Carmask-Coverage": ("the share of the photo that the mask covers, 0..1", r"^[01]\.\d{6}$"),
-    "X-Carmask-Seconds": ("from the photo's arrival to its answer", r"^\d+\.\d{4}$"),
+    COVERAGE: ("the share of the photo that the mask covers, 0..1", r"^[01]\.\d{6}$"),
+    SECONDS: ("from the photo's arrival to its answer", r"^\d+\.\d{4}$"),
 }
 
 
@@ -62,22 +62,6 @@ MODEL: Schema = {
         },
     },
 }
-
-
-class Segmentation(BaseModel):
-    """What was found in a photo."""
-
-    size: tuple[int, int] = Field(description="height and width in pixels, of the photo as it is shown")
-    box: tuple[int, int, int, int] | None = Field(
-        description="top, left, bottom, right around the mask in pixels, bottom and right exclusive; null when no "
-        "vehicle was found"
-    )
-    coverage: float = Field(ge=0, le=1, description="share of the photo that the mask covers")
-    threshold: float = Field(gt=0, lt=1, description="from which probability on a pixel belongs to the mask")
-    rle: str = Field(description="the mask as run lengths: `start length` pairs, 1-indexed, row by row")
-    model: str = Field(description="the network")
-    seconds: float = Field(ge=0, description="from the photo's arrival to its answer")
-    request_id: str
 
 
 def refusals_of(statuses: tuple[int, ...]) -> dict[int | str, Schema]:
