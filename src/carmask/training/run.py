@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from carmask.environment import environment
 from carmask.errors import CarmaskError, first_line
 from carmask.files import write_bytes_atomically
-from carmask.models.config import BEST_OF_RUN
+from carmask.models.config import BEST_OF_RUN, CONFIG_OF_RUN, METRICS_OF_RUN, SPLIT_OF_RUN
 from carmask.models.network import Network
 from carmask.training.settings import TrainSettings
 
@@ -87,18 +87,18 @@ class RunFolder:
         """A run made before."""
         run = cls(path)
         if not run.config.is_file():
-            raise RunError(f"{path}: not the folder of a run (no config.yaml in it)")
+            raise RunError(f"{path}: not the folder of a run (no {CONFIG_OF_RUN} in it)")
         return run
 
     @property
     def config(self) -> Path:
         """Every setting."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG_OF_RUN
 
     @property
     def split(self) -> Path:
         """Which photos were held out."""
-        return self.path / "split.json"
+        return self.path / SPLIT_OF_RUN
 
     @property
     def checkpoint(self) -> Path:
@@ -113,7 +113,7 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         """One row for each epoch."""
-        return self.path / "metrics.csv"
+        return self.path / METRICS_OF_RUN
 
     def write_left_out(self, left_out: Sequence[tuple[str, str]]) -> None:
         """List the photos that could not be used, with the cause; no file where there are none."""
