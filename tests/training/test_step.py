@@ -2,26 +2,34 @@
 
 import io
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kornia.augmentation import AugmentationSequential
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from carmask.models.network import Network
+from carmask.training.checkpoint import load_checkpoint
+from carmask.training.memory import is_out_of_memory
 from carmask.training.overfit import overfit_batch
-from carmask.training.step import TrainingError, _is_out_of_memory
-from tiny_runs import FAST, SMALL, rows, train, weights
+from carmask.training.run import RunFolder
+from carmask.training.step import TrainingError
+from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, assert_same_training, rows, train, weights
 
 NARROW = {**FAST, "network": {"widths": [4, 8]}}
+# One epoch that is soon over.
+SHORT = {**NARROW, "epochs": 1, "trackers": (), "input": {"height_px": 32, "width_px": 32}}
 
 
 @contextmanager
@@ -50,6 +58,80 @@ def test_a_step_that_is_not_a_number_is_left_out(make: Any) -> None:
         assert f"the gradient is not a number at step {step}: this step is left out" in said
     assert all(tensor.isfinite().all() for tensor in weights(run, "last").values())
     assert [float(row["train_loss"]) > 0 for row in rows(run)] == [True, True]
+
+
+@contextmanager
+def in_a_convolution(spoil: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
+    """Let `spoil` do something to the output of an inner convolution of a Network, in each of its passes, from 1."""
+    passes = 0
+
+    def change(module: nn.Module, _inputs: object, x_BCHW: Tensor) -> Tensor | None:
+        nonlocal passes
+        if not isinstance(module, nn.Conv2d) or not module.training:
+            return None
+        # The one that leads to the lower level.
+        if [module.in_channels, module.out_channels] != NARROW["network"]["widths"]:
+            return None
+        passes += 1
+        return spoil(passes, x_BCHW)
+
+    handle = register_module_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def buffers_of(run: RunFolder) -> dict[str, Tensor]:
+    """BatchNorm's running statistics in the checkpoint, those of the network and those that were averaged."""
+    saved = load_checkpoint(run.checkpoint, pytest.fail)
+    return {
+        f"{which} {name}": tensor
+        for which, tensors in (("network", saved["network"]), ("averaged", saved["averaged"]["network"]))
+        for name, tensor in tensors.items()
+        if "running" in name or "tracked" in name
+    }
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_that_is_left_out_leaves_nothing_in_batch_norm(make: Any, accumulate: int) -> None:
+    """Nothing but the one step is spoilt, in its last part, so that what the others left is taken back too."""
+    lost = STEPS_IN_EPOCH
+
+    def spoil(number: int, x_BCHW: Tensor) -> Tensor | None:
+        return x_BCHW * torch.nan if number == lost * accumulate else None
+
+    with in_a_convolution(spoil):
+        run, said = train(make(SHORT, accumulate=accumulate, name="lost"))
+    assert f"step {lost - 1}: this step is left out" in said
+
+    def stop(number: int, _: Tensor) -> None:
+        if number == (lost - 1) * accumulate:
+            signal.raise_signal(signal.SIGINT)
+
+    # As a run is that was stopped before that step.
+    with in_a_convolution(stop):
+        stopped, said = train(make(SHORT, accumulate=accumulate, name="stopped"))
+    assert f"stopped after step {lost - 1}" in said
+    found, true = buffers_of(run), buffers_of(stopped)
+    assert any("averaged" in name and "running_var" in name for name in found)
+    for name, tensor in found.items():
+        assert torch.equal(tensor, true[name]), name
+    assert float(rows(run)[0]["dice"]) >= 0
+
+
+def test_what_went_through_before_memory_ended_does_not_count_twice(make: Any) -> None:
+    """A batch in two parts, of which the second fails, and then in four, as one that went through in four at once."""
+
+    def end_memory(number: int, _: Tensor) -> None:
+        if number == 2:
+            raise torch.OutOfMemoryError("for a test")
+
+    with in_a_convolution(end_memory):
+        divided, said = train(make(SHORT, name="divided", accumulate=2))
+    assert "out of memory at step 0: batches of 4 photos go through in 4 parts" in said
+    whole, _ = train(make(SHORT, name="whole", accumulate=4))
+    assert_same_training(divided, whole)
 
 
 def test_two_in_a_row_are_the_end(make: Any) -> None:
@@ -93,6 +175,20 @@ def test_compiled_it_learns_the_same(make: Any) -> None:
     assert weights(compiled, "last").keys() == weights(plain, "last").keys()
 
 
+def test_memory_that_ends_where_parts_are_of_no_help_is_explained(make: Any) -> None:
+    def end_memory(of: object, *_: object) -> None:
+        if isinstance(of, AugmentationSequential | torch.optim.Optimizer):
+            raise torch.OutOfMemoryError("for a test")
+
+    for place, register in enumerate((register_module_forward_pre_hook, register_optimizer_step_pre_hook)):
+        handle = register(end_memory)
+        try:
+            with pytest.raises(TrainingError, match=r"out of memory at step 0, .*for a test.*--batch-size"):
+                train(make(SHORT, name=f"ended-{place}"))
+        finally:
+            handle.remove()
+
+
 @pytest.mark.parametrize(
     ("said", "is_memory"),
     [
@@ -100,12 +196,17 @@ def test_compiled_it_learns_the_same(make: Any) -> None:
         # oneDNN's words, of a step to which the system gave no memory.
         ("could not create a primitive", True),
         ("could not create a memory object", True),
+        # Of a GPU's libraries, that ask for memory themselves.
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", True),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`", False),
         ("could not create a primitive descriptor for a convolution forward propagation primitive", False),
         ("mat1 and mat2 shapes cannot be multiplied", False),
     ],
 )
 def test_what_libraries_say_where_memory_ends_is_understood(said: str, is_memory: bool) -> None:
-    assert _is_out_of_memory(RuntimeError(said)) == is_memory
+    assert is_out_of_memory(RuntimeError(said)) == is_memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")

@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import platform
+import re
 
 import torch
 from torch import nn
@@ -18,6 +19,13 @@ LARGEST_FOUND_BATCH = 16
 # What a training step needs beside saved activations: gradients of them, workspaces, the images themselves.
 ACTIVATION_FACTOR = 2.5
 MEMORY_SHARE = 0.7
+
+# PyTorch's allocator on a GPU has an error of its own. What others say: that on a CPU; oneDNN, which names no cause;
+# and on a GPU cuDNN, cuBLAS and the driver, of memory that they ask for themselves.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|could not create a (primitive(?! descriptor)|memory object)"
+    r"|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory"
+)
 
 
 def keep_freed_memory() -> None:
@@ -42,6 +50,11 @@ def give_back_freed_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif platform.libc_ver()[0] == "glibc":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether it says, in whatever words, that memory did not suffice."""
+    return isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def find_batch_size(model: nn.Module, hardware: Hardware, input_CHW: tuple[int, int, int], photos: int) -> int:

@@ -1,26 +1,23 @@
 """One step: forward, loss and backward, in parts where memory wants it, and what happens when one of them fails."""
 
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from carmask.data.augment import Augmenter
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, first_line
 from carmask.runtime.hardware import Hardware
 from carmask.training.batches import Batch
 from carmask.training.losses import make_loss
-from carmask.training.memory import give_back_freed_memory
+from carmask.training.memory import give_back_freed_memory, is_out_of_memory
 from carmask.training.reporter import Reporter
 from carmask.training.settings import TrainSettings
 from carmask.training.state import TrainingState
 from carmask.training.team import Team, told
-
-# What PyTorch's allocator says on a CPU, and oneDNN, which names no cause, where it finds no memory.
-_NO_MEMORY = re.compile(r"can't allocate memory|could not create a (primitive(?! descriptor)|memory object)")
 
 
 class TrainingError(CarmaskError):
@@ -50,6 +47,7 @@ class Stepper:
         self._augment = Augmenter(settings.augment, channels=state.network.config.unet.in_channels)
         self._clip_norm = settings.optimiser.clip_norm or math.inf
         self._parameters = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
+        self._statistics = _Statistics(state.network)
         self._network: nn.Module = state.network
         if settings.hardware.compile:
             self._network = torch.compile(state.network)  # type: ignore[assignment]
@@ -63,11 +61,13 @@ class Stepper:
             vote: Whether this process wants to stop after this step; asked when its gradients are ready.
 
         Raises:
-            TrainingError: the loss is no longer a number, or a single photo is too much for the memory.
+            TrainingError: the loss is no longer a number, or memory does not suffice and parts are of no help.
             TeamError: another process has ended.
 
         """
-        images_BCHW, soft_B1HW = self._augment(*batch, done=done)
+        with _memory_explained(self._state):
+            images_BCHW, soft_B1HW = self._augment(*batch, done=done)
+        self._statistics.keep()
         with told():
             losses_B = self._gradients(images_BCHW, soft_B1HW)
             while losses_B is None:
@@ -75,7 +75,8 @@ class Stepper:
                 give_back_freed_memory(self._hardware.device)
                 losses_B = self._gradients(images_BCHW, soft_B1HW)
             loss, votes = self._team.average(self._parameters, (float(losses_B.mean()), float(vote())))
-        self._change_weights()
+        with _memory_explained(self._state):
+            self._change_weights()
         return Outcome(losses_B, loss, votes > 0)
 
     def _gradients(self, images_BCHW: Tensor, soft_B1HW: Tensor) -> Tensor | None:
@@ -92,9 +93,11 @@ class Stepper:
                 state.scaler.scale(loss_B.sum() / len(images_BCHW)).backward()  # type: ignore[no-untyped-call]
                 losses.append(loss_B.detach())
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self._divide(len(images_BCHW), error)
+            # Else the parts that went through would count twice.
+            self._statistics.put_back()
             return None
         return torch.cat(losses)
 
@@ -127,8 +130,11 @@ class Stepper:
             state.lost_steps = 0
             if state.averaged is not None:
                 state.averaged.update(state.network)
+            state.scaler.update()
+            return
+        self._statistics.put_back()
         # Float16 overflows now and then, and goes on with a smaller scale.
-        elif not state.scaler.is_enabled() or state.scaler.get_scale() < 1:
+        if not state.scaler.is_enabled() or state.scaler.get_scale() < 1:
             state.lost_steps += 1
             if state.lost_steps > 1:
                 kept = f"; the weights of epoch {len(state.history)} are kept" if state.history else ""
@@ -141,5 +147,44 @@ class Stepper:
         state.scaler.update()
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)) is not None
+class _Statistics:
+    """BatchNorm's running statistics as they were before a step, which changes them in its forward pass already."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._before = [buffer.clone() for buffer in network.buffers()]
+
+    def keep(self) -> None:
+        """Remember them as they are."""
+        _copy(self._before, list(self._network.buffers()))
+
+    def put_back(self) -> None:
+        """Let them be again as they were remembered."""
+        _copy(list(self._network.buffers()), self._before)
+
+
+@torch.no_grad()
+def _copy(into: list[Tensor], source: list[Tensor]) -> None:
+    # A network without BatchNorm has none, which PyTorch refuses.
+    if into:
+        torch._foreach_copy_(into, source)
+
+
+@contextmanager
+def _memory_explained(state: TrainingState) -> Iterator[None]:
+    """Say in words that memory did not suffice for what does not go through in parts.
+
+    Raises:
+        TrainingError: it did not.
+
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory at step {state.step}, where smaller parts are of no help ({first_line(error)}); use a "
+            "smaller --batch-size or --preset in a new run, or, where others took the memory, go on with "
+            "`carmask train --resume` when they are done"
+        ) from error
