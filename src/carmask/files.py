@@ -26,6 +26,9 @@ _ASIDE = re.compile(r"\.carmask-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<token>[0-
 _TOKEN = secrets.token_hex(4)
 _STALE_S = 24 * 3600
 
+# What file systems say, often those on a network, that cannot flush a folder.
+_NOT_FLUSHED = frozenset({errno.EINVAL, errno.ENOTSUP})
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
@@ -37,17 +40,19 @@ class NoSpace(UnwritableFile):
     """Nothing more can be written there: the disk or the quota is full, or may only be read."""
 
 
-def write_bytes_atomically(path: str | Path, data: bytes) -> None:
+def write_bytes_atomically(path: str | Path, data: bytes, *, lasting: bool = False) -> None:
     """Write a file so that under its name there is never half of it; missing folders are made.
 
     The data goes to a hidden file beside it, which is then moved over the name. Raises `UnwritableFile`.
+
+    lasting: also when the power fails: return when the file is on the disk.
     """
-    with written_aside(path) as stream:
+    with written_aside(path, lasting=lasting) as stream:
         stream.write(data)
 
 
 @contextmanager
-def written_aside(path: str | Path) -> Iterator[IO[bytes]]:
+def written_aside(path: str | Path, *, lasting: bool = False) -> Iterator[IO[bytes]]:
     """A stream for what the file shall hold; it gets its name only when the block ends well. See above.
 
     Raises:
@@ -61,11 +66,33 @@ def written_aside(path: str | Path) -> Iterator[IO[bytes]]:
         try:
             with aside.open("wb") as stream:
                 yield stream
+            if lasting:
+                flush_to_disk(aside)
             aside.replace(path)
+            if lasting:
+                flush_to_disk(path.parent)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as failure:
         raise unwritable(path, failure) from failure
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the disk holds a file's content, or a folder's names, which otherwise may be lost with the power.
+
+    Of a file that is moved into place both have to be flushed: the file before, or its name may lead to nothing, and
+    the folder after. Raises `OSError`.
+    """
+    if os.name != "posix" and path.is_dir():
+        return  # cannot be opened there
+    place = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(place)
+    except OSError as error:
+        if error.errno not in _NOT_FLUSHED or not path.is_dir():
+            raise
+    finally:
+        os.close(place)
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +69,62 @@ def test_a_crash_between_the_two_moves_loses_nothing(tmp_path: Path) -> None:
     before(path).unlink()
     with pytest.raises(CheckpointError, match="no checkpoint there"):
         loaded(path)
+
+
+def test_a_damaged_one_does_not_take_the_place_of_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    for step in (1, 2):
+        save_checkpoint(path, state(step))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert loaded(path)[0]["step"] == 1
+    save_checkpoint(path, state(3))
+    assert loaded(path)[0]["step"] == 3
+    assert loaded(before(path))[0]["step"] == 1
+    # And from there on as ever.
+    save_checkpoint(path, state(4), is_own=True)
+    assert [loaded(place)[0]["step"] for place in (path, before(path))] == [4, 3]
+
+
+@pytest.fixture
+def killed_before() -> Iterator[Callable[[str, int], AbstractContextManager[None]]]:
+    """Ends what is inside when something is about to be done; ("os.rename", 2) is the second move of a file."""
+    awaited: list[tuple[str, int]] = []
+
+    def hook(event: str, _arguments: object) -> None:
+        # It cannot be taken away again, and must be quick.
+        if awaited and event == awaited[0][0]:
+            name, times = awaited.pop()
+            if times == 1:
+                raise KeyboardInterrupt
+            awaited.append((name, times - 1))
+
+    @contextmanager
+    def killed(event: str, times: int) -> Iterator[None]:
+        awaited.append((event, times))
+        with pytest.raises(KeyboardInterrupt):
+            yield
+        assert not awaited
+
+    sys.addaudithook(hook)
+    yield killed
+    awaited.clear()
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_killed_at_any_moment_of_a_save_one_is_whole(tmp_path: Path, killed_before: Any, *, is_damaged: bool) -> None:
+    path = tmp_path / "checkpoint.pt"
+    # Writing, reading back, reading the one that is there, moving that, moving the new one.
+    moments = [("open", 1), ("open", 2), ("open", 3), ("os.rename", 1), *([] if is_damaged else [("os.rename", 2)])]
+    for moment in moments:
+        for step in (1, 2):
+            save_checkpoint(path, state(step))
+        if is_damaged:
+            path.write_bytes(path.read_bytes()[:-1])
+        with killed_before(*moment):
+            save_checkpoint(path, state(3))
+        assert loaded(path)[0]["step"] == (1 if is_damaged else 2)
+    save_checkpoint(path, state(3))
+    assert loaded(path)[0]["step"] == 3
 
 
 def test_code_is_not_run(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -20,7 +21,7 @@ from carmask.training import start
 from carmask.training.checkpoint import CheckpointError, before, load_checkpoint, save_checkpoint
 from carmask.training.interrupt import Interrupt
 from carmask.training.run import RunError, RunFolder
-from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, assert_same_training, resume, rows, train, weights
+from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, TINY, assert_same_training, resume, rows, train, untimed, weights
 
 
 @contextmanager
@@ -167,6 +168,8 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(make: Any
     said = resume(run)
     assert "checkpoint.pt: damaged; going on from the one before, checkpoint.before.pt, at step 4" in said
     assert_same_training(run, whole)
+    # The damaged one has not taken the place of the one before.
+    assert [load_checkpoint(place, pytest.fail)["step"] for place in (run.checkpoint, before(run.checkpoint))] == [8, 4]
     for foreign in ({"network": {}}, {}):
         save_checkpoint(run.checkpoint, foreign)
         with pytest.raises(CheckpointError, match=r"checkpoint\.pt: does not fit the settings"):
@@ -175,6 +178,56 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(make: Any
     before(run.checkpoint).unlink()
     with pytest.raises(CheckpointError, match="no checkpoint"):
         resume(run)
+
+
+@pytest.fixture
+def stopped(make: Any) -> tuple[RunFolder, RunFolder]:
+    """A run that was stopped in its second of two epochs, and the same run left alone."""
+    recipe = {**TINY, "epochs": 2}
+    whole, _ = train(make(recipe, name="whole"))
+    with interrupted_in_step(3):
+        run, _ = train(make(recipe, name="stopped"))
+    return run, whole
+
+
+def kept(run: RunFolder) -> set[str]:
+    return {folder.name for folder in run.weights("best").parent.iterdir()}
+
+
+def test_best_weights_of_an_epoch_without_a_checkpoint_are_taken_back(stopped: tuple[RunFolder, RunFolder]) -> None:
+    """A machine that dies when it has written an epoch's best weights, and not yet its checkpoint."""
+    run, whole = stopped
+    first = weights(run, "best")
+    later = Network.load(whole.weights("last"))
+    later.note_training({"epoch": 2})
+    run.save_weights(later, "best")
+    assert kept(run) == {"best", "best.old", "last"}
+    with interrupted_in_step(1):
+        resume(run)
+    assert all(torch.equal(tensor, first[name]) for name, tensor in weights(run, "best").items())
+    # And where it died while it moved them.
+    run.weights("best").rename(run.weights("best.old"))
+    assert "warning" not in resume(run)
+    assert_same_training(run, whole)
+    assert kept(run) == {"best", "last"}
+
+
+def test_best_weights_that_are_lost_are_said_and_made_anew(stopped: tuple[RunFolder, RunFolder]) -> None:
+    run, whole = stopped
+    # As a power cut may leave it.
+    (run.weights("best") / "model.safetensors").write_bytes(b"")
+    said = resume(run)
+    assert f"{run.weights('best')}: the best weights, of epoch 1, are missing or damaged" in said
+    assert Network.load(run.path).config.training["epoch"] == 2
+    assert untimed(run) == untimed(whole)
+
+
+def test_best_weights_that_are_the_checkpoint_s_are_taken_from_there(make: Any) -> None:
+    run, _ = train(make(TINY, name="taken"))
+    best = weights(run, "best")
+    shutil.rmtree(run.weights("best"))
+    assert "warning" not in resume(run)
+    assert all(torch.equal(tensor, best[name]) for name, tensor in weights(run, "best").items())
 
 
 def test_an_older_checkpoint_is_gone_on_with(finished: tuple[RunFolder, str], make: Any) -> None:

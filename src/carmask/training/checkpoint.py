@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from carmask.errors import CarmaskError, first_line
+from carmask.files import flush_to_disk
 
 _HEADING = b"carmask checkpoint, sha256 "
 _HEADER_BYTES = len(_HEADING) + 64 + 1
@@ -24,8 +25,11 @@ class CheckpointError(CarmaskError):
     """A checkpoint that is missing, damaged or of another run."""
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, state: dict[str, Any], *, is_own: bool = False) -> None:
     """Write `state`, so that a crash at any moment leaves the checkpoint or the one before, whole.
+
+    is_own: the checkpoint there was written by this process, and need not be read again before it is kept as the one
+    before. A damaged one is not kept: it would take the place of that which the run was resumed from.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -43,9 +47,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         # A full or failing disk does not always say so when it is written to.
         _unpacked(aside)
-        if path.exists():
+        if path.exists() and (is_own or _is_whole(path)):
             path.replace(before(path))
         aside.replace(path)
+        flush_to_disk(path.parent)
     except (OSError, CheckpointError) as error:
         aside.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot be written ({first_line(error)}); the one before is kept") from error
@@ -88,6 +93,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: not a run's checkpoint")
     return state
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _unpacked(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _unpacked(path: Path) -> bytes:

@@ -177,6 +177,8 @@ class Fit:
         self._reporter.epoch(state.history, result, is_best=is_best)
         # After all else: if the machine dies in between, the epoch is done again and nothing is lost.
         self._save()
+        if self._team.is_first:
+            self._run.forget_old_weights()
         if self._is_patience_over():
             self._reporter.say(f"no better Dice for {self._settings.patience} epochs: stopped early")
 

@@ -24,9 +24,9 @@ from safetensors import SafetensorError
 
 from carmask.environment import environment
 from carmask.errors import CarmaskError, first_line
-from carmask.files import write_bytes_atomically
+from carmask.files import flush_to_disk, write_bytes_atomically
 from carmask.models.config import BEST_OF_RUN, CONFIG_OF_RUN, METRICS_OF_RUN, SPLIT_OF_RUN
-from carmask.models.network import Network
+from carmask.models.network import Network, WeightsError
 from carmask.training.settings import TrainSettings
 
 
@@ -68,10 +68,13 @@ class RunFolder:
         try:
             shutil.rmtree(aside.path, ignore_errors=True)
             aside.samples.mkdir(parents=True)
-            write_bytes_atomically(aside.config, settings.to_yaml().encode())
-            write_bytes_atomically(aside.path / "environment.json", json.dumps(environment(), indent=1).encode())
+            write_bytes_atomically(aside.config, settings.to_yaml().encode(), lasting=True)
+            write_bytes_atomically(
+                aside.path / "environment.json", json.dumps(environment(), indent=1).encode(), lasting=True
+            )
             yield aside
             aside.path.rename(self.path)
+            flush_to_disk(self.path.parent)
         except OSError as error:
             raise RunError(f"{self.path}: cannot be made ({error.strerror}); choose another --runs folder") from error
 
@@ -80,7 +83,7 @@ class RunFolder:
         path = self.path / "environment.json"
         began = json.loads(path.read_text()) if path.is_file() else {}
         resumed = [*began.get("resumed", []), environment()]
-        write_bytes_atomically(path, json.dumps({**began, "resumed": resumed}, indent=1).encode())
+        write_bytes_atomically(path, json.dumps({**began, "resumed": resumed}, indent=1).encode(), lasting=True)
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
@@ -127,18 +130,50 @@ class RunFolder:
         return self.path / BEST_OF_RUN.with_name(which)
 
     def save_weights(self, network: Network, which: str) -> None:
-        """Write a network aside, then move it into place."""
+        """Write a network aside, then move it into place. The one before is kept until `forget_old_weights`."""
         place = self.weights(which)
-        aside, old = place.with_name(f"{which}.partial"), place.with_name(f"{which}.old")
+        aside, old = place.with_name(f"{which}.partial"), _old(place)
         shutil.rmtree(aside, ignore_errors=True)
         try:
             network.save_pretrained(aside)
+            for file in (*aside.iterdir(), aside):
+                flush_to_disk(file)
             if place.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 place.rename(old)
             aside.rename(place)
+            flush_to_disk(place.parent)
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"{place}: the weights cannot be written ({first_line(error)}); is the disk full?"
             ) from error
-        shutil.rmtree(old, ignore_errors=True)
+
+    def forget_old_weights(self) -> None:
+        """Remove what was kept until a checkpoint knows of the weights that have taken its place."""
+        for which in ("best", "last"):
+            shutil.rmtree(_old(self.weights(which)), ignore_errors=True)
+
+    def has_best_of(self, epoch: int) -> bool:
+        """Whether `weights/best` are of this epoch, and whole; those that were kept are put back where they are."""
+        place = self.weights("best")
+        if _epoch_of(place) == epoch:
+            return True
+        if _epoch_of(_old(place)) != epoch:
+            return False
+        # Of an epoch that was measured, but whose checkpoint was not written any more; or there are none.
+        shutil.rmtree(place, ignore_errors=True)
+        _old(place).rename(place)
+        return True
+
+
+def _old(weights: Path) -> Path:
+    return weights.with_name(f"{weights.name}.old")
+
+
+def _epoch_of(weights: Path) -> int | None:
+    """After which epoch a network was written; nothing where there is none that can be loaded."""
+    try:
+        epoch = Network.load(weights).config.training.get("epoch")
+    except WeightsError:
+        return None
+    return epoch if isinstance(epoch, int) else None

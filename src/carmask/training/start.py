@@ -1,6 +1,8 @@
 """From settings to a run: begin one, or go on with one."""
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +14,10 @@ from carmask.errors import CarmaskError
 from carmask.training.checkpoint import load_checkpoint
 from carmask.training.loop import Fit, epoch_steps
 from carmask.training.prepare import Ready, prepare
-from carmask.training.reporter import Reporter, RunReporter, SilentReporter
+from carmask.training.reporter import Reporter, RunReporter, SayingReporter, SilentReporter
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
+from carmask.training.state import TrainingState
 from carmask.training.team import Team
 from carmask.training.trackers import check_trackers
 
@@ -86,7 +89,8 @@ def resume(
     run = team.from_first(lambda: RunFolder.existing(folder))
     # The run's folder need not be seen by every machine.
     settings, split = team.from_first(lambda: (TrainSettings.from_yaml(run.config), Split.load(run.split)))
-    saved = team.from_first(lambda: load_checkpoint(run.checkpoint, console.print))
+    say = SayingReporter(console).say
+    saved = team.from_first(lambda: load_checkpoint(run.checkpoint, say))
     team.slice_of_batch(settings.batch_size or team.count)
     if team.is_first:
         check_trackers(settings.trackers)
@@ -95,6 +99,9 @@ def resume(
     except CacheUnfinished as error:
         return _stopped_before(run, error, console)
     ready.state.take(run, saved)
+    if not team.from_first(lambda: _has_best(run, ready.state, say)):
+        # Of the next validation, in all processes.
+        ready.state.best_dice = -math.inf
     if team.is_first:
         run.note_resumption()
     return _run(ready, run, team, console, until_s)
@@ -137,9 +144,25 @@ def _begun(settings: TrainSettings) -> Path | None:
     return run.path
 
 
+def _has_best(run: RunFolder, state: TrainingState, say: Callable[[str], None]) -> bool:
+    """Whether the best weights are there, or could be put back."""
+    epoch = state.best_epoch
+    if not epoch or run.has_best_of(epoch):
+        return True
+    if state.history[-1].epoch == epoch and state.history[-1].step == state.step:
+        # They are what the checkpoint holds.
+        run.save_weights(state.validated, "best")
+        return True
+    say(
+        f"warning   {run.weights('best')}: the best weights, of epoch {epoch}, are missing or damaged, or of an epoch "
+        "after the checkpoint; those of the next validation take their place"
+    )
+    return False
+
+
 def _stopped_before(run: RunFolder, error: CacheUnfinished, console: Console) -> Outcome:
     """What comes of a run that had no time for a step."""
-    console.print(f"stopped before a step: {error}; that is kept for the next time", highlight=False, soft_wrap=True)
+    SayingReporter(console).say(f"stopped before a step: {error}; that is kept for the next time")
     return Outcome(run, finished=False)
 
 
@@ -156,7 +179,9 @@ def _run(ready: Ready, run: RunFolder, team: Team, console: Console, until_s: fl
     reporter: Reporter = RunReporter(run, console, settings, data.cache) if team.is_first else SilentReporter()
     _introduce(ready, run, team, reporter)
     finished = Fit(state, settings, data, ready.hardware, run, reporter, team)(until_s=until_s)
-    if finished:
+    if finished and state.best_dice == -math.inf:
+        reporter.say(f"the best weights are lost; the last ones are in {run.weights('last')}")
+    elif finished:
         reporter.say(f"best Dice {state.best_dice:.5f} in epoch {state.best_epoch}: {run.weights('best')}")
     else:
         reporter.say(f"stopped after step {state.step}; go on with `carmask train --resume {run.path}`")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,8 @@ class TrainingState:
     best_dice: float = -math.inf
     best_epoch: int = 0
     history: list[EpochRow] = field(default_factory=list)
+    # Of this process alone: the checkpoint that it wrote last.
+    _saved: Path | None = None
 
     @property
     def validated(self) -> Network:
@@ -89,7 +92,9 @@ class TrainingState:
                 **{name: getattr(self, name) for name in _PLAIN + _PLAIN_SINCE},
                 "history": [row.model_dump() for row in self.history],
             },
+            is_own=self._saved == run.checkpoint,
         )
+        self._saved = run.checkpoint
 
     def take(self, run: RunFolder, saved: dict[str, Any]) -> None:
         """Become what a checkpoint of `run` says.
