@@ -4,12 +4,17 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from carmask.training.team import Team, joined_team
+from carmask.training import team as team_module
+from carmask.training.team import Team, TeamLost, joined_team
+
+PATIENCE_S = 1.0
 
 
 def gradients(team: Team) -> dict[str, Tensor]:
@@ -31,8 +36,20 @@ def work(folder: Path, rank: int, port: int) -> None:
     """One of two processes."""
     os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
     os.environ["MASTER_PORT"] = str(port)
+    team_module.PATIENCE = timedelta(seconds=PATIENCE_S)
     with joined_team() as team:
         torch.save(gradients(team), folder / f"{rank}.pt")
+        # One has work of its own for longer than that.
+        time.sleep(1.25 * PATIENCE_S * rank)
+        answers = team.gather("slow", patiently=True)
+        if team.is_first:
+            print(answers[1], "waited for", flush=True)
+        time.sleep(1.25 * PATIENCE_S * rank)
+        try:
+            team.gather("slow")
+        except TeamLost:
+            if team.is_first:
+                print("lost", flush=True)
 
 
 if __name__ == "__main__":

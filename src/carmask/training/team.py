@@ -4,6 +4,7 @@
 averaged after each step, so that every process holds the same weights at any time; BatchNorm sees the whole batch.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,21 +20,31 @@ from carmask.training.synced_norm import SyncedBatchNorm
 
 T = TypeVar("T")
 
-# One process may fill a large cache while the others wait for it.
-PATIENCE = timedelta(hours=6)
+# How long a process waits for the others where all have as much to do. The first one also writes and draws in between.
+PATIENCE = timedelta(minutes=10)
+# One process of each machine may fill a large cache while the others wait for it.
+LONG_PATIENCE = timedelta(hours=6)
 
 
 class TeamError(CarmaskError):
-    """The processes of a team do not hold together."""
+    """The processes of a team do not hold together; each finds that out."""
+
+
+class TeamLost(TeamError):
+    """Another process has ended, or cannot be reached, as far as this one can see."""
 
 
 class Team:
     """One process's view of the team: `rank` of `count`, `local_rank` among those of this machine."""
 
-    def __init__(self, rank: int = 0, count: int = 1, local_rank: int = 0) -> None:
+    def __init__(
+        self, rank: int = 0, count: int = 1, local_rank: int = 0, *, patient: dist.ProcessGroup | None = None
+    ) -> None:
         self.rank = rank
         self.count = count
         self.local_rank = local_rank
+        # The same processes, for exchanges before which one of them may have long work of its own.
+        self._patient = patient
 
     @property
     def is_first(self) -> bool:
@@ -67,13 +78,13 @@ class Team:
             dist.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
 
-    def gather(self, item: T) -> list[T]:
-        """What each process has, in the order of the processes, for all."""
+    def gather(self, item: T, *, patiently: bool = False) -> list[T]:
+        """What each process has, in the order of the processes, for all; `patiently` where some work long before."""
         if self.count == 1:
             return [item]
         items: list[Any] = [None] * self.count
         with told():
-            dist.all_gather_object(items, item)
+            dist.all_gather_object(items, item, group=self._patient if patiently else None)
         return items
 
     def refuse_differences(self, item: object, what: str) -> None:
@@ -133,24 +144,50 @@ def joined_team() -> Iterator[Team]:
     """The team that the environment tells of, as `torchrun` sets it; this process alone where it says nothing.
 
     Raises:
-        TeamError: the others cannot be reached.
+        TeamError: the environment does not say all that is needed, or the others cannot be reached.
 
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = _told_number("WORLD_SIZE", at_least=1) if "WORLD_SIZE" in os.environ else 1
     if count == 1:
         yield Team()
         return
-    team = Team(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
+    rank = _told_number("RANK", at_most=count - 1)
+    local_rank = _told_number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
+    _told("MASTER_ADDR")
+    _told_number("MASTER_PORT", at_most=65535)
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(team.local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
     with told():
         dist.init_process_group(backend, timeout=PATIENCE)
+        patient = dist.new_group(backend="gloo", timeout=LONG_PATIENCE)
+    team = Team(rank, count, local_rank, patient=patient)
     try:
         yield team
     finally:
         team.leave()
+
+
+def _told(name: str) -> str:
+    """What the environment says of the team."""
+    value = os.environ.get(name, "")
+    if not value:
+        raise TeamError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that several processes train together, but {name} is not set; "
+            "start them with torchrun or `carmask train --devices`, which set it, or unset WORLD_SIZE to train alone"
+        )
+    return value
+
+
+def _told_number(name: str, *, at_least: int = 0, at_most: float = math.inf) -> int:
+    value = _told(name)
+    if not value.isdecimal() or not at_least <= int(value) <= at_most:
+        raise TeamError(
+            f"{name}={value} in the environment is no number that it could be; start with torchrun or `carmask train "
+            "--devices`, which set it, or unset WORLD_SIZE to train alone"
+        )
+    return int(value)
 
 
 @contextmanager
@@ -158,7 +195,7 @@ def told() -> Iterator[None]:
     """Say in words that an exchange has failed.
 
     Raises:
-        TeamError: another process has ended, or cannot be reached.
+        TeamLost: another process has ended, or cannot be reached.
 
     """
     try:
@@ -166,7 +203,7 @@ def told() -> Iterator[None]:
     except RuntimeError as error:
         if not _is_of_exchange(error):
             raise
-        raise TeamError(
+        raise TeamLost(
             f"another process of this run has ended, or cannot be reached ({first_line(error)}); when the cause is "
             "gone, go on with `carmask train --resume`"
         ) from error
