@@ -225,6 +225,13 @@ def test_best_weights_that_are_the_checkpoint_s_are_taken_from_there(make: Any) 
     assert all(torch.equal(tensor, best[name]) for name, tensor in weights(run, "best").items())
 
 
+def test_a_folder_of_any_name_is_spoken_of_as_it_is_called(make: Any, runs: Path) -> None:
+    with interrupted_in_step(1):
+        run, _ = train(make(TINY, runs=runs / "[red]" / "[/red]", name="marked"))
+    run.checkpoint.write_bytes(b"")
+    assert f"{run.checkpoint}: damaged; going on from the one before" in resume(run)
+
+
 def test_an_older_checkpoint_is_gone_on_with(finished: tuple[RunFolder, str], make: Any) -> None:
     with interrupted_in_step(2):
         run, _ = train(make(SMALL, name="older"))

@@ -37,6 +37,32 @@ def test_small_is_trained_as_it_was_published() -> None:
     assert settings.hardware.device == "auto"
 
 
+@pytest.mark.parametrize(
+    ("preset", "augment", "without_effect"),
+    [
+        ("small", {"brightness": 0.3, "rotate_deg": 3}, {"geometric": ["rotate_deg"], "colour": ["brightness"]}),
+        ("small", {"brightness": 0.3, "colour": 0.5}, {}),
+        ("small", {"brightness": 0, "grey": 0.2, "flip": 0.5}, {}),
+        ("small", {}, {}),
+        ("fast", {"brightness": 0.2, "shift": 0.1}, {}),
+        ("fast", {"geometric": 0, "shift": 0.1, "scale": 0.2}, {"geometric": ["shift", "scale"]}),
+    ],
+)
+def test_sizes_that_change_nothing_are_found(
+    preset: str, augment: dict[str, float], without_effect: dict[str, list[str]]
+) -> None:
+    settings = TrainSettings.model_validate({"data": DATA, "preset": preset, "augment": augment})
+    assert settings.augment.without_effect() == without_effect
+
+
+def test_sizes_that_nobody_has_set_are_not_blamed(tmp_path: Path) -> None:
+    """Settings that were written out whole name every size."""
+    settings = TrainSettings(data=DATA, augment={"brightness": 0.2})
+    (tmp_path / "config.yaml").write_text(settings.to_yaml())
+    again = TrainSettings.from_yaml(tmp_path / "config.yaml")
+    assert again.augment.without_effect() == settings.augment.without_effect() == {"colour": ["brightness"]}
+
+
 def test_what_is_given_goes_before_the_file_and_the_file_before_the_recipe(tmp_path: Path) -> None:
     recipe = TrainSettings(data=DATA, preset="fast")
     assert (recipe.optimiser.name, recipe.optimiser.clip_norm, recipe.batch_size) == ("adamw", 1.0, 8)

@@ -26,7 +26,7 @@ from carmask.training.run import RunError, RunFolder
 from carmask.training.settings import TrainSettings
 from carmask.training.state import start_state
 from carmask.training.step import TrainingError
-from tiny_runs import FAST, SMALL, assert_same_training, resume, rows, train, weights
+from tiny_runs import FAST, SMALL, TINY, assert_same_training, resume, rows, train, weights
 
 
 def test_a_run_s_folder_explains_it(finished: tuple[RunFolder, str]) -> None:
@@ -129,6 +129,16 @@ def test_the_batch_size_that_was_found_is_written_down(make: Any) -> None:
     # Half of sixteen photos, on any machine that can hold the network at all.
     assert TrainSettings.from_yaml(run.config).batch_size == 8
     assert "1 epochs of 2 steps of 8 photos" in said
+
+
+def test_a_size_that_changes_nothing_is_warned_of_once(make: Any) -> None:
+    run, said = train(make(TINY, augment={"colour": 0, "brightness": 0.3}, name="unchanged"))
+    warning = (
+        "warning   augment.brightness changes nothing while augment.colour, its probability, is 0; give --augment.co"
+    )
+    assert said.count(warning) == 1
+    assert said.startswith(warning)
+    assert "warning" not in resume(run)
 
 
 def test_an_epoch_may_have_any_number_of_photos(make: Any) -> None:

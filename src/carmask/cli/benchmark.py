@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from carmask.cli.console import print_facts, print_line, wide_console
+from carmask.cli.console import plain, print_facts, print_line, wide_console
 from carmask.errors import CarmaskError
 from carmask.models.presets import PresetName
 from carmask.pipeline.kinds import Kind
@@ -66,7 +66,7 @@ def _print_networks(figures: "Figures") -> None:
         naive = figures.naive_network_ms.get(time.network)
         ratio = f"{naive / time.one_ms:.1f}" if naive else ""
         table.add_row(
-            time.network,
+            plain(time.network),
             time.input,
             time.engine,
             time.precision,
@@ -81,7 +81,9 @@ def _print_stages(figures: "Figures") -> None:
     table = _table("Stages, each alone", ("network", "kind", "stage"), ("ms a photo", "photos/s"))
     for whole in figures.wholes:
         for stage in whole.stages:
-            table.add_row(whole.network, whole.kind, stage.stage, f"{stage.one_ms:.2f}", f"{stage.photos_per_s:.0f}")
+            table.add_row(
+                plain(whole.network), whole.kind, stage.stage, f"{stage.one_ms:.2f}", f"{stage.photos_per_s:.0f}"
+            )
         table.add_section()
     wide_console().print(table)
 
@@ -94,7 +96,7 @@ def _print_whole(figures: "Figures") -> None:
     )
     for whole in figures.wholes:
         table.add_row(
-            whole.network,
+            plain(whole.network),
             whole.kind,
             whole.slowest.stage,
             f"{whole.photos_per_s:.1f}",

@@ -17,6 +17,12 @@ from torch import Tensor
 
 from carmask.data.paste import Paster
 
+# What each probability is the probability of.
+_SIZES_OF = {
+    "geometric": ("shift", "scale", "rotate_deg"),
+    "colour": ("brightness", "contrast", "saturation", "hue"),
+}
+
 
 class AugmentSettings(BaseModel):
     """How far training images are varied. Zero switches a variation off."""
@@ -49,6 +55,18 @@ class AugmentSettings(BaseModel):
     def off(cls) -> "AugmentSettings":
         """No variation at all, as in the recipe `small` was published with."""
         return cls(flip=0, geometric=0, colour=0, grey=0, paste=0)
+
+    def without_effect(self) -> dict[str, list[str]]:
+        """Sizes that somebody has set and that change nothing, by the name of the probability that is 0."""
+        # Settings that were written out whole say every size; then only one that is not the default was anybody's wish.
+        are_whole = self.model_fields_set == type(self).model_fields.keys()
+
+        def is_wish(name: str) -> bool:
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            return value != 0 and name in self.model_fields_set and not (are_whole and value == default)
+
+        found = {probability: [*filter(is_wish, sizes)] for probability, sizes in _SIZES_OF.items()}
+        return {probability: sizes for probability, sizes in found.items() if sizes and not getattr(self, probability)}
 
 
 class Augmenter:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from carmask.data.augment import AugmentSettings
 from carmask.data.cache import CacheUnfinished
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
@@ -61,6 +62,7 @@ def train(
     run = team.from_first(lambda: RunFolder.new(settings))
     if team.is_first:
         check_trackers(settings.trackers)
+        _warn_of_no_effect(settings.augment, SayingReporter(console).say)
     try:
         ready = prepare(settings, team, console, until_s=until_s)
     except CacheUnfinished as error:
@@ -186,6 +188,17 @@ def _run(ready: Ready, run: RunFolder, team: Team, console: Console, until_s: fl
     else:
         reporter.say(f"stopped after step {state.step}; go on with `carmask train --resume {run.path}`")
     return Outcome(run, finished)
+
+
+def _warn_of_no_effect(augment: AugmentSettings, say: Callable[[str], None]) -> None:
+    """Before photos are decoded, which takes long."""
+    for probability, sizes in augment.without_effect().items():
+        names = ", ".join(f"augment.{size}" for size in sizes)
+        one = len(sizes) == 1
+        say(
+            f"warning   {names} {'changes' if one else 'change'} nothing while augment.{probability}, "
+            f"{'its' if one else 'their'} probability, is 0; give --augment.{probability} 0.5 too"
+        )
 
 
 def _introduce(ready: Ready, run: RunFolder, team: Team, reporter: Reporter) -> None:
