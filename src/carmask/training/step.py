@@ -165,9 +165,10 @@ class _Statistics:
 
 @torch.no_grad()
 def _copy(into: list[Tensor], source: list[Tensor]) -> None:
-    # A network without BatchNorm has none, which PyTorch refuses.
-    if into:
-        torch._foreach_copy_(into, source)
+    # Together only with those of their kind: then it is one call to a GPU for all of them.
+    for dtype in {tensor.dtype for tensor in into}:
+        places = [place for place, tensor in enumerate(into) if tensor.dtype == dtype]
+        torch._foreach_copy_([into[place] for place in places], [source[place] for place in places])
 
 
 @contextmanager
