@@ -146,7 +146,7 @@ class RunReporter:
             f"{row.train_s + row.validation_s:.0f} s{mark}"
         )
         self._warn_of_one_class(result)
-        write_bytes_atomically(self._run.metrics, as_csv(history), lasting=True)
+        write_bytes_atomically(self._run.metrics, as_csv(history))
         self._undrawn = history
         if time.monotonic() - self._drawn_s >= CURVES_EVERY_S:
             self._draw_curves()

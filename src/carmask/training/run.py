@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from carmask.environment import environment
 from carmask.errors import CarmaskError, first_line
 from carmask.files import flush_to_disk, write_bytes_atomically
-from carmask.models.config import BEST_OF_RUN, CONFIG_OF_RUN, METRICS_OF_RUN, SPLIT_OF_RUN
+from carmask.models.config import BEST_OF_RUN, CONFIG_OF_RUN, METRICS_OF_RUN, SPLIT_OF_RUN, WEIGHTS
 from carmask.models.network import Network, WeightsError
 from carmask.training.settings import TrainSettings
 
@@ -136,13 +136,16 @@ class RunFolder:
         shutil.rmtree(aside, ignore_errors=True)
         try:
             network.save_pretrained(aside)
-            for file in (*aside.iterdir(), aside):
-                flush_to_disk(file)
+            if which == "best":
+                # The checkpoint that comes next calls them that; the last ones it holds itself.
+                for file in (*(aside / name for name in WEIGHTS), aside):
+                    flush_to_disk(file)
             if place.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 place.rename(old)
             aside.rename(place)
-            flush_to_disk(place.parent)
+            if which == "best":
+                flush_to_disk(place.parent)
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"{place}: the weights cannot be written ({first_line(error)}); is the disk full?"
