@@ -75,8 +75,7 @@ def prepare(
         CacheUnfinished: `time.monotonic()` was `until_s` before all photos were decoded, on one of the machines.
 
     """
-    local_count = max(team.gather(team.local_rank)) + 1
-    hardware = set_up(settings.hardware, local_rank=team.local_rank, local_count=local_count)
+    hardware = set_up(settings.hardware, local_rank=team.local_rank, local_count=team.local_count)
     dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
     is_new = split is None
     if split is None and settings.dataset.split is not None:

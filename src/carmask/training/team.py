@@ -35,14 +35,21 @@ class TeamLost(TeamError):
 
 
 class Team:
-    """One process's view of the team: `rank` of `count`, `local_rank` among those of this machine."""
+    """One process's view of the team: `rank` of `count`, of which `local_rank` of `local_count` on this machine."""
 
     def __init__(
-        self, rank: int = 0, count: int = 1, local_rank: int = 0, *, patient: dist.ProcessGroup | None = None
+        self,
+        rank: int = 0,
+        count: int = 1,
+        local_rank: int = 0,
+        local_count: int = 1,
+        *,
+        patient: dist.ProcessGroup | None = None,
     ) -> None:
         self.rank = rank
         self.count = count
         self.local_rank = local_rank
+        self.local_count = local_count
         # The same processes, for exchanges before which one of them may have long work of its own.
         self._patient = patient
 
@@ -153,6 +160,7 @@ def joined_team() -> Iterator[Team]:
         return
     rank = _told_number("RANK", at_most=count - 1)
     local_rank = _told_number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
+    local_count = _told_number("LOCAL_WORLD_SIZE", at_least=1) if "LOCAL_WORLD_SIZE" in os.environ else 1
     _told("MASTER_ADDR")
     _told_number("MASTER_PORT", at_most=65535)
     backend = "gloo"
@@ -162,7 +170,7 @@ def joined_team() -> Iterator[Team]:
     with told():
         dist.init_process_group(backend, timeout=PATIENCE)
         patient = dist.new_group(backend="gloo", timeout=LONG_PATIENCE)
-    team = Team(rank, count, local_rank, patient=patient)
+    team = Team(rank, count, local_rank, local_count, patient=patient)
     try:
         yield team
     finally:
