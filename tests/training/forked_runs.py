@@ -1,20 +1,18 @@
-"""Run tiny trainings in processes of their own, forked from one that has imported all, and kill them.
+"""Run tiny trainings in processes of their own, forked from one that has imported all.
 
 Called by tests as a script: `python forked_runs.py ORDER.json`. Forking saves the seconds that importing takes, so that
-many kills fit into a test; nothing is computed before a fork. The answer is printed as JSON.
+many runs fit into a test; nothing is computed before a fork. The answer is printed as JSON.
 """
 
 import io
 import json
 import os
-import random
 import signal
 import socket
 import sys
-import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 # And what a run imports when it comes to it: before a fork, for that takes seconds.
 import kornia.augmentation
@@ -29,6 +27,9 @@ from carmask.errors import CarmaskError
 from carmask.training import start, team
 from carmask.training.settings import TrainSettings
 
+# A process that waits for what will never come.
+PATIENCE_S = 120
+
 
 def fork(work: Callable[[], int], environment: dict[str, str]) -> int:
     """Do `work` in a child, which ends with its exit status. Returns the child's process id."""
@@ -39,14 +40,28 @@ def fork(work: Callable[[], int], environment: dict[str, str]) -> int:
     try:
         os.environ.update(environment)
         status = work()
+    except BaseException:  # noqa: BLE001 - nobody else would tell of it
+        traceback.print_exc()
     finally:
         os._exit(status)
 
 
-def start_team(settings: TrainSettings, processes: int, said: Path, *, synced: bool = True) -> list[int]:
-    """Begin or go on with a run in so many processes; their ids. What each says goes to a file of its own."""
+def start_team(
+    settings: TrainSettings,
+    processes: int,
+    said: Path,
+    *,
+    synced: bool = True,
+    first: Callable[[int], None] = lambda _rank: None,
+) -> list[int]:
+    """Begin or go on with a run in so many processes; their ids. What each says goes to a file of its own.
+
+    Each calls `first` with its rank before all else.
+    """
 
     def work(rank: int) -> int:
+        signal.alarm(PATIENCE_S)
+        first(rank)
         spoken = io.StringIO()
         try:
             if not synced:
@@ -80,40 +95,18 @@ def end_of(children: list[int]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def kill_until_finished(order: dict[str, Any], settings: TrainSettings, duration_s: float) -> dict[str, Any]:
-    """Kill runs at random moments, and go on with each, until there were enough kills and the last run has finished."""
-    rng = random.Random(order["seed"])
-    kills, runs, statuses = 0, 0, []
-    name = f"killed-{runs}"
-    while True:
-        children = start_team(settings.model_copy(update={"name": name}), order["processes"], Path(order["said"]))
-        if kills < order["kills"]:
-            time.sleep(rng.uniform(0, 0.7 * duration_s))
-            os.kill(children[rng.randrange(len(children))], signal.SIGKILL)
-        ends = end_of(children)
-        statuses.append(ends)
-        kills += -signal.SIGKILL in ends
-        if ends == [0] * len(children):
-            runs += 1
-            if kills >= order["kills"]:
-                return {"kills": kills, "runs": runs, "ends": statuses}
-            name = f"killed-{runs}"
-
-
 def main() -> None:
     """Do what the order says."""
     order = json.loads(Path(sys.argv[1]).read_text())
     settings = TrainSettings.model_validate(order["settings"])
-    began_s = time.monotonic()
     ends = end_of(start_team(settings, order["processes"], Path(order["said"]), synced=order.get("synced", True)))
-    answer: dict[str, Any] = {"ends": ends}
-    if order.get("kills"):
-        answer["killed"] = kill_until_finished(order, settings, time.monotonic() - began_s)
-    print(json.dumps(answer))
+    print(json.dumps({"ends": ends}))
 
+
+# Forks of other scripts, which import this one, need it too.
+assert issubclass(nn.SyncBatchNorm, nn.Module)
+assert not torch.cuda.is_initialized()
+assert all((kornia.augmentation, matplotlib.figure, torch._dynamo, torch.utils.tensorboard))
 
 if __name__ == "__main__":
-    assert issubclass(nn.SyncBatchNorm, nn.Module)
-    assert not torch.cuda.is_initialized()
-    assert all((kornia.augmentation, matplotlib.figure, torch._dynamo, torch.utils.tensorboard))
     main()

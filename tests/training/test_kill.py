@@ -1,5 +1,7 @@
 """Runs that are killed at any moment, also while they write, end with the weights of one that was left alone."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,19 +9,75 @@ import pytest
 from forked_runs_call import forked
 
 from carmask.training.run import RunFolder
-from tiny_runs import FAST, assert_same_training
+from tiny_runs import FAST, assert_same_training, rows, tiny_settings
 
+KILLS = 10
 # A checkpoint after every step; a state of every kind; a network that is soon written.
 RECIPE = {**FAST, "epochs": 4, "checkpoint_minutes": 0, "hard": 0.5, "network": {"widths": [4, 8]}}
+# Fewer than a checkpoint or a network has.
+CUT_BYTES = 5000
+# A run is killed before this call with this file or folder, or, where it is one to write into, in the middle of the
+# bytes that are written there. And what there is of its kind then.
+CHECKPOINT_MOMENTS = (
+    ("open", "checkpoint.pt.partial", {"checkpoint.pt", "checkpoint.pt.partial"}),
+    ("os.rename", "checkpoint.before.pt", {"checkpoint.pt", "checkpoint.pt.partial"}),
+    ("os.rename", "checkpoint.pt", {"checkpoint.before.pt", "checkpoint.pt.partial"}),
+)
+LAST_MOMENTS = (
+    ("os.mkdir", "last.partial", {"last.partial"}),
+    ("os.rename", "last.old", {"last", "last.partial"}),
+    ("os.rename", "last", {"last.old", "last.partial"}),
+    ("shutil.rmtree", "last.old", {"last", "last.old"}),
+)
+# Of the second epoch, which is better than the first.
+BEST_MOMENTS = (
+    ("os.mkdir", "best.partial", {"best", "best.partial"}),
+    ("os.rename", "best.old", {"best", "best.partial"}),
+    ("os.rename", "best", {"best.old", "best.partial"}),
+    ("shutil.rmtree", "best.old", {"best", "best.old"}),
+)
+MOMENTS = (*CHECKPOINT_MOMENTS, *LAST_MOMENTS, *BEST_MOMENTS)
+CUTTING = {"open", "os.mkdir"}
+
+
+@pytest.fixture(scope="module")
+def killed(
+    tiny: Path, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folder of all runs, by one process and by two, and how they were killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    order = [
+        {"call": call, "name": name, "limit_bytes": CUT_BYTES if call in CUTTING else None} for call, name, _ in MOMENTS
+    ]
+    settings = tiny_settings(RECIPE, data=tiny, cache=cache_folder, runs=folder / "runs")
+    answer = forked(settings, folder, script="forked_kills.py", processes=[1, 2], kills=KILLS, moments=order)
+    yield folder / "runs", answer
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_at_random_and_resumed_is_as_if_left_alone(make: Any, tmp_path: Path, processes: int) -> None:
-    settings = make({**RECIPE, "accumulate": 2 // processes}, name="whole")
-    answer = forked(settings, tmp_path, processes=processes, kills=10)
-    assert answer["ends"] == [0] * processes, (tmp_path / "said-0.txt").read_text()
-    assert answer["killed"]["kills"] >= 10
-    # Whom nobody killed ends by itself, with a sentence and without a traceback.
-    assert {end for ends in answer["killed"]["ends"] for end in ends} <= {0, 1, -9}
-    for run in range(answer["killed"]["runs"]):
-        assert_same_training(RunFolder(settings.runs / f"killed-{run}"), RunFolder(settings.runs / "whole"))
+def test_killed_at_random_and_resumed_is_as_if_left_alone(killed: tuple[Path, dict[str, Any]], processes: int) -> None:
+    folder, answer = killed
+    told = answer[str(processes)]["random"]
+    # Only those that came after a step had begun.
+    assert told["kills"] >= 10
+    for run in range(told["runs"]):
+        assert_undisturbed(folder, f"random-{run}", processes)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_in_writing_and_resumed_is_as_if_left_alone(killed: tuple[Path, dict[str, Any]], processes: int) -> None:
+    folder, answer = killed
+    assert_undisturbed(folder, "writing", processes)
+    for (call, name, there), left in zip(MOMENTS, answer[str(processes)]["writing"], strict=True):
+        of_kind = {place: size for place, size in left.items() if place.split(".")[0] == name.split(".")[0]}
+        assert of_kind.keys() == there, (call, name)
+        halves = {place for place, size in of_kind.items() if size <= CUT_BYTES}
+        assert halves == ({name} if call in CUTTING else set()), (call, name)
+
+
+def assert_undisturbed(folder: Path, name: str, processes: int) -> None:
+    run = RunFolder(folder / f"{name}-{processes}")
+    assert_same_training(run, RunFolder(folder / f"whole-{processes}"))
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3", "4"]
+    assert not [*run.path.rglob("*.partial"), *run.path.rglob("*.old")]
