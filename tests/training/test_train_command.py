@@ -1,0 +1,102 @@
+"""`carmask train` as it is typed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carmask.models.series_file import SeriesFile
+from carmask.training.settings import TrainSettings
+from noise_pairs import run
+from tiny_runs import TINY
+
+
+@pytest.fixture
+def typed(make: Any, tmp_path: Path) -> Any:
+    """`typed(recipe, *options)`: `train DATA --config FILE` with these settings, and these options beside it."""
+
+    def command(recipe: dict[str, Any], *options: object) -> list[str]:
+        settings: TrainSettings = make(recipe)
+        config = tmp_path / "config.yaml"
+        config.write_text(settings.to_yaml())
+        return ["train", str(settings.data), "--config", str(config), *map(str, options)]
+
+    return command
+
+
+def test_folds_are_trained_on_until_all_are_done_and_measured_out_of_fold(
+    typed: Any, tiny: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = typed(TINY, "--name", "two", "--folds", 2, "--resume", "auto")
+    # So little time that there is one step.
+    status, out, _ = run(capsys, *command, "--max-minutes", "1e-9")
+    assert status == 130
+    assert f"0 of 2 runs finished; go on with `carmask train --resume {runs / 'two'}`" in out
+    status, out, complained = run(capsys, *command)
+    assert (status, complained) == (0, "")
+    assert "stopped" not in out
+    assert f"measure them together with `carmask evaluate {tiny} --model {runs / 'two'}`" in out
+    assert SeriesFile.load(runs / "two" / "series.json").finished == ("fold-0", "fold-1")
+
+    status, out, _ = run(
+        capsys, "evaluate", str(tiny), "--model", str(runs / "two"), "--out", str(tmp_path / "out"), "--worst", "0"
+    )
+    assert status == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["photos"], summary["part"]) == (24, "out-of-fold")
+    assert [(row["name"], row["photos"]) for row in summary["by_fold"]] == [("fold-0", 12), ("fold-1", 12)]
+
+
+@pytest.mark.parametrize(("lr", "learns"), [("0.01", True), ("1e-9", False)])
+def test_a_batch_learnt_by_heart_ends_with_0_and_else_with_advice(
+    typed: Any, runs: Path, capsys: pytest.CaptureFixture[str], lr: str, learns: bool
+) -> None:
+    status, out, complained = run(capsys, *typed(TINY, "--overfit-batch", "--optimiser.lr", lr))
+    assert status == (0 if learns else 1)
+    if learns:
+        assert "learnt by heart in" in out
+        assert complained == ""
+    else:
+        assert "learnt by heart" not in out
+        assert complained.startswith("error: one batch was not learnt in 400 steps (Dice 0.")
+        for advice in ("carmask check", "--sheet", "another --optimiser.lr (it is 1e-09)"):
+            assert advice in " ".join(complained.split())
+    assert not runs.exists()
+
+
+# Refuses whatever would leave the machine, from before the first import on, and notes it, for some would not say.
+ALONE = """
+import sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"):
+        with open(sys.argv[1], "a") as file:
+            print(event, *arguments[-2:], file=file)
+        raise OSError("no network here")
+
+sys.addaudithook(refuse)
+from carmask.cli import main
+main(sys.argv[2:])
+"""
+
+
+def test_with_the_default_tracker_nothing_is_sent_anywhere(typed: Any, runs: Path, tmp_path: Path) -> None:
+    # What no setting says: TensorBoard alone.
+    recipe = {name: value for name, value in TINY.items() if name != "trackers"}
+    command = typed(recipe, "--name", "alone")
+    assert TrainSettings.from_yaml(tmp_path / "config.yaml").trackers == ("tensorboard",)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "WANDB_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(tmp_path / "refused"), *command],
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "refused").exists(), (tmp_path / "refused").read_text()
+    assert len(list((runs / "alone" / "tensorboard").iterdir())) == 1
