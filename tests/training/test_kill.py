@@ -16,8 +16,8 @@ KILLS = 10
 RECIPE = {**FAST, "epochs": 4, "checkpoint_minutes": 0, "hard": 0.5, "network": {"widths": [4, 8]}}
 # Fewer than a checkpoint or a network has.
 CUT_BYTES = 5000
-# A run is killed before this call with this file or folder, or, where it is one to write into, in the middle of the
-# bytes that are written there. And what there is of its kind then.
+# A run is killed before this call with this file or folder, or, where it is one to write into, while the first file is
+# written there. And what there is of its kind then.
 CHECKPOINT_MOMENTS = (
     ("open", "checkpoint.pt.partial", {"checkpoint.pt", "checkpoint.pt.partial"}),
     ("os.rename", "checkpoint.before.pt", {"checkpoint.pt", "checkpoint.pt.partial"}),
