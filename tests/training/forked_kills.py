@@ -142,7 +142,7 @@ class _Turn:
 def die_at(call: str, name: str, limit_bytes: int | None = None) -> None:
     """Have this process killed when it is about to do this call (an audit event) with a file or folder of that name.
 
-    With a limit it is killed later: in the middle of writing, when the first file would become longer than so many bytes.
+    With a limit it is killed later: in the middle of writing, when the first file would be longer than so many bytes.
     Whoever writes a file sees it cut there; who reserves its whole length first, as safetensors does, has none of it.
     """
 

@@ -28,7 +28,7 @@ from carmask.training import start, team
 from carmask.training.settings import TrainSettings
 
 # A process that waits for what will never come.
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 def fork(work: Callable[[], int], environment: dict[str, str]) -> int:
