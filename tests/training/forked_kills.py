@@ -139,21 +139,25 @@ class _Turn:
         return killed == 1
 
 
-def die_at(call: str, name: str, limit_bytes: int | None = None) -> None:
-    """Have this process killed when it is about to do this call (an audit event) with a file or folder of that name.
+def die_at(calls: list[tuple[str, str]], limit_bytes: int | None = None) -> None:
+    """Have this process killed before the last of these calls, each (an audit event) with a file or folder of a name.
 
-    With a limit it is killed later: in the middle of writing, when the first file would be longer than so many bytes.
-    Whoever writes a file sees it cut there; who reserves its whole length first, as safetensors does, has none of it.
+    Those before it must have come first. With a limit it is killed later: in the middle of writing, when the first file
+    would be longer than so many bytes. Whoever writes a file sees it cut there; who reserves its whole length first, as
+    safetensors does, has none of it.
     """
+    awaited = list(calls)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == call and Path(str(arguments[PATH_OF.get(event, 0)])).name == name:
-            if limit_bytes is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            else:
-                # Python's own handlers wait until the call has returned; this one is called inside it.
-                ctypes.CDLL(None).signal(signal.SIGXFSZ, _DIE)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
+        if not awaited or event != awaited[0][0] or Path(str(arguments[PATH_OF.get(event, 0)])).name != awaited[0][1]:
+            return
+        awaited.pop(0)
+        if not awaited and limit_bytes is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif not awaited:
+            # Python's own handlers wait until the call has returned; this one is called inside it.
+            ctypes.CDLL(None).signal(signal.SIGXFSZ, _DIE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
 
     sys.addaudithook(watch)
 

@@ -16,25 +16,25 @@ KILLS = 10
 RECIPE = {**FAST, "epochs": 4, "checkpoint_minutes": 0, "hard": 0.5, "network": {"widths": [4, 8]}}
 # Fewer than a checkpoint or a network has.
 CUT_BYTES = 5000
-# A run is killed before this call with this file or folder, or, where it is one to write into, while the first file is
-# written there. And what there is of its kind then.
+# A run is killed before the last of these calls with this file or folder, or, where it is one to write into, while the
+# first file is written there. And what there is of its kind then.
 CHECKPOINT_MOMENTS = (
-    ("open", "checkpoint.pt.partial", {"checkpoint.pt", "checkpoint.pt.partial"}),
-    ("os.rename", "checkpoint.before.pt", {"checkpoint.pt", "checkpoint.pt.partial"}),
-    ("os.rename", "checkpoint.pt", {"checkpoint.before.pt", "checkpoint.pt.partial"}),
+    (["open"], ["checkpoint.pt.partial"], {"checkpoint.pt", "checkpoint.pt.partial"}),
+    (["os.rename"], ["checkpoint.before.pt"], {"checkpoint.pt", "checkpoint.pt.partial"}),
+    (["os.rename"], ["checkpoint.pt"], {"checkpoint.before.pt", "checkpoint.pt.partial"}),
 )
 LAST_MOMENTS = (
-    ("os.mkdir", "last.partial", {"last.partial"}),
-    ("os.rename", "last.old", {"last", "last.partial"}),
-    ("os.rename", "last", {"last.old", "last.partial"}),
-    ("shutil.rmtree", "last.old", {"last", "last.old"}),
+    (["os.mkdir"], ["last.partial"], {"last.partial"}),
+    (["os.rename"], ["last.old"], {"last", "last.partial"}),
+    (["os.rename"], ["last"], {"last.old", "last.partial"}),
+    (["os.rename", "shutil.rmtree"], ["last", "last.old"], {"last", "last.old"}),
 )
 # Of the second epoch, which is better than the first.
 BEST_MOMENTS = (
-    ("os.mkdir", "best.partial", {"best", "best.partial"}),
-    ("os.rename", "best.old", {"best", "best.partial"}),
-    ("os.rename", "best", {"best.old", "best.partial"}),
-    ("shutil.rmtree", "best.old", {"best", "best.old"}),
+    (["os.mkdir"], ["best.partial"], {"best", "best.partial"}),
+    (["os.rename"], ["best.old"], {"best", "best.partial"}),
+    (["os.rename"], ["best"], {"best.old", "best.partial"}),
+    (["os.rename", "shutil.rmtree"], ["best", "best.old"], {"best", "best.old"}),
 )
 MOMENTS = (*CHECKPOINT_MOMENTS, *LAST_MOMENTS, *BEST_MOMENTS)
 CUTTING = {"open", "os.mkdir"}
@@ -47,7 +47,8 @@ def killed(
     """The folder of all runs, by one process and by two, and how they were killed."""
     folder = tmp_path_factory.mktemp("killed")
     order = [
-        {"call": call, "name": name, "limit_bytes": CUT_BYTES if call in CUTTING else None} for call, name, _ in MOMENTS
+        {"calls": [*zip(calls, names, strict=True)], "limit_bytes": CUT_BYTES if calls[-1] in CUTTING else None}
+        for calls, names, _ in MOMENTS
     ]
     settings = tiny_settings(RECIPE, data=tiny, cache=cache_folder, runs=folder / "runs")
     answer = forked(settings, folder, script="forked_kills.py", processes=[1, 2], kills=KILLS, moments=order)
@@ -69,11 +70,11 @@ def test_killed_at_random_and_resumed_is_as_if_left_alone(killed: tuple[Path, di
 def test_killed_in_writing_and_resumed_is_as_if_left_alone(killed: tuple[Path, dict[str, Any]], processes: int) -> None:
     folder, answer = killed
     assert_undisturbed(folder, "writing", processes)
-    for (call, name, there), left in zip(MOMENTS, answer[str(processes)]["writing"], strict=True):
-        of_kind = {place: size for place, size in left.items() if place.split(".")[0] == name.split(".")[0]}
-        assert of_kind.keys() == there, (call, name)
+    for (calls, names, there), left in zip(MOMENTS, answer[str(processes)]["writing"], strict=True):
+        of_kind = {place: size for place, size in left.items() if place.split(".")[0] == names[-1].split(".")[0]}
+        assert of_kind.keys() == there, (calls, names)
         halves = {place for place, size in of_kind.items() if size <= CUT_BYTES}
-        assert halves == ({name} if call in CUTTING else set()), (call, name)
+        assert halves == ({names[-1]} if calls[-1] in CUTTING else set()), (calls, names)
 
 
 def assert_undisturbed(folder: Path, name: str, processes: int) -> None:
