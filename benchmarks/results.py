@@ -174,6 +174,15 @@ def ablation_table() -> str:
     return "\n".join([*heading, *lines])
 
 
+def cars_table() -> str:
+    """Dice against the number of cars that were learnt from."""
+    lines = [
+        f"| {row['cars']} | {row['dice']:.4f} | {row['boundary_error_px']:.2f} px | `{row['commit']}` |"
+        for row in _benchmark("cars_curve")["rows"]
+    ]
+    return "\n".join(["| cars learnt from | Dice | boundary error | commit |", "|--:|--:|--:|---|", *lines])
+
+
 def benchmark_tables() -> str:
     """What the benchmarks recorded."""
     lines: list[str] = []
@@ -253,6 +262,7 @@ def draw() -> None:
         "packaged": packaged_table(),
         "mixed": mixed_table(),
         "ablation": ablation_table(),
+        "cars": cars_table(),
         "benchmarks": benchmark_tables(),
     }
     fill(tables, ROOT / "README.md", RESULTS.parent / "results.md", RESULTS.parent / "experiments.md")
