@@ -14,7 +14,7 @@ from carmask.serving.service import Service
 
 _SIZE_HW = (256, 384)
 _CAR, _VIEW, _VIEWS = 2, 3, 16
-# The packaged networks reach 0.99 on this car.
+# The packaged networks reach 0.976 and more on this car.
 _LEAST_DICE = 0.95
 
 
@@ -46,8 +46,8 @@ async def self_test(service: Service) -> None:
         reached = dice(truth_HW, probability_HW >= Segmenter(segmenter.members).threshold)
         if reached < _LEAST_DICE:
             raise NotReady(
-                f"{segmenter.name}: reaches a Dice of {reached:.3f} on a rendered car instead of 0.99; install "
-                "carmask again, or choose another --engine"
+                f"{segmenter.name}: reaches a Dice of {reached:.3f} on a rendered car, and {_LEAST_DICE:g} is the "
+                "least; install carmask again, or choose another --engine"
             )
 
 
