@@ -100,7 +100,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 def test_without_pytorch_a_command_says_what_to_install() -> None:
     program = "import sys\nsys.modules['torch'] = None\nfrom carmask.cli import main\nmain(sys.argv[1:])\n"
-    for arguments in (("train", "cars"), ("model", "small")):
+    for arguments in (("train", "cars"), ("model", "deep")):
         done = python(program, *arguments)
         assert done.returncode == 1
         assert done.stderr.startswith("error: ")

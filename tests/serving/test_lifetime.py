@@ -256,7 +256,7 @@ def test_packaged_weights_that_find_no_cars(bright: Path) -> None:
     segmenter = Segmenter.load(bright, engine="onnxruntime", device="cpu")
     members = [replace(member, place=packaged_models()["fast"]) for member in segmenter.members]
     cutter = Cutter(Segmenter(members), Limits(), Batching(), Metrics())
-    with pytest.raises(NotReady, match=r"on a rendered car instead of 0\.99"):
+    with pytest.raises(NotReady, match=r"on a rendered car, and 0\.95 is the least"):
         asyncio.run(self_test(cutter))
     cutter.close()
 

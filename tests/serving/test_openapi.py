@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from service_process import Service
 
-EXAMPLES = 40
+EXAMPLES = 20
 
 
 @pytest.mark.skipif(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from carmask.training.launch import count_devices
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
 from carmask.training.team import Team, TeamError, joined_team
-from tiny_runs import FAST, untimed
+from tiny_runs import FAST, tiny_settings, untimed
 
 STEPS = 20
 GRADIENTS = Path(__file__).with_name("team_gradients.py")
@@ -41,9 +42,10 @@ def half_dark(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def curve(half_dark: Path, make: Any, tmp_path: Path) -> Any:
-    """`curve(processes, synced=True)`: the loss of each of twenty steps, and the run."""
+@pytest.fixture(scope="module")
+def curve(half_dark: Path, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`curve(processes, synced=True)`: the loss of each of twenty steps, and the run; each is made once."""
+    folder = tmp_path_factory.mktemp("curves")
     # Small steps: with those of a real training, rounding alone moves the loss by 1e-4 within ten steps (float32
     # against float64 in one process). Not Adam's, which are full steps also where a gradient is nothing but rounding.
     one_step_each = {
@@ -52,10 +54,13 @@ def curve(half_dark: Path, make: Any, tmp_path: Path) -> Any:
         "network": {"widths": [8, 16, 32]},
     }  # fmt: skip
 
+    @cache
     def train(processes: int, *, synced: bool = True) -> tuple[np.ndarray, RunFolder]:
-        settings = make(one_step_each, data=half_dark, name=f"of-{processes}-{synced}")
-        answer = forked(settings, tmp_path, processes=processes, synced=synced)
-        assert answer["ends"] == [0] * processes, (tmp_path / "said-0.txt").read_text()
+        settings = tiny_settings(
+            one_step_each, data=half_dark, cache=cache_folder, runs=folder, name=f"of-{processes}-{synced}"
+        )
+        answer = forked(settings, folder, processes=processes, synced=synced)
+        assert answer["ends"] == [0] * processes, (folder / "said-0.txt").read_text()
         run = RunFolder(settings.runs / str(settings.name))
         return np.array([float(row["train_loss"]) for row in untimed(run)]), run
 
