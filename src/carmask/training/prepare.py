@@ -21,6 +21,7 @@ from carmask.runtime.hardware import Hardware, set_up
 from carmask.training.batches import seed_step
 from carmask.training.loop import TrainingData
 from carmask.training.memory import find_batch_size, keep_freed_memory
+from carmask.training.reporter import say
 from carmask.training.settings import SettingsError, TrainSettings
 from carmask.training.state import TrainingState, start_state
 from carmask.training.team import Team
@@ -137,15 +138,15 @@ def _say_what_was_found(materials: _Materials, data: Path, console: Console, *, 
     cache = materials.cache
     left_out = materials.left_out()
     for name, cause in left_out[:SHOWN_LEFT_OUT]:
-        console.print(f"left out  {name}: {cause}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"left out  {name}: {cause}", style="yellow")
     if len(left_out) > SHOWN_LEFT_OUT:
         where = "all in the run's left_out.csv" if is_run else "all named by `carmask check`"
-        console.print(f"left out  {len(left_out) - SHOWN_LEFT_OUT} more, {where}", style="yellow")
+        say(console, f"left out  {len(left_out) - SHOWN_LEFT_OUT} more, {where}", style="yellow")
     for rule in describe_rules(cache.rules):
-        console.print(f"masks     {rule}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"masks     {rule}")
     odd = describe_odd(cache.odd)
     if odd is not None:
-        console.print(f"masks     {odd}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"masks     {odd}", style="yellow")
     if not cache.row_of:
         pairs = materials.dataset.pairs
         raise CarmaskError(f"{data}: none of its {len(pairs)} pairs can be used; see `carmask check`")

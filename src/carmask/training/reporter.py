@@ -26,6 +26,11 @@ SAMPLE_WIDTH_PX = 320
 CURVES_EVERY_S = 10.0
 
 
+def say(console: Console, text: str, *, style: str = "") -> None:
+    """Print a line as it is: not broken, however long, and with no markup seen in names."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
 class Reporter(Protocol):
     """Whom the loop tells how the run is going."""
 
@@ -78,7 +83,7 @@ class SayingReporter(SilentReporter):
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, text)
 
 
 class RunReporter:
@@ -156,7 +161,7 @@ class RunReporter:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, text)
 
     def _update(self, **fields: Any) -> None:
         assert self._bar is not None

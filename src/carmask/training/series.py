@@ -31,6 +31,7 @@ from carmask.models.series_file import (
     stages_folder,
 )
 from carmask.training import start
+from carmask.training.reporter import say
 from carmask.training.run import RunFolder
 from carmask.training.settings import SettingsError, TrainSettings, merged
 from carmask.training.team import Team
@@ -322,4 +323,4 @@ def _forget(file: Path) -> None:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(f"series    {text}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"series    {text}")

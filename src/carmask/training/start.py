@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from carmask.errors import CarmaskError
 from carmask.training.checkpoint import load_checkpoint
 from carmask.training.loop import Fit, epoch_steps
 from carmask.training.prepare import Ready, prepare
-from carmask.training.reporter import Reporter, RunReporter, SayingReporter, SilentReporter
+from carmask.training.reporter import Reporter, RunReporter, SilentReporter, say
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
 from carmask.training.state import TrainingState
@@ -62,7 +63,7 @@ def train(
     run = team.from_first(lambda: RunFolder.new(settings))
     if team.is_first:
         check_trackers(settings.trackers)
-        _warn_of_no_effect(settings.augment, SayingReporter(console).say)
+        _warn_of_no_effect(settings.augment, console)
     try:
         ready = prepare(settings, team, console, until_s=until_s)
     except CacheUnfinished as error:
@@ -91,8 +92,8 @@ def resume(
     run = team.from_first(lambda: RunFolder.existing(folder))
     # The run's folder need not be seen by every machine.
     settings, split = team.from_first(lambda: (TrainSettings.from_yaml(run.config), Split.load(run.split)))
-    say = SayingReporter(console).say
-    saved = team.from_first(lambda: load_checkpoint(run.checkpoint, say))
+    tell = partial(say, console)
+    saved = team.from_first(lambda: load_checkpoint(run.checkpoint, tell))
     team.slice_of_batch(settings.batch_size or team.count)
     if team.is_first:
         check_trackers(settings.trackers)
@@ -101,7 +102,7 @@ def resume(
     except CacheUnfinished as error:
         return _stopped_before(run, error, console)
     ready.state.take(run, saved)
-    if not team.from_first(lambda: _has_best(run, ready.state, say)):
+    if not team.from_first(lambda: _has_best(run, ready.state, tell)):
         # Of the next validation, in all processes.
         ready.state.best_dice = -math.inf
     if team.is_first:
@@ -146,7 +147,7 @@ def _begun(settings: TrainSettings) -> Path | None:
     return run.path
 
 
-def _has_best(run: RunFolder, state: TrainingState, say: Callable[[str], None]) -> bool:
+def _has_best(run: RunFolder, state: TrainingState, tell: Callable[[str], None]) -> bool:
     """Whether the best weights are there, or could be put back."""
     epoch = state.best_epoch
     if not epoch or run.has_best_of(epoch):
@@ -155,7 +156,7 @@ def _has_best(run: RunFolder, state: TrainingState, say: Callable[[str], None]) 
         # They are what the checkpoint holds.
         run.save_weights(state.validated, "best")
         return True
-    say(
+    tell(
         f"warning   {run.weights('best')}: the best weights, of epoch {epoch}, are missing or damaged, or of an epoch "
         "after the checkpoint; those of the next validation take their place"
     )
@@ -164,7 +165,7 @@ def _has_best(run: RunFolder, state: TrainingState, say: Callable[[str], None]) 
 
 def _stopped_before(run: RunFolder, error: CacheUnfinished, console: Console) -> Outcome:
     """What comes of a run that had no time for a step."""
-    SayingReporter(console).say(f"stopped before a step: {error}; that is kept for the next time")
+    say(console, f"stopped before a step: {error}; that is kept for the next time")
     return Outcome(run, finished=False)
 
 
@@ -190,14 +191,15 @@ def _run(ready: Ready, run: RunFolder, team: Team, console: Console, until_s: fl
     return Outcome(run, finished)
 
 
-def _warn_of_no_effect(augment: AugmentSettings, say: Callable[[str], None]) -> None:
+def _warn_of_no_effect(augment: AugmentSettings, console: Console) -> None:
     """Before photos are decoded, which takes long."""
     for probability, sizes in augment.without_effect().items():
         names = ", ".join(f"augment.{size}" for size in sizes)
         one = len(sizes) == 1
         say(
+            console,
             f"warning   {names} {'changes' if one else 'change'} nothing while augment.{probability}, "
-            f"{'its' if one else 'their'} probability, is 0; give --augment.{probability} 0.5 too"
+            f"{'its' if one else 'their'} probability, is 0; give --augment.{probability} 0.5 too",
         )
 
 
