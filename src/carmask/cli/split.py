@@ -8,10 +8,8 @@ from rich.table import Table
 from carmask.cli.console import plain, print_problems, progress_bar, wide_console
 from carmask.data.check import measure_areas
 from carmask.data.pairs import find_pairs
-from carmask.data.split import Split, make_fold_splits, make_split
+from carmask.data.split import FOLDS, Split, make_fold_splits, make_split
 from carmask.errors import CarmaskError
-
-_FOLDS = 5
 
 
 def split(
@@ -52,7 +50,7 @@ def split(
         raise CarmaskError("--all-folds and --fold exclude each other: each fold is held out in one of the splits")
     if all_folds and out is not None and out.suffix == ".json":
         raise CarmaskError(f"--out {out}: with --all-folds name a folder, for there is a file for every fold")
-    folds = _FOLDS if folds is None else folds
+    folds = FOLDS if folds is None else folds
     dataset = find_pairs(data, group_pattern=group_pattern)
     with progress_bar("measuring masks") as progress:
         area_of, unreadable = measure_areas(dataset.pairs, foreground=foreground, progress=progress)

@@ -21,6 +21,8 @@ from carmask.errors import CarmaskError
 from carmask.explain import explain
 from carmask.files import write_bytes_atomically
 
+# How many parts there are, of which one is held out, where nobody says.
+FOLDS = 5
 METHOD = "by group, stratified by mean mask area"
 
 
@@ -166,7 +168,7 @@ def make_split(
     group_of: Mapping[str, str],
     area_of: Mapping[str, float],
     *,
-    folds: int = 5,
+    folds: int = FOLDS,
     fold: int = 0,
     fraction: float | None = None,
     seed: int = 0,

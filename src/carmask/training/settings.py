@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from carmask.data.augment import AugmentSettings
 from carmask.data.cache import CacheRecipe
+from carmask.data.split import FOLDS
 from carmask.errors import CarmaskError
 from carmask.explain import explain
 from carmask.imaging.geometry import Geometry
@@ -34,7 +35,7 @@ class DataSettings(_Settings):
     """Which photos are learnt from and which are held out."""
 
     split: Path | None = Field(default=None, description="a split.json made before; otherwise one is made")
-    folds: int = Field(default=5, ge=2, description="the groups are dealt into this many folds")
+    folds: int = Field(default=FOLDS, ge=2, description="the groups are dealt into this many folds")
     fold: int = Field(default=0, ge=0, description="the fold that is held out, counted from 0")
     fraction: float | None = Field(default=None, gt=0, lt=1, description="hold out this share instead of a fold")
     split_seed: int = Field(default=0, ge=0, description="seed of the split, apart from the seed of the training")
