@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from service_process import Service
 
-EXAMPLES = 20
+EXAMPLES = 40
 
 
 @pytest.mark.skipif(
