@@ -23,10 +23,10 @@ VARIANTS: dict[str, str] = {
     "BCE alone": "--loss.name bce",
     "Dice alone": "--loss.name dice",
     "no averaged weights": "--ema 0",
-    "nothing varied": "--augment.flip 0 --augment.geometric 0 --augment.colour 0 --augment.grey 0",
-    "flips alone": "--augment.geometric 0 --augment.colour 0 --augment.grey 0",
-    "Adam at 1e-4, constant": "--optimiser.name adam --optimiser.lr 1e-4 --optimiser.weight-decay 0 "
-    "--optimiser.clip-norm 0 --schedule.name constant",
+    "nothing varied": "--augment.flip 0 --augment.geometric 0 --augment.color 0 --augment.gray 0",
+    "flips alone": "--augment.geometric 0 --augment.color 0 --augment.gray 0",
+    "Adam at 1e-4, constant": "--optimizer.name adam --optimizer.lr 1e-4 --optimizer.weight-decay 0 "
+    "--optimizer.clip-norm 0 --schedule.name constant",
     "hard masks": "--loss.hard-targets",
     "flips alone in the last fifth": "--augment.light-last 0.2",
     "cars pasted on other photos": "--augment.paste 0.3",

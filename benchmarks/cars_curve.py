@@ -1,4 +1,4 @@
-"""What missing cars cost: Dice of `fast` on the same held-out cars, against the number of cars that it learnt from.
+"""What missing cars cost: Dice of `fast` on the same held-out cars, against the number of cars that it learned from.
 
     python benchmarks/cars_curve.py CARVANA     runs, evaluates, writes docs/results/cars_curve.json, draws the curve
 
@@ -58,7 +58,7 @@ def draw(cars: list[int], dice: list[float]) -> None:
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.plot(cars, dice, marker="o", color="#1f6f8b")
-    axes.set(title="fast at 256 x 384", xlabel="cars learnt from", ylabel="Dice on 14 other cars", xscale="log")
+    axes.set(title="fast at 256 x 384", xlabel="cars learned from", ylabel="Dice on 14 other cars", xscale="log")
     axes.set_xticks(cars, [str(count) for count in cars])
     axes.minorticks_off()
     axes.grid(alpha=0.3)

@@ -27,9 +27,9 @@ GEOMETRIES = {
 }
 
 
-# What loaders usually do, for comparison: the mask itself, nearest neighbour both ways, at 128 x 128. (The plain
-# INTER_NEAREST of OpenCV is worse still, because it takes corners for centres.)
-BROKEN = "128 x 128, hard mask and nearest neighbour"
+# What loaders usually do, for comparison: the mask itself, nearest neighbor both ways, at 128 x 128. (The plain
+# INTER_NEAREST of OpenCV is worse still, because it takes corners for centers.)
+BROKEN = "128 x 128, hard mask and nearest neighbor"
 
 
 def ceilings(pair: Pair) -> list[float]:

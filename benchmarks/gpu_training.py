@@ -1,4 +1,4 @@
-"""Training speed on a GPU: img/s, utilisation and peak memory of `classic` and `deep`, beside a plain float32 loop.
+"""Training speed on a GPU: img/s, utilization and peak memory of `classic` and `deep`, beside a plain float32 loop.
 
     python benchmarks/gpu_training.py                              all of it, in about eight minutes on a large GPU
     python benchmarks/gpu_training.py --device cpu --sizes 64      a trial of the script itself, without figures
@@ -77,20 +77,20 @@ def measure(name: str, size_px: int, variant: str, device: str) -> dict[str, Any
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     forward = torch.compile(network) if how["compiled"] else network
     loss_of = make_loss(LossSettings(name="border"))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     images_BCHW = torch.rand(batch, 3, size_px, size_px, device=device).contiguous(memory_format=layout)
     soft_B1HW = torch.rand(batch, 1, size_px, size_px, device=device)
 
     def step() -> None:
         with torch.autocast(device, how["precision"], enabled=how["precision"] != torch.float32):
             logits_B1HW = forward(images_BCHW)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss_of(logits_B1HW.float(), soft_B1HW).mean().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
 
     for _ in range(WARM_UP_STEPS if device == "cuda" else 1):
         step()
-    watch = _Utilisation() if device == "cuda" else None
+    watch = _Utilization() if device == "cuda" else None
     blocks_s = [_timed(step, device) for _ in range(BLOCKS if device == "cuda" else 1)]
     figures: dict[str, Any] = {
         "batch": batch,
@@ -110,7 +110,7 @@ def _timed(step: Any, device: str) -> float:
     return time.perf_counter() - began_s
 
 
-class _Utilisation:
+class _Utilization:
     """What nvidia-smi says of the GPU, five times a second, until `end`."""
 
     def __init__(self) -> None:

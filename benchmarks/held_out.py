@@ -6,7 +6,7 @@ from typing import Any
 
 from carmask.data.pairs import Pair, find_pairs
 from carmask.evaluation.evaluate import evaluate
-from carmask.evaluation.selection import select_pairs, what_was_learnt
+from carmask.evaluation.selection import select_pairs, what_was_learned
 from carmask.segmenter import Segmenter
 
 
@@ -18,11 +18,11 @@ def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
     """Dice and boundary error of a network, or of several as one, each photo at its own size.
 
     Raises:
-        HasNone: the network learnt from all of them, or it is not known from which.
+        HasNone: the network learned from all of them, or it is not known from which.
 
     """
-    learnt = what_was_learnt([(member.place, member.card) for member in segmenter.members])
-    selection = select_pairs(find_pairs(data).pairs, learnt=learnt)
+    learned = what_was_learned([(member.place, member.card) for member in segmenter.members])
+    selection = select_pairs(find_pairs(data).pairs, learned=learned)
     if selection.part != "validation" or selection.warnings:
         raise HasNone(f"{segmenter.name} on {data}: not held out ({selection.part}; {selection.warnings})")
     return figures_of_pairs(segmenter, selection.pairs)

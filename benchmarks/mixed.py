@@ -1,9 +1,9 @@
-"""What networks that learnt from studio photos, or from street photos too, reach on held-out photos of both kinds.
+"""What networks that learned from studio photos, or from street photos too, reach on held-out photos of both kinds.
 
     python benchmarks/mixed.py MIXED RUN [RUN ...]
 
 MIXED is a folder of benchmarks/mixed_folder.py; its held-out photos are measured, none of which may be of a car that a
-run learnt from. Writes docs/results/mixed.json.
+run learned from. Writes docs/results/mixed.json.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     kinds = {kind: [pair for pair in held_out if pair.id.startswith(kind)] for kind in ("carvana/", "street/")}
     rows = []
     for run in given.runs:
-        refuse_learnt(run, held_out)
+        refuse_learned(run, held_out)
         segmenter = Segmenter.load(run)
         on = {kind.strip("/"): figures_of_pairs(segmenter, of_kind) for kind, of_kind in kinds.items()}
         rows.append(recipe_of(run) | {"on": on})
@@ -41,12 +41,12 @@ def main() -> None:
     record("mixed", {"rows": rows})
 
 
-def refuse_learnt(run: Path, held_out: Iterable[Pair]) -> None:
-    """End where a run learnt from a car that is to be measured."""
+def refuse_learned(run: Path, held_out: Iterable[Pair]) -> None:
+    """End where a run learned from a car that is to be measured."""
     split = Split.load(run / "split.json")
-    learnt = {split.group_of[id_] for id_ in split.train} & {pair.group for pair in held_out}
-    if learnt:
-        sys.exit(f"{run}: learnt from {sorted(learnt)}")
+    learned = {split.group_of[id_] for id_ in split.train} & {pair.group for pair in held_out}
+    if learned:
+        sys.exit(f"{run}: learned from {sorted(learned)}")
 
 
 def recipe_of(run: Path) -> dict[str, Any]:

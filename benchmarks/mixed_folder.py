@@ -3,7 +3,7 @@
     python benchmarks/mixed_folder.py CARVANA STREET OUT [--split SPLIT] [--copies 5]
 
 A fifth of the street photos is held out, and with SPLIT, a split of CARVANA, its held-out cars too; without it every
-car is learnt from. Street photos to learn from are linked `--copies` times, because there are few of them. A held-out
+car is learned from. Street photos to learn from are linked `--copies` times, because there are few of them. A held-out
 street photo that is all but the same as one to learn from is left out. Prints the command that trains on OUT.
 """
 

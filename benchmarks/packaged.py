@@ -2,7 +2,7 @@
 
     python benchmarks/packaged.py CARVANA STREET [--twin NAME=MODEL ...]
 
-The same as `carmask evaluate DATA --model NAME`, for every packaged network and both data sets. A network that learnt
+The same as `carmask evaluate DATA --model NAME`, for every packaged network and both data sets. A network that learned
 from every car of a data set has nothing held out there: its twin is measured instead, trained in the same way without
 the held-out cars. Writes docs/results/packaged.json, and the figures into the networks' own files, for their cards
 (`carmask model NAME --card`).

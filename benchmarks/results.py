@@ -152,13 +152,13 @@ def packaged_table() -> str:
 def mixed_table() -> str:
     """What learning from street photos gives, and what it costs in the studio."""
     lines = [
-        "| run | learnt from | started from | loss | photos with pasted cars | studio, Dice | street, Dice | worst |",
+        "| run | learned from | started from | loss | photos with pasted cars | studio, Dice | street, Dice | worst |",
         "|---|---|---|---|--:|--:|--:|--:|",
     ]
     for row in _benchmark("mixed")["rows"]:
-        learnt, (studio, street) = _FOLDERS[row["data"]], (row["on"][kind] for kind in ("carvana", "street"))
+        learned, (studio, street) = _FOLDERS[row["data"]], (row["on"][kind] for kind in ("carvana", "street"))
         lines.append(
-            f"| `{row['run']}` | {learnt} | `{row['started_from']}` | {row['loss']} | {row['paste']:.0%} "
+            f"| `{row['run']}` | {learned} | `{row['started_from']}` | {row['loss']} | {row['paste']:.0%} "
             f"| {studio['dice']:.4f} | {street['dice']:.4f} | {street['worst_dice']:.3f} |"
         )
     return "\n".join(lines)
@@ -178,12 +178,12 @@ def ablation_table() -> str:
 
 
 def cars_table() -> str:
-    """Dice against the number of cars that were learnt from."""
+    """Dice against the number of cars that were learned from."""
     lines = [
         f"| {row['cars']} | {row['dice']:.4f} | {row['boundary_error_px']:.2f} px | `{row['commit']}` |"
         for row in _benchmark("cars_curve")["rows"]
     ]
-    return "\n".join(["| cars learnt from | Dice | boundary error | commit |", "|--:|--:|--:|---|", *lines])
+    return "\n".join(["| cars learned from | Dice | boundary error | commit |", "|--:|--:|--:|---|", *lines])
 
 
 def benchmark_tables() -> str:

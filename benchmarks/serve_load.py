@@ -54,7 +54,7 @@ def load(photos: Path, results: Path, given: argparse.Namespace, options: tuple[
     with served(*options) as service:
 
         def clients(seconds: float) -> tuple[dict[str, Any], float]:
-            """Their figures, and the memory of the service towards their end, while they are at it still."""
+            """Their figures, and the memory of the service toward their end, while they are at it still."""
             call = command(service.port, photos, results, clients=given.clients, seconds=seconds)
             memory_mb = deque([service.memory_mb], maxlen=MEMORY_SAMPLES)
             with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:

@@ -41,7 +41,7 @@ def loop_seconds(variant: str) -> list[float]:
     layout = torch.channels_last if level >= 2 else torch.contiguous_format
     network = Network(NetworkConfig.from_preset("small")).train()
     network.to(memory_format=layout)  # type: ignore[call-overload]
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     images_NCHW, masks_N1HW = torch.rand(4 * BATCH, 1, 128, 128), torch.rand(4 * BATCH, 1, 128, 128).round()
     seconds = []
     for step in range(WARM_UP_STEPS + STEPS):
@@ -50,9 +50,9 @@ def loop_seconds(variant: str) -> list[float]:
         with torch.autocast("cpu", torch.bfloat16, enabled=level >= 3):
             logits_B1HW = network(images_NCHW[chosen].contiguous(memory_format=layout))
         loss = functional.binary_cross_entropy_with_logits(logits_B1HW.float(), masks_N1HW[chosen])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         if step >= WARM_UP_STEPS:
             seconds.append(time.perf_counter() - began_s)
     return seconds

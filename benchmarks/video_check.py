@@ -26,9 +26,9 @@ from video_clip import FRAMES_PER_S, SIZE_HW, make_clip
 # Every so many frames the mask is compared, which takes as long as the rest.
 EVERY = 10
 LEAST_DICE = 0.998
-# Colours that are stored at half the size are interpolated. A network may see one frame's edges otherwise where they
+# Colors that are stored at half the size are interpolated. A network may see one frame's edges otherwise where they
 # are repeated, which is FFmpeg's quick way: by up to 0.006 Dice on this clip.
-_WHOLE_COLOURS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_WHOLE_COLORS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def compare_masks(clip: Path, result: Path, segmenter: Segmenter) -> list[float]
     with av.open(str(clip)) as source, av.open(str(result)) as made:
         pairs = zip(source.decode(video=0), made.decode(video=0), strict=True)
         for frame, mask in islice(pairs, 0, None, EVERY):
-            pixels = frame.reformat(format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=_WHOLE_COLOURS)
+            pixels = frame.reformat(format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=_WHOLE_COLORS)
             wanted_HW = segmenter(pixels.to_ndarray()).mask
             scores.append(dice(wanted_HW, mask.to_ndarray(format="gray") >= 128))
     return scores

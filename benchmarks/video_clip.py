@@ -18,7 +18,7 @@ FRAMES_PER_S = 30
 CARS, VIEWS = 2, 16
 SOUND_HZ = 48_000
 _SWAY_PX = 48
-# How the clip says that its colours are coded (ITU-T H.273, and FFmpeg's AVColorRange).
+# How the clip says that its colors are coded (ITU-T H.273, and FFmpeg's AVColorRange).
 _BT709, _LIMITED = 1, 1
 _FRAMES_PER_SOUND = 1024
 

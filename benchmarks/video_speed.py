@@ -72,7 +72,7 @@ def measure_stages(clip: Path, frames: int, segmenter: Segmenter, batch_size: in
     with VideoReader(clip) as reader:
         info = reader.info
         frame = next(islice(iter(reader), frames // 2, None))
-        image_HWC = info.colour.to_rgb(frame)
+        image_HWC = info.color.to_rgb(frame)
     photo = Photo(image_HWC, info.size_HW)
     fitted = segmenter.fit(photo)
     (raw,) = segmenter.infer([fitted], pad_to=1)
@@ -80,7 +80,7 @@ def measure_stages(clip: Path, frames: int, segmenter: Segmenter, batch_size: in
     smoother = Smoother()
     batch = [fitted] * batch_size
     stages |= {
-        "to RGB": median_ms(lambda: info.colour.to_rgb(frame)),
+        "to RGB": median_ms(lambda: info.color.to_rgb(frame)),
         "fit": median_ms(lambda: segmenter.fit(photo)),
         "network": median_ms(lambda: segmenter.infer([fitted], pad_to=1)),
         f"network, {batch_size} at once": _shared(median_ms(lambda: segmenter.infer(batch)), batch_size),
@@ -99,7 +99,7 @@ def measure_encoders(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
     for name, is_transparent in (("a.mp4", False), ("a.webm", False), ("b.webm", True), ("b.mov", True)):
         with VideoReader(clip) as reader:
             info = reader.info
-            images = [info.colour.to_rgb(frame) for frame in islice(iter(reader), 2 * FRAMES_PER_S)]
+            images = [info.color.to_rgb(frame) for frame in islice(iter(reader), 2 * FRAMES_PER_S)]
         coding = choose_coding(folder / name, info.size_HW, transparent=is_transparent)
         if coding.has_alpha:
             images = [np.dstack([image_HWC, image_HWC[..., 1]]) for image_HWC in images]
@@ -122,7 +122,7 @@ def composite_rate(clip: Path, segmenter: Segmenter, look: Look, **options: Any)
         frames = finish_frames(
             iter(reader),
             segmenter,
-            lambda frame: info.turn(info.colour.to_rgb(frame)),
+            lambda frame: info.turn(info.color.to_rgb(frame)),
             lambda image_HWC, found_HW: composite(image_HWC, found_HW, segmenter.threshold),
             **options,
         )

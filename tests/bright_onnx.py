@@ -21,8 +21,8 @@ def write_bright_onnx(path: Path, *, name: str = "bright", threshold: float = 0.
     }
     nodes = [
         helper.make_node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["levels", "channels"], ["grey"], keepdims=0),
-        helper.make_node("Mul", ["grey", "scale"], ["scaled"]),
+        helper.make_node("ReduceMean", ["levels", "channels"], ["gray"], keepdims=0),
+        helper.make_node("Mul", ["gray", "scale"], ["scaled"]),
         helper.make_node("Add", ["scaled", "offset"], ["logits"]),
         helper.make_node("Sigmoid", ["logits"], ["probability"]),
     ]

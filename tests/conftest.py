@@ -47,7 +47,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_tiny_dataset(root: Path) -> None:
-    """Draw body and cabin in one colour over a graded backdrop; the mask is the same drawing."""
+    """Draw body and cabin in one color over a graded backdrop; the mask is the same drawing."""
     (root / "train").mkdir(parents=True)
     (root / "train_masks").mkdir()
     for car in range(TINY_CARS):
@@ -67,8 +67,8 @@ def _draw_car(of_car: np.random.Generator, of_view: np.random.Generator) -> tupl
     mask.putpalette([0, 0, 0, 255, 255, 255])
     left, right = 12 + int(of_view.integers(0, 8)), 78 - int(of_view.integers(0, 8))
     roof = 12 + int(of_car.integers(0, 8))
-    colour = tuple(int(value) for value in of_car.integers(10, 110, 3))
-    for canvas, fill in ((image, colour), (mask, 1)):
+    color = tuple(int(value) for value in of_car.integers(10, 110, 3))
+    for canvas, fill in ((image, color), (mask, 1)):
         draw = ImageDraw.Draw(canvas)
         draw.rectangle((left, 28, right, 46), fill=fill)
         draw.polygon([(left + 10, 28), (left + 18, roof), (right - 20, roof), (right - 8, 28)], fill=fill)

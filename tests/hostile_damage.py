@@ -100,7 +100,7 @@ def _impostors() -> Iterator[Content]:
         "webp_named.gif": "WEBP",
         "bmp_named.tiff": "BMP",
     }.items():
-        yield f"mislabelled_{name}", encoded(image, image_format), True, f"{image_format} under another suffix"
+        yield f"mislabeled_{name}", encoded(image, image_format), True, f"{image_format} under another suffix"
 
 
 def _giants() -> Iterator[Content]:

@@ -1,4 +1,4 @@
-"""Unusual picture files: sizes, colour modes, orientations, frames, metadata and names that few photos have."""
+"""Unusual picture files: sizes, color modes, orientations, frames, metadata and names that few photos have."""
 
 import struct
 import zlib
@@ -33,22 +33,22 @@ def _odd_modes() -> Iterator[Content]:
     alpha = Image.fromarray(np.linspace(0, 255, 64 * 96).reshape(64, 96).astype(np.uint8))
     see_through = image.copy()
     see_through.putalpha(alpha)
-    grey = image.convert("L")
+    gray = image.convert("L")
     palette = image.quantize(16)
     deep = Image.fromarray(ramp_HW.astype(np.uint16))
     for name, data in {
         "cmyk.jpg": encoded(image.convert("CMYK"), "JPEG"),
         "cmyk_tiff.tif": encoded(image.convert("CMYK"), "TIFF"),
-        "grey.jpg": encoded(grey, "JPEG"),
-        "grey_16_bit.png": encoded(deep, "PNG"),
-        "grey_16_bit_tiff.tif": encoded(deep, "TIFF"),
-        "grey_16_bit_big_endian.tif": encoded(Image.fromarray(ramp_HW.astype(">u2")), "TIFF"),
+        "gray.jpg": encoded(gray, "JPEG"),
+        "gray_16_bit.png": encoded(deep, "PNG"),
+        "gray_16_bit_tiff.tif": encoded(deep, "TIFF"),
+        "gray_16_bit_big_endian.tif": encoded(Image.fromarray(ramp_HW.astype(">u2")), "TIFF"),
         "integers_32_bit.tif": encoded(Image.fromarray(ramp_HW.astype(np.int32)), "TIFF"),
         "floats.tif": encoded(Image.fromarray((ramp_HW / 65535).astype(np.float32)), "TIFF"),
         "floats_not_finite.tif": encoded(Image.fromarray(np.where(ramp_HW > 9, np.nan, np.inf).astype("f4")), "TIFF"),
         "one_bit.png": encoded(image.convert("1"), "PNG"),
         "one_bit_fax.tif": encoded(image.convert("1"), "TIFF", compression="group4"),
-        "grey_alpha.png": encoded(see_through.convert("LA"), "PNG"),
+        "gray_alpha.png": encoded(see_through.convert("LA"), "PNG"),
         "rgb_alpha.png": encoded(see_through, "PNG"),
         "rgb_alpha_webp.webp": encoded(see_through, "WEBP"),
         "rgb_alpha_tiff.tif": encoded(see_through, "TIFF"),
@@ -56,8 +56,8 @@ def _odd_modes() -> Iterator[Content]:
         "palette_transparent.png": encoded(palette, "PNG", transparency=3),
         "palette_half_transparent.png": encoded(palette, "PNG", transparency=bytes(range(0, 160, 10))),
         "palette_transparent_gif.gif": encoded(palette, "GIF", transparency=2),
-        "rgb_transparent_colour.png": encoded(image, "PNG", transparency=(0, 0, 255)),
-        "grey_transparent_level.png": encoded(grey, "PNG", transparency=9),
+        "rgb_transparent_color.png": encoded(image, "PNG", transparency=(0, 0, 255)),
+        "gray_transparent_level.png": encoded(gray, "PNG", transparency=9),
         "ycbcr_tiff.tif": encoded(image.convert("YCbCr"), "TIFF"),
         "jpeg_in_tiff.tif": encoded(image, "TIFF", compression="jpeg"),
         "lossless_webp.webp": encoded(image, "WEBP", lossless=True),

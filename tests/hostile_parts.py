@@ -11,7 +11,7 @@ Content = tuple[str, bytes, bool, str]  # file name, bytes, readable, note
 
 
 def photo(height: int = 64, width: int = 96, seed: int = 0) -> Image.Image:
-    """Return an RGB picture with smooth colours, an edge and noise."""
+    """Return an RGB picture with smooth colors, an edge and noise."""
     y_HW, x_HW = np.mgrid[:height, :width]
     rgb = np.stack([x_HW * 255 / max(width, 1), y_HW * 255 / max(height, 1), 255 * (x_HW > y_HW)], axis=-1)
     noise = np.random.default_rng(seed).normal(0, 12, rgb.shape)

@@ -22,7 +22,7 @@ TINY_RUN = {
     "epochs": 2,
     "batch_size": 4,
     "input": {"height_px": 32, "width_px": 32},
-    "optimiser": {"lr": 1e-3},
+    "optimizer": {"lr": 1e-3},
     "dataset": {"folds": 3},
     "hardware": {"device": "cpu", "precision": "float32", "threads": 1},
 }
@@ -118,11 +118,11 @@ def test_without_pytorch_a_command_says_what_to_install() -> None:
         (["evaluate", "nowhere", "--model", "x" * 300], ["nowhere"]),
         (["train", "nowhere"], ["nowhere", "does not exist"]),
         (["train", "nowhere", "--epoch", "3"], ["--epoch", "Did you mean --epochs?"]),
-        (["train", "nowhere", "--optimizer.lr", "3"], ["Did you mean --optimiser.lr?"]),
-        (["train", "nowhere", "--optimiser.lrr", "3"], ["Did you mean --optimiser.lr?"]),
+        (["train", "nowhere", "--optimizer.lr", "3"], ["Did you mean --optimizer.lr?"]),
+        (["train", "nowhere", "--optimizer.lrr", "3"], ["Did you mean --optimizer.lr?"]),
         (["train", "nowhere", "--epochs", "0"], ["epochs"]),
         (["train", "nowhere", "--epochs", "many"], ["epochs", "many"]),
-        (["train", "nowhere", "--optimiser.lr=-1"], ["optimiser.lr"]),
+        (["train", "nowhere", "--optimizer.lr=-1"], ["optimizer.lr"]),
         (["train", "nowhere", "--dataset.fold", "5"], ["dataset.fold 5", "0 to 4"]),
         (["train", "nowhere", "--preset", "smal"], ["preset", "smal", "small"]),
         (["train", "nowhere", "--hardware.device", "cuda:99"], ["cuda:99"]),
@@ -162,11 +162,11 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "c.yaml").write_text("optimiser: {lrr: 1}\n")
+    (tmp_path / "c.yaml").write_text("optimizer: {lrr: 1}\n")
     for arguments, part in (
         (["--batch-size", "0"], "batch_size"),
         (["--name", "../x"], "name"),
-        (["--config", "c.yaml"], "did you mean 'optimiser.lr'?"),
+        (["--config", "c.yaml"], "did you mean 'optimizer.lr'?"),
         (["--dataset.split", "none.json"], "none.json"),
     ):
         Outcome(capsys, "train", tiny, *arguments).assert_refused(part)
@@ -230,12 +230,12 @@ def test_networks_run_on_the_device_that_is_asked_for(
 def test_options_go_before_the_file(tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(TINY_RUN))
     outcome = Outcome(
-        capsys, "train", tiny, "--config", tmp_path / "c.yaml", "--epochs", 1, "--optimiser.lr", 0.002,
+        capsys, "train", tiny, "--config", tmp_path / "c.yaml", "--epochs", 1, "--optimizer.lr", 0.002,
         "--runs", tmp_path, "--name", "a", "--dataset.cache", tmp_path / "cache",
     )  # fmt: skip
     assert (outcome.status, outcome.err) == (0, "")
     written = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
-    assert (written["epochs"], written["optimiser"]["lr"]) == (1, 0.002)
+    assert (written["epochs"], written["optimizer"]["lr"]) == (1, 0.002)
     assert (written["batch_size"], written["input"]["width_px"], written["dataset"]["folds"]) == (4, 32, 3)
     # `model` shows the network of a run.
     assert "1 x 32 x 32" in Outcome(capsys, "model", tmp_path / "a").out

@@ -154,7 +154,7 @@ def test_every_kind_of_result_is_made_of_all_that_can_be_read(
             assert len(list(csv.reader(stream))) == readable + 1
 
 
-def test_hostile_masks_are_named_and_the_rest_is_learnt_from(tmp_path: Path) -> None:
+def test_hostile_masks_are_named_and_the_rest_is_learned_from(tmp_path: Path) -> None:
     files = write_hostile_files(tmp_path / "data" / "masks")
     (tmp_path / "data" / "images").mkdir()
     for seed, name in enumerate(GOOD):

@@ -68,8 +68,8 @@ def test_a_bright_rectangle_is_found_where_it_is(
     assert overlap / union > 0.97
     assert result.box_px is not None
     assert np.abs(np.subtract(result.box_px, box_px)).max() <= 0.5 + 0.15 * pixel_px
-    centre, wanted = ([np.mean(axis) for axis in np.nonzero(mask)] for mask in (result.mask, truth_HW))
-    assert np.abs(np.subtract(centre, wanted)).max() < 0.15 * pixel_px
+    center, wanted = ([np.mean(axis) for axis in np.nonzero(mask)] for mask in (result.mask, truth_HW))
+    assert np.abs(np.subtract(center, wanted)).max() < 0.15 * pixel_px
     assert result.coverage == pytest.approx(result.mask.sum() / result.mask.size)
 
 
@@ -147,16 +147,16 @@ def test_flipping_averages_with_the_mirror_image(random_net: Segmenter) -> None:
 
 
 def test_several_networks_are_averaged(random_net: Segmenter, tmp_path: Path) -> None:
-    """One sees grey photos and the other colours, at other sizes."""
-    grey = Segmenter.load(bright_is_vehicle(tmp_path / "a", channels=1, threshold=0.8), device="cpu")
-    both = Segmenter([*random_net.members, *grey.members])
+    """One sees gray photos and the other colors, at other sizes."""
+    gray = Segmenter.load(bright_is_vehicle(tmp_path / "a", channels=1, threshold=0.8), device="cpu")
+    both = Segmenter([*random_net.members, *gray.members])
     assert (both.name, both.threshold) == ("random+bright", pytest.approx(0.6))
     assert [member["name"] for member in both.describe()["members"]] == ["random", "bright"]
     rng = np.random.default_rng(2)
     images = [rng.integers(0, 256, (*size_HW, 3), dtype=np.uint8) for size_HW in ((40, 60), (130, 50))]
     found = both.predict_photos([both.decode(image) for image in images])
     for image_HWC, found_HW in zip(images, found, strict=True):
-        wanted_HW = (random_net(image_HWC).probability + grey(image_HWC).probability) / 2
+        wanted_HW = (random_net(image_HWC).probability + gray(image_HWC).probability) / 2
         np.testing.assert_allclose(found_HW, wanted_HW, atol=0.01)
 
 

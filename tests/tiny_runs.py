@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {
     "epochs": 3,
     "batch_size": 4,
     "input": {"height_px": 32, "width_px": 32},
-    "optimiser": {"lr": 1e-3},
+    "optimizer": {"lr": 1e-3},
 }
 # Everything that has a state of its own or draws at random: BatchNorm, averaged weights, schedule, augmentation.
 FAST: dict[str, Any] = {"preset": "fast", "epochs": 2, "batch_size": 4, "input": {"height_px": 64, "width_px": 64}}

@@ -12,7 +12,7 @@ _SHORT.maxstring = _SHORT.maxother = 100
 
 
 def explain(error: ValidationError, settings: type[BaseModel] | None = None) -> str:
-    """Say for the first few faults which setting is wrong, and for a misspelt one which of `settings` was meant."""
+    """Say for the first few faults which setting is wrong, and for a misspelled one which of `settings` was meant."""
     known = sorted(_setting_names(settings)) if settings else []
     faults = error.errors()
     told = [

@@ -45,10 +45,10 @@ class Result:
     def cutout(self, background: str = "transparent", *, crop: bool = False) -> Image.Image:
         """The vehicle on another background, as a Pillow image: RGBA where that is transparent, else RGB.
 
-        The photo is read once more, at its full size. Its colour profile is kept in `info["icc_profile"]`.
+        The photo is read once more, at its full size. Its color profile is kept in `info["icc_profile"]`.
 
         Args:
-            background: transparent, a CSS colour name or #rrggbb, blur, or the path of a picture.
+            background: transparent, a CSS color name or #rrggbb, blur, or the path of a picture.
             crop: Keep only the box around the mask; the whole picture where no vehicle was found.
 
         Raises:

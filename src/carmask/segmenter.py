@@ -200,7 +200,7 @@ class Segmenter:
 
         Args:
             source: A path, the bytes of a picture file, a Pillow image (turned as its EXIF says), or a uint8 array
-                (height, width), (height, width, 1) grey, (height, width, 3) RGB or (height, width, 4) RGBA.
+                (height, width), (height, width, 1) gray, (height, width, 3) RGB or (height, width, 4) RGBA.
 
         Raises:
             UnreadableImage: not a readable picture.
@@ -246,5 +246,5 @@ def _mean(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 def _as_channels(image_HWC: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     if image_HWC.shape[2] == channels:
         return image_HWC
-    grey_HW: NDArray[np.uint8] = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
-    return grey_HW[..., None]
+    gray_HW: NDArray[np.uint8] = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
+    return gray_HW[..., None]

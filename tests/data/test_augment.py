@@ -8,8 +8,8 @@ from torch import Tensor
 
 from carmask.data.augment import Augmenter, AugmentSettings
 
-ONLY_GEOMETRIC = AugmentSettings(flip=0.5, geometric=1, shift=0.1, scale=0.2, rotate_deg=20, colour=0, grey=0)
-ONLY_COLOUR = AugmentSettings(flip=0, geometric=0, colour=1, grey=0, brightness=0, contrast=0, saturation=0, hue=0)
+ONLY_GEOMETRIC = AugmentSettings(flip=0.5, geometric=1, shift=0.1, scale=0.2, rotate_deg=20, color=0, gray=0)
+ONLY_COLOR = AugmentSettings(flip=0, geometric=0, color=1, gray=0, brightness=0, contrast=0, saturation=0, hue=0)
 
 
 def varied(
@@ -51,10 +51,10 @@ def test_soft_masks_stay_soft_and_do_not_shift() -> None:
     for moved_1HW in moved_B1HW:
         between = moved_1HW[(moved_1HW > 0.02) & (moved_1HW < 0.98)]
         assert between.unique().numel() > 20
-        # Rotation and scale are about the centre of the picture, not about the centre of a pixel.
+        # Rotation and scale are about the center of the picture, not about the center of a pixel.
         y_HW, x_HW = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(80) + 0.5, indexing="ij")
-        centre_yx = [float((axis * moved_1HW[0]).sum() / moved_1HW.sum()) for axis in (y_HW, x_HW)]
-        assert centre_yx == pytest.approx([32, 40], abs=0.02)
+        center_yx = [float((axis * moved_1HW[0]).sum() / moved_1HW.sum()) for axis in (y_HW, x_HW)]
+        assert center_yx == pytest.approx([32, 40], abs=0.02)
     areas_B = moved_B1HW.sum((1, 2, 3)) / soft_B1HW.sum((1, 2, 3))
     assert areas_B.min() >= 0.8**2 - 0.01
     assert areas_B.max() <= 1.2**2 + 0.01
@@ -62,7 +62,7 @@ def test_soft_masks_stay_soft_and_do_not_shift() -> None:
 
 
 def test_a_certain_flip_is_a_flip() -> None:
-    settings = AugmentSettings(flip=1, geometric=0, colour=0, grey=0)
+    settings = AugmentSettings(flip=1, geometric=0, color=0, gray=0)
     image_BCHW, soft_B1HW = noise(), noise(channels=1)
     flipped_BCHW, flipped_B1HW = varied(settings, image_BCHW, soft_B1HW)
     torch.testing.assert_close(flipped_BCHW, image_BCHW.flip(3), atol=1e-6, rtol=0)
@@ -87,8 +87,8 @@ def test_the_largest_shift_is_a_share_of_the_side() -> None:
     soft_B1HW = disc(64, (100, 200), 20)
     _, moved_B1HW = varied(settings, soft_B1HW.expand(-1, 3, -1, -1), soft_B1HW)
     y_HW, x_HW = torch.meshgrid(torch.arange(100) + 0.5, torch.arange(200) + 0.5, indexing="ij")
-    for axis_HW, centre, largest in ((y_HW, 50, 10), (x_HW, 100, 20)):
-        shift_B = ((axis_HW * moved_B1HW[:, 0]).sum((1, 2)) / moved_B1HW[:, 0].sum((1, 2)) - centre).abs()
+    for axis_HW, center, largest in ((y_HW, 50, 10), (x_HW, 100, 20)):
+        shift_B = ((axis_HW * moved_B1HW[:, 0]).sum((1, 2)) / moved_B1HW[:, 0].sum((1, 2)) - center).abs()
         assert largest * 0.8 < shift_B.max() <= largest + 0.01
 
 
@@ -112,8 +112,8 @@ def test_off_changes_nothing(channels: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_values_stay_between_0_and_1(channels: int) -> None:
     wild = AugmentSettings(
-        flip=1, geometric=1, shift=0.5, scale=0.5, rotate_deg=45, colour=1, brightness=1, contrast=1, saturation=1,
-        hue=0.5, grey=0.5, paste=1,
+        flip=1, geometric=1, shift=0.5, scale=0.5, rotate_deg=45, color=1, brightness=1, contrast=1, saturation=1,
+        hue=0.5, gray=0.5, paste=1,
     )  # fmt: skip
     image_BCHW, soft_B1HW = varied(wild, noise(channels=channels).round(), noise(channels=1).round())
     for tensor, size in ((image_BCHW, channels), (soft_B1HW, 1)):
@@ -125,7 +125,7 @@ def test_values_stay_between_0_and_1(channels: int) -> None:
 
 @pytest.mark.parametrize(("share", "least"), [(0.03, 0.02), (0.2, 0.15), (0.5, 0.4)])
 def test_hue_is_counted_in_turns_of_the_circle(share: float, least: float) -> None:
-    settings = ONLY_COLOUR.model_copy(update={"hue": share})
+    settings = ONLY_COLOR.model_copy(update={"hue": share})
     image_BCHW, _ = varied(settings, plain(64, (1, 0, 0)), torch.zeros(64, 1, 8, 8))
     turned = np.array([colorsys.rgb_to_hsv(*map(float, image_CHW[:, 0, 0]))[0] for image_CHW in image_BCHW])
     # Red is at 0; half a circle away lies cyan.
@@ -136,7 +136,7 @@ def test_hue_is_counted_in_turns_of_the_circle(share: float, least: float) -> No
 
 
 def test_brightness_is_a_share_of_white() -> None:
-    settings = ONLY_COLOUR.model_copy(update={"brightness": 0.3})
+    settings = ONLY_COLOR.model_copy(update={"brightness": 0.3})
     image_BCHW, _ = varied(settings, plain(64, (0.5, 0.5, 0.5)), torch.zeros(64, 1, 8, 8))
     change_B = image_BCHW[:, 0, 0, 0] - 0.5
     assert change_B.abs().max() <= 0.3 + 1e-6
@@ -145,7 +145,7 @@ def test_brightness_is_a_share_of_white() -> None:
 
 
 def test_contrast_changes_differences_by_its_share() -> None:
-    settings = ONLY_COLOUR.model_copy(update={"contrast": 0.3})
+    settings = ONLY_COLOR.model_copy(update={"contrast": 0.3})
     image_BCHW = torch.cat((plain(64, (0.2, 0.2, 0.2)), plain(64, (0.6, 0.6, 0.6))), dim=3)
     varied_BCHW, _ = varied(settings, image_BCHW, torch.zeros(64, 1, 8, 16))
     factor_B = (varied_BCHW[:, 0, 0, -1] - varied_BCHW[:, 0, 0, 0]) / 0.4
@@ -153,19 +153,19 @@ def test_contrast_changes_differences_by_its_share() -> None:
     assert 1.2 < factor_B.max() <= 1.3 + 1e-5
 
 
-def test_saturation_and_grey_leave_grey_as_it_is() -> None:
-    grey_BCHW = plain(32, (0.4, 0.4, 0.4))
-    for change in ({"saturation": 0.9}, {"grey": 1.0}):
-        image_BCHW, _ = varied(ONLY_COLOUR.model_copy(update=change), grey_BCHW, torch.zeros(32, 1, 8, 8))
-        torch.testing.assert_close(image_BCHW, grey_BCHW, atol=1e-3, rtol=0)
-    coloured_BCHW = plain(32, (0.8, 0.3, 0.1))
-    image_BCHW, _ = varied(ONLY_COLOUR.model_copy(update={"grey": 1.0}), coloured_BCHW, torch.zeros(32, 1, 8, 8))
+def test_saturation_and_gray_leave_gray_as_it_is() -> None:
+    gray_BCHW = plain(32, (0.4, 0.4, 0.4))
+    for change in ({"saturation": 0.9}, {"gray": 1.0}):
+        image_BCHW, _ = varied(ONLY_COLOR.model_copy(update=change), gray_BCHW, torch.zeros(32, 1, 8, 8))
+        torch.testing.assert_close(image_BCHW, gray_BCHW, atol=1e-3, rtol=0)
+    colored_BCHW = plain(32, (0.8, 0.3, 0.1))
+    image_BCHW, _ = varied(ONLY_COLOR.model_copy(update={"gray": 1.0}), colored_BCHW, torch.zeros(32, 1, 8, 8))
     assert torch.equal(image_BCHW[:, 0], image_BCHW[:, 2])
 
 
-def test_colour_does_not_touch_the_mask() -> None:
+def test_color_does_not_touch_the_mask() -> None:
     soft_B1HW = noise(channels=1)
-    settings = AugmentSettings(flip=0, geometric=0, colour=1, grey=1)
+    settings = AugmentSettings(flip=0, geometric=0, color=1, gray=1)
     image_BCHW, same_B1HW = varied(settings, noise(), soft_B1HW)
     assert not torch.equal(image_BCHW, noise())
     assert torch.equal(same_B1HW, soft_B1HW)

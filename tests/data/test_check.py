@@ -204,7 +204,7 @@ def test_command_on_sound_data(
         make_pair(tmp_path / "data", f"photo{number}", seed=number)
     status, out, _ = run(capsys, "check", "data", "--sheet", "sheets/one.png", "--photos", "3")
     assert (status, (tmp_path / "check").exists()) == (0, False)
-    assert "8-bit grey: 0 and 255, 255 is foreground: 5" in out
+    assert "8-bit gray: 0 and 255, 255 is foreground: 5" in out
     assert "mean 25.0%" in out
     assert "sheets/one.png" in out
     assert (tmp_path / "sheets" / "one.png").is_file()
@@ -223,7 +223,7 @@ def test_sheet_of_what_training_sees(
         save_mask(tmp_path / "data", f"photo{number}", np.tile(np.array([0, 1, 2, 2], dtype=np.uint8), (120, 40)))
 
     def draw(name: str, *options: str) -> np.ndarray:
-        size = "input: {height_px: 64, width_px: 128}\naugment: {flip: 0, geometric: 0, colour: 0, grey: 0}\n"
+        size = "input: {height_px: 64, width_px: 128}\naugment: {flip: 0, geometric: 0, color: 0, gray: 0}\n"
         Path("fast.yaml").write_text("preset: fast\n" + size)
         Path("small.yaml").write_text("preset: small\n" + size)
         command = ("check", "data", "--photos", "0", "--augmented", f"sheets/{name}.png", *options)
@@ -235,7 +235,7 @@ def test_sheet_of_what_training_sees(
     assert (fast_HWC != draw("two", "--foreground", "2", "--config", "fast.yaml")).any()
     small_HWC = draw("small", "--foreground", "1", "--config", "small.yaml")
     assert small_HWC.shape == fast_HWC.shape
-    assert (small_HWC != fast_HWC).any(), "the config's preset: small sees grey photos"
+    assert (small_HWC != fast_HWC).any(), "the config's preset: small sees gray photos"
     np.testing.assert_array_equal(
         draw("given", "--foreground", "1", "--config", "small.yaml", "--preset", "fast"), fast_HWC
     )
@@ -259,7 +259,7 @@ def test_command_names_every_problem_even_when_there_is_no_pair(
 
 
 def test_real_photos_have_no_problem_and_their_copies_do(carvana: Path, tmp_path: Path) -> None:
-    """Two most alike cars of the data set, all views: neighbours and look-alikes are no duplicates."""
+    """Two most alike cars of the data set, all views: neighbors and look-alikes are no duplicates."""
     data = tmp_path / "data"
     for folder in ("train", "train_masks"):
         (data / folder).mkdir(parents=True)

@@ -12,7 +12,7 @@ from carmask.imaging.rle import RleError
 
 
 def save(path: Path, size_HW: tuple[int, int] = (6, 8), value: int = 255) -> Path:
-    """Save a grey picture whose left half is 0 and right half `value`."""
+    """Save a gray picture whose left half is 0 and right half `value`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels_HW = np.zeros(size_HW, dtype=np.uint8)
     pixels_HW[:, size_HW[1] // 2 :] = value
@@ -299,9 +299,9 @@ def test_how_masks_were_read_is_said_in_a_few_lines() -> None:
     assert describe_rules({"a": 1, "b": 7}) == ["b: 7", "a: 1"]
     assert describe_rules(dict.fromkeys("abcdefg", 1))[4:] == ["e: 1", "in 2 other ways: 2"]
     assert describe_odd({}) is None
-    assert describe_odd({"x": "grey"}) == "1 mask looks odd. x: grey"
-    assert describe_odd(dict.fromkeys("vwxyz", "grey")) == (
-        "5 masks look odd. v: grey; w: grey; x: grey; and 2 more, see `carmask check`"
+    assert describe_odd({"x": "gray"}) == "1 mask looks odd. x: gray"
+    assert describe_odd(dict.fromkeys("vwxyz", "gray")) == (
+        "5 masks look odd. v: gray; w: gray; x: gray; and 2 more, see `carmask check`"
     )
 
 

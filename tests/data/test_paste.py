@@ -12,7 +12,7 @@ from carmask.data.augment import Augmenter, AugmentSettings
 
 SIZE_HW = (64, 96)
 ALL_PASTE = AugmentSettings.off().model_copy(update={"paste": 1.0})
-COLOUR = (0.9, 0.2, 0.4)
+COLOR = (0.9, 0.2, 0.4)
 SEEDS = range(8)
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -36,12 +36,12 @@ def disc(radius: float = 18) -> Tensor:
 
 
 def car(
-    colour: tuple[float, ...] = COLOUR, *, soft_11HW: Tensor | None = None, behind: float = 0.7
+    color: tuple[float, ...] = COLOR, *, soft_11HW: Tensor | None = None, behind: float = 0.7
 ) -> tuple[Tensor, Tensor]:
-    """A vehicle of one colour before a background of one level, and its mask."""
+    """A vehicle of one color before a background of one level, and its mask."""
     soft_11HW = disc() if soft_11HW is None else soft_11HW
-    colour_1C11 = torch.tensor(colour)[None, :, None, None]
-    return colour_1C11 * soft_11HW + (1 - soft_11HW) * behind, soft_11HW
+    color_1C11 = torch.tensor(color)[None, :, None, None]
+    return color_1C11 * soft_11HW + (1 - soft_11HW) * behind, soft_11HW
 
 
 def onto_empty(
@@ -60,19 +60,19 @@ def onto_empty(
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_pasted_vehicle_is_its_colour_by_its_mask(channels: int, whole: bool, seed: int) -> None:
+def test_a_pasted_vehicle_is_its_color_by_its_mask(channels: int, whole: bool, seed: int) -> None:
     # A vehicle that fills its photo has its borders inside the other one when it is pasted smaller.
-    image_1CHW, soft_11HW = car(COLOUR[:channels], soft_11HW=torch.ones(1, 1, *SIZE_HW) if whole else None)
+    image_1CHW, soft_11HW = car(COLOR[:channels], soft_11HW=torch.ones(1, 1, *SIZE_HW) if whole else None)
     empty_1CHW = noise(1, channels=channels)
     image_CHW, soft_HW = onto_empty(image_1CHW, soft_11HW, empty_1CHW, seed=seed)
-    by_hand_CHW = np.array(COLOUR[:channels])[:, None, None] * soft_HW + (1 - soft_HW) * empty_1CHW[0].numpy()
+    by_hand_CHW = np.array(COLOR[:channels])[:, None, None] * soft_HW + (1 - soft_HW) * empty_1CHW[0].numpy()
     np.testing.assert_allclose(image_CHW, by_hand_CHW, atol=1e-4)
     untouched = soft_HW == 0
     np.testing.assert_array_equal(image_CHW[:, untouched], empty_1CHW[0].numpy()[:, untouched])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_vehicle_of_the_colour_of_its_mask_stays_so(seed: int) -> None:
+def test_a_vehicle_of_the_color_of_its_mask_stays_so(seed: int) -> None:
     image_CHW, soft_HW = onto_empty(disc().expand(-1, 3, -1, -1), disc(), torch.zeros(1, 3, *SIZE_HW), seed=seed)
     np.testing.assert_allclose(image_CHW, np.broadcast_to(soft_HW, image_CHW.shape), atol=1e-5)
     assert soft_HW.max() == pytest.approx(1, abs=1e-5)
@@ -80,7 +80,7 @@ def test_a_vehicle_of_the_colour_of_its_mask_stays_so(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_mask_goes_where_the_vehicle_goes(seed: int) -> None:
-    # Its colours are the coordinates in its own photo, so each pixel tells where it has come from.
+    # Its colors are the coordinates in its own photo, so each pixel tells where it has come from.
     y_HW, x_HW = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]].astype(np.float32) + 0.5
     coordinates_1CHW = torch.from_numpy(np.stack((y_HW, x_HW, x_HW)))[None] / 100
     image_CHW, soft_HW = onto_empty(coordinates_1CHW, disc(12), torch.zeros(1, 3, *SIZE_HW), seed=seed)
@@ -105,8 +105,8 @@ def test_the_edge_keeps_its_width() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_vehicles_unite(seed: int) -> None:
-    colours = (COLOUR, (0.1, 0.3, 0.2))
-    cars = [car(colours[0]), car(colours[1], soft_11HW=disc(25).roll(20, dims=3), behind=0.5)]
+    colors = (COLOR, (0.1, 0.3, 0.2))
+    cars = [car(colors[0]), car(colors[1], soft_11HW=disc(25).roll(20, dims=3), behind=0.5)]
     image_BCHW, soft_B1HW = (torch.cat(tensors) for tensors in zip(*cars, strict=True))
     united_BCHW, united_B1HW = varied(ALL_PASTE, image_BCHW, soft_B1HW, seed=seed)
     for onto in (0, 1):
@@ -118,7 +118,7 @@ def test_two_vehicles_unite(seed: int) -> None:
         assert ((alpha_HW > 0) & (alpha_HW < 1) & (below_HW > 0) & (below_HW < 1)).any()
         np.testing.assert_allclose(united_B1HW[onto, 0], 1 - (1 - alpha_HW) * (1 - below_HW), atol=1e-6)
         # Both have been laid on the other as they were before.
-        by_hand_CHW = np.array(colours[1 - onto])[:, None, None] * alpha_HW + (1 - alpha_HW) * image_BCHW[onto].numpy()
+        by_hand_CHW = np.array(colors[1 - onto])[:, None, None] * alpha_HW + (1 - alpha_HW) * image_BCHW[onto].numpy()
         np.testing.assert_allclose(united_BCHW[onto], by_hand_CHW, atol=1e-4)
 
 
@@ -189,7 +189,7 @@ def test_images_that_receive_nothing_are_as_without_pasting() -> None:
 
 
 def test_a_vehicle_brings_the_light_of_its_own_photo() -> None:
-    bright = ALL_PASTE.model_copy(update={"colour": 1.0, "brightness": 0.3, "contrast": 0, "saturation": 0, "hue": 0})
+    bright = ALL_PASTE.model_copy(update={"color": 1.0, "brightness": 0.3, "contrast": 0, "saturation": 0, "hue": 0})
     image_BCHW, soft_B1HW = torch.full((2, 3, *SIZE_HW), 0.5), torch.cat((disc(), disc() * 0))
     differences = []
     for seed in SEEDS:

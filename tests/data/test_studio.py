@@ -264,24 +264,24 @@ def test_wheels_stand_on_the_floor() -> None:
 
 
 def test_no_threshold_on_brightness_cuts_the_cars_out(studio: Path) -> None:
-    """The best single grey level, in either sense, over the set: mean Dice per photo."""
-    greys, truths = [], []
+    """The best single gray level, in either sense, over the set: mean Dice per photo."""
+    grays, truths = [], []
     for name, mask in read_masks(studio).items():
-        greys.append(np.asarray(Image.open(studio / "train" / f"{name}.jpg").convert("L")).astype(np.int64))
+        grays.append(np.asarray(Image.open(studio / "train" / f"{name}.jpg").convert("L")).astype(np.int64))
         truths.append(mask == 1)
     best = 0.0
     for level in range(0, 256, 5):
         for dark_is_car in (True, False):
             scores = []
-            for grey, truth in zip(greys, truths, strict=True):
-                mask = (grey < level) == dark_is_car
+            for gray, truth in zip(grays, truths, strict=True):
+                mask = (gray < level) == dark_is_car
                 scores.append(2 * np.sum(mask & truth) / (mask.sum() + truth.sum()))
             best = max(best, float(np.mean(scores)))
     assert 0.2 < best < 0.75
 
 
 def test_every_photo_shows_a_difference_between_car_and_room(studio: Path) -> None:
-    """Colour or brightness changes somewhere along the outline: the mask lies on the car and not beside it."""
+    """Color or brightness changes somewhere along the outline: the mask lies on the car and not beside it."""
     for name, mask in read_masks(studio).items():
         photo = np.asarray(Image.open(studio / "train" / f"{name}.jpg")).astype(np.float64)
         truth = mask == 1
@@ -291,7 +291,7 @@ def test_every_photo_shows_a_difference_between_car_and_room(studio: Path) -> No
 
 
 def _edge_strength(photo_HWC: np.ndarray, truth_HW: np.ndarray) -> float:
-    """Mean step in colour across the mask's vertical and horizontal edges."""
+    """Mean step in color across the mask's vertical and horizontal edges."""
     across = np.abs(np.diff(photo_HWC, axis=1)).sum(axis=2)[truth_HW[:, 1:] != truth_HW[:, :-1]]
     down = np.abs(np.diff(photo_HWC, axis=0)).sum(axis=2)[truth_HW[1:] != truth_HW[:-1]]
     return float(np.concatenate([across, down]).mean())

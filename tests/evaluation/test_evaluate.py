@@ -12,7 +12,7 @@ from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
 from carmask.evaluation.evaluate import EvaluationError, evaluate
 from carmask.evaluation.report import METRICS
-from carmask.evaluation.results import AVERAGED, summarise
+from carmask.evaluation.results import AVERAGED, summarize
 from carmask.imaging.geometry import Geometry
 
 
@@ -53,12 +53,12 @@ def test_figures_and_tables_are_of_the_rows(folder):
 
 def test_summary_leaves_undefined_values_out_and_counts_them():
     values = np.array([*range(1, 101), math.nan, math.nan], dtype=float)
-    up, down = summarise(values, more_is_better=True), summarise(values, more_is_better=False)
+    up, down = summarize(values, more_is_better=True), summarize(values, more_is_better=False)
     assert (up.mean, up.median, up.worst, up.photos, up.undefined) == (50.5, 50.5, 1, 102, 2)
     assert down.worst == 100
     assert (values >= up.worst_5_percent).sum() == 95
     assert (values <= down.worst_5_percent).sum() == 95
-    nothing = summarise(np.array([math.nan]), more_is_better=True)
+    nothing = summarize(np.array([math.nan]), more_is_better=True)
     assert math.isnan(nothing.mean)
     assert nothing.undefined == 1
 

@@ -108,8 +108,8 @@ def test_the_worst_photos_are_drawn_with_their_errors(folder, tmp_path):
         truth_HW = np.asarray(Image.open(folder / "train_masks" / f"{row.id}_mask.gif").convert("L")) > 0
         np.testing.assert_array_equal(pictures["truth"][..., 0] > 127, truth_HW)
         np.testing.assert_array_equal(pictures["prediction"][..., 0] > 127, bright_HW)
-        for colour, where in ((FALSE_POSITIVE_RGB, bright_HW & ~truth_HW), (FALSE_NEGATIVE_RGB, truth_HW & ~bright_HW)):
-            assert np.abs(pictures["error map"][where] - colour).mean() < 40, "JPEG changes colours a little, not more"
+        for color, where in ((FALSE_POSITIVE_RGB, bright_HW & ~truth_HW), (FALSE_NEGATIVE_RGB, truth_HW & ~bright_HW)):
+            assert np.abs(pictures["error map"][where] - color).mean() < 40, "JPEG changes colors a little, not more"
     assert len(images) == 15
 
 

@@ -109,9 +109,9 @@ def test_the_card_says_what_is_known(typed: Typed, photos: Path) -> None:
     assert (float_card.precision, int8_card.precision) == ("float32", "int8")
     assert (float_card.weights, int8_card.weights) == ("float16", "int8")
     for card in (float_card, int8_card):
-        assert len(card.learnt_groups) == 4
+        assert len(card.train_groups) == 4
         assert len(card.held_out_groups) == 1
-        assert {*card.learnt_groups, *card.held_out_groups} == set("01234")
+        assert {*card.train_groups, *card.held_out_groups} == set("01234")
         assert card.training["held_out_dice"] == 0.98
         assert card.measured["compared_on"] == f"2 held-out photos of {photos.name}"
         assert {one["engine"] for one in card.measured["engines"]} == {"openvino", "onnxruntime"}
@@ -180,7 +180,7 @@ def test_weights_alone_are_compared_on_photos_that_are_named(tmp_path: Path, pho
         assert "not known" in chosen.remarks[0]
     (written,) = export_network(weights, ExportSettings(sources=Sources(photos, measured=3)))
     assert written.path == weights / "bright.onnx"
-    assert written.card.learnt_groups == ()
+    assert written.card.train_groups == ()
 
 
 def test_without_any_photos_some_are_rendered(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from carmask.export.export import ExportSettings, make_card
 from carmask.export.graph import build_graph, store_float16, to_file
 from carmask.export.parity import ParityError, Reference, open_engines, refuse_other_graph
 from carmask.export.photos import Sources, chosen_photos
-from carmask.export.quantise import quantise
+from carmask.export.quantize import quantize
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import UNetConfig
 from carmask.models.network import Network, NetworkConfig
@@ -139,7 +139,7 @@ def test_openvino_takes_any_size_from_the_one_file(made: Made) -> None:
 
 def test_nothing_but_standard_operators(made: Made) -> None:
     canvases = [noise((48, 64, made.card.channels), seed) for seed in range(2)]
-    for graph in (made.graph, store_float16(made.graph), quantise(made.graph, canvases)):
+    for graph in (made.graph, store_float16(made.graph), quantize(made.graph, canvases)):
         model = onnx.load_from_string(to_file(graph, made.card))
         onnx.checker.check_model(model, full_check=True)
         ((domain, version),) = [(entry.domain, entry.version) for entry in model.opset_import]
@@ -155,7 +155,7 @@ def test_nothing_but_standard_operators(made: Made) -> None:
 
 
 def test_nothing_of_this_machine_is_in_the_file(rgb: Made) -> None:
-    for graph in (rgb.graph, quantise(rgb.graph, [noise((48, 64, 3), 0)])):
+    for graph in (rgb.graph, quantize(rgb.graph, [noise((48, 64, 3), 0)])):
         file = to_file(graph, rgb.card)
         for trace in (b".py", b"site-packages", str(Path(torch.__file__).parents[2]).encode(), b"stack_trace"):
             assert trace not in file

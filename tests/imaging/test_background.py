@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from carmask.errors import CarmaskError
-from carmask.imaging.background import BadBackground, Blur, Colour, Transparent, named_background, parse_background
+from carmask.imaging.background import BadBackground, Blur, Color, Transparent, named_background, parse_background
 from carmask.imaging.decode import UnreadableImage
 
 SIZE_HW = (120, 180)
 rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
 IS_VEHICLE = np.hypot(rows - 60, columns - 80) < 35
 PROBABILITY_HW = IS_VEHICLE.astype(np.float32)
-# A red disc before grey stripes.
+# A red disc before gray stripes.
 STRIPES_HW3 = np.repeat((120 + 100 * (columns // 6 % 2))[..., None], 3, axis=2).astype(np.uint8)
 PHOTO_HW3 = np.where(IS_VEHICLE[..., None], np.array([255, 0, 0], dtype=np.uint8), STRIPES_HW3)
 
@@ -32,9 +32,9 @@ def canvas(background, image_HW3=PHOTO_HW3, probability_HW=PROBABILITY_HW):
         (" #12ABef ", (0x12, 0xAB, 0xEF)),
     ],
 )
-def test_colours(text, rgb):
+def test_colors(text, rgb):
     background = parse_background(text)
-    assert background == Colour(rgb)
+    assert background == Color(rgb)
     got_HW3 = canvas(background)
     assert got_HW3.shape == (*SIZE_HW, 3)
     assert (got_HW3 == rgb).all()
@@ -52,7 +52,7 @@ def test_the_blur_has_nothing_of_the_vehicle():
     assert parse_background("blur") == Blur()
     got_HW3 = canvas(Blur()).astype(int)
     assert got_HW3.shape == (*SIZE_HW, 3)
-    assert np.abs(got_HW3 - got_HW3[..., :1]).max() <= 1, "no red bleeds into the grey, nor is red left"
+    assert np.abs(got_HW3 - got_HW3[..., :1]).max() <= 1, "no red bleeds into the gray, nor is red left"
     assert got_HW3[30:90, 50:110].min() > 120, "where the vehicle was it is filled, not black"
     assert got_HW3[..., 0].std() < STRIPES_HW3[..., 0].std() / 4, "the stripes are blurred"
     assert abs(got_HW3.mean() - STRIPES_HW3.mean()) < 5
@@ -118,12 +118,12 @@ def test_one_background_serves_many_threads_and_is_never_changed(tmp_path, text)
     [
         ("whit", "did you mean white"),
         ("blurr", "did you mean blur"),
-        ("", "neither a colour nor a picture"),
-        ("no/such/picture", "neither a colour nor a picture"),
-        ("#12", "no colour"),
-        ("#zzzzzz", "no colour"),
+        ("", "neither a color nor a picture"),
+        ("no/such/picture", "neither a color nor a picture"),
+        ("#12", "no color"),
+        ("#zzzzzz", "no color"),
         ("#ffffff80", "partly transparent"),
-        ("rgb(1,2,3)", "neither a colour nor a picture"),
+        ("rgb(1,2,3)", "neither a color nor a picture"),
     ],
 )
 def test_what_is_no_background_is_named(text, words):
@@ -137,9 +137,9 @@ def test_what_is_no_background_is_named(text, words):
 def test_a_name_from_a_stranger_never_leads_to_a_file(tmp_path):
     Image.fromarray(PHOTO_HW3).save(tmp_path / "picture.png")
     for text in (str(tmp_path / "picture.png"), "file:///etc/passwd", "", "a\0b"):
-        with pytest.raises(BadBackground, match="is no colour"):
+        with pytest.raises(BadBackground, match="is no color"):
             named_background(text)
-    assert named_background(" White ") == Colour((255, 255, 255))
+    assert named_background(" White ") == Color((255, 255, 255))
     assert named_background("blur") == Blur()
     assert named_background("transparent") == Transparent()
 

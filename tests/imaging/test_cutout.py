@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from carmask.imaging.background import Blur, Colour, Transparent, parse_background
+from carmask.imaging.background import Blur, Color, Transparent, parse_background
 from carmask.imaging.cutout import cut_out
 from carmask.imaging.decode import decode_mask, decode_photo
 
@@ -50,7 +50,7 @@ def test_no_halo_of_the_old_background_is_left():
 
 
 def test_a_known_soft_alpha_is_unmixed():
-    # The photo is mixed by the probability itself, as in matting: the vehicle's colours are to be found again.
+    # The photo is mixed by the probability itself, as in matting: the vehicle's colors are to be found again.
     probability_HW = ramp(16)
     mixed_HW3 = np.rint(over(VEHICLE_HW3, probability_HW, BEHIND_HW3)).astype(np.uint8)
     got_HW4 = cut_out(mixed_HW3, probability_HW, NOTHING)
@@ -64,21 +64,21 @@ def test_a_real_car_on_another_background(carvana):
     path = sorted((carvana / "train").glob("*.jpg"))[70]
     mask_HW = decode_mask(carvana / "train_masks" / f"{path.stem}_mask.gif").mask_HW
     car_HW3 = decode_photo(path).image_HWC.astype(np.float32)
-    # Its colours, known everywhere: those of the mask's inside carried outwards.
+    # Its colors, known everywhere: those of the mask's inside carried outwards.
     inner_HW = cv2.erode(mask_HW.astype(np.uint8), np.ones((7, 7))) > 0
     _, label_HW = cv2.distanceTransformWithLabels(
         (~inner_HW).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    colours = np.zeros((label_HW.max() + 1, 3), dtype=np.float32)
-    colours[label_HW[inner_HW]] = car_HW3[inner_HW]
-    car_HW3 = np.where(inner_HW[..., None], car_HW3, colours[label_HW])
+    colors = np.zeros((label_HW.max() + 1, 3), dtype=np.float32)
+    colors[label_HW[inner_HW]] = car_HW3[inner_HW]
+    car_HW3 = np.where(inner_HW[..., None], car_HW3, colors[label_HW])
     true_alpha_HW = cv2.GaussianBlur(mask_HW.astype(np.float32), (0, 0), 0.8)
     photo_HW3 = np.rint(over(car_HW3, true_alpha_HW, (60, 190, 80))).astype(np.uint8)
     probability_HW = cv2.GaussianBlur(mask_HW.astype(np.float32), (0, 0), 4)
     for behind in ((0, 0, 0), (255, 255, 255)):
         wanted_HW3 = over(car_HW3, true_alpha_HW, behind)
         edge_HW = (probability_HW > 0.02) & (probability_HW < 0.98)
-        got_HW3 = cut_out(photo_HW3, probability_HW, Colour(behind))
+        got_HW3 = cut_out(photo_HW3, probability_HW, Color(behind))
         naive_HW3 = over(photo_HW3, probability_HW, behind)
         error, naive = (np.abs(one_HW3 - wanted_HW3)[edge_HW].mean() for one_HW3 in (got_HW3, naive_HW3))
         assert error < naive / 2
@@ -121,7 +121,7 @@ def test_alpha_crosses_one_half_at_the_threshold(seed, size_HW, threshold, blur_
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
-def test_on_a_colour_it_is_what_pillow_composes(threshold):
+def test_on_a_color_it_is_what_pillow_composes(threshold):
     alone_HW4 = cut_out(PHOTO_HW3, PROBABILITY_HW, NOTHING, threshold=threshold)
     got_HW3 = cut_out(PHOTO_HW3, PROBABILITY_HW, parse_background("#1e90ff"), threshold=threshold)
     ground = Image.new("RGBA", SIZE_HW[::-1], "dodgerblue")
@@ -130,7 +130,7 @@ def test_on_a_colour_it_is_what_pillow_composes(threshold):
     assert (got_HW3[alone_HW4[..., 3] == 0] == (0x1E, 0x90, 0xFF)).all()
 
 
-@pytest.mark.parametrize("background", [NOTHING, Colour((1, 2, 3)), Blur()])
+@pytest.mark.parametrize("background", [NOTHING, Color((1, 2, 3)), Blur()])
 def test_a_crop_is_a_part_of_the_whole(background):
     whole_HWC = cut_out(PHOTO_HW3, PROBABILITY_HW, background)
     crop_HWC = cut_out(PHOTO_HW3, PROBABILITY_HW, background, crop_px=(28, 60, 131, 140))
@@ -138,23 +138,23 @@ def test_a_crop_is_a_part_of_the_whole(background):
     assert crop_HWC.flags.c_contiguous
 
 
-def test_grey_photos():
-    grey_HW1 = PHOTO_HW3[..., :1]
+def test_gray_photos():
+    gray_HW1 = PHOTO_HW3[..., :1]
     np.testing.assert_array_equal(
-        cut_out(grey_HW1, PROBABILITY_HW, NOTHING), cut_out(np.repeat(grey_HW1, 3, axis=2), PROBABILITY_HW, NOTHING)
+        cut_out(gray_HW1, PROBABILITY_HW, NOTHING), cut_out(np.repeat(gray_HW1, 3, axis=2), PROBABILITY_HW, NOTHING)
     )
 
 
 def test_all_or_nothing():
     none_HW, all_HW = np.zeros(SIZE_HW, dtype=np.float32), np.ones(SIZE_HW, dtype=np.float32)
     assert not cut_out(PHOTO_HW3, none_HW, NOTHING).any()
-    assert (cut_out(PHOTO_HW3, none_HW, Colour((9, 8, 7))) == (9, 8, 7)).all()
-    np.testing.assert_array_equal(cut_out(PHOTO_HW3, all_HW, Colour((9, 8, 7))), PHOTO_HW3)
+    assert (cut_out(PHOTO_HW3, none_HW, Color((9, 8, 7))) == (9, 8, 7)).all()
+    np.testing.assert_array_equal(cut_out(PHOTO_HW3, all_HW, Color((9, 8, 7))), PHOTO_HW3)
     np.testing.assert_array_equal(cut_out(PHOTO_HW3, all_HW, NOTHING)[..., :3], PHOTO_HW3)
 
 
 @pytest.mark.parametrize("level", [0.4, 0.6])
-def test_what_is_unsure_everywhere_keeps_its_colours(level):
+def test_what_is_unsure_everywhere_keeps_its_colors(level):
     got_HW4 = cut_out(PHOTO_HW3, np.full(SIZE_HW, level, dtype=np.float32), NOTHING)
     np.testing.assert_array_equal(got_HW4[..., :3], PHOTO_HW3)
     assert np.abs(got_HW4[..., 3] - (level * 2 - 0.5) * 255).max() <= 1

@@ -106,7 +106,7 @@ def test_the_wanted_size_is_that_of_the_photo_as_shown():
 @pytest.mark.parametrize(("wanted", "scale"), [(16, 8), (20, 4), (33, 2), (65, 1), (500, 1)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_scaled_decoding_averages(wanted, scale, channels):
-    # Grey, since JPEG's own subsampling of colours would blur the comparison.
+    # Gray, since JPEG's own subsampling of colors would blur the comparison.
     image = photo(128, 256).convert("L")
     scaled_HWC = decode_photo(encoded(image, "JPEG", quality=98), at_least_HW=(wanted, 1), channels=channels).image_HWC
     assert scaled_HWC.shape == (128 // scale, 256 // scale, channels)
@@ -127,7 +127,7 @@ def test_other_formats_ignore_the_wanted_size():
     assert decode_photo(encoded(photo(), "PNG"), at_least_HW=(8, 8)).image_HWC.shape == (64, 96, 3)
 
 
-def test_cmyk_is_shown_in_its_colours():
+def test_cmyk_is_shown_in_its_colors():
     inks = {"cyan": (255, 0, 0, 0), "magenta": (0, 255, 0, 0), "yellow": (0, 0, 255, 0), "black": (0, 0, 0, 255)}
     shown = {"cyan": (0, 255, 255), "magenta": (255, 0, 255), "yellow": (255, 255, 0), "black": (0, 0, 0)}
     for name, ink in inks.items():
@@ -147,7 +147,7 @@ def test_adobes_inverted_cmyk_from_its_bytes():
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
 @pytest.mark.parametrize("byte_order", ["<u2", ">u2"])
-def test_16_bit_grey_is_scaled_and_not_clipped(image_format, byte_order):
+def test_16_bit_gray_is_scaled_and_not_clipped(image_format, byte_order):
     value_HW = np.linspace(0, 65535, 1024).round().reshape(32, 32)
     data = encoded(Image.fromarray(value_HW.astype(byte_order)), image_format)
     for channels in (1, 3):
@@ -155,7 +155,7 @@ def test_16_bit_grey_is_scaled_and_not_clipped(image_format, byte_order):
         np.testing.assert_array_equal(got_HWC, np.rint(value_HW / 257)[..., None].repeat(channels, 2))
 
 
-def test_12_bit_grey_has_its_own_white():
+def test_12_bit_gray_has_its_own_white():
     first, second = 4095, 1024
     packed = bytes([first >> 4, (first & 15) << 4 | second >> 8, second & 255])
     tags = ((256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 9 * 12 + 4), (277, 1), (278, 1), (279, 3))
@@ -177,7 +177,7 @@ def test_12_bit_grey_has_its_own_white():
         ((0, 1_000_000, 2_000_000), "i4", (0, 128, 255)),
     ],
 )
-def test_32_bit_greys_take_the_smallest_usual_white(values, dtype, expected):
+def test_32_bit_grays_take_the_smallest_usual_white(values, dtype, expected):
     data = encoded(Image.fromarray(np.array([values], dtype=dtype)), "TIFF")
     assert decode_photo(data, channels=1).image_HWC.ravel().tolist() == list(expected)
 
@@ -198,7 +198,7 @@ def test_alpha_is_flattened_on_white(mode, image_format):
     assert np.abs(got_HWC - expected_HWC).max() <= 1
 
 
-def test_transparent_colours_and_palettes_are_flattened_too():
+def test_transparent_colors_and_palettes_are_flattened_too():
     white = (255, 255, 255)
     index_HW = np.array([[0, 1, 2]], dtype=np.uint8)
     palette = Image.frombytes("P", (3, 1), index_HW.tobytes())
@@ -206,32 +206,32 @@ def test_transparent_colours_and_palettes_are_flattened_too():
     shown = [(255, 0, 0), white, (90, 90, 90)]
     for image_format in ("PNG", "GIF"):
         data = encoded(palette, image_format, transparency=1)
-        assert decode_photo(data).image_HWC[0].tolist() == [list(colour) for colour in shown]
+        assert decode_photo(data).image_HWC[0].tolist() == [list(color) for color in shown]
     half = encoded(palette, "PNG", transparency=bytes([255, 0, 128]))
     last = np.array([90, 90, 90]) * 128 / 255 + np.array(white) * 127 / 255
     assert np.abs(decode_photo(half).image_HWC[0, 2] - last).max() <= 1
-    colour = encoded(palette.convert("RGB"), "PNG", transparency=(0, 0, 255))
-    assert decode_photo(colour).image_HWC[0, 1].tolist() == list(white)
-    grey = encoded(Image.fromarray(np.array([[9, 10, 11]], dtype=np.uint8)), "PNG", transparency=10)
-    assert decode_photo(grey).image_HWC[0].tolist() == [[9] * 3, list(white), [11] * 3]
+    color = encoded(palette.convert("RGB"), "PNG", transparency=(0, 0, 255))
+    assert decode_photo(color).image_HWC[0, 1].tolist() == list(white)
+    gray = encoded(Image.fromarray(np.array([[9, 10, 11]], dtype=np.uint8)), "PNG", transparency=10)
+    assert decode_photo(gray).image_HWC[0].tolist() == [[9] * 3, list(white), [11] * 3]
 
 
 def test_channels_asked_for_are_given():
-    colours = np.asarray(photo()).astype(float)
-    luma_HW = colours @ np.array([0.299, 0.587, 0.114])
+    colors = np.asarray(photo()).astype(float)
+    luma_HW = colors @ np.array([0.299, 0.587, 0.114])
     for image_format in ("PNG", "JPEG"):
         quality = {"quality": 100, "subsampling": 0} if image_format == "JPEG" else {}
-        grey_HWC = decode_photo(encoded(photo(), image_format, **quality), channels=1).image_HWC
-        assert grey_HWC.shape == (64, 96, 1)
-        assert np.abs(grey_HWC[..., 0] - luma_HW).max() <= (1 if image_format == "PNG" else 4)
-    grey = photo().convert("L")
+        gray_HWC = decode_photo(encoded(photo(), image_format, **quality), channels=1).image_HWC
+        assert gray_HWC.shape == (64, 96, 1)
+        assert np.abs(gray_HWC[..., 0] - luma_HW).max() <= (1 if image_format == "PNG" else 4)
+    gray = photo().convert("L")
     np.testing.assert_array_equal(
-        decode_photo(encoded(grey, "PNG")).image_HWC, np.asarray(grey)[..., None].repeat(3, 2)
+        decode_photo(encoded(gray, "PNG")).image_HWC, np.asarray(gray)[..., None].repeat(3, 2)
     )
     one_bit = decode_photo(encoded(photo().convert("1"), "PNG"), channels=1).image_HWC
     assert set(np.unique(one_bit)) == {0, 255}
     with pytest.raises(ValueError, match="channels"):
-        decode_photo(encoded(grey, "PNG"), channels=4)
+        decode_photo(encoded(gray, "PNG"), channels=4)
 
 
 def test_pixels_can_be_written_to():
@@ -242,19 +242,19 @@ def test_pixels_can_be_written_to():
 
 @pytest.mark.parametrize("image_format", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
 def test_the_first_frame_is_taken(image_format):
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    frames = [Image.new("RGB", (16, 16), color) for color in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
     options = {"lossless": True} if image_format == "WEBP" else {}
     data = encoded(frames[0], image_format, save_all=True, append_images=frames[1:], **options)
     got_HWC = decode_photo(data).image_HWC.astype(int)
     assert np.abs(got_HWC - (250, 0, 0)).max() <= 5
 
 
-def test_the_colour_profile_is_kept_where_it_fits():
+def test_the_color_profile_is_kept_where_it_fits():
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for image_format in ("JPEG", "PNG", "WEBP", "TIFF"):
         data = encoded(photo(), image_format, icc_profile=srgb)
         assert decode_photo(data).icc_profile == srgb, image_format
-        assert decode_photo(data, channels=1).icc_profile is None, "a profile of colours does not describe greys"
+        assert decode_photo(data, channels=1).icc_profile is None, "a profile of colors does not describe grays"
     assert decode_photo(encoded(photo().convert("CMYK"), "JPEG", icc_profile=srgb)).icc_profile is None
     assert decode_photo(encoded(photo(), "JPEG", icc_profile=srgb[:200])).icc_profile is None, "cut profile"
     assert decode_photo(encoded(photo(), "JPEG", icc_profile=b"\1\2" * 90)).icc_profile is None, "no profile at all"

@@ -36,21 +36,21 @@ def read_back(data):
     return image
 
 
-def bit_depth_and_colour_type(data):
+def bit_depth_and_color_type(data):
     return struct.unpack(">BB", data[24:26])
 
 
 def test_a_mask_is_a_1_bit_png():
     for mask_HW in (MASK_HW, np.zeros((1, 1), dtype=np.bool_), np.ones((3, 9), dtype=np.bool_), MASK_HW.T):
         data = encode_mask(mask_HW)
-        assert bit_depth_and_colour_type(data) == (1, 0)
+        assert bit_depth_and_color_type(data) == (1, 0)
         np.testing.assert_array_equal(np.asarray(read_back(data)), mask_HW)
         np.testing.assert_array_equal(decode_mask(data).soft_HW, mask_HW * 255)
 
 
 def test_a_soft_mask_is_an_8_bit_png():
     data = encode_soft(PROBABILITY_HW)
-    assert bit_depth_and_colour_type(data) == (8, 0)
+    assert bit_depth_and_color_type(data) == (8, 0)
     np.testing.assert_array_equal(np.asarray(read_back(data)), np.rint(PROBABILITY_HW * 255))
     beyond = encode_soft(np.array([[-0.5, 1.5]], dtype=np.float32))
     assert np.asarray(read_back(beyond)).tolist() == [[0, 255]]
@@ -84,11 +84,11 @@ def test_photos_as_webp():
 
 @pytest.mark.parametrize("picture_format", ["png", "webp"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_colour_profile_is_kept_where_it_fits(picture_format, channels):
+def test_the_color_profile_is_kept_where_it_fits(picture_format, channels):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    of_greys = srgb[:16] + b"GRAY" + srgb[20:]
+    of_grays = srgb[:16] + b"GRAY" + srgb[20:]
     image_HWC = np.dstack([IMAGE_HWC, IMAGE_HWC[..., :1]])[..., :channels]
-    for profile, fits in ((srgb, channels > 1), (of_greys, channels == 1 and picture_format == "png")):
+    for profile, fits in ((srgb, channels > 1), (of_grays, channels == 1 and picture_format == "png")):
         # Real photos have profiles with a tail, which libpng refuses to write.
         for stored in (profile, profile + b"xx"):
             data = encode_picture(image_HWC, picture_format, stored)
@@ -144,21 +144,21 @@ def test_compare_shows_the_photo_above_its_mask():
     assert 240 < len(drawn_HWC) < 250
 
 
-def test_the_error_map_shows_every_wrong_pixel_in_its_colour():
+def test_the_error_map_shows_every_wrong_pixel_in_its_color():
     mask_HW = np.roll(MASK_HW, 7, axis=1)
     drawn_HWC = draw_error_map(IMAGE_HWC, MASK_HW, mask_HW)
     np.testing.assert_array_equal((drawn_HWC == FALSE_POSITIVE_RGB).all(axis=2), mask_HW & ~MASK_HW)
     np.testing.assert_array_equal((drawn_HWC == FALSE_NEGATIVE_RGB).all(axis=2), MASK_HW & ~mask_HW)
     right = drawn_HWC[mask_HW == MASK_HW]
-    assert (right == right[:, :1]).all(), "what is right is grey"
+    assert (right == right[:, :1]).all(), "what is right is gray"
 
 
-def test_grey_photos_can_be_drawn():
-    grey_HW1 = IMAGE_HWC[..., :1]
+def test_gray_photos_can_be_drawn():
+    gray_HW1 = IMAGE_HWC[..., :1]
     for drawn_HWC in (
-        draw_overlay(grey_HW1, MASK_HW),
-        draw_compare(grey_HW1, MASK_HW)[:120],
-        draw_error_map(grey_HW1, MASK_HW, MASK_HW),
+        draw_overlay(gray_HW1, MASK_HW),
+        draw_compare(gray_HW1, MASK_HW)[:120],
+        draw_error_map(gray_HW1, MASK_HW, MASK_HW),
     ):
         assert drawn_HWC.shape == (120, 160, 3)
         assert drawn_HWC.dtype == np.uint8
@@ -175,13 +175,13 @@ def test_sizes_that_do_not_fit_are_refused(draw):
 
 
 def test_a_sheet_lays_out_all_tiles():
-    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
-    tiles = [(f"tile {n}", np.full((40 + 10 * n, 80, 3), c, dtype=np.uint8)) for n, c in enumerate(colours)]
+    colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200)]
+    tiles = [(f"tile {n}", np.full((40 + 10 * n, 80, 3), c, dtype=np.uint8)) for n, c in enumerate(colors)]
     page_HWC = sheet(tiles, columns=2, tile_width_px=160)
     assert page_HWC.dtype == np.uint8
     assert 320 <= page_HWC.shape[1] < 360
-    for number, colour in enumerate(colours):
-        count = int((page_HWC == colour).all(axis=2).sum())
+    for number, color in enumerate(colors):
+        count = int((page_HWC == color).all(axis=2).sum())
         assert count == 160 * 2 * (40 + 10 * number), "scaled to the width, its shape kept, nothing painted over"
 
 
@@ -192,8 +192,8 @@ def test_labels_are_drawn_and_never_leave_their_tile():
     assert ink_W[:210].any()
     assert not ink_W[211:].any()
     assert sheet([("ünïcödé 車 \n", IMAGE_HWC)], columns=4, tile_width_px=100).shape[1] < 130
-    grey_HWC = sheet([("grey", IMAGE_HWC[..., :1])], columns=1, tile_width_px=100)
-    assert grey_HWC.shape[2] == 3
+    gray_HWC = sheet([("gray", IMAGE_HWC[..., :1])], columns=1, tile_width_px=100)
+    assert gray_HWC.shape[2] == 3
 
 
 def test_an_empty_sheet_is_refused():

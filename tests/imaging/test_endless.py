@@ -31,8 +31,8 @@ def in_pieces(form: str, count: int) -> bytes:
         return data[:2] + b"\xff\xfe\0\2" * count + data[2:]
     if form == "PNG":
         return data[:33] + chunk(b"abCd") * count + data[33:]
-    colours = 13 + 3 * 2 ** ((data[10] & 7) + 1)
-    return data[:colours] + b"\x21\xfe\0" * count + data[colours:]
+    colors = 13 + 3 * 2 ** ((data[10] & 7) + 1)
+    return data[:colors] + b"\x21\xfe\0" * count + data[colors:]
 
 
 def in_scans(count: int) -> bytes:

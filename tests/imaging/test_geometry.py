@@ -38,13 +38,13 @@ def area_average(pixels_HW: NDArray[np.floating], size_HW: tuple[int, int]) -> N
     return pixels_HW
 
 
-def disc(size_HW: tuple[int, int], centre_yx: tuple[float, float], radius: float) -> NDArray[np.bool_]:
+def disc(size_HW: tuple[int, int], center_yx: tuple[float, float], radius: float) -> NDArray[np.bool_]:
     y_HW, x_HW = np.mgrid[: size_HW[0], : size_HW[1]] + 0.5
-    return (y_HW - centre_yx[0]) ** 2 + (x_HW - centre_yx[1]) ** 2 < radius**2
+    return (y_HW - center_yx[0]) ** 2 + (x_HW - center_yx[1]) ** 2 < radius**2
 
 
 def centroid(weight_HW: NDArray[np.floating]) -> tuple[float, float]:
-    """Centre of mass as shares of height and width."""
+    """Center of mass as shares of height and width."""
     y_HW, x_HW = np.mgrid[: weight_HW.shape[0], : weight_HW.shape[1]] + 0.5
     total = weight_HW.sum()
     return (y_HW * weight_HW).sum() / total / weight_HW.shape[0], (x_HW * weight_HW).sum() / total / weight_HW.shape[1]
@@ -125,7 +125,7 @@ def test_one_side_shrinks_while_the_other_grows(photo_HW: tuple[int, int], size_
 
 @settings(max_examples=40)
 @given(stretched, st.integers(0, 700), st.integers(0, 700), st.integers(0, 1000))
-def test_restoring_is_bilinear_with_half_pixel_centres(geometry: Geometry, taller: int, wider: int, seed: int) -> None:
+def test_restoring_is_bilinear_with_half_pixel_centers(geometry: Geometry, taller: int, wider: int, seed: int) -> None:
     photo_HW = (geometry.height_px + taller, geometry.width_px + wider)
     probability_HW = np.random.default_rng(seed).random(geometry.size_HW, dtype=np.float32)
     wanted_11HW = functional.interpolate(

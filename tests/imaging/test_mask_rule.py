@@ -15,14 +15,14 @@ TRUTH_HW = np.hypot(*(np.mgrid[:40, :60] - np.array([20, 30])[:, None, None])) <
 SOFT_HW = np.asarray(Image.fromarray((TRUTH_HW * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(2)))
 
 
-def grey_png(value_HW, dtype=np.uint8):
+def gray_png(value_HW, dtype=np.uint8):
     return encoded(Image.fromarray(np.asarray(value_HW).astype(dtype)), "PNG")
 
 
-def palette_file(index_HW, colours, image_format):
+def palette_file(index_HW, colors, image_format):
     index_HW = np.asarray(index_HW).astype(np.uint8)
     image = Image.frombytes("P", index_HW.shape[::-1], index_HW.tobytes())
-    image.putpalette([channel for colour in colours for channel in colour])
+    image.putpalette([channel for color in colors for channel in color])
     return encoded(image, image_format)
 
 
@@ -50,7 +50,7 @@ def test_two_values_whatever_they_are(value, image_format):
 
 @given(value=st.integers(1, 65535))
 def test_two_values_of_16_bits(value):
-    assert_reads(grey_png(TRUTH_HW * value, np.uint16), HARD_HW, rule="16-bit")
+    assert_reads(gray_png(TRUTH_HW * value, np.uint16), HARD_HW, rule="16-bit")
 
 
 def test_one_bit():
@@ -59,7 +59,7 @@ def test_one_bit():
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "PNG", "BMP", "TIFF"])
-def test_palettes_are_read_by_their_colours(image_format):
+def test_palettes_are_read_by_their_colors(image_format):
     black, white, red = (0, 0, 0), (255, 255, 255), (128, 0, 0)
     assert_reads(palette_file(TRUTH_HW, [black, white], image_format), HARD_HW, rule="255 is foreground")
     assert_reads(palette_file(TRUTH_HW, [black, red], image_format), HARD_HW, rule="128 is foreground")
@@ -83,39 +83,39 @@ def test_black_and_white_bmp_of_any_depth(bits):
     np.testing.assert_array_equal(decode_photo(data, channels=1).image_HWC[..., 0], index_HW * 255)
 
 
-def test_a_palette_of_classes_is_odd_but_a_palette_of_greys_is_soft():
+def test_a_palette_of_classes_is_odd_but_a_palette_of_grays_is_soft():
     index_HW = TRUTH_HW.astype(int)
     index_HW[0, :5] = 2
     classes = palette_file(index_HW, [(0, 0, 0), (128, 0, 0), (0, 128, 0)], "PNG")
-    assert_reads(classes, ((index_HW > 0) * 255), odd="palette colours look like classes")
+    assert_reads(classes, ((index_HW > 0) * 255), odd="palette colors look like classes")
     assert_reads(classes, HARD_HW, foreground=1)
-    greys = [(level, level, level) for level in range(255, -1, -1)]
-    assert_reads(palette_file(255 - SOFT_HW.astype(int), greys, "PNG"), SOFT_HW, rule="soft")
+    grays = [(level, level, level) for level in range(255, -1, -1)]
+    assert_reads(palette_file(255 - SOFT_HW.astype(int), grays, "PNG"), SOFT_HW, rule="soft")
 
 
-@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 0, 0), (0, 128, 0), (1, 1, 1)])
+@pytest.mark.parametrize("color", [(255, 255, 255), (255, 0, 0), (0, 128, 0), (1, 1, 1)])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_the_largest_channel_of_colours(colour, mode):
-    rgb_HWC = TRUTH_HW[..., None] * np.array(colour)
+def test_the_largest_channel_of_colors(color, mode):
+    rgb_HWC = TRUTH_HW[..., None] * np.array(color)
     data = encoded(Image.fromarray(rgb_HWC.astype(np.uint8)).convert(mode), "PNG")
-    assert_reads(data, HARD_HW, rule=f"{max(colour)} is foreground")
+    assert_reads(data, HARD_HW, rule=f"{max(color)} is foreground")
 
 
-def test_colours_that_share_a_largest_channel_are_odd():
+def test_colors_that_share_a_largest_channel_are_odd():
     rgb_HWC = TRUTH_HW[..., None] * np.array([128, 0, 0])
     rgb_HWC[0, :5] = (0, 128, 0)
     assert "look like classes" in decode_mask(encoded(Image.fromarray(rgb_HWC.astype(np.uint8)), "PNG")).odd
 
 
 def test_soft_masks_keep_their_values():
-    assert_reads(grey_png(SOFT_HW), SOFT_HW, rule="soft, value / 255")
+    assert_reads(gray_png(SOFT_HW), SOFT_HW, rule="soft, value / 255")
     assert_reads(encoded(Image.fromarray(SOFT_HW).convert("RGB"), "PNG"), SOFT_HW, rule="soft")
-    assert_reads(grey_png(SOFT_HW.astype(int) * 257, np.uint16), SOFT_HW, rule="soft, value / 65535")
+    assert_reads(gray_png(SOFT_HW.astype(int) * 257, np.uint16), SOFT_HW, rule="soft, value / 65535")
     floats = Image.fromarray((SOFT_HW / 255).astype(np.float32))
     assert_reads(encoded(floats, "TIFF"), SOFT_HW, rule="soft, value / 1")
     # A soft mask is not stretched to its own maximum.
     half = (SOFT_HW // 2).astype(np.uint8)
-    assert_reads(grey_png(half), half, rule="soft")
+    assert_reads(gray_png(half), half, rule="soft")
 
 
 def test_a_jpeg_mask_is_soft_near_its_edges_only():
@@ -133,10 +133,10 @@ def test_an_almost_black_jpeg_is_odd():
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-@pytest.mark.parametrize("colour", [0, 255, 90])
-def test_alpha_that_carries_the_mask_alone(mode, colour):
+@pytest.mark.parametrize("color", [0, 255, 90])
+def test_alpha_that_carries_the_mask_alone(mode, color):
     for alpha_HW in (HARD_HW, SOFT_HW):
-        image = Image.new("L", (60, 40), colour).convert("RGB")
+        image = Image.new("L", (60, 40), color).convert("RGB")
         image.putalpha(Image.fromarray(alpha_HW))
         assert_reads(encoded(image.convert(mode), "PNG"), alpha_HW, rule="alpha channel")
 
@@ -152,7 +152,7 @@ def test_alpha_that_is_the_same_everywhere_says_nothing():
     assert_reads(encoded(Image.new("RGBA", (5, 4), (9, 9, 9, 128)), "PNG"), np.full((4, 5), 255), rule="foreground")
 
 
-def test_alpha_is_ignored_where_the_colours_differ():
+def test_alpha_is_ignored_where_the_colors_differ():
     image = Image.fromarray(HARD_HW).convert("RGB")
     image.putalpha(Image.fromarray(np.tile(np.arange(60, dtype=np.uint8), (40, 1))))
     assert_reads(encoded(image, "PNG"), HARD_HW, rule="255 is foreground")
@@ -162,7 +162,7 @@ def test_alpha_is_ignored_where_the_colours_differ():
 
 @pytest.mark.parametrize(("value", "level", "rule"), [(0, 0, "background"), (1, 255, "foreground"), (255, 255, "fore")])
 def test_one_value_alone(value, level, rule):
-    assert_reads(grey_png(np.full((4, 5), value)), np.full((4, 5), level), rule=rule)
+    assert_reads(gray_png(np.full((4, 5), value)), np.full((4, 5), level), rule=rule)
 
 
 def class_numbers_HW():
@@ -173,7 +173,7 @@ def class_numbers_HW():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_class_numbers_are_odd_and_chosen_by_foreground(dtype):
-    data = grey_png(class_numbers_HW(), dtype)
+    data = gray_png(class_numbers_HW(), dtype)
     reading = decode_mask(data)
     assert "class numbers" in reading.odd
     assert "--foreground VALUE" in reading.odd
@@ -183,18 +183,18 @@ def test_class_numbers_are_odd_and_chosen_by_foreground(dtype):
 
 
 def test_two_values_without_zero_are_odd():
-    assert "class numbers" in decode_mask(grey_png(np.where(TRUTH_HW, 1, 2))).odd
-    reading = decode_mask(grey_png(np.where(TRUTH_HW, 200, 50)))
+    assert "class numbers" in decode_mask(gray_png(np.where(TRUTH_HW, 1, 2))).odd
+    reading = decode_mask(gray_png(np.where(TRUTH_HW, 200, 50)))
     assert "neither is 0" in reading.odd
     np.testing.assert_array_equal(reading.soft_HW, np.where(TRUTH_HW, 200, 50))
 
 
 def test_foreground_compares_the_stored_value():
     index_HW = TRUTH_HW * 3
-    colours = [(255, 255, 255), (9, 9, 9), (8, 8, 8), (0, 0, 0)]
-    assert_reads(palette_file(index_HW, colours, "PNG"), HARD_HW, foreground=3)
-    assert_reads(palette_file(index_HW, colours, "BMP"), HARD_HW, foreground=3)
-    assert_reads(grey_png(TRUTH_HW * 40_000, np.uint16), HARD_HW, foreground=40_000)
+    colors = [(255, 255, 255), (9, 9, 9), (8, 8, 8), (0, 0, 0)]
+    assert_reads(palette_file(index_HW, colors, "PNG"), HARD_HW, foreground=3)
+    assert_reads(palette_file(index_HW, colors, "BMP"), HARD_HW, foreground=3)
+    assert_reads(gray_png(TRUTH_HW * 40_000, np.uint16), HARD_HW, foreground=40_000)
     rgb_HWC = TRUTH_HW[..., None] * np.array([7, 90, 20])
     assert_reads(encoded(Image.fromarray(rgb_HWC.astype(np.uint8)), "PNG"), HARD_HW, foreground=90)
     assert_reads(encoded(Image.fromarray(TRUTH_HW), "PNG"), HARD_HW, foreground=1)
@@ -208,6 +208,6 @@ def test_a_photo_given_as_mask_is_odd():
 
 
 def test_the_mask_can_be_written_to():
-    for data in (grey_png(HARD_HW), grey_png(SOFT_HW), grey_png(HARD_HW, np.uint16), grey_png(np.zeros((3, 3)))):
+    for data in (gray_png(HARD_HW), gray_png(SOFT_HW), gray_png(HARD_HW, np.uint16), gray_png(np.zeros((3, 3)))):
         reading = decode_mask(data)
         reading.soft_HW[0, 0] = 9

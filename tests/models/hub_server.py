@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc0-1.0", "other", "unknown"}
+LICENSES = {"mit", "apache-2.0", "bsd-3-clause", "cc0-1.0", "other", "unknown"}
 DATA_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -60,7 +60,7 @@ def complaints(card: str) -> list[str]:
     opening, front, _ = card.split("---\n", 2)
     data = yaml.safe_load(front)
     found = ["no front matter"] * bool(opening)
-    found += [f"license {data.get('license')}"] * ("license" in data and data["license"] not in LICENCES)
+    found += [f"license {data.get('license')}"] * ("license" in data and data["license"] not in LICENSES)
     found += [f"datasets {one}" for one in data.get("datasets", []) if not DATA_ID.fullmatch(one)]
     for index in data.get("model-index", []):
         found += ["no name"] * (not isinstance(index["name"], str))

@@ -105,7 +105,7 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
 def test_the_text_says_what_the_configuration_says(tmp_path: Path) -> None:
     Network(CONFIG).save_pretrained(tmp_path)
     card = ModelCard.load(tmp_path / "README.md")
-    assert headings_in(card.text) == [CONFIG.name, "Data", "Figures", "Use", "Limits", "Licence"]
+    assert headings_in(card.text) == [CONFIG.name, "Data", "Figures", "Use", "Limits", "License"]
     assert rows_in(card.text) == [
         ["30 of cars", "0.98765", *["not measured"] * 3, "PyTorch, in training"],
     ]
@@ -154,7 +154,7 @@ def test_any_name_and_any_figure_survives_both_readers(
     assert measured == {"dice": dice} | ({} if error_px is None else {"boundary_error_px": error_px})
     assert card.data.model_name == name
     assert complaints(str(card)) == []
-    assert headings_in(card.text)[1:] == ["Data", "Figures", "Use", "Limits", "Licence"]
+    assert headings_in(card.text)[1:] == ["Data", "Figures", "Use", "Limits", "License"]
     [cells] = rows_in(card.text)
     assert len(cells) == 6
     assert float(cells[1]) == dice
@@ -176,7 +176,7 @@ def test_the_hub_is_not_told_a_twins_figures_as_its_own() -> None:
     card = ModelCard(str(a_network(held_out=noted).generate_model_card()))
     assert figures_in(card) == {("2 held-out photos of streets", "dice"): 0.9}
     assert [row[:2] for row in rows_in(card.text)] == [["2 of streets", "0.9"], ["3 of cars, its twin", "0.8"]]
-    assert card.text.count("learnt from all of these photos") == 1
+    assert card.text.count("learned from all of these photos") == 1
 
 
 def test_notes_that_are_no_figures_are_refused(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_figures_are_noted_in_the_file_itself(tmp_path: Path) -> None:
         card.text
     )
     assert "citation asked for" in card.text
-    # A file that is not the package's own has no licence but the one that its maker gives it.
+    # A file that is not the package's own has no license but the one that its maker gives it.
     assert card.data.license is None
     assert 'Segmenter.load("mine.onnx")' in card.text
 

@@ -142,7 +142,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a list as configuration": write("config.json", b"[]"),
     "another configuration": write("config.json", b'{"hidden_size": 768}'),
     "configuration that is no text": write("config.json", b"\xff\xfe\x00"),
-    "unknown setting": edit_config(lambda config: config.update(colour="red")),
+    "unknown setting": edit_config(lambda config: config.update(color="red")),
     "impossible setting": edit_config(lambda config: config.update(threshold=2)),
     "no geometry": edit_config(lambda config: config.pop("geometry")),
     "other widths": edit_config(lambda config: config["unet"].update(widths=[4, 6, 9])),
@@ -151,7 +151,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 TOLD = {
-    "unknown setting": "there is no setting 'colour'",
+    "unknown setting": "there is no setting 'color'",
     "impossible setting": "threshold = 2: input should be less than 1",
     "no geometry": "'geometry' is not given",
 }

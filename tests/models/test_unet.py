@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from carmask.models.config import UNetConfig
 from carmask.models.presets import PRESETS, PresetName
-from carmask.models.summary import receptive_field_px, summarise
+from carmask.models.summary import receptive_field_px, summarize
 from carmask.models.unet import UNet, WrongInputShape
 
 SHAPES_OF_NETS = [
@@ -148,7 +148,7 @@ def test_the_receptive_field_is_the_one_that_gradients_measure(config: UNetConfi
 
 def test_multiply_adds_by_hand() -> None:
     config = UNetConfig(in_channels=1, widths=(2, 3), up_kernel=2)
-    summary = summarise(UNet(config), (8, 12))
+    summary = summarize(UNet(config), (8, 12))
     fine, coarse = 8 * 12, 4 * 6
     wanted = {
         "encoder 1": 9 * (1 * 2 + 2 * 2) * fine,
@@ -165,7 +165,7 @@ def test_multiply_adds_by_hand() -> None:
 def test_the_summary_agrees_with_counting_flops(config: UNetConfig) -> None:
     net = UNet(config)
     x_BCHW = small_input(config, batch=1)
-    summary = summarise(net, x_BCHW.shape[2:])
+    summary = summarize(net, x_BCHW.shape[2:])
     assert net.training
     with FlopCounterMode(display=False) as counter:
         net(x_BCHW)
@@ -202,12 +202,12 @@ def test_the_stem_packs_squares_of_pixels_into_channels_and_back(stem: int) -> N
     entrance, exit_ = captured(net.encoders[0]), captured(net.head)
     x_BCHW = small_input(config)
     logits_B1HW = net(x_BCHW)
-    normalised_BCHW = (x_BCHW - 0.5) / 0.25
+    normalized_BCHW = (x_BCHW - 0.5) / 0.25
     for down in range(stem):
         for right in range(stem):
             place = stem * down + right
             every = (..., slice(down, None, stem), slice(right, None, stem))
-            torch.testing.assert_close(entrance["in"][:, place :: stem**2], normalised_BCHW[every])
+            torch.testing.assert_close(entrance["in"][:, place :: stem**2], normalized_BCHW[every])
             torch.testing.assert_close(exit_["out"][:, place : place + 1], logits_B1HW[every])
 
 

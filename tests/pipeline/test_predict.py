@@ -31,7 +31,7 @@ def test_masks_show_the_vehicle_where_it_is(predict: Command) -> None:
     with Image.open("overlay.png") as overlay:
         drawn_HWC = np.asarray(overlay).astype(int)
     assert drawn_HWC.shape == (*SIZE_HW, 3)
-    tinted_HW = drawn_HWC[..., 2] > drawn_HWC[..., 0]  # photos here are grey, and the tint is blue
+    tinted_HW = drawn_HWC[..., 2] > drawn_HWC[..., 0]  # photos here are gray, and the tint is blue
     assert OVERLAY_RGB[2] > OVERLAY_RGB[0]
     assert overlap(tinted_HW, mask_of("mask.png")) > 0.9
     with Image.open("compare.png") as compare:
@@ -40,7 +40,7 @@ def test_masks_show_the_vehicle_where_it_is(predict: Command) -> None:
     np.testing.assert_array_equal(both_HWC[-SIZE_HW[0] :, :, 0] > 0, mask_of("mask.png"))
 
 
-def test_cut_outs_are_transparent_coloured_or_cropped(predict: Command) -> None:
+def test_cut_outs_are_transparent_colored_or_cropped(predict: Command) -> None:
     save("car.png")
     save("empty.png", NOTHING_HW)
     assert predict("car.png", "cut.png", "-k", "cutout") == 0

@@ -98,7 +98,7 @@ def test_another_thread_is_refused(engine: Engine) -> None:
         np.zeros((0, 64, 96, 3), np.uint8),
         np.zeros((1, 0, 96, 3), np.uint8),
     ],
-    ids=["float", "grey", "one", "none", "flat"],
+    ids=["float", "gray", "one", "none", "flat"],
 )
 def test_what_is_no_batch_of_photos_is_refused(engine: Engine, images: NDArray[np.uint8]) -> None:
     with pytest.raises(EngineError):

@@ -22,7 +22,7 @@ CARD = ModelCard(
     stride_px=8,
     threshold=0.25,
     precision="int8",
-    learnt_groups=("a", "b"),
+    train_groups=("a", "b"),
     measured={"dice": 0.5},
 )
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 
-def _photo(name: str, size_wh: tuple[int, int], colour: str) -> bytes:
+def _photo(name: str, size_wh: tuple[int, int], color: str) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", size_wh, colour).save(buffer, name)
+    Image.new("RGB", size_wh, color).save(buffer, name)
     return buffer.getvalue()
 
 

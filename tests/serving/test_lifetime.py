@@ -151,7 +151,7 @@ def test_a_token(watched: tuple[Service, Path], photo: Path) -> None:
         {"Authorization": "Bearer \xe9"},
     ):
         for reply in (service.segment(photo, headers), service.get("/v1/model", **headers)):
-            assert reply.refused == (401, "unauthorised")
+            assert reply.refused == (401, "unauthorized")
             assert reply.headers["www-authenticate"] == "Bearer"
     assert service.segment(photo, with_token()).status == 200
     assert service.get("/v1/model", **with_token()).status == 200

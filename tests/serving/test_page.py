@@ -145,7 +145,7 @@ def test_backgrounds_are_shown_as_they_are_downloaded(visit: Visitor, predict: C
         here.slide(card, 50)
         assert predict(photo, tmp_path / "cut.png", "--kind", "cutout", "--background", background, "--overwrite") == 0
         difference_HW = abs(here.pixels(card).astype(np.int16) - read(tmp_path / "cut.png")).max(axis=2)
-        # Along the edge the download is without the old background's colours, and the preview is not.
+        # Along the edge the download is without the old background's colors, and the preview is not.
         assert np.percentile(difference_HW, 85) <= CLOSE, background
         assert (difference_HW > 40).mean() < 0.1, background
 
@@ -153,8 +153,8 @@ def test_backgrounds_are_shown_as_they_are_downloaded(visit: Visitor, predict: C
     assert_shown("white")
     page.get_by_role("radio", name="Blurred").check()
     assert_shown("blur")
-    page.get_by_label("Background colour").fill("#3366cc")
-    expect(page.get_by_role("radio", name="Colour")).to_be_checked()
+    page.get_by_label("Background color").fill("#3366cc")
+    expect(page.get_by_role("radio", name="Color")).to_be_checked()
     assert_shown("#3366cc")
     page.get_by_role("radio", name="Own picture").check()
     expect(page.get_by_role("alert")).to_have_text("Choose a picture for the background.")

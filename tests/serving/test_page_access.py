@@ -65,7 +65,7 @@ def test_the_keyboard_is_enough(visit: Visitor, tmp_path: Path) -> None:
         keys.press("Enter")
     chooser.value.set_files(save(tmp_path / "car.png"))
     card = here.await_done("car.png")
-    for name in ("Transparent", "Background colour", "Choose picture", "Download all as zip", "Remove all"):
+    for name in ("Transparent", "Background color", "Choose picture", "Download all as zip", "Remove all"):
         keys.press("Tab")
         assert focused_name(here) == name
         assert_focus_is_seen(here)
@@ -160,7 +160,7 @@ def test_the_mouse_drags_the_divider(visit: Visitor, tmp_path: Path) -> None:
     assert float(clip.split()[-1].rstrip("%)")) == pytest.approx(90, abs=1)
 
 
-def test_darkness_and_stillness_are_honoured(visit: Visitor, tmp_path: Path) -> None:
+def test_darkness_and_stillness_are_honored(visit: Visitor, tmp_path: Path) -> None:
     brightness = {}
     for scheme in ("light", "dark"):
         here = visit(color_scheme=scheme, reduced_motion="reduce")
@@ -172,7 +172,7 @@ def test_darkness_and_stillness_are_honoured(visit: Visitor, tmp_path: Path) -> 
             " const dot = getComputedStyle(document.querySelector('.state'), '::after');"
             " return [backgroundColor, color, dot.animationName] }"
         )
-        brightness[scheme] = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ground, ink)]
+        brightness[scheme] = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in (ground, ink)]
         assert animation == "none"
     assert brightness["light"][0] > 600 > 200 > brightness["light"][1]
     assert brightness["dark"][0] < 200 < 600 < brightness["dark"][1]

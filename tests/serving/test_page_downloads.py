@@ -40,7 +40,7 @@ def test_downloads_are_what_the_command_line_writes(visit: Visitor, predict: Com
         expected = command_line("--kind", "cutout", "--threshold", "0.29", "--background", background)
         assert here.download(cutout)[1] == expected
     card.get_by_role("button", name="Reset threshold").click()
-    here.page.get_by_label("Background colour").fill("#12aa7f")
+    here.page.get_by_label("Background color").fill("#12aa7f")
     assert here.download(cutout)[1] == command_line("--kind", "cutout", "--background", "#12aa7f")
     beach = save(tmp_path / "beach.png", np.eye(64, 90, dtype=bool))
     with here.page.expect_file_chooser() as chooser:

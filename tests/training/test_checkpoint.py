@@ -42,7 +42,7 @@ def test_what_is_saved_is_loaded_and_the_one_before_is_kept(tmp_path: Path) -> N
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_damage_is_recognised_and_the_one_before_is_used(tmp_path: Path, data: st.DataObject) -> None:
+def test_any_damage_is_recognized_and_the_one_before_is_used(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "checkpoint.pt"
     for step in (4, 5):
         save_checkpoint(path, state(step))

@@ -54,8 +54,8 @@ def test_averaged_weights_are_measured_and_shipped(make: Any) -> None:
     with watched() as passes:
         run, _ = train(make(TINY, ema=0.9))
     saved = load_checkpoint(run.checkpoint, pytest.fail)
-    averaged, learnt = saved["averaged"]["network"], saved["network"]
-    assert not torch.equal(averaged[HEAD], learnt[HEAD])
+    averaged, learned = saved["averaged"]["network"], saved["network"]
+    assert not torch.equal(averaged[HEAD], learned[HEAD])
     measuring = [one.head for one in passes if not one.is_training]
     assert measuring
     assert all(torch.equal(head, averaged[HEAD]) for head in measuring)
@@ -66,8 +66,8 @@ def test_averaged_weights_are_measured_and_shipped(make: Any) -> None:
 def test_a_step_goes_no_further_than_the_largest_norm_of_the_gradient(make: Any) -> None:
     def length(clip_norm: float) -> float:
         """How far one step of plain descent goes, at a learning rate of 1."""
-        optimiser = {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": clip_norm}
-        run, _ = train(make({**PLAIN, "epochs": 1, "epoch_samples": 4, "optimiser": optimiser}, name=f"by-{clip_norm}"))
+        optimizer = {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": clip_norm}
+        run, _ = train(make({**PLAIN, "epochs": 1, "epoch_samples": 4, "optimizer": optimizer}, name=f"by-{clip_norm}"))
         new, old = (
             load_checkpoint(place, pytest.fail)["network"] for place in (run.checkpoint, before(run.checkpoint))
         )
@@ -77,7 +77,7 @@ def test_a_step_goes_no_further_than_the_largest_norm_of_the_gradient(make: Any)
     assert length(0.01) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_photos_that_are_learnt_badly_come_more_often_in_the_next_epoch(tiny: Path, make: Any, tmp_path: Path) -> None:
+def test_photos_that_are_learned_badly_come_more_often_in_the_next_epoch(tiny: Path, make: Any, tmp_path: Path) -> None:
     # Of each car one view that is black and all vehicle, for a network that sees none anywhere and does not learn.
     data = shutil.copytree(tiny, tmp_path / "data")
     for photo in (data / "train").glob("*_01.jpg"):
@@ -86,7 +86,7 @@ def test_photos_that_are_learnt_badly_come_more_often_in_the_next_epoch(tiny: Pa
         whole_HW[0, 0] = 0
         Image.fromarray(whole_HW).save(data / "train_masks" / f"{photo.stem}_mask.gif")
     settings = make(
-        PLAIN, data=data, epoch_samples=64, hard=1.0, optimiser={"name": "sgd", "lr": 1e-12}, init=tmp_path / "blind"
+        PLAIN, data=data, epoch_samples=64, hard=1.0, optimizer={"name": "sgd", "lr": 1e-12}, init=tmp_path / "blind"
     )
     network = Network(NetworkConfig(name="small", unet=settings.unet(), geometry=settings.geometry()))
     nn.init.zeros_(network.unet.head.weight)
@@ -94,15 +94,15 @@ def test_photos_that_are_learnt_badly_come_more_often_in_the_next_epoch(tiny: Pa
     network.save_pretrained(tmp_path / "blind")
     with watched() as passes:
         train(settings)
-    learnt_from = torch.cat([one.x_BCHW for one in passes if one.is_training])
-    is_black = learnt_from.mean((1, 2, 3)) < 0.05
+    learned_from = torch.cat([one.x_BCHW for one in passes if one.is_training])
+    is_black = learned_from.mean((1, 2, 3)) < 0.05
     # First each photo as often as any other; then by its loss, which is 5 for the black ones and about 1.3 for others.
     assert int(is_black[:64].sum()) == 16
     assert int(is_black[64:].sum()) > 28
 
 
 def test_the_last_part_of_a_run_sees_photos_as_they_are(tiny: Path, make: Any) -> None:
-    settings = make(PLAIN, augment={"flip": 0, "geometric": 1, "colour": 1, "light_last": 0.5})
+    settings = make(PLAIN, augment={"flip": 0, "geometric": 1, "color": 1, "light_last": 0.5})
     with watched() as passes:
         run, _ = train(settings)
     cache = open_cache(find_pairs(tiny).pairs, settings.cache_recipe(), settings.dataset.cache)

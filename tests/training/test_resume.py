@@ -102,8 +102,8 @@ def test_a_run_stops_in_time_and_the_same_command_goes_on(finished: tuple[RunFol
     run = RunFolder.existing(settings.runs / "again")
     assert_same_training(run, finished[0])
     assert start.train_or_resume(settings, Console(file=said, width=200)).finished
-    with pytest.raises(CarmaskError, match=r"again: was begun with another epochs, optimiser\.lr; "):
-        start.train_or_resume(make({**SMALL, "epochs": 5, "optimiser": {"lr": 0.5}}, name="again"))
+    with pytest.raises(CarmaskError, match=r"again: was begun with another epochs, optimizer\.lr; "):
+        start.train_or_resume(make({**SMALL, "epochs": 5, "optimizer": {"lr": 0.5}}, name="again"))
     with pytest.raises(CarmaskError, match="--name"):
         start.train_or_resume(make(SMALL))
 
@@ -161,7 +161,7 @@ def test_other_photos_are_not_resumed_with(tiny: Path, make: Any, tmp_path: Path
         resume(run)
 
 
-def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(make: Any) -> None:
+def test_a_damaged_checkpoint_is_recognized_and_the_one_before_is_used(make: Any) -> None:
     whole, _ = train(make(FAST, name="whole"))
     run, _ = train(make(FAST, name="damaged"))
     run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-1])

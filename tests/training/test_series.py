@@ -36,7 +36,7 @@ from tiny_runs import TINY, assert_same_training, tiny_settings, train
 FOLDS = 2
 # Of each run.
 STEPS = 2
-LARGER: dict[str, Any] = {"input": {"height_px": 48, "width_px": 48}, "optimiser": {"lr": 1e-3}}
+LARGER: dict[str, Any] = {"input": {"height_px": 48, "width_px": 48}, "optimizer": {"lr": 1e-3}}
 STAGED = {**TINY, "stages": ({}, LARGER)}
 # So little time that each turn is one photo, one step or one validation.
 NO_TIME = 1e-9
@@ -156,7 +156,7 @@ def test_what_changes_between_folds_is_noticed(tiny: Path, make: Any, tmp_path: 
 
 def test_a_wrong_stage_is_refused_before_the_first_is_trained(make: Any) -> None:
     wrong = {
-        r"stage 3: there is no setting 'optimiser\.lrr'; did you mean 'optimiser\.lr'": {"optimiser": {"lrr": 1}},
+        r"stage 3: there is no setting 'optimizer\.lrr'; did you mean 'optimizer\.lr'": {"optimizer": {"lrr": 1}},
         "stage 3: epochs = 0": {"epochs": 0},
         "stage 3: name, preset cannot vary": {"preset": "deep", "name": "x"},
         "stage 3: batch_size 5": {"batch_size": 5, "accumulate": 2},
@@ -168,8 +168,8 @@ def test_a_wrong_stage_is_refused_before_the_first_is_trained(make: Any) -> None
                 train_series(settings, folds, quiet())
         assert not settings.runs.exists()
     first, second = stage_settings(make(STAGED))
-    assert (first.input.height_px, first.optimiser.lr) == (32, 3e-3)
-    assert (second.input.height_px, second.optimiser.lr, second.optimiser.name) == (48, 1e-3, "adamw")
+    assert (first.input.height_px, first.optimizer.lr) == (32, 3e-3)
+    assert (second.input.height_px, second.optimizer.lr, second.optimizer.name) == (48, 1e-3, "adamw")
 
 
 def test_impossible_folds_are_refused_and_leave_nothing(make: Any) -> None:

@@ -12,7 +12,7 @@ from carmask.explain import explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.presets import PRESETS
 from carmask.training.series import stage_settings
-from carmask.training.settings import OptimiserSettings, SettingsError, TrainSettings
+from carmask.training.settings import OptimizerSettings, SettingsError, TrainSettings
 
 DATA = Path("cars")
 
@@ -31,7 +31,7 @@ def refusal(**given: Any) -> str:
 def test_small_is_trained_as_it_was_published() -> None:
     settings = TrainSettings(data=DATA)
     assert settings.preset == "small"
-    assert (settings.optimiser.name, settings.optimiser.lr, settings.optimiser.weight_decay) == ("adam", 1e-4, 0)
+    assert (settings.optimizer.name, settings.optimizer.lr, settings.optimizer.weight_decay) == ("adam", 1e-4, 0)
     assert (settings.loss.name, settings.epochs, settings.schedule.name, settings.ema) == ("bce", 10, "constant", 0)
     assert settings.augment == AugmentSettings.off()
     assert settings.hardware.device == "auto"
@@ -40,9 +40,9 @@ def test_small_is_trained_as_it_was_published() -> None:
 @pytest.mark.parametrize(
     ("preset", "augment", "without_effect"),
     [
-        ("small", {"brightness": 0.3, "rotate_deg": 3}, {"geometric": ["rotate_deg"], "colour": ["brightness"]}),
-        ("small", {"brightness": 0.3, "colour": 0.5}, {}),
-        ("small", {"brightness": 0, "grey": 0.2, "flip": 0.5}, {}),
+        ("small", {"brightness": 0.3, "rotate_deg": 3}, {"geometric": ["rotate_deg"], "color": ["brightness"]}),
+        ("small", {"brightness": 0.3, "color": 0.5}, {}),
+        ("small", {"brightness": 0, "gray": 0.2, "flip": 0.5}, {}),
         ("small", {}, {}),
         ("fast", {"brightness": 0.2, "shift": 0.1}, {}),
         ("fast", {"geometric": 0, "shift": 0.1, "scale": 0.2}, {"geometric": ["shift", "scale"]}),
@@ -60,24 +60,24 @@ def test_sizes_that_nobody_has_set_are_not_blamed(tmp_path: Path) -> None:
     settings = TrainSettings(data=DATA, augment={"brightness": 0.2})
     (tmp_path / "config.yaml").write_text(settings.to_yaml())
     again = TrainSettings.from_yaml(tmp_path / "config.yaml")
-    assert again.augment.without_effect() == settings.augment.without_effect() == {"colour": ["brightness"]}
+    assert again.augment.without_effect() == settings.augment.without_effect() == {"color": ["brightness"]}
 
 
 def test_what_is_given_goes_before_the_file_and_the_file_before_the_recipe(tmp_path: Path) -> None:
     recipe = TrainSettings(data=DATA, preset="fast")
-    assert (recipe.optimiser.name, recipe.optimiser.clip_norm, recipe.batch_size) == ("adamw", 1.0, 8)
+    assert (recipe.optimizer.name, recipe.optimizer.clip_norm, recipe.batch_size) == ("adamw", 1.0, 8)
 
     config = write(
-        tmp_path / "c.yaml", preset="fast", epochs=7, batch_size=4, optimiser={"lr": 0.5}, loss={"name": "dice"}
+        tmp_path / "c.yaml", preset="fast", epochs=7, batch_size=4, optimizer={"lr": 0.5}, loss={"name": "dice"}
     )
     from_file = TrainSettings(data=DATA, config=config)
     assert (from_file.preset, from_file.epochs, from_file.batch_size) == ("fast", 7, 4)
-    assert (from_file.optimiser.lr, from_file.optimiser.name, from_file.loss.name) == (0.5, "adamw", "dice")
+    assert (from_file.optimizer.lr, from_file.optimizer.name, from_file.loss.name) == (0.5, "adamw", "dice")
     assert from_file.schedule == recipe.schedule
 
-    explicit = TrainSettings(data=DATA, config=config, epochs=3, optimiser={"clip_norm": 0})
+    explicit = TrainSettings(data=DATA, config=config, epochs=3, optimizer={"clip_norm": 0})
     assert (explicit.epochs, explicit.batch_size) == (3, 4)
-    assert (explicit.optimiser.lr, explicit.optimiser.clip_norm) == (0.5, 0)
+    assert (explicit.optimizer.lr, explicit.optimizer.clip_norm) == (0.5, 0)
 
     # The preset that is given decides which recipe lies below, also where the file names another.
     other = TrainSettings(data=DATA, config=config, preset="classic")
@@ -86,9 +86,9 @@ def test_what_is_given_goes_before_the_file_and_the_file_before_the_recipe(tmp_p
 
 
 def test_a_group_given_as_a_model_is_filled_from_the_recipe_like_one_given_as_words() -> None:
-    settings = TrainSettings(data=DATA, preset="fast", optimiser=OptimiserSettings(lr=0.25))
-    assert settings == TrainSettings(data=DATA, preset="fast", optimiser={"lr": 0.25})
-    assert settings.optimiser.name == "adamw"
+    settings = TrainSettings(data=DATA, preset="fast", optimizer=OptimizerSettings(lr=0.25))
+    assert settings == TrainSettings(data=DATA, preset="fast", optimizer={"lr": 0.25})
+    assert settings.optimizer.name == "adamw"
 
 
 def test_the_data_may_stand_in_the_file(tmp_path: Path) -> None:
@@ -101,15 +101,15 @@ def test_the_data_may_stand_in_the_file(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"epoch": 3}, "no setting 'epoch'; did you mean 'epochs'?"),
-        ({"optimizer": {"lr": 1}}, "no setting 'optimizer'; did you mean 'optimiser'?"),
-        ({"optimiser": {"lrate": 1}}, "no setting 'optimiser.lrate'; did you mean 'optimiser.lr'?"),
+        ({"optimizer": {"lr": 1}}, "no setting 'optimizer'; did you mean 'optimizer'?"),
+        ({"optimizer": {"lrate": 1}}, "no setting 'optimizer.lrate'; did you mean 'optimizer.lr'?"),
         ({"augment": {"rotate": 1}}, "no setting 'augment.rotate'; did you mean 'augment.rotate_deg'?"),
         ({"batchsize": 4}, "did you mean 'batch_size'?"),
         ({"input": {"height": 32}}, "did you mean 'input.height_px'?"),
         ({"qqqq": 4}, "there is no setting 'qqqq'"),
     ],
 )
-def test_a_misspelt_setting_names_the_near_one(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_a_misspelled_setting_names_the_near_one(given: dict[str, Any], message: str, tmp_path: Path) -> None:
     assert message in refusal(**given)
     assert message in refusal(config=write(tmp_path / "c.yaml", **given))
     path = write(tmp_path / "run.yaml", data="cars", **given)
@@ -138,14 +138,14 @@ def test_a_misspelt_setting_names_the_near_one(given: dict[str, Any], message: s
         {"name": "a/b"},
         {"name": ""},
         {"name": ".hidden"},
-        {"optimiser": {"lr": 0}},
-        {"optimiser": {"lr": float("nan")}},
-        {"optimiser": {"lr": "fast"}},
-        {"optimiser": {"name": "lion"}},
-        {"optimiser": {"clip_norm": -1}},
+        {"optimizer": {"lr": 0}},
+        {"optimizer": {"lr": float("nan")}},
+        {"optimizer": {"lr": "fast"}},
+        {"optimizer": {"name": "lion"}},
+        {"optimizer": {"clip_norm": -1}},
         {"batch_size": 1, "preset": "deep", "input": {"height_px": 64, "width_px": 64}},
-        {"optimiser": 3},
-        {"optimiser": None},
+        {"optimizer": 3},
+        {"optimizer": None},
         {"schedule": {"warmup": 1}},
         {"loss": {"border_weight": 0.5}},
         {"input": {"height_px": 15}},
@@ -170,8 +170,8 @@ def test_impossible_values_are_refused_by_their_names(given: dict[str, Any]) -> 
 
 
 def test_every_fault_is_named_at_once() -> None:
-    message = refusal(epochs=0, sead=3, optimiser={"lr": -1})
-    for part in ("epochs = 0", "did you mean 'seed'", "optimiser.lr = -1"):
+    message = refusal(epochs=0, sead=3, optimizer={"lr": -1})
+    for part in ("epochs = 0", "did you mean 'seed'", "optimizer.lr = -1"):
         assert part in message
     with pytest.raises(ValidationError) as caught:
         TrainSettings()
@@ -235,7 +235,7 @@ def test_settings_survive_being_written_and_read(
         epochs=epochs,
         name=name,
         batch_size=batch_size,
-        optimiser={"lr": lr, "clip_norm": clip},
+        optimizer={"lr": lr, "clip_norm": clip},
         dataset={"fraction": fraction, "split": "a/split.json"},
     )
     path = tmp_path_factory.getbasetemp() / "settings.yaml"

@@ -137,7 +137,7 @@ def test_two_in_a_row_are_the_end(make: Any) -> None:
     settings = make(NARROW, name="nan")
     with (
         broken_in_steps(6, 7),
-        pytest.raises(TrainingError, match=r"steps 5 and 6: training has diverged.*--optimiser\.lr.*epoch 1 are kept"),
+        pytest.raises(TrainingError, match=r"steps 5 and 6: training has diverged.*--optimizer\.lr.*epoch 1 are kept"),
     ):
         train(settings)
     for file in settings.runs.rglob("*.safetensors"):
@@ -146,7 +146,7 @@ def test_two_in_a_row_are_the_end(make: Any) -> None:
 
 def test_parts_of_a_batch_add_up_to_it(make: Any) -> None:
     """For a network without BatchNorm, which sees each part by itself."""
-    recipe = {**SMALL, "epochs": 1, "optimiser": {"name": "sgd", "lr": 0.05}}
+    recipe = {**SMALL, "epochs": 1, "optimizer": {"name": "sgd", "lr": 0.05}}
     whole, _ = train(make(recipe, name="whole"))
     parts, _ = train(make(recipe, name="parts", accumulate=4))
     for name, tensor in weights(whole, "last").items():
@@ -240,7 +240,7 @@ def test_a_batch_too_large_for_memory_goes_through_in_parts(make: Any, tmp_path:
     assert "best Dice" in done.stdout
 
 
-def test_one_batch_is_learnt_by_heart_or_not(make: Any) -> None:
+def test_one_batch_is_learned_by_heart_or_not(make: Any) -> None:
     said = io.StringIO()
     settings = make(FAST, network={"widths": [8, 16, 32]})
     with broken_in_steps(3):
@@ -253,5 +253,5 @@ def test_one_batch_is_learnt_by_heart_or_not(make: Any) -> None:
 
 
 def test_what_cannot_learn_is_found_out(make: Any) -> None:
-    settings = make(SMALL, optimiser={"name": "sgd", "lr": 1e-9}, network={"widths": [2, 2]})
+    settings = make(SMALL, optimizer={"name": "sgd", "lr": 1e-9}, network={"widths": [2, 2]})
     assert not overfit_batch(settings, Console(file=io.StringIO())).passed

@@ -49,8 +49,8 @@ def curve(half_dark: Path, cache_folder: Path, tmp_path_factory: pytest.TempPath
     # Small steps: with those of a real training, rounding alone moves the loss by 1e-4 within ten steps (float32
     # against float64 in one process). Not Adam's, which are full steps also where a gradient is nothing but rounding.
     one_step_each = {
-        **FAST, "optimiser": {"name": "sgd", "lr": 1e-3, "momentum": 0.0},
-        "epochs": STEPS, "epoch_samples": 4, "augment": {"flip": 0, "geometric": 0, "colour": 0, "grey": 0},
+        **FAST, "optimizer": {"name": "sgd", "lr": 1e-3, "momentum": 0.0},
+        "epochs": STEPS, "epoch_samples": 4, "augment": {"flip": 0, "geometric": 0, "color": 0, "gray": 0},
         "network": {"widths": [8, 16, 32]},
     }  # fmt: skip
 

@@ -40,7 +40,7 @@ def board(folder: Path) -> EventAccumulator:
 
 
 def settings(*trackers: str) -> TrainSettings:
-    return TrainSettings.model_validate({"data": "photos", "trackers": trackers, "optimiser": {"lr": 0.002}})
+    return TrainSettings.model_validate({"data": "photos", "trackers": trackers, "optimizer": {"lr": 0.002}})
 
 
 def recorded_by(tracker: str, folder: Path, **environment: str) -> str:
@@ -74,7 +74,7 @@ def test_tensorboard_reads_what_the_run_s_folder_says(finished: tuple[RunFolder,
         shown = Image.open(io.BytesIO(picture.encoded_image_string))
         assert np.array_equal(np.asarray(shown), np.asarray(Image.open(run.samples / f"{name}.png")))
     table = events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "| optimiser.lr | 0.001 |" in table
+    assert "| optimizer.lr | 0.001 |" in table
     # TensorBoard goes on by the step alone.
     assert not (run.path / "trackers.json").exists()
 
@@ -267,7 +267,7 @@ def test_a_run_ends_without_a_tracker_that_never_answers(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(("one_class", "masks"), [("background", "empty"), ("vehicle", "full")])
 def test_masks_of_one_class_are_warned_of_once(make: Any, tmp_path: Path, one_class: str, masks: str) -> None:
-    given = make(SMALL, epochs=2, epoch_samples=4, optimiser={"name": "sgd", "lr": 1e-12}, init=tmp_path / "biased")
+    given = make(SMALL, epochs=2, epoch_samples=4, optimizer={"name": "sgd", "lr": 1e-12}, init=tmp_path / "biased")
     network = Network(NetworkConfig.from_preset("small"))
     with torch.no_grad():
         network.unet.head.bias.fill_(-60.0 if one_class == "background" else 60.0)
@@ -278,7 +278,7 @@ def test_masks_of_one_class_are_warned_of_once(make: Any, tmp_path: Path, one_cl
     for part in (
         f"masks are {masks}",
         f"every pixel {one_class}",
-        "--optimiser.lr",
+        "--optimizer.lr",
         "--overfit-batch",
         "carmask check",
     ):
@@ -323,7 +323,7 @@ def test_wandb_goes_on_in_the_same_run(tmp_path: Path) -> None:
         begun = next(record.run for record in records if record.WhichOneof("record_type") == "run")
         assert (begun.run_id, begun.display_name, begun.project) == (id_, "run", "carmask")
         config = {item.key: json.loads(item.value_json) for item in begun.config.update}
-        assert (config["optimiser.lr"], config["network.widths"]) == (0.002, [4, 8])
+        assert (config["optimizer.lr"], config["network.widths"]) == (0.002, [4, 8])
         told: dict[int, dict[str, Any]] = {}
         for record in records:
             if record.WhichOneof("record_type") == "history":
@@ -363,7 +363,7 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path) -> None:
     assert [run.info.run_id for run in client.search_runs([experiment.experiment_id])] == [id_]
     run = client.get_run(id_)
     assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
-    assert (run.data.params["optimiser.lr"], run.data.params["network.widths"]) == ("0.002", "[4, 8]")
+    assert (run.data.params["optimizer.lr"], run.data.params["network.widths"]) == ("0.002", "[4, 8]")
     told = {metric.step: metric.value for metric in client.get_metric_history(id_, "loss/train")}
     assert told == {step: pytest.approx(1 / step) for step in range(1, 9)}
     pictures = [Path(file.path).name for file in client.list_artifacts(id_, "images") if file.path.endswith(".png")]

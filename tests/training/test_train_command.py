@@ -52,18 +52,18 @@ def test_folds_are_trained_on_until_all_are_done_and_measured_out_of_fold(
 
 
 @pytest.mark.parametrize(("lr", "learns"), [("0.01", True), ("1e-9", False)])
-def test_a_batch_learnt_by_heart_ends_with_0_and_else_with_advice(
+def test_a_batch_learned_by_heart_ends_with_0_and_else_with_advice(
     typed: Any, runs: Path, capsys: pytest.CaptureFixture[str], lr: str, learns: bool
 ) -> None:
-    status, out, complained = run(capsys, *typed(TINY, "--overfit-batch", "--optimiser.lr", lr))
+    status, out, complained = run(capsys, *typed(TINY, "--overfit-batch", "--optimizer.lr", lr))
     assert status == (0 if learns else 1)
     if learns:
-        assert "learnt by heart in" in out
+        assert "learned by heart in" in out
         assert complained == ""
     else:
-        assert "learnt by heart" not in out
-        assert complained.startswith("error: one batch was not learnt in 400 steps (Dice 0.")
-        for advice in ("carmask check", "--sheet", "another --optimiser.lr (it is 1e-09)"):
+        assert "learned by heart" not in out
+        assert complained.startswith("error: one batch was not learned in 400 steps (Dice 0.")
+        for advice in ("carmask check", "--sheet", "another --optimizer.lr (it is 1e-09)"):
             assert advice in " ".join(complained.split())
     assert not runs.exists()
 

@@ -47,7 +47,7 @@ def test_a_run_s_folder_explains_it(finished: tuple[RunFolder, str]) -> None:
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
     settings = TrainSettings.from_yaml(run.config)
-    assert (settings.optimiser.lr, settings.epochs, settings.name) == (1e-3, 3, "whole")
+    assert (settings.optimizer.lr, settings.epochs, settings.name) == (1e-3, 3, "whole")
     for part in (
         "16 of 4 groups",
         "8 of 2 held out",
@@ -59,11 +59,11 @@ def test_a_run_s_folder_explains_it(finished: tuple[RunFolder, str]) -> None:
         assert part in said
 
 
-def test_held_out_cars_are_not_learnt_from(finished: tuple[RunFolder, str]) -> None:
+def test_held_out_cars_are_not_learned_from(finished: tuple[RunFolder, str]) -> None:
     split = Split.load(finished[0].split)
-    learnt, held_out = ({id_[:4] for id_ in side} for side in (split.train, split.validation))
-    assert (len(learnt), len(held_out)) == (4, 2)
-    assert not learnt & held_out
+    learned, held_out = ({id_[:4] for id_ in side} for side in (split.train, split.validation))
+    assert (len(learned), len(held_out)) == (4, 2)
+    assert not learned & held_out
 
 
 def test_metrics_have_a_row_for_each_epoch_and_the_loss_falls(finished: tuple[RunFolder, str]) -> None:
@@ -132,9 +132,9 @@ def test_the_batch_size_that_was_found_is_written_down(make: Any) -> None:
 
 
 def test_a_size_that_changes_nothing_is_warned_of_once(make: Any) -> None:
-    run, said = train(make(TINY, augment={"colour": 0, "brightness": 0.3}, name="unchanged"))
+    run, said = train(make(TINY, augment={"color": 0, "brightness": 0.3}, name="unchanged"))
     warning = (
-        "warning   augment.brightness changes nothing while augment.colour, its probability, is 0; give --augment.co"
+        "warning   augment.brightness changes nothing while augment.color, its probability, is 0; give --augment.co"
     )
     assert said.count(warning) == 1
     assert said.startswith(warning)
@@ -147,7 +147,7 @@ def test_an_epoch_may_have_any_number_of_photos(make: Any) -> None:
 
 
 def test_training_stops_early_when_nothing_gets_better(make: Any) -> None:
-    stuck = {**SMALL, "epochs": 9, "patience": 2, "optimiser": {"name": "sgd", "lr": 1e-12}}
+    stuck = {**SMALL, "epochs": 9, "patience": 2, "optimizer": {"name": "sgd", "lr": 1e-12}}
     run, said = train(make(stuck))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert "no better Dice for 2 epochs" in said
@@ -158,9 +158,9 @@ def test_training_stops_early_when_nothing_gets_better(make: Any) -> None:
 
 @pytest.mark.parametrize("epoch_samples", [16, 400])
 def test_a_diverged_run_says_what_to_do_and_keeps_no_broken_weights(make: Any, epoch_samples: int) -> None:
-    wild = {**SMALL, "epochs": 20, "epoch_samples": epoch_samples, "optimiser": {"name": "sgd", "lr": 10}}
+    wild = {**SMALL, "epochs": 20, "epoch_samples": epoch_samples, "optimizer": {"name": "sgd", "lr": 10}}
     settings = make(wild, name="wild")
-    with pytest.raises(TrainingError, match=r"diverged.* --optimiser\.lr.* --optimiser\.clip-norm") as caught:
+    with pytest.raises(TrainingError, match=r"diverged.* --optimizer\.lr.* --optimizer\.clip-norm") as caught:
         train(settings)
     assert "  " not in str(caught.value)
     for file in settings.runs.rglob("*.safetensors"):
@@ -230,12 +230,12 @@ def test_training_runs_in_bfloat16(make: Any) -> None:
 
 
 def test_weight_decay_spares_biases_and_norms(make: Any) -> None:
-    settings = make(FAST, optimiser={"weight_decay": 0.1})
+    settings = make(FAST, optimizer={"weight_decay": 0.1})
     network = Network(NetworkConfig.from_preset("fast"))
     hardware = Hardware(torch.device("cpu"), torch.float32, "as asked")
     state = start_state(settings, network, hardware, photos="", photo_count=1)
     decay_of = {
-        id(parameter): group["weight_decay"] for group in state.optimiser.param_groups for parameter in group["params"]
+        id(parameter): group["weight_decay"] for group in state.optimizer.param_groups for parameter in group["params"]
     }
     for name, parameter in network.named_parameters():
         is_kernel = name.endswith("weight") and parameter.ndim == 4
@@ -267,7 +267,7 @@ def test_averaged_weights_follow_slowly() -> None:
 def test_weights_to_start_from_are_those_that_are_given(finished: tuple[RunFolder, str], make: Any) -> None:
     before, _ = finished
     # A learning rate so low that nothing moves: what comes out is what went in.
-    run, _ = train(make({**SMALL, "epochs": 1, "optimiser": {"lr": 1e-30}, "init": before.path}))
+    run, _ = train(make({**SMALL, "epochs": 1, "optimizer": {"lr": 1e-30}, "init": before.path}))
     for name, tensor in weights(before, "best").items():
         assert torch.equal(tensor, weights(run, "last")[name]), name
     assert Network.load(run.path).config.training["started_from"]["photos"] == 16

@@ -12,7 +12,7 @@ from carmask.training.settings import TrainSettings
 def record(folder: Path, tracker: str) -> None:
     """Steps 1 to 6, of which a checkpoint knows 4, and from there to 8; what is recorded is a function of the step."""
     settings = TrainSettings.model_validate(
-        {"data": "photos", "trackers": [tracker], "optimiser": {"lr": 0.002}, "network": {"widths": [4, 8]}}
+        {"data": "photos", "trackers": [tracker], "optimizer": {"lr": 0.002}, "network": {"widths": [4, 8]}}
     )
     for first, last in ((1, 6), (5, 8)):
         trackers = Trackers(settings)

@@ -23,7 +23,7 @@ _SAMPLES = 1024
 class Clip:
     """How a clip is made. `times` are time stamps in `time_base`; `rotation` is in degrees, counter-clockwise.
 
-    still: the vehicle does not move. metadata, tags: of the file, and of its codec (colour and pixel aspect).
+    still: the vehicle does not move. metadata, tags: of the file, and of its codec (color and pixel aspect).
     """
 
     frames: int = 12
@@ -119,9 +119,9 @@ class Read:
 
     def masks(self) -> NDArray[np.bool_]:
         """Of a video of masks: where it is white, after asserting that it is black everywhere else."""
-        grey_NHW = self.pixels("gray")
-        assert np.median(np.minimum(grey_NHW, 255 - grey_NHW)) == 0
-        return grey_NHW >= 128
+        gray_NHW = self.pixels("gray")
+        assert np.median(np.minimum(gray_NHW, 255 - gray_NHW)) == 0
+        return gray_NHW >= 128
 
 
 def read_clip(path: Path, *, decoder: str | None = None) -> Read:

@@ -22,10 +22,10 @@ def segmenter(bright: Path) -> Segmenter:
 
 
 def scene(left_px: int, *, noise: float = 0.0, seed: int = 0) -> NDArray[np.uint8]:
-    grey_HW = np.full(SIZE_HW, float(GROUND))
-    grey_HW[20:50, left_px : left_px + 30] = VEHICLE
-    grey_HW += np.random.default_rng(seed).normal(0, noise, SIZE_HW)
-    return np.clip(grey_HW, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    gray_HW = np.full(SIZE_HW, float(GROUND))
+    gray_HW[20:50, left_px : left_px + 30] = VEHICLE
+    gray_HW += np.random.default_rng(seed).normal(0, noise, SIZE_HW)
+    return np.clip(gray_HW, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
 def fitted(segmenter: Segmenter, image_HW3: NDArray[np.uint8]) -> Fitted:

@@ -1,4 +1,4 @@
-"""`carmask video` from clip to clip: frames, times, sound, the way up, colours and transparency."""
+"""`carmask video` from clip to clip: frames, times, sound, the way up, colors and transparency."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -105,7 +105,7 @@ def test_a_turned_video_stands_upright(video: Command, rotation: int, mirrored: 
 @pytest.mark.parametrize(
     ("colorspace", "color_range", "primaries", "transfer"), [(1, 1, 1, 1), (6, 2, 6, 6), (9, 1, 9, 14), (5, 2, 5, 6)]
 )
-def test_colours_and_how_they_are_coded_are_kept(
+def test_colors_and_how_they_are_coded_are_kept(
     video: Command, colorspace: int, color_range: int, primaries: int, transfer: int
 ) -> None:
     tags = {
@@ -128,14 +128,14 @@ def test_colours_and_how_they_are_coded_are_kept(
         levels = [frame.to_ndarray()[:10, :100].mean() for frame in (first, was)]
         assert abs(levels[0] - levels[1]) < 1.5
         np.testing.assert_allclose(shown(first)[5, 5], GROUND_RGB, atol=5)
-    # A colour that is laid behind is meant as it is seen.
+    # A color that is laid behind is meant as it is seen.
     assert video("a.mp4", "green.mp4", "--background", "#20c060", "--crf", "8") == 0
     (first, *_) = read_clip(Path("green.mp4")).frames
     np.testing.assert_allclose(shown(first)[5, 5], (0x20, 0xC0, 0x60), atol=3)
 
 
 def shown(frame: Any) -> NDArray[np.uint8]:
-    """RGB pixels by what the frame says about its colours, computed as ITU-T H.273 has it."""
+    """RGB pixels by what the frame says about its colors, computed as ITU-T H.273 has it."""
     red, blue = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}[frame.colorspace]
     y_HW, u_HW, v_HW = frame.reformat(format="yuv444p").to_ndarray().astype(float)
     if frame.color_range == 2:

@@ -21,7 +21,7 @@ class NaiveWay:
     def __init__(self, network: Network) -> None:
         config = network.config
         self._network = network.eval()
-        self._grey = config.unet.in_channels == 1
+        self._gray = config.unet.in_channels == 1
         self._threshold = config.threshold
         self._size_HW = config.geometry.canvas_HW(config.unet.stride_px)
 
@@ -38,7 +38,7 @@ class NaiveWay:
 
     def __call__(self, path: Path) -> bytes:
         """Photo file in, PNG of its mask out."""
-        photo = Image.open(path).convert("L" if self._grey else "RGB")
+        photo = Image.open(path).convert("L" if self._gray else "RGB")
         pixels_HWC = np.asarray(photo.resize(self._size_HW[::-1], Image.Resampling.BICUBIC)).reshape(*self._size_HW, -1)
         x_1CHW = torch.from_numpy(pixels_HWC.transpose(2, 0, 1).copy()).float().div(255).unsqueeze(0)
         probability_11HW = functional.interpolate(self.infer(x_1CHW), photo.size[::-1], mode="bilinear")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from carmask.export.export import ExportSettings, make_card
 from carmask.export.graph import build_graph, store_float16, to_file
-from carmask.export.quantise import quantise
+from carmask.export.quantize import quantize
 from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.geometry import fit_image, plan
@@ -38,7 +38,7 @@ def save(network: Network, folder: Path, photos: Sequence[Path]) -> list[Path]:
         return fit_image(photo.image_HWC, plan(photo.size_HW, card.geometry, stride_px=card.stride_px))
 
     written = [weights]
-    for model, said in ((store_float16(graph), card), (quantise(graph, map(fitted, photos)), card.as_int8())):
+    for model, said in ((store_float16(graph), card), (quantize(graph, map(fitted, photos)), card.as_int8())):
         written.append(folder / f"{said.name}.onnx")
         write_bytes_atomically(written[-1], to_file(model, said))
     return written

@@ -39,7 +39,7 @@ def convert(
             and for kinds that show the photo. Without it a mask is taken for that of a .jpg.
         foreground: Stored mask value that means foreground, where 0 and one other value is not the rule.
         format: Of cut-outs, overlays and comparisons: png or webp.
-        background: Of cut-outs: transparent, a colour (white, #00ff00), blur, or the path of a picture.
+        background: Of cut-outs: transparent, a color (white, #00ff00), blur, or the path of a picture.
         crop: Cut-outs show no more than the box around the mask.
         overwrite: Make all results anew, and replace other files of the same names.
         json: Print a line of JSON for each mask, and one for all of them at the end.

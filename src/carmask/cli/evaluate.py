@@ -23,7 +23,7 @@ from carmask.evaluation.cases import Case, draw_cases
 from carmask.evaluation.folds import Share, evaluate_shares, read_folds, select_out_of_fold
 from carmask.evaluation.report import METRICS, Subject, format_figure, missing_for_page, write_report
 from carmask.evaluation.results import Evaluation
-from carmask.evaluation.selection import Part, Selection, find_run, select_pairs, what_was_learnt
+from carmask.evaluation.selection import Part, Selection, find_run, select_pairs, what_was_learned
 from carmask.models.config import METRICS_OF_RUN
 from carmask.models.series_file import fold_folders
 from carmask.runtime.locate import folder_of_folds
@@ -55,7 +55,7 @@ def evaluate_command(
         data: Folder in Carvana's layout, or with images/ and masks/.
         network: What is measured, and how it runs.
         split: A split.json to take the part from, where it is not the model's own.
-        part: Which photos: the held-out ones (validation), those learnt from (train), or all of them.
+        part: Which photos: the held-out ones (validation), those learned from (train), or all of them.
         out: Folder for report.html, summary.json and per_image.csv; evaluation/DATA-PART if not given, inside the
             run's folder where there is one.
         worst: How many of the worst photos the report shows.
@@ -102,7 +102,7 @@ def _select(
         dataset.pairs,
         part=part,
         split=Split.load(split) if split else None,
-        learnt=what_was_learnt([(member.place, member.card) for member in segmenter.members]),
+        learned=what_was_learned([(member.place, member.card) for member in segmenter.members]),
     )
     return selection, [Share("", selection.pairs, segmenter)]
 

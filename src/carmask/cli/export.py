@@ -44,11 +44,11 @@ def export(
         run: Folder of a training run (its best weights) or of weights.
         out: The file to write, or a folder for it; NAME.onnx inside the run's folder if not given.
         name: What the network is called; the name in its weights, which is its preset's, if not given.
-        int8: Write also a quantised version, to NAME-int8.onnx: half the size again, and faster on most processors.
+        int8: Write also a quantized version, to NAME-int8.onnx: half the size again, and faster on most processors.
             Refused when it loses more than 0.0005 of Dice, or its masks have less than 0.98 with PyTorch's.
         data: Photos with masks to compare on, in Carvana's layout or with images/ and masks/; the run's own, held-out
             ones first, if not given, or where they are gone a few rendered ones.
-        calibration: Photos to take the ranges of --int8 from, with masks or without; those that the run learnt from,
+        calibration: Photos to take the ranges of --int8 from, with masks or without; those that the run learned from,
             if not given.
         photos: How many photos are compared.
         calibration_photos: How many photos are taken from the calibration folder.

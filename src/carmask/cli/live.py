@@ -55,8 +55,8 @@ def live(
     Args:
         source: A camera (0, 1, /dev/video0), a stream (rtsp://, http://), or a video file, read at its own pace.
         kind: overlay: the mask laid over the picture. cutout: the vehicle on another ground. mask: white on black.
-            soft: the probability as grey. Overlay when not given, or cutout with a background.
-        background: Of a cutout: a colour (white, #00ff00), blur, or the path of a picture.
+            soft: the probability as gray. Overlay when not given, or cutout with a background.
+        background: Of a cutout: a color (white, #00ff00), blur, or the path of a picture.
         smooth: Smooth over time, so that edges do not flicker; what moves leaves no trail.
         keep_largest: Of a mask in several parts only the largest is kept.
         min_area: Smaller parts of a mask are dropped: pixels (400), or a share of the picture (0.5%).
@@ -148,19 +148,19 @@ def _open_window(title: str, size_HW: tuple[int, int], *, asked: bool | None) ->
 
 def _recorder(path: Path, size_HW: tuple[int, int]) -> "AbstractContextManager[VideoWriter]":
     from carmask.pipeline.video.coding import choose_coding
-    from carmask.pipeline.video.picture import Colour
+    from carmask.pipeline.video.picture import Color
     from carmask.pipeline.video.reader import VideoInfo
     from carmask.pipeline.video.writer import written_video
 
     # Frames come when they come: the rate is only what the codec reckons with.
-    info = VideoInfo(size_HW, Fraction(30), Fraction(1, 1000), Colour.usual(size_HW[0]))
+    info = VideoInfo(size_HW, Fraction(30), Fraction(1, 1000), Color.usual(size_HW[0]))
     return written_video(path, info, choose_coding(path, size_HW, transparent=False))
 
 
 def _check(look: Look, height_px: int | None, width_px: int | None, frames: int | None) -> tuple[int, int] | None:
     """The size to ask of a camera, where one is given."""
     if look.is_transparent:
-        raise CarmaskError("what is live is shown on a ground; give --background with a colour, blur or a picture")
+        raise CarmaskError("what is live is shown on a ground; give --background with a color, blur or a picture")
     if frames is not None and frames < 1:
         raise CarmaskError(f"--frames {frames}: give 1 or more")
     if height_px is None and width_px is None:

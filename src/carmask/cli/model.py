@@ -22,7 +22,7 @@ def model(name: str = "small", *, card: Flag = False) -> int:
         name: A preset (small, classic, deep, fast), weights inside the package, an .onnx file, or the folder of a run
             or of weights.
         card: Print the card of a trained network instead, as the Hugging Face Hub shows it: data, figures, use, limits
-            and licence in Markdown. Needs huggingface_hub.
+            and license in Markdown. Needs huggingface_hub.
 
     """
     packaged = packaged_models().get(name)
@@ -89,10 +89,10 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
     facts = [
         ("name", card.name),
         ("preset", card.preset or "none"),
-        ("sees photos at", f"{height} x {width} px, {fit}, {'RGB' if card.channels == 3 else 'grey'}"),
+        ("sees photos at", f"{height} x {width} px, {fit}, {'RGB' if card.channels == 3 else 'gray'}"),
         ("threshold", f"{card.threshold:g}"),
         ("precision", card.precision),
-        ("trained on", f"{len(card.learnt_groups)} groups" if card.learnt_groups else "not known"),
+        ("trained on", f"{len(card.train_groups)} groups" if card.train_groups else "not known"),
         ("held out", f"{len(card.held_out_groups)} groups" if card.held_out_groups else "not known"),
     ]
     facts += [(f"training: {name}", _text(value)) for name, value in card.training.items()]

@@ -57,7 +57,7 @@ def predict(
             mask.
         format: Of cut-outs, overlays and comparisons: png, or webp, which is smaller and slower. As the destination's
             name says, otherwise png.
-        background: Of cut-outs: transparent, a colour (white, #00ff00), blur, or the path of a picture.
+        background: Of cut-outs: transparent, a color (white, #00ff00), blur, or the path of a picture.
         crop: Cut-outs show no more than the box around the vehicle.
         keep_largest: Of a mask in several parts only the largest is kept.
         min_area: Smaller parts of a mask are dropped: pixels (400), or a share of the photo (0.5%).

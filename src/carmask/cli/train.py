@@ -106,9 +106,9 @@ def _overfit(settings: TrainSettings) -> int:
     console = Console()
     outcome = overfit_batch(settings, console)
     if outcome.passed:
-        console.print(f"learnt by heart in {outcome.steps} steps: network, loss and data fit together")
+        console.print(f"learned by heart in {outcome.steps} steps: network, loss and data fit together")
         return 0
     raise CarmaskError(
-        f"one batch was not learnt in {STEPS} steps (Dice {outcome.dice:.3f}): look at the masks with `carmask check "
-        f"--sheet`, and try another --optimiser.lr (it is {settings.optimiser.lr:g})"
+        f"one batch was not learned in {STEPS} steps (Dice {outcome.dice:.3f}): look at the masks with `carmask check "
+        f"--sheet`, and try another --optimizer.lr (it is {settings.optimizer.lr:g})"
     )

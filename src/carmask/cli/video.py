@@ -35,7 +35,7 @@ def video(
 ) -> int:
     """Cut vehicles out of a video, frame by frame.
 
-    Frames, their times, the way up, the shape of pixels and the coding of colours stay as they are, and so does the
+    Frames, their times, the way up, the shape of pixels and the coding of colors stay as they are, and so does the
     sound, which is copied where the result can hold it. Exit status 0 when all went well, 2 when the source is damaged
     and only what could be decoded was cut out.
 
@@ -44,8 +44,8 @@ def video(
         destination: The result: .mp4, .mov or .mkv (H.264), or .webm (VP9). With transparency .mov (ProRes 4444), .webm
             or .mkv (VP9).
         kind: overlay: the mask laid over the video. cutout: the vehicle on another ground. mask: white on black. soft:
-            the probability as grey. Overlay when not given, or cutout with a background.
-        background: Of a cutout: transparent, a colour (white, #00ff00), blur, or the path of a picture.
+            the probability as gray. Overlay when not given, or cutout with a background.
+        background: Of a cutout: transparent, a color (white, #00ff00), blur, or the path of a picture.
         smooth: Smooth over time, so that edges do not flicker; what moves leaves no trail.
         keep_largest: Of a mask in several parts only the largest is kept.
         min_area: Smaller parts of a mask are dropped: pixels (400), or a share of the picture (0.5%).

@@ -1,10 +1,10 @@
 """Random variation of training images, moved together with their soft masks, on the device that trains.
 
 Kornia does the work. Two of its defaults would spoil soft masks and are set aside here: masks are moved with bilinear
-interpolation (nearest neighbour otherwise, half a pixel off), and everything runs in float32 (in bfloat16 a warp is
+interpolation (nearest neighbor otherwise, half a pixel off), and everything runs in float32 (in bfloat16 a warp is
 off by up to three pixels). All randomness comes from torch's global generators, which the caller seeds for each step.
 
-Vehicles are pasted last: both they and what they are laid on have been moved and coloured by their own draws, so the
+Vehicles are pasted last: both they and what they are laid on have been moved and colored by their own draws, so the
 light on the two differs as it does between photos, and an image that receives nothing is the same as without pasting.
 """
 
@@ -20,7 +20,7 @@ from carmask.data.paste import Paster
 # What each probability is the probability of.
 _SIZES_OF = {
     "geometric": ("shift", "scale", "rotate_deg"),
-    "colour": ("brightness", "contrast", "saturation", "hue"),
+    "color": ("brightness", "contrast", "saturation", "hue"),
 }
 
 
@@ -34,7 +34,7 @@ class AugmentSettings(BaseModel):
     shift: float = Field(default=0.05, ge=0, le=0.5, description="largest shift, as a share of the side")
     scale: float = Field(default=0.1, ge=0, le=0.5, description="largest change of scale, as a share")
     rotate_deg: float = Field(default=5.0, ge=0, le=45, description="largest rotation in degrees")
-    colour: float = Field(default=0.5, ge=0, le=1, description="probability of each of the four changes of colour")
+    color: float = Field(default=0.5, ge=0, le=1, description="probability of each of the four changes of color")
     brightness: float = Field(
         default=0.3, ge=0, le=1, description="most that is added or taken away, as a share of white"
     )
@@ -43,7 +43,7 @@ class AugmentSettings(BaseModel):
     )
     saturation: float = Field(default=0.3, ge=0, le=1, description="largest change of saturation, as a share")
     hue: float = Field(default=0.03, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
-    grey: float = Field(default=0.1, ge=0, le=1, description="probability that the colour is taken away")
+    gray: float = Field(default=0.1, ge=0, le=1, description="probability that the color is taken away")
     paste: float = Field(
         default=0.0, ge=0, le=1, description="probability that another photo's vehicle is laid over the image"
     )
@@ -54,7 +54,7 @@ class AugmentSettings(BaseModel):
     @classmethod
     def off(cls) -> "AugmentSettings":
         """No variation at all, as in the recipe `small` was published with."""
-        return cls(flip=0, geometric=0, colour=0, grey=0, paste=0)
+        return cls(flip=0, geometric=0, color=0, gray=0, paste=0)
 
     def without_effect(self) -> dict[str, list[str]]:
         """Sizes that somebody has set and that change nothing, by the name of the probability that is 0."""
@@ -76,7 +76,7 @@ class Augmenter:
         self._light_from = 1 - settings.light_last if settings.light_last else math.inf
         self._flip = _geometric_operations(settings.model_copy(update={"geometric": 0}))
         self._geometric = _geometric_operations(settings)
-        self._colour = _colour_operations(settings, channels)
+        self._color = _color_operations(settings, channels)
         self._paste = Paster(settings.paste) if settings.paste else None
 
     @torch.no_grad()
@@ -87,8 +87,8 @@ class Augmenter:
         with torch.autocast(image_BCHW.device.type, enabled=False):
             if move is not None:
                 image_BCHW, soft_B1HW = move(image_BCHW, soft_B1HW)
-            if self._colour is not None and not light:
-                image_BCHW = self._colour(image_BCHW)
+            if self._color is not None and not light:
+                image_BCHW = self._color(image_BCHW)
             if self._paste is not None and not light:
                 image_BCHW, soft_B1HW = self._paste(image_BCHW, soft_B1HW)
         return image_BCHW.clamp_(0, 1), soft_B1HW.clamp_(0, 1)
@@ -121,23 +121,23 @@ def _geometric_operations(settings: AugmentSettings) -> Any:
     )
 
 
-def _colour_operations(settings: AugmentSettings, channels: int) -> Any:
+def _color_operations(settings: AugmentSettings, channels: int) -> Any:
     import kornia.augmentation as kornia
 
     operations: list[Any] = []
     if settings.brightness:
-        operations.append(kornia.RandomBrightness(_around_one(settings.brightness), p=settings.colour))
+        operations.append(kornia.RandomBrightness(_around_one(settings.brightness), p=settings.color))
     if settings.contrast:
-        operations.append(kornia.RandomContrast(_around_one(settings.contrast), p=settings.colour))
+        operations.append(kornia.RandomContrast(_around_one(settings.contrast), p=settings.color))
     if channels == 3:
-        # These mean nothing for a grey image.
+        # These mean nothing for a gray image.
         if settings.saturation:
-            operations.append(kornia.RandomSaturation(_around_one(settings.saturation), p=settings.colour))
+            operations.append(kornia.RandomSaturation(_around_one(settings.saturation), p=settings.color))
         if settings.hue:
             # Kornia counts hue in turns of the circle, -0.5..0.5.
-            operations.append(kornia.RandomHue((-settings.hue, settings.hue), p=settings.colour))
-        if settings.grey:
-            operations.append(kornia.RandomGrayscale(p=settings.grey))
+            operations.append(kornia.RandomHue((-settings.hue, settings.hue), p=settings.color))
+        if settings.gray:
+            operations.append(kornia.RandomGrayscale(p=settings.gray))
     operations = [operation for operation in operations if operation.p > 0]
     return torch.nn.Sequential(*operations) if operations else None
 

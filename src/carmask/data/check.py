@@ -248,7 +248,7 @@ def _duplicates(
     readable = [[id_ for id_ in side if id_ in signatures] for side in sides]
     for id_, other, levels in near_pictures(signatures, *readable):
         if id_ not in reported:
-            detail = f"in validation, and all but the same picture as {other} in train ({levels:.1f} grey levels apart)"
+            detail = f"in validation, and all but the same picture as {other} in train ({levels:.1f} gray levels apart)"
             yield [id_, other], Problem(id_, "duplicate across split", detail)
 
 

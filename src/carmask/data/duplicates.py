@@ -16,7 +16,7 @@ from carmask.imaging.geometry import Geometry, fit_image, plan
 # 1918 px cannot be divided by more (see `decode_photo`).
 REDUCED_HW = (96, 128)
 _SIGNATURE = Geometry(height_px=16, width_px=24)
-# Root mean square difference of two 16 x 24 px thumbnails, in grey levels 0..255. Photos saved again, as JPEG of
+# Root mean square difference of two 16 x 24 px thumbnails, in gray levels 0..255. Photos saved again, as JPEG of
 # quality 60 or at half size, differ by at most 1.2, copies found in the wild (other crop, other watermark) by 0.5 to
 # 2.9; the two most alike of 1,008 different Carvana photos, two cars in one pose, by 6.8.
 NEAR_LEVELS = 3.0
@@ -57,7 +57,7 @@ def same_pictures(pairs: Mapping[str, Pair], signatures: Mapping[str, Signature]
 def near_pictures(
     signatures: Mapping[str, Signature], train: Sequence[str], validation: Sequence[str]
 ) -> list[tuple[str, str, float]]:
-    """Return (validation id, train id, difference in grey levels) of photos that are the same but for their coding.
+    """Return (validation id, train id, difference in gray levels) of photos that are the same but for their coding.
 
     Each validation photo is named once, with the training photo most like it.
     """

@@ -1,4 +1,4 @@
-"""Recognise a data set's folders and list what lies in them.
+"""Recognize a data set's folders and list what lies in them.
 
 Two layouts are understood.
 

@@ -15,7 +15,7 @@ _SCALE = (0.7, 1.2)
 # Side of what counts as near: from the middle of an edge that is a few pixels soft it reaches well into the background.
 _NEAR_PX = 16
 _EVERY_PX = 4
-# How much a pixel's own colour counts beside the background near it, which is to say where there is none.
+# How much a pixel's own color counts beside the background near it, which is to say where there is none.
 _FAR = 1e-6
 
 
@@ -37,13 +37,13 @@ class Paster:
             return image_BCHW, soft_B1HW
         from_N = _sources(soft_B1HW, onto_N)
         onto_N = onto_N.to(image_BCHW.device)
-        # Colour and alpha move as one tensor: so they cannot come apart, and interpolating between colours that are
+        # Color and alpha move as one tensor: so they cannot come apart, and interpolating between colors that are
         # weighted by alpha lets nothing in from where alpha is 0.
         cut_out_NCHW = self._place(_cut_out(image_BCHW[from_N], soft_B1HW[from_N]))
-        colour_NCHW, alpha_N1HW = cut_out_NCHW[:, :-1], cut_out_NCHW[:, -1:]
+        color_NCHW, alpha_N1HW = cut_out_NCHW[:, :-1], cut_out_NCHW[:, -1:]
         below_N1HW = soft_B1HW[onto_N]
         return (
-            image_BCHW.index_copy(0, onto_N, colour_NCHW + (1 - alpha_N1HW) * image_BCHW[onto_N]),
+            image_BCHW.index_copy(0, onto_N, color_NCHW + (1 - alpha_N1HW) * image_BCHW[onto_N]),
             # 1 - (1 - a)(1 - b), written so that nothing pasted changes nothing, to the last bit.
             soft_B1HW.index_copy(0, onto_N, below_N1HW + (1 - below_N1HW) * alpha_N1HW),
         )
@@ -59,9 +59,9 @@ def _sources(soft_B1HW: Tensor, onto_N: Tensor) -> Tensor:
 
 
 def _cut_out(image_NCHW: Tensor, alpha_N1HW: Tensor) -> Tensor:
-    """The vehicles' own colours weighted by alpha, and alpha as the last channel.
+    """The vehicles' own colors weighted by alpha, and alpha as the last channel.
 
-    A pixel at the edge shows I = a F + (1 - a) B, so a F = I - (1 - a) B, with B the mean colour of what surely is
+    A pixel at the edge shows I = a F + (1 - a) B, so a F = I - (1 - a) B, with B the mean color of what surely is
     background near by. Without this, a rim of the old background would tell where something was pasted.
     """
     background_N1HW = (alpha_N1HW == 0).float()

@@ -75,8 +75,8 @@ def _panels(pair: Pair, segmenter: Segments, foreground: int | None) -> Iterator
     small = _small(height, width)
     error_map_HWC = draw_error_map(image_HWC, truth_HW, mask_HW)
     yield Panel("photo", _jpeg(fit_image(image_HWC, small)))
-    yield Panel("truth", _grey_png(truth_HW, small))
-    yield Panel("prediction", _grey_png(mask_HW, small))
+    yield Panel("truth", _gray_png(truth_HW, small))
+    yield Panel("prediction", _gray_png(mask_HW, small))
     yield Panel("error map", _jpeg(fit_image(error_map_HWC, small)))
     yield Panel("worst spot, close up", _jpeg(error_map_HWC[_worst_spot(truth_HW != mask_HW)]))
 
@@ -92,16 +92,16 @@ def _worst_spot(wrong_HW: BoolArray) -> tuple[slice, slice]:
     """The window of CLOSE_UP_HW, inside the picture, about the pixel with the most wrong ones around it."""
     size_HW = [min(side, limit) for side, limit in zip(wrong_HW.shape, CLOSE_UP_HW, strict=True)]
     crowd_HW = cv2.boxFilter(wrong_HW.astype(np.float32), -1, size_HW[::-1], borderType=cv2.BORDER_CONSTANT)
-    centre = np.unravel_index(int(crowd_HW.argmax()), wrong_HW.shape)
+    center = np.unravel_index(int(crowd_HW.argmax()), wrong_HW.shape)
     starts = [
         min(max(int(middle) - size // 2, 0), side - size)
-        for middle, size, side in zip(centre, size_HW, wrong_HW.shape, strict=True)
+        for middle, size, side in zip(center, size_HW, wrong_HW.shape, strict=True)
     ]
     rows, columns = (slice(start, start + size) for start, size in zip(starts, size_HW, strict=True))
     return rows, columns
 
 
-def _grey_png(mask_HW: BoolArray, small: Placement) -> str:
+def _gray_png(mask_HW: BoolArray, small: Placement) -> str:
     soft_HW = fit_mask(mask_HW.astype(np.uint8) * np.uint8(255), small)
     return _address("png", encode_soft(soft_HW.astype(np.float32) / np.float32(255)))
 

@@ -80,7 +80,7 @@ def evaluate(
     with ThreadPoolExecutor(workers, thread_name_prefix="evaluate") as pool:
         loaded = map_ahead(pool, _loader(segmenter, foreground), pairs, ahead=max(batch_size, workers))
         for batch in in_batches(loaded, batch_size):
-            readable = [item for item in batch if isinstance(item, _Labelled)]
+            readable = [item for item in batch if isinstance(item, _Labeled)]
             rules.update(item.rule for item in readable)
             odd |= {item.pair.id: item.odd for item in readable if item.odd}
             predicted = list(_predict(readable, segmenter))
@@ -124,7 +124,7 @@ def failure_of(pair: Pair, error: CarmaskError, file: str) -> Failure:
 
 
 @dataclass(frozen=True)
-class _Labelled:
+class _Labeled:
     """A decoded photo with its true mask (bool), and how that was read."""
 
     pair: Pair
@@ -143,22 +143,22 @@ class _Both:
     probability_HW: NDArray[np.float32]
 
 
-def _loader(segmenter: Segments, foreground: int | None) -> Callable[[Pair], _Labelled | Failure]:
-    def load(pair: Pair) -> _Labelled | Failure:
+def _loader(segmenter: Segments, foreground: int | None) -> Callable[[Pair], _Labeled | Failure]:
+    def load(pair: Pair) -> _Labeled | Failure:
         try:
             photo = segmenter.decode(pair.image)
         except CarmaskError as error:
             return failure_of(pair, error, pair.image.name)
         try:
             truth = load_truth(pair, photo.size_HW, foreground)
-            return _Labelled(pair, photo, truth.mask_HW, truth.rule, truth.odd)
+            return _Labeled(pair, photo, truth.mask_HW, truth.rule, truth.odd)
         except CarmaskError as error:
             return failure_of(pair, error, pair.mask.name if isinstance(pair.mask, Path) else pair.image.name)
 
     return load
 
 
-def _predict(batch: list[_Labelled], segmenter: Segments) -> Iterator[_Both | Failure]:
+def _predict(batch: list[_Labeled], segmenter: Segments) -> Iterator[_Both | Failure]:
     """Predict a batch; where the network refuses it, each photo alone, to name the one that is at fault."""
     if not batch:
         return

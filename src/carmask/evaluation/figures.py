@@ -1,6 +1,6 @@
 """The report's charts, as SVG to be put inside the page.
 
-Colours are the page's CSS variables, so that the charts follow its light or dark dress.
+Colors are the page's CSS variables, so that the charts follow its light or dark dress.
 """
 
 import csv
@@ -183,11 +183,11 @@ def _training_curves(log: Path) -> list[Chart]:
 
 def _curves(columns: dict[str, NDArray[np.float64]], across: str, names: list[str], kind: str) -> str:
     def draw(axes: Axes) -> None:
-        for name, colour in zip(names, (_ACCENT, _SECOND, _INK, _MUTED), strict=False):
+        for name, color in zip(names, (_ACCENT, _SECOND, _INK, _MUTED), strict=False):
             known = ~np.isnan(columns[name])
             marker = "o" if known.sum() < 25 else ""
             axes.plot(
-                columns[across][known], columns[name][known], color=colour, label=name, marker=marker, markersize=3
+                columns[across][known], columns[name][known], color=color, label=name, marker=marker, markersize=3
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel=across, ylabel=kind.capitalize() if kind == "dice" else kind)

@@ -9,7 +9,7 @@ from carmask.data.pairs import Pair
 from carmask.data.split import Split, some
 from carmask.evaluation.evaluate import EvaluationError, Segments, evaluate
 from carmask.evaluation.results import Evaluation
-from carmask.evaluation.selection import Learnt, Selection, select_pairs
+from carmask.evaluation.selection import Learned, Selection, select_pairs
 from carmask.models.config import SPLIT_OF_RUN
 from carmask.progress import Progress
 
@@ -79,11 +79,11 @@ def select_out_of_fold(
     by_fold: dict[str, tuple[Pair, ...]] = {}
     warnings: list[str] = []
     for name, split in splits.items():
-        learnt = Learnt.from_split(split)
-        if not any(map(learnt.validation.holds, pairs)):
+        learned = Learned.from_split(split)
+        if not any(map(learned.validation.holds, pairs)):
             warnings.append(f"{name}: none of the {len(split.validation)} photos that it held out is in the data.")
             continue
-        of_fold = select_pairs(pairs, part="validation", learnt=learnt)
+        of_fold = select_pairs(pairs, part="validation", learned=learned)
         by_fold[name] = of_fold.pairs
         warnings += [f"{name}: {warning}" for warning in of_fold.warnings]
     if not by_fold:

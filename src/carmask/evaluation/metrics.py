@@ -9,7 +9,7 @@ Two families:
   is three pixels off everywhere still scores 0.99.
 
 What an outline is. A boundary pixel is an object pixel with at least one background pixel among its four direct
-neighbours, i.e. the mask minus its erosion by a 3x3 cross: the inner boundary, one pixel thin and 8-connected. What
+neighbors, i.e. the mask minus its erosion by a 3x3 cross: the inner boundary, one pixel thin and 8-connected. What
 lies outside the picture is unknown, not background: where an object is cut off by the picture's edge there is no
 boundary. So the empty mask and the full mask have no boundary at all. (DAVIS treats the edge likewise; medpy's
 `assd`, for comparison, counts it.)
@@ -191,7 +191,7 @@ def _distance_px(edge_HW: BoolArray) -> Distances:
 def _window_around(truth_HW: BoolArray, mask_HW: BoolArray) -> tuple[slice, slice]:
     """Return the smallest window with everything True in either mask and one pixel around it, inside the picture.
 
-    All boundary pixels lie in it with their neighbours, so nothing computed on it differs from the whole picture's.
+    All boundary pixels lie in it with their neighbors, so nothing computed on it differs from the whole picture's.
     """
     either_HW = truth_HW | mask_HW
     rows, columns = np.flatnonzero(either_HW.any(axis=1)), np.flatnonzero(either_HW.any(axis=0))

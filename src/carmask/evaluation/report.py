@@ -88,7 +88,7 @@ def write_report(
     """
     page, summary = folder / "report.html", folder / "summary.json"
     _write(folder / "per_image.csv", render_csv(evaluation))
-    _write(summary, json.dumps(summarise_report(evaluation, subject), indent=1) + "\n")
+    _write(summary, json.dumps(summarize_report(evaluation, subject), indent=1) + "\n")
     if missing_for_page():
         page.unlink(missing_ok=True)
         return summary
@@ -117,7 +117,7 @@ def render_csv(evaluation: Evaluation) -> str:
     return file.getvalue()
 
 
-def summarise_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
+def summarize_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
     """Everything but the single photos' figures, as JSON can hold it; a figure that is undefined is null."""
     contents = {
         "data": subject.data,

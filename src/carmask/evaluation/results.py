@@ -107,7 +107,7 @@ class Evaluation:
     @property
     def summary(self) -> dict[str, Figures]:
         """Figures over all photos, by metric, every photo counting the same."""
-        return {name: summarise(self.values(name), more_is_better=better) for name, better in AVERAGED.items()}
+        return {name: summarize(self.values(name), more_is_better=better) for name, better in AVERAGED.items()}
 
     @property
     def by_fold(self) -> list[TableRow]:
@@ -139,7 +139,7 @@ class Evaluation:
         return sorted(self.rows, key=badness)[:count]
 
 
-def summarise(values: NDArray[np.float64], *, more_is_better: bool) -> Figures:
+def summarize(values: NDArray[np.float64], *, more_is_better: bool) -> Figures:
     """Sum up one metric's values, float64, one a photo, NaN where undefined."""
     defined = values[~np.isnan(values)]
     undefined = len(values) - len(defined)

@@ -1,4 +1,4 @@
-"""Choose which photos of a data set to measure, and say honestly whether the model has learnt from them."""
+"""Choose which photos of a data set to measure, and say honestly whether the model has learned from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,8 +41,8 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What a model has learnt from, and by what its best epoch was chosen."""
+class Learned:
+    """What a model has learned from, and by what its best epoch was chosen."""
 
     train: Side
     validation: Side
@@ -50,14 +50,14 @@ class Learnt:
     validation_groups: frozenset[str]
 
     @classmethod
-    def from_split(cls, split: Split) -> "Learnt":
+    def from_split(cls, split: Split) -> "Learned":
         """What a run with this split learns from."""
         train, validation = (Side(frozenset(ids), "photo") for ids in (split.train, split.validation))
         groups = (frozenset(split.group_of[id_] for id_ in side.names) for side in (train, validation))
         return cls(train, validation, *groups)
 
     @classmethod
-    def from_groups(cls, train: frozenset[str], validation: frozenset[str]) -> "Learnt":
+    def from_groups(cls, train: frozenset[str], validation: frozenset[str]) -> "Learned":
         """Where no more is known than the groups."""
         return cls(Side(train, "group"), Side(validation, "group"), train, validation)
 
@@ -72,30 +72,30 @@ def find_run(model: str | Path) -> Path | None:
     return None
 
 
-def what_was_learnt(models: Sequence[tuple[Path, ModelCard]]) -> Learnt | None:
-    """What these models together have learnt from, each given by its place and its card; nothing if one is silent."""
-    known = [_learnt_by(place, card) for place, card in models]
+def what_was_learned(models: Sequence[tuple[Path, ModelCard]]) -> Learned | None:
+    """What these models together have learned from, each given by its place and its card; nothing if one is silent."""
+    known = [_learned_by(place, card) for place, card in models]
     if len(known) == 1:
         return known[0]
     groups: set[str] = set()
     held_out: set[str] = set()
-    for learnt in known:
-        if learnt is None:
+    for learned in known:
+        if learned is None:
             return None
-        groups |= learnt.train_groups
-        held_out |= learnt.validation_groups
-    return Learnt.from_groups(frozenset(groups), frozenset(held_out - groups))
+        groups |= learned.train_groups
+        held_out |= learned.validation_groups
+    return Learned.from_groups(frozenset(groups), frozenset(held_out - groups))
 
 
-def _learnt_by(place: Path, card: ModelCard) -> Learnt | None:
-    if card.learnt_groups:
-        return Learnt.from_groups(frozenset(card.learnt_groups), frozenset(card.held_out_groups))
+def _learned_by(place: Path, card: ModelCard) -> Learned | None:
+    if card.train_groups:
+        return Learned.from_groups(frozenset(card.train_groups), frozenset(card.held_out_groups))
     run = find_run(place)
-    return Learnt.from_split(Split.load(run / SPLIT_OF_RUN)) if run else None
+    return Learned.from_split(Split.load(run / SPLIT_OF_RUN)) if run else None
 
 
 def select_pairs(
-    pairs: Sequence[Pair], *, part: Part | None = None, split: Split | None = None, learnt: Learnt | None = None
+    pairs: Sequence[Pair], *, part: Part | None = None, split: Split | None = None, learned: Learned | None = None
 ) -> Selection:
     """Choose the photos to measure.
 
@@ -105,18 +105,18 @@ def select_pairs(
         pairs: The photos of the data set.
         part: Which side of the split, or all photos.
         split: A split that the user names; without it what the model says.
-        learnt: What the model has learnt from, where it is known.
+        learned: What the model has learned from, where it is known.
 
     Raises:
         EvaluationError: A side is asked for and it is not known, or none of its photos is among `pairs`.
 
     """
-    sides = Learnt.from_split(split) if split else learnt
+    sides = Learned.from_split(split) if split else learned
     remarks: list[str] = []
     warnings: list[str] = []
     if part is None:
-        part = "validation" if split or (learnt and any(map(learnt.validation.holds, pairs))) else "all"
-        if learnt and part == "all":
+        part = "validation" if split or (learned and any(map(learned.validation.holds, pairs))) else "all"
+        if learned and part == "all":
             remarks.append("None of these photos is among those that the model's training held out: all are measured.")
     if part == "all":
         chosen = tuple(pairs)
@@ -132,7 +132,7 @@ def select_pairs(
             # That a data set has not all the groups that some exported model has ever seen is nothing to be warned of.
             said_to = warnings if side.of == "photo" else remarks
             said_to.append(f"{gone} of the split's {len(side.names)} {part} {side.of}s are not in the data.")
-    said, warned = _leak(chosen, learnt)
+    said, warned = _leak(chosen, learned)
     return Selection(chosen, part, (*remarks, *said), (*warnings, *warned))
 
 
@@ -147,18 +147,18 @@ def _on_side(side: Side, pairs: Sequence[Pair], part: Part) -> tuple[Pair, ...]:
     return chosen
 
 
-def _leak(chosen: Sequence[Pair], learnt: Learnt | None) -> tuple[list[str], list[str]]:
-    """Say whether the model has learnt from the chosen photos, or from others of their groups."""
+def _leak(chosen: Sequence[Pair], learned: Learned | None) -> tuple[list[str], list[str]]:
+    """Say whether the model has learned from the chosen photos, or from others of their groups."""
     total = len(chosen)
-    if learnt is None:
+    if learned is None:
         return ["What the model was trained on is not known, so neither is whether these photos were held out."], []
-    seen = {pair.id for pair in chosen if learnt.train.of == "photo" and learnt.train.holds(pair)}
-    kin = sum(pair.group in learnt.train_groups and pair.id not in seen for pair in chosen)
+    seen = {pair.id for pair in chosen if learned.train.of == "photo" and learned.train.holds(pair)}
+    kin = sum(pair.group in learned.train_groups and pair.id not in seen for pair in chosen)
     if not seen and not kin:
         groups = len({pair.group for pair in chosen})
         of = f" of {groups} groups" if groups < total else ""
         said = [f"Held out: the model was trained on none of these {total} photos{of}, nor on others of their groups."]
-        if any(map(learnt.validation.holds, chosen)):
+        if any(map(learned.validation.holds, chosen)):
             said.append("The run chose its best epoch by them, which flatters the figures a little.")
         return said, []
     warnings = []

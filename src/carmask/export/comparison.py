@@ -22,7 +22,7 @@ _TIMED = 9
 
 
 class DropError(CarmaskError):
-    """Quantising costs too much Dice, or changes the masks too much."""
+    """Quantizing costs too much Dice, or changes the masks too much."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Export a network: build the graph, compare it with PyTorch, quantise it, and only then write."""
+"""Export a network: build the graph, compare it with PyTorch, quantize it, and only then write."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ from carmask.export.parity import (
     refuse_other_masks,
 )
 from carmask.export.photos import Photos, Sources, chosen_photos
-from carmask.export.quantise import quantise
+from carmask.export.quantize import quantize
 from carmask.files import write_bytes_atomically
 from carmask.models.network import Network
 from carmask.models.presets import PRESETS
@@ -50,7 +50,7 @@ class ExportSettings:
     """What is exported.
 
     out: the file, or a folder for it; beside the weights when not given. name: what the network is called; as its
-    weights say when not given. weights: how float weights are stored. int8: also write a quantised version, to
+    weights say when not given. weights: how float weights are stored. int8: also write a quantized version, to
     NAME-int8.onnx. allow_drop: write it also where it loses too much Dice or gives other masks.
     """
 
@@ -117,7 +117,7 @@ def make_card(model: Path, network: Network, settings: ExportSettings) -> ModelC
             "name": settings.name or config.name,
             "preset": preset,
             "weights": settings.weights,
-            "learnt_groups": tuple(sides[0]) if sides else (),
+            "train_groups": tuple(sides[0]) if sides else (),
             "held_out_groups": tuple(sides[1]) if sides else (),
             "measured": held_out,
         }
@@ -171,7 +171,7 @@ class _Export:
         segmenter = self.reference.segmenter
         canvases = (segmenter.fit(photo).views[0].image_HWC for photo in self.photos.calibration_photos())
         with self.listener.bar("calibrating") as progress:
-            graph = quantise(self.graph, _counted(canvases, len(self.photos.calibration), progress))
+            graph = quantize(self.graph, _counted(canvases, len(self.photos.calibration), progress))
         bare = self.card.as_int8()
         data = to_file(graph, bare)
         with self.listener.bar("running int8") as progress:

@@ -13,7 +13,7 @@ from carmask.runtime.locate import packaged_models
 from carmask.runtime.onnx_file import read_card
 
 # What the package's own LICENSE says, as the Hub names it; it covers the weights inside the package.
-_PACKAGE_LICENCE = "mit"
+_PACKAGE_LICENSE = "mit"
 
 
 def hub_card(path: Path) -> hub.ModelCard:
@@ -41,11 +41,11 @@ def hub_card(path: Path) -> hub.ModelCard:
         size_bytes=path.stat().st_size,
         notes=card.training,
         measured=card.measured,
-        learnt_groups=card.learnt_groups,
+        train_groups=card.train_groups,
         held_out_groups=card.held_out_groups,
         is_packaged=name is not None,
     )
-    return write_hub_card(facts, license_id=_PACKAGE_LICENCE if name else None)
+    return write_hub_card(facts, license_id=_PACKAGE_LICENSE if name else None)
 
 
 def note_held_out(path: Path, figures: Sequence[HeldOut]) -> ModelCard:

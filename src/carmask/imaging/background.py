@@ -1,4 +1,4 @@
-"""What a cut-out lies on: nothing, a colour, another picture, or the photo's own background, blurred."""
+"""What a cut-out lies on: nothing, a color, another picture, or the photo's own background, blurred."""
 
 import difflib
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps
 
 from carmask.errors import CarmaskError
-from carmask.imaging.colours import local_mean, sure_bounds
+from carmask.imaging.colors import local_mean, sure_bounds
 from carmask.imaging.decode import IMAGE_SUFFIXES, decode_photo
 from carmask.imaging.geometry import Size
 
-# Of the photo's longer side: how far the blur reaches, and how far colours are carried into where the vehicle was.
+# Of the photo's longer side: how far the blur reaches, and how far colors are carried into where the vehicle was.
 _BLUR_REACH = 1 / 48
 _CARRY_REACH = 1 / 4
 
-_COLOURS = "give transparent, blur, or a colour such as white or #f0f0f0"
+_COLORS = "give transparent, blur, or a color such as white or #f0f0f0"
 
 
 class BadBackground(CarmaskError):
-    """Something that is neither a colour nor a picture, nor another of the backgrounds."""
+    """Something that is neither a color nor a picture, nor another of the backgrounds."""
 
 
 class Background(Protocol):
@@ -51,13 +51,13 @@ class Transparent:
 
 
 @dataclass(frozen=True)
-class Colour:
-    """One colour, RGB 0..255."""
+class Color:
+    """One color, RGB 0..255."""
 
     rgb: tuple[int, int, int]
 
     def canvas(self, image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
-        """The colour everywhere."""
+        """The color everywhere."""
         return np.asarray(Image.new("RGB", image_HW3.shape[1::-1], self.rgb)).copy()
 
 
@@ -79,12 +79,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Blur:
-    """The photo's own background, blurred as far out of focus, without the colours of the vehicle."""
+    """The photo's own background, blurred as far out of focus, without the colors of the vehicle."""
 
     def canvas(
         self, image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float
     ) -> NDArray[np.uint8]:
-        """The blurred photo; where the vehicle was, the colours of the background around it."""
+        """The blurred photo; where the vehicle was, the colors of the background around it."""
         background_to, _ = sure_bounds(threshold)
         longer_px = max(probability_HW.shape)
         radii_px = (longer_px * _BLUR_REACH, longer_px * _CARRY_REACH)
@@ -96,7 +96,7 @@ class Blur:
 
 
 def parse_background(text: str) -> Background:
-    """Read `transparent`, `blur`, a colour (CSS's names, #rgb or #rrggbb) or the path of a picture, which is decoded.
+    """Read `transparent`, `blur`, a color (CSS's names, #rgb or #rrggbb) or the path of a picture, which is decoded.
 
     Raises:
         BadBackground: it is none of these.
@@ -110,12 +110,12 @@ def parse_background(text: str) -> Background:
     if Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file():
         return Picture(decode_photo(wanted).image_HWC)
     raise BadBackground(
-        f"background {text!r}: is neither a colour nor a picture{_meant(wanted)}; {_COLOURS}, or the path of a picture"
+        f"background {text!r}: is neither a color nor a picture{_meant(wanted)}; {_COLORS}, or the path of a picture"
     )
 
 
 def named_background(text: str) -> Background:
-    """Read `transparent`, `blur` or a colour. No file is looked at, whatever the text says.
+    """Read `transparent`, `blur` or a color. No file is looked at, whatever the text says.
 
     Raises:
         BadBackground: it is none of these.
@@ -123,7 +123,7 @@ def named_background(text: str) -> Background:
     """
     named = _named(text.strip())
     if named is None:
-        raise BadBackground(f"background {text!r}: is no colour{_meant(text.strip())}; {_COLOURS}")
+        raise BadBackground(f"background {text!r}: is no color{_meant(text.strip())}; {_COLORS}")
     return named
 
 
@@ -133,7 +133,7 @@ def _named(wanted: str) -> Background | None:
     if wanted.lower() == "blur":
         return Blur()
     if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
-        return Colour(_rgb(wanted))
+        return Color(_rgb(wanted))
     return None
 
 
@@ -146,9 +146,9 @@ def _rgb(text: str) -> tuple[int, int, int]:
     try:
         red, green, blue, *alpha = ImageColor.getrgb(text)
     except ValueError as error:
-        raise BadBackground(f"background {text!r}: is no colour as #fff or #ffffff; {_COLOURS}") from error
+        raise BadBackground(f"background {text!r}: is no color as #fff or #ffffff; {_COLORS}") from error
     if alpha:
-        raise BadBackground(f"background {text!r}: is partly transparent; {_COLOURS}")
+        raise BadBackground(f"background {text!r}: is partly transparent; {_COLORS}")
     return red, green, blue
 
 

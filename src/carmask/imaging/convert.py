@@ -1,4 +1,4 @@
-"""Conversions of opened pictures that Pillow's own `convert` gets wrong or does not have: deep greys and turns."""
+"""Conversions of opened pictures that Pillow's own `convert` gets wrong or does not have: deep grays and turns."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,14 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether the picture is grey with more than 8 bits (Pillow's modes I, I;16.., F), which `convert` would clip."""
+    """Whether the picture is gray with more than 8 bits (Pillow's modes I, I;16.., F), which `convert` would clip."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
 def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
-    """Grey values (height, width) of a deep picture as float32, and the value that means white.
+    """Gray values (height, width) of a deep picture as float32, and the value that means white.
 
-    16-bit greys are white at 65535 (a TIFF of 9 to 15 bits at its own 2^bits - 1). 32-bit integers and floats have no
+    16-bit grays are white at 65535 (a TIFF of 9 to 15 bits at its own 2^bits - 1). 32-bit integers and floats have no
     agreed white: it is the smallest of 1 (floats only), 255 and 65535 that holds the brightest pixel, else that pixel.
     What is not a finite number counts as 0.
     """

@@ -5,13 +5,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.imaging.background import Background
-from carmask.imaging.colours import own_colours
+from carmask.imaging.colors import own_colors
 from carmask.imaging.regions import Box, box_of, slices
 
 # Alpha rises from nothing to whole within this distance of the threshold. Networks see photos reduced, so their edges
 # are wider than the photo's: on Carvana this lowers a composite's error by a quarter against alpha = probability.
 _HALF_RAMP = 0.25
-# Colours of the edge are judged by what is around it.
+# Colors of the edge are judged by what is around it.
 _MARGIN_PX = 24
 
 
@@ -25,10 +25,10 @@ def cut_out(
 ) -> NDArray[np.uint8]:
     """Cut the vehicle out of a photo: uint8 RGBA on a transparent background, RGB on any other.
 
-    Along the edge the colours of the old background are taken out. Where alpha is 0 pixels are black: the file is
+    Along the edge the colors of the old background are taken out. Where alpha is 0 pixels are black: the file is
     smaller, and nothing of the background can be brought back from it.
 
-    image_HWC: uint8, RGB or grey (1 channel). probability_HW: float32 0..1, of the same height and width. crop_px: the
+    image_HWC: uint8, RGB or gray (1 channel). probability_HW: float32 0..1, of the same height and width. crop_px: the
     part (top, left, bottom, right) that is wanted of the result. threshold: the probability at which alpha is one half,
     in 0..1, both excluded.
     """
@@ -43,19 +43,19 @@ def cut_out(
     if box_px is not None:
         part = slices(box_px, margin_px=_MARGIN_PX, size_HW=probability_HW.shape)
         alpha_HW = np.clip((probability_HW[part] - threshold) / (2 * ramp) + 0.5, 0, 1)
-        colour_HW3 = own_colours(np.ascontiguousarray(image_HW3[part]), probability_HW[part], threshold)
-        canvas_HWC[part] = _laid_over(canvas_HWC[part], colour_HW3, alpha_HW)
+        color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW[part], threshold)
+        canvas_HWC[part] = _laid_over(canvas_HWC[part], color_HW3, alpha_HW)
     return canvas_HWC if crop_px is None else np.ascontiguousarray(canvas_HWC[slices(crop_px)])
 
 
 def _laid_over(
-    canvas_HWC: NDArray[np.uint8], colour_HW3: NDArray[np.uint8], alpha_HW: NDArray[np.float32]
+    canvas_HWC: NDArray[np.uint8], color_HW3: NDArray[np.uint8], alpha_HW: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
     laid_HWC: NDArray[np.uint8]
     if canvas_HWC.shape[2] == 3:
-        laid_HWC = cv2.blendLinear(colour_HW3, np.ascontiguousarray(canvas_HWC), alpha_HW, 1 - alpha_HW)
+        laid_HWC = cv2.blendLinear(color_HW3, np.ascontiguousarray(canvas_HWC), alpha_HW, 1 - alpha_HW)
         return laid_HWC
     level_HW = cv2.convertScaleAbs(alpha_HW, alpha=255)
-    colour_HW4 = cv2.insertChannel(level_HW, cv2.cvtColor(colour_HW3, cv2.COLOR_RGB2RGBA), 3)
-    laid_HWC = cv2.bitwise_and(colour_HW4, colour_HW4, mask=level_HW)
+    color_HW4 = cv2.insertChannel(level_HW, cv2.cvtColor(color_HW3, cv2.COLOR_RGB2RGBA), 3)
+    laid_HWC = cv2.bitwise_and(color_HW4, color_HW4, mask=level_HW)
     return laid_HWC

@@ -50,7 +50,7 @@ class Photo:
 
     image_HWC: uint8, 0..255, C = 3 (RGB) or 1 (luma), turned as EXIF says. size_HW: the photo's own displayed
     (height, width) in pixels; differs from image_HWC's where the photo was decoded scaled down. icc_profile: the
-    embedded colour profile where it describes the pixels of image_HWC, otherwise None.
+    embedded color profile where it describes the pixels of image_HWC, otherwise None.
     """
 
     image_HWC: NDArray[np.uint8]
@@ -82,8 +82,8 @@ def decode_photo(
 ) -> Photo:
     """Decode a photo to uint8, 0..255, shape (height, width, channels), as a viewer would show it.
 
-    channels: 3 for RGB, 1 for luma (ITU-R BT.601); grey files are replicated to 3. Transparency is flattened on white.
-    Greys of more than 8 bits are scaled by their full scale, never clipped. Of an animation the first frame is taken.
+    channels: 3 for RGB, 1 for luma (ITU-R BT.601); gray files are replicated to 3. Transparency is flattened on white.
+    Grays of more than 8 bits are scaled by their full scale, never clipped. Of an animation the first frame is taken.
     at_least_HW: a JPEG may be decoded by 1/2, 1/4 or 1/8, averaged, as long as both displayed sides stay at least this
     many pixels. `name` stands for the picture in error messages.
 
@@ -111,7 +111,7 @@ def decode_photo(
 def photo_of_pixels(pixels: Image.Image | NDArray[np.uint8], *, channels: int = 3) -> Photo:
     """Take a picture that is decoded already as `decode_photo` would give it.
 
-    pixels: a Pillow image, turned as its EXIF says, or a uint8 array (height, width) or (height, width, 1) of grey
+    pixels: a Pillow image, turned as its EXIF says, or a uint8 array (height, width) or (height, width, 1) of gray
     values, (height, width, 3) of RGB or (height, width, 4) of RGBA.
 
     Raises `UnreadableImage` for an array that is none of these, or an image that cannot be decoded whole.
@@ -135,8 +135,8 @@ def _image_of(pixels: NDArray[np.uint8]) -> Image.Image:
             f"{pixels.dtype} of shape {shape}",
             "give uint8 of shape (height, width), or (height, width, channels) with 1, 3 (RGB) or 4 (RGBA) channels",
         )
-    grey = len(shape) == 3 and shape[2] == 1
-    return Image.fromarray(pixels[..., 0] if grey else pixels)
+    gray = len(shape) == 3 and shape[2] == 1
+    return Image.fromarray(pixels[..., 0] if gray else pixels)
 
 
 def _draft_size(
@@ -179,7 +179,7 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _matching_profile(profile: object, source_mode: str, channels: int) -> bytes | None:
-    """Return the profile if it is whole and made for these pixels (ICC.1:2022, 7.2: size, colour space, 'acsp')."""
+    """Return the profile if it is whole and made for these pixels (ICC.1:2022, 7.2: size, color space, 'acsp')."""
     if not isinstance(profile, bytes) or len(profile) < 132 or profile[36:40] != b"acsp":
         return None
     if int.from_bytes(profile[:4], "big") > len(profile):
@@ -197,12 +197,12 @@ def decode_mask(
 ) -> MaskReading:
     """Read a mask as uint8, 0 = background .. 255 = foreground, shape (height, width), by one rule.
 
-    The value of a pixel is what is shown: palette colours instead of indices, the largest channel of a colour, 16 bits
-    at their full scale. Transparency counts only where the colours are the same everywhere and it alone differs.
+    The value of a pixel is what is shown: palette colors instead of indices, the largest channel of a color, 16 bits
+    at their full scale. Transparency counts only where the colors are the same everywhere and it alone differs.
     With no value but 0 and one other, that other is foreground, whatever it is; one value alone is foreground unless
     it is 0. Otherwise the mask is soft: value / full scale.
 
-    foreground: read instead as foreground the pixels whose stored value (palette index, grey level, largest channel,
+    foreground: read instead as foreground the pixels whose stored value (palette index, gray level, largest channel,
     16-bit value) is this one. Raises `UnreadableImage`.
     """
     with opened(source, max_pixels=max_pixels, name=name) as image:

@@ -57,7 +57,7 @@ def draw_compare(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> ND
 def draw_error_map(
     image_HWC: NDArray[np.uint8], truth_HW: NDArray[np.bool_], mask_HW: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Draw where a mask and the truth differ, over the photo in grey, its background faded; uint8 RGB.
+    """Draw where a mask and the truth differ, over the photo in gray, its background faded; uint8 RGB.
 
     Foreground that the truth does not have is FALSE_POSITIVE_RGB (orange), foreground that the mask misses is
     FALSE_NEGATIVE_RGB (blue).
@@ -65,16 +65,16 @@ def draw_error_map(
     rgb_HW3 = _as_rgb(image_HWC, mask_HW)
     if truth_HW.shape != mask_HW.shape:
         raise ValueError(f"truth {truth_HW.shape} and mask {mask_HW.shape} differ in size")
-    grey_HW = cv2.cvtColor(rgb_HW3, cv2.COLOR_RGB2GRAY)
-    background_HW = 255 - (255 - grey_HW) // 4
-    drawn_HW3 = np.repeat(np.where(truth_HW, grey_HW, background_HW)[..., None], 3, axis=2)
+    gray_HW = cv2.cvtColor(rgb_HW3, cv2.COLOR_RGB2GRAY)
+    background_HW = 255 - (255 - gray_HW) // 4
+    drawn_HW3 = np.repeat(np.where(truth_HW, gray_HW, background_HW)[..., None], 3, axis=2)
     drawn_HW3[mask_HW & ~truth_HW] = FALSE_POSITIVE_RGB
     drawn_HW3[truth_HW & ~mask_HW] = FALSE_NEGATIVE_RGB
     return drawn_HW3
 
 
 def sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, tile_width_px: int) -> NDArray[np.uint8]:
-    """Lay out labelled pictures in rows; uint8 RGB.
+    """Lay out labeled pictures in rows; uint8 RGB.
 
     tiles: (label, image_HWC uint8 with 1 or 3 channels); each is scaled to `tile_width_px`, its label, shortened in the
     middle where it is too long, stands above it. Raises `ValueError` where there is nothing to lay out.

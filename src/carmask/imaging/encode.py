@@ -35,7 +35,7 @@ def encode_mask(mask_HW: NDArray[np.bool_]) -> bytes:
 
 
 def encode_soft(probability_HW: NDArray[np.float32]) -> bytes:
-    """Encode a probability (height, width), 0..1, as 8-bit grey PNG: 255 times the probability, rounded."""
+    """Encode a probability (height, width), 0..1, as 8-bit gray PNG: 255 times the probability, rounded."""
     if probability_HW.ndim != 2 or not np.issubdtype(probability_HW.dtype, np.floating):
         raise ValueError(
             f"a probability is a float array (height, width), not {probability_HW.dtype} {probability_HW.shape}"
@@ -52,10 +52,10 @@ def encode_png(image_HWC: NDArray[np.uint8]) -> bytes:
 def encode_picture(
     image_HWC: NDArray[np.uint8], picture_format: PictureFormat, icc_profile: bytes | None = None
 ) -> bytes:
-    """Encode a uint8 picture: 1 channel (grey), 3 (RGB) or 4 (RGBA, cut-outs), as PNG or WebP.
+    """Encode a uint8 picture: 1 channel (gray), 3 (RGB) or 4 (RGBA, cut-outs), as PNG or WebP.
 
-    PNG and the alpha of WebP are lossless; WebP's colours are not. icc_profile: a colour profile to keep in the file;
-    it is left out where it is made for other channels than these, as that of a grey photo for its cut-out in RGBA.
+    PNG and the alpha of WebP are lossless; WebP's colors are not. icc_profile: a color profile to keep in the file;
+    it is left out where it is made for other channels than these, as that of a gray photo for its cut-out in RGBA.
     """
     channels = image_HWC.shape[2] if image_HWC.ndim == 3 else 0
     if channels not in (1, 3, 4) or image_HWC.dtype != np.uint8:
@@ -64,7 +64,7 @@ def encode_picture(
     profile = icc_profile if icc_profile is not None and icc_profile[16:20] == space else None
     if picture_format == "png":
         return _png(image_HWC, _FAST_PNG, profile)
-    # WebP has no grey: its pixels are RGB, and a profile for greys does not describe them.
+    # WebP has no gray: its pixels are RGB, and a profile for grays does not describe them.
     if channels == 1:
         image_HWC, profile = np.repeat(image_HWC, 3, axis=2), None
     buffer = io.BytesIO()
@@ -84,7 +84,7 @@ def _png(image_HWC: NDArray[np.uint8], settings: tuple[int, ...], icc_profile: b
 
 
 def _with_profile(png: bytes, icc_profile: bytes) -> bytes:
-    """Insert a colour profile behind the header, where PNG wants it (PNG specification, 11.3.2.3).
+    """Insert a color profile behind the header, where PNG wants it (PNG specification, 11.3.2.3).
 
     OpenCV's own way through libpng gives no file at all where a profile breaks a rule, and photos have such profiles.
     """

@@ -1,11 +1,11 @@
-"""From a photo to the network's input and back: the only place that resizes what is learnt from or measured.
+"""From a photo to the network's input and back: the only place that resizes what is learned from or measured.
 
 Training, evaluation, prediction and serving all pass through `fit_*` and `restore`, so a mask cannot be shifted or
 jagged in one of them alone. Three rules decide the accuracy (Dice at the photo's own size of a perfect network at
 128 x 128 px: 0.9904 when broken, 0.997 when kept):
 
-1. Masks are reduced by area averaging, to soft values, never by nearest neighbour.
-2. Probabilities, not masks, are enlarged: bilinear, with pixels as areas (half-pixel centres, `align_corners=False`).
+1. Masks are reduced by area averaging, to soft values, never by nearest neighbor.
+2. Probabilities, not masks, are enlarged: bilinear, with pixels as areas (half-pixel centers, `align_corners=False`).
 3. The threshold comes last, at the photo's own size.
 
 All sizes are (height, width) in pixels.
@@ -116,7 +116,7 @@ def _resize(pixels: P, size_HW: Size) -> P:
     """Average areas along an axis that shrinks, interpolate linearly along one that grows.
 
     The axes are treated one after the other where they differ, because OpenCV's area mode turns into
-    nearest neighbour when either of them grows.
+    nearest neighbor when either of them grows.
     """
     (height, width), (new_height, new_width) = pixels.shape[:2], size_HW
     for new_HW in ((min(height, new_height), min(width, new_width)), size_HW):

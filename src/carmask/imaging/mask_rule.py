@@ -11,8 +11,8 @@ from carmask.imaging.convert import deep_values, is_deep
 
 # Masks of class numbers are expected to use values below this, masks of one thing a value above.
 _CLASS_NUMBERS_BELOW = 32
-# A soft mask of one hue has at most 256 colours, and some more where a JPEG blurred them.
-_COLOURS_OF_A_PHOTO = 4096
+# A soft mask of one hue has at most 256 colors, and some more where a JPEG blurred them.
+_COLORS_OF_A_PHOTO = 4096
 _ADVICE = "choose the class with --foreground VALUE"
 
 
@@ -48,7 +48,7 @@ class _Stored:
     """What a mask file holds: stored values and what they show.
 
     value_HW: uint8 or float32. used: the values that occur, ascending. shown: what each of `used` shows.
-    white: full scale of what is shown. kind: words for the rule. colourful: a complaint about colours that the
+    white: full scale of what is shown. kind: words for the rule. colorful: a complaint about colors that the
     largest channel hides, or None.
     """
 
@@ -57,7 +57,7 @@ class _Stored:
     shown: NDArray[np.float32]
     white: float
     kind: str
-    colourful: str | None = None
+    colorful: str | None = None
 
 
 def read_mask(image: Image.Image, foreground: int | None) -> MaskReading:
@@ -77,11 +77,11 @@ def _read_by_rule(stored: _Stored, *, lossy: bool) -> MaskReading:
     if len(values) == 1:
         target = np.where(stored.shown > 0, 255, 0)
         reading = f"only {brightest:g}, all {'foreground' if brightest > 0 else 'background'}"
-        odd = stored.colourful
+        odd = stored.colorful
     elif len(values) == 2 and darkest == 0:
         target = np.where(stored.shown > 0, 255, 0)
         reading = f"0 and {brightest:g}, {brightest:g} is foreground"
-        odd = stored.colourful
+        odd = stored.colorful
         if lossy and class_like:
             odd = (
                 f"a JPEG whose brightest value is {brightest:g}: almost black, or class numbers damaged by compression"
@@ -95,7 +95,7 @@ def _read_by_rule(stored: _Stored, *, lossy: bool) -> MaskReading:
         if class_like:
             listed = ", ".join(f"{value:g}" for value in values[:8]) + (", .." if len(values) > 8 else "")
             odd = f"the values {listed} look like class numbers; {_ADVICE}"
-        odd = odd or stored.colourful
+        odd = odd or stored.colorful
     return MaskReading(_look_up(stored, target.astype(np.uint8)), f"{stored.kind}: {reading}", odd)
 
 
@@ -115,50 +115,48 @@ def _stored(image: Image.Image) -> _Stored:
     if is_deep(image):
         value_HW, white = deep_values(image)
         used = np.unique(value_HW)
-        return _Stored(value_HW, used, used, white, f"{'16' if image.mode.startswith('I;16') else '32'}-bit grey")
+        return _Stored(value_HW, used, used, white, f"{'16' if image.mode.startswith('I;16') else '32'}-bit gray")
     if image.mode in ("P", "PA"):
         return _palette(image)
     if image.mode == "1":
         return _eight_bits(Image.fromarray(np.asarray(image).astype(np.uint8)), "1-bit", white=1.0)
     if image.mode in ("L", "LA", "La"):
-        return _eight_bits(image.getchannel("L"), "8-bit grey")
-    colours = image.convert("RGB")
-    red, green, blue = colours.split()
-    stored = _eight_bits(ImageChops.lighter(ImageChops.lighter(red, green), blue), "largest channel of colours")
-    return _Stored(stored.value_HW, stored.used, stored.shown, 255.0, stored.kind, _colour_complaint(colours, stored))
+        return _eight_bits(image.getchannel("L"), "8-bit gray")
+    colors = image.convert("RGB")
+    red, green, blue = colors.split()
+    stored = _eight_bits(ImageChops.lighter(ImageChops.lighter(red, green), blue), "largest channel of colors")
+    return _Stored(stored.value_HW, stored.used, stored.shown, 255.0, stored.kind, _color_complaint(colors, stored))
 
 
-def _eight_bits(grey: Image.Image, kind: str, *, white: float = 255.0) -> _Stored:
-    used = np.flatnonzero(grey.histogram()).astype(np.float32)
-    return _Stored(np.asarray(grey), used, used, white, kind)
+def _eight_bits(gray: Image.Image, kind: str, *, white: float = 255.0) -> _Stored:
+    used = np.flatnonzero(gray.histogram()).astype(np.float32)
+    return _Stored(np.asarray(gray), used, used, white, kind)
 
 
 def _palette(image: Image.Image) -> _Stored:
     indices = Image.fromarray(np.asarray(image)[..., 0]) if image.mode == "PA" else image
     used = np.flatnonzero(indices.histogram()[:256])
     palette_C3 = np.zeros((256, 3), dtype=np.float32)
-    colours = np.array(image.getpalette("RGB") or [], dtype=np.float32).reshape(-1, 3)[:256]
-    palette_C3[: len(colours)] = colours
+    colors = np.array(image.getpalette("RGB") or [], dtype=np.float32).reshape(-1, 3)[:256]
+    palette_C3[: len(colors)] = colors
     used_C3 = palette_C3[used]
-    colourful = None
+    colorful = None
     if len(used) > 2 and np.any(used_C3.max(axis=1) != used_C3.min(axis=1)):
-        colourful = f"{len(used)} palette colours look like classes; choose one by its index with --foreground VALUE"
-    return _Stored(
-        np.asarray(indices), used.astype(np.float32), used_C3.max(axis=1), 255.0, "palette colours", colourful
-    )
+        colorful = f"{len(used)} palette colors look like classes; choose one by its index with --foreground VALUE"
+    return _Stored(np.asarray(indices), used.astype(np.float32), used_C3.max(axis=1), 255.0, "palette colors", colorful)
 
 
-def _colour_complaint(colours: Image.Image, stored: _Stored) -> str | None:
-    count = colours.getcolors(_COLOURS_OF_A_PHOTO)
+def _color_complaint(colors: Image.Image, stored: _Stored) -> str | None:
+    count = colors.getcolors(_COLORS_OF_A_PHOTO)
     if count is None:
-        return "thousands of colours: this looks like a photo, not a mask"
+        return "thousands of colors: this looks like a photo, not a mask"
     if len(count) > 2 and len(stored.used) <= 2:
-        return f"{len(count)} colours that share a largest channel look like classes; save them as class numbers"
+        return f"{len(count)} colors that share a largest channel look like classes; save them as class numbers"
     return None
 
 
 def _alpha_that_carries_the_mask(image: Image.Image) -> Image.Image | None:
-    """Return the alpha channel where it differs over the picture while the colours do not; otherwise None."""
+    """Return the alpha channel where it differs over the picture while the colors do not; otherwise None."""
     if not image.has_transparency_data or is_deep(image):
         return None
     with_alpha = image.convert("RGBA")

@@ -87,7 +87,7 @@ def geojson(polygons: Sequence[Polygon], size_HW: Size, photo: str) -> dict[str,
 
 
 def signed_area(ring_xy: NDArray[np.float64]) -> float:
-    """Area of a ring (points, 2), positive where it turns from x towards y; by the shoelace formula."""
+    """Area of a ring (points, 2), positive where it turns from x toward y; by the shoelace formula."""
     x, y = ring_xy.T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
@@ -105,11 +105,11 @@ def _rings(inner_HW: NDArray[np.bool_], region_HW: NDArray[np.int32]) -> list[tu
     """
     width = inner_HW.shape[1]
     pixels, starts, directions = [], [], []
-    # For each direction: the neighbour that is not in the mask, and the corner of the pixel at which its side begins.
+    # For each direction: the neighbor that is not in the mask, and the corner of the pixel at which its side begins.
     sides = [((-1, 0), (0, 0)), ((0, 1), (0, 1)), ((1, 0), (1, 1)), ((0, -1), (1, 0))]
     for heading, ((down, right), (corner_down, corner_right)) in enumerate(sides):
-        neighbour_HW = np.roll(inner_HW, (-down, -right), axis=(0, 1))
-        beside = np.flatnonzero(inner_HW & ~neighbour_HW)
+        neighbor_HW = np.roll(inner_HW, (-down, -right), axis=(0, 1))
+        beside = np.flatnonzero(inner_HW & ~neighbor_HW)
         pixels.append(beside)
         starts.append(beside + corner_down * width + corner_right)
         directions.append(np.full(beside.size, heading))

@@ -184,9 +184,9 @@ def _read_header(stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.Im
     stream.seek(0)
     if not head:
         raise UnreadableImage(label, "the file is empty")
-    reader = next((reader for recognises, reader in _READERS if recognises(head)), None)
+    reader = next((reader for recognizes, reader in _READERS if recognizes(head)), None)
     if reader is None:
-        found = next((what for recognises, what in _STRANGERS if recognises(head)), "an unknown kind of data")
+        found = next((what for recognizes, what in _STRANGERS if recognizes(head)), "an unknown kind of data")
         raise UnreadableImage(label, f"this is not a picture that can be read here but {found}", _CONVERT)
     if reader is WebPImageFile:
         # Pillow allocates a WebP's canvas while it reads the header.
@@ -250,7 +250,7 @@ def _plain_words(failure: BaseException) -> str:
     if isinstance(failure, Image.DecompressionBombError):
         return "it declares more pixels than Pillow allows"
     if lowered.startswith("conversion from"):
-        return f"its colour mode is not supported ({text})"
+        return f"its color mode is not supported ({text})"
     if any(sign in lowered for sign in ("truncated", "unexpected end", "requires a buffer of")):
         return "the file is cut short"
     if isinstance(failure, EOFError):

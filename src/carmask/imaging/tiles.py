@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from carmask.imaging.geometry import Geometry, Size
 
 # Tiles show the photo no larger than this many times the size at which the network sees it whole: a network that has
-# learnt whole vehicles makes little of a piece of a door. Mean Dice of `fast` on 12 held-out Carvana photos: 0.9928
+# learned whole vehicles makes little of a piece of a door. Mean Dice of `fast` on 12 held-out Carvana photos: 0.9928
 # whole, 0.9937 with tiles at 1.5, 0.9934 at 2; by tiles alone 0.9909 and 0.9725.
 MOST_ZOOM = 1.5
 
-# The share of a tile that it has in common with its neighbour, at least.
+# The share of a tile that it has in common with its neighbor, at least.
 _OVERLAP = 0.25
 
 
@@ -57,7 +57,7 @@ def plan_tiles(photo_HW: Size, geometry: Geometry) -> list[Window]:
 def blend(parts: Iterable[tuple[Window, NDArray[np.float32]]], photo_HW: Size) -> NDArray[np.float32]:
     """Lay the tiles of `plan_tiles` (float32, each of its window's size) over each other; float32 (height, width).
 
-    Each counts most in its middle and ever less towards its border, and everywhere the shares add up to one.
+    Each counts most in its middle and ever less toward its border, and everywhere the shares add up to one.
     """
     taken = list(parts)
     rows = _shares([(window.top_px, window.bottom_px) for window, _ in taken], photo_HW[0])

@@ -24,9 +24,9 @@ class UNetConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    in_channels: Literal[1, 3] = Field(description="1 for grey images, 3 for RGB")
+    in_channels: Literal[1, 3] = Field(description="1 for gray images, 3 for RGB")
     widths: tuple[int, ...] = Field(description="feature channels of each level, the finest first")
-    norm: Literal["batch", "none"] = Field(default="batch", description="normalisation after each convolution")
+    norm: Literal["batch", "none"] = Field(default="batch", description="normalization after each convolution")
     up_kernel: Literal[2, 3] = Field(default=2, description="kernel of the stride-2 transposed convolutions")
     stem: Literal[1, 2, 4] = Field(default=1, description="space-to-depth factor before the first level")
     head_kernel: Literal[1, 3] = Field(default=1, description="kernel of the last convolution")

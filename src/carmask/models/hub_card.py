@@ -86,7 +86,7 @@ SOURCES = {
         "carvana-image-masking-challenge",
         "photos of the Carvana Image Masking Challenge: one car to a photo, whole, in one photo studio, from up to "
         "sixteen sides, 1918 x 1280 px",
-        "No licence is stated for these photos where they were found. They were used to train and to measure, and are "
+        "No license is stated for these photos where they were found. They were used to train and to measure, and are "
         "not redistributed: not here, and not with carmask.",
     ),
     "street-cars": Source(
@@ -121,7 +121,7 @@ class Facts:
     size_bytes: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
-    learnt_groups: Sequence[str] = ()
+    train_groups: Sequence[str] = ()
     held_out_groups: Sequence[str] = ()
     is_packaged: bool = False
 
@@ -174,17 +174,17 @@ class Facts:
     @property
     def carvana_cars(self) -> tuple[int, int] | None:
         """How many cars of the challenge were trained on and held out; nothing where it is not known."""
-        if "carvana" not in self.sources or not self.learnt_groups:
+        if "carvana" not in self.sources or not self.train_groups:
             return None
-        learnt, held = (
+        learned, held = (
             sum(_CARVANA_CAR.fullmatch(group) is not None for group in groups)
-            for groups in (self.learnt_groups, self.held_out_groups)
+            for groups in (self.train_groups, self.held_out_groups)
         )
-        return (learnt, held) if learnt + held else None
+        return (learned, held) if learned + held else None
 
 
 def write_hub_card(facts: Facts, *, tags: Sequence[str] = ("u-net",), license_id: str | None = None) -> hub.ModelCard:
-    """Write a card. `license_id` is the weights' own licence, as the Hub names it; none is made up.
+    """Write a card. `license_id` is the weights' own license, as the Hub names it; none is made up.
 
     Raises:
         CardError: the notes on the network cannot be understood.

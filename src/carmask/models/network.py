@@ -22,7 +22,7 @@ from carmask.models.config import WEIGHTS, UNetConfig, weights_folder
 from carmask.models.hub_card import SIGNATURE, Facts, write_hub_card
 from carmask.models.presets import PRESETS, PresetName
 from carmask.models.series_file import fold_folders
-from carmask.models.summary import Summary, summarise
+from carmask.models.summary import Summary, summarize
 from carmask.models.unet import UNet
 
 
@@ -75,7 +75,7 @@ class Network(
 
     def summary(self) -> Summary:
         """Levels, shapes, parameters, multiply-adds and receptive field at the network's own size; print it."""
-        return summarise(self.unet, self.config.geometry.canvas_HW(self.config.unet.stride_px))
+        return summarize(self.unet, self.config.geometry.canvas_HW(self.config.unet.stride_px))
 
     def _keep_for_saving(self) -> None:
         # The mixin would save what it saw at construction.
@@ -87,7 +87,7 @@ class Network(
         What others have written there is kept, and so is a card from which its last line was taken.
 
         Args:
-            license_id: The licence of these weights, as the Hub names it ("mit"); the card says that none is stated
+            license_id: The license of these weights, as the Hub names it ("mit"); the card says that none is stated
                 where it is not given. `save_pretrained` and `push_to_hub` take it in `model_card_kwargs`.
 
         Raises:

@@ -24,7 +24,7 @@ PRESETS: dict[PresetName, Preset] = {
     for preset in (
         Preset(
             "small",
-            "the light U-Net: grey 128 x 128 px, three levels, no normalisation",
+            "the light U-Net: gray 128 x 128 px, three levels, no normalization",
             UNetConfig(in_channels=1, widths=(64, 128, 256), norm="none", up_kernel=3),
             Geometry(height_px=128, width_px=128),
         ),

@@ -32,7 +32,7 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Learnt numbers, without the running statistics of BatchNorm."""
+        """Learned numbers, without the running statistics of BatchNorm."""
         return sum(level.parameters for level in self.levels)
 
     @property
@@ -56,7 +56,7 @@ class Summary:
         return "\n".join(rows)
 
 
-def summarise(model: UNet, size_HW: Size) -> Summary:
+def summarize(model: UNet, size_HW: Size) -> Summary:
     """Measure a network by sending one empty image of `size_HW` through a copy that computes shapes only."""
     model = copy.deepcopy(model).to("meta").eval()
     names = {id(module): name for name, module in _blocks(model)}

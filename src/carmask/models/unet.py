@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from carmask.errors import CarmaskError
 from carmask.models.config import UNetConfig
 
-# Photographs lie in 0..1; He initialisation wants inputs of mean 0 and variance 1.
+# Photographs lie in 0..1; He initialization wants inputs of mean 0 and variance 1.
 INPUT_MEAN = 0.5
 INPUT_STD = 0.25
 
@@ -46,7 +46,7 @@ class UNet(nn.Module):
         self.decoders = nn.ModuleList(DoubleConv(2 * here, here, config.norm) for here in reversed(widths[:-1]))
         self.head = nn.Conv2d(widths[0], config.stem**2, config.head_kernel, padding=config.head_kernel // 2)
         self.unstem = nn.PixelShuffle(config.stem)
-        self._initialise()
+        self._initialize()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits, B x 1 x H x W.
@@ -79,7 +79,7 @@ class UNet(nn.Module):
                 f"(1, {channels}, {wanted[0]}, {wanted[1]})"
             )
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Draw weights with variance 2 / fan-in (Ronneberger 2015, section 3, after He et al. 2015)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -95,12 +95,12 @@ class UNet(nn.Module):
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3 x 3 convolutions, each followed by normalisation (if any) and ReLU; height and width stay."""
+    """Two 3 x 3 convolutions, each followed by normalization (if any) and ReLU; height and width stay."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: Literal["batch", "none"]) -> None:
         layers: list[nn.Module] = []
         for channels in (in_channels, out_channels):
-            # BatchNorm subtracts the mean, a bias before it would be learnt for nothing.
+            # BatchNorm subtracts the mean, a bias before it would be learned for nothing.
             layers.append(nn.Conv2d(channels, out_channels, 3, padding=1, bias=norm == "none"))
             if norm == "batch":
                 layers.append(nn.BatchNorm2d(out_channels))

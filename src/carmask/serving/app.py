@@ -170,7 +170,7 @@ def _guard(token: str) -> Callable[..., Any]:
         if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
             raise Refusal(
                 401,
-                "unauthorised",
+                "unauthorized",
                 "this service wants a token; send the header Authorization: Bearer TOKEN",
                 {"WWW-Authenticate": "Bearer"},
             )

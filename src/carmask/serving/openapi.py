@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 _SHARE = r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?) ?%$"
 _PIXELS = r"^[0-9]+(\.[0-9]+)? ?(px)?$"
 
-_COLOUR = "^#([0-9A-Fa-f]{3}|[0-9A-Fa-f]{6})$"
+_COLOR = "^#([0-9A-Fa-f]{3}|[0-9A-Fa-f]{6})$"
 
 # Why a request may be refused, by status.
 _CAUSES = {
@@ -112,7 +112,7 @@ def form_of_segment() -> Schema:
         {"type": "string", "pattern": _SHARE},
         {"type": "string", "pattern": _PIXELS},
     ]
-    fields["background"]["anyOf"] = [{"enum": ["transparent", "blur", *ImageColor.colormap]}, {"pattern": _COLOUR}]
+    fields["background"]["anyOf"] = [{"enum": ["transparent", "blur", *ImageColor.colormap]}, {"pattern": _COLOR}]
     binary = {"type": "string", "format": "binary"}
     photo = {**binary, "description": "The photo: JPEG, PNG, GIF, BMP, TIFF or WebP."}
     backdrop = {**binary, "description": "Of cut-outs: a picture as the background."}

@@ -55,7 +55,7 @@ class Fields(BaseModel):
     background: str = Field(
         default="transparent",
         max_length=64,
-        description="Of cut-outs: transparent, blur, or a colour (white, #00ff00).",
+        description="Of cut-outs: transparent, blur, or a color (white, #00ff00).",
         examples=["white"],
     )
     crop: YesOrNo = Field(default=False, description="Cut-outs show no more than the box around the vehicle.")

@@ -21,7 +21,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Move the average towards `network` by one step."""
+        """Move the average toward `network` by one step."""
         self._updates += 1
         decay = min(self._decay, self._updates / (self._updates + 9))
         slow, fast = self.network.state_dict(), network.state_dict()

@@ -1,7 +1,7 @@
 """The state of a run on disk: all that the next step depends on.
 
 A checkpoint is written aside, read back, checked and only then moved to its name; the one before is kept beside it.
-Each begins with the SHA-256 of what follows, by which a damaged one is recognised.
+Each begins with the SHA-256 of what follows, by which a damaged one is recognized.
 """
 
 import io

@@ -33,7 +33,7 @@ SHOWN_STEPS = 10
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Cached photos, and which of them are learnt from and which are held out."""
+    """Cached photos, and which of them are learned from and which are held out."""
 
     cache: Cache
     train: Sequence[Pair]
@@ -105,7 +105,7 @@ class Fit:
         last = state.step - state.step % self._epoch_steps + self._epoch_steps
         for step, batch in self._reader.steps(range(state.step, last), self._choose):
             seed_step(settings.seed, step, self._team.rank)
-            for group in state.optimiser.param_groups:
+            for group in state.optimizer.param_groups:
                 group["lr"] = self._learning_rate(step)
             outcome = self._stepper(batch, done=step / self._total_steps, vote=wants_stop)
             self._remember(outcome, step)
@@ -123,7 +123,7 @@ class Fit:
 
     def _learning_rate(self, step: int) -> float:
         settings = self._settings
-        return learning_rate(step, self._total_steps, settings.optimiser.lr, settings.schedule)
+        return learning_rate(step, self._total_steps, settings.optimizer.lr, settings.schedule)
 
     def _choose(self, step: int) -> NDArray[np.int64]:
         """Places of the photos that this process learns from in a step."""

@@ -27,7 +27,7 @@ class OverfitOutcome:
 
     @property
     def passed(self) -> bool:
-        """Whether the batch was learnt."""
+        """Whether the batch was learned."""
         return self.dice >= ENOUGH_DICE
 
 
@@ -49,8 +49,8 @@ def overfit_batch(settings: TrainSettings, console: Console | None = None) -> Ov
     )
     ready = prepare(plain, Team(), console, is_run=False)
     assert plain.batch_size is not None
-    for group in ready.state.optimiser.param_groups:
-        group["lr"] = plain.optimiser.lr
+    for group in ready.state.optimizer.param_groups:
+        group["lr"] = plain.optimizer.lr
     stepper = Stepper(ready.state, plain, ready.hardware, Team(), SayingReporter(console))
     reader = BatchReader(ready.data.cache, tuple(pair.id for pair in ready.data.train), ready.hardware.device)
     indices_B = batch_indices(0, plain.batch_size, len(ready.data.train), plain.seed)

@@ -40,7 +40,7 @@ class _Materials:
     cache: Cache
 
     def left_out(self) -> list[tuple[str, str]]:
-        """What cannot be learnt from, each with the cause."""
+        """What cannot be learned from, each with the cause."""
         unpaired = [(problem.subject, f"{problem.kind}, {problem.detail}") for problem in self.dataset.problems]
         return unpaired + list(self.cache.failures.items())
 

@@ -9,13 +9,13 @@ from carmask.data.augment import AugmentSettings
 _MODERN: dict[str, Any] = {
     "epochs": 30,
     "ema": 0.995,
-    "optimiser": {"name": "adamw", "lr": 3e-3, "weight_decay": 1e-4, "clip_norm": 1.0},
+    "optimizer": {"name": "adamw", "lr": 3e-3, "weight_decay": 1e-4, "clip_norm": 1.0},
     "schedule": {"name": "one-cycle", "warmup": 0.2},
     "loss": {"name": "bce+dice"},
 }
 RECIPES: Mapping[str, dict[str, Any]] = {
     "small": {"augment": AugmentSettings.off().model_dump(exclude_unset=True)},
     "fast": {**_MODERN, "batch_size": 8},
-    "classic": {**_MODERN, "optimiser": {**_MODERN["optimiser"], "lr": 1e-3}},
-    "deep": {**_MODERN, "optimiser": {**_MODERN["optimiser"], "lr": 1e-3}},
+    "classic": {**_MODERN, "optimizer": {**_MODERN["optimizer"], "lr": 1e-3}},
+    "deep": {**_MODERN, "optimizer": {**_MODERN["optimizer"], "lr": 1e-3}},
 }

@@ -178,7 +178,7 @@ class RunReporter:
         masks = "empty" if result.one_class == "background" else "full"
         self.say(
             f"warning   all held-out masks are {masks}: the network calls every pixel {result.one_class}. In the first "
-            "epochs that may pass; if it does not, start again with a lower --optimiser.lr, see with --overfit-batch "
+            "epochs that may pass; if it does not, start again with a lower --optimizer.lr, see with --overfit-batch "
             "whether it can learn one batch at all, and look at the masks with `carmask check`"
         )
 

@@ -286,7 +286,7 @@ def _whole_settings(part: _Part) -> TrainSettings:
     """A run's settings, with what follows from the runs before it."""
     changes: dict[str, Any] = {"runs": part.folder.parent, "name": part.folder.name, "stages": ()}
     if part.after is not None:
-        # Also who is held out: nothing that an earlier stage has learnt from may be.
+        # Also who is held out: nothing that an earlier stage has learned from may be.
         split = RunFolder(part.after).split.absolute()
         changes |= {"init": part.after, "dataset": part.settings.dataset.model_copy(update={"split": split})}
     if part.like is not None and part.settings.batch_size is None:

@@ -32,7 +32,7 @@ class _Settings(BaseModel):
 
 
 class DataSettings(_Settings):
-    """Which photos are learnt from and which are held out."""
+    """Which photos are learned from and which are held out."""
 
     split: Path | None = Field(default=None, description="a split.json made before; otherwise one is made")
     folds: int = Field(default=FOLDS, ge=2, description="the groups are dealt into this many folds")
@@ -60,7 +60,7 @@ class NetworkSettings(_Settings):
     stem: int | None = Field(default=None, description="space-to-depth factor before the first level: 1, 2 or 4")
 
 
-class OptimiserSettings(_Settings):
+class OptimizerSettings(_Settings):
     """How weights are changed."""
 
     name: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="the rule")
@@ -125,7 +125,7 @@ class TrainSettings(_Settings):
         default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then validated; 0 for none"
     )
     hard: float = Field(
-        default=0.0, ge=0, le=1, description="share of the photos that is drawn by how badly each was learnt so far"
+        default=0.0, ge=0, le=1, description="share of the photos that is drawn by how badly each was learned so far"
     )
     checkpoint_minutes: float = Field(
         default=10.0, ge=0, description="so much work is lost at most; each epoch ends with a checkpoint anyway"
@@ -141,7 +141,7 @@ class TrainSettings(_Settings):
     dataset: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
     input: InputSettings = InputSettings()
-    optimiser: OptimiserSettings = OptimiserSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     loss: LossSettings = LossSettings()
     augment: AugmentSettings = AugmentSettings()
@@ -236,7 +236,7 @@ class TrainSettings(_Settings):
         """Read settings that `to_yaml` wrote.
 
         Raises:
-            SettingsError: unreadable, misspelt or impossible.
+            SettingsError: unreadable, misspelled or impossible.
 
         """
         try:

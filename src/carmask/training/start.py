@@ -223,5 +223,5 @@ def _introduce(ready: Ready, run: RunFolder, team: Team, reporter: Reporter) -> 
     reporter.say(f"device    {ready.hardware.describe()}{processes}")
     reporter.say(
         f"training  {settings.epochs} epochs of {steps} steps of {settings.batch_size} photos, "
-        f"{settings.optimiser.name} {settings.optimiser.lr:g} {settings.schedule.name}, {settings.loss.name}"
+        f"{settings.optimizer.name} {settings.optimizer.lr:g} {settings.schedule.name}, {settings.loss.name}"
     )

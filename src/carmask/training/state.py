@@ -15,7 +15,7 @@ from carmask.training.averaging import AveragedWeights
 from carmask.training.checkpoint import CheckpointError, save_checkpoint
 from carmask.training.history import EpochRow
 from carmask.training.run import RunFolder
-from carmask.training.settings import OptimiserSettings, TrainSettings
+from carmask.training.settings import OptimizerSettings, TrainSettings
 
 # What is saved as it is.
 _PLAIN = (
@@ -31,12 +31,12 @@ class TrainingState:
     """All that changes from step to step. What is not here follows from the settings and the step."""
 
     network: Network
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     averaged: AveragedWeights | None
     scaler: torch.amp.GradScaler
     # Digest of the photos: others would make it another run.
     photos: str
-    # Loss of each photo when it was last learnt from, and as it stood when the epoch began: float64, on the CPU.
+    # Loss of each photo when it was last learned from, and as it stood when the epoch began: float64, on the CPU.
     photo_losses_N: Tensor
     drawn_by_N: Tensor
     # So many parts of a batch go through the network one after the other.
@@ -84,7 +84,7 @@ class TrainingState:
             run.checkpoint,
             {
                 "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "averaged": None if self.averaged is None else self.averaged.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "photos": self.photos,
@@ -110,7 +110,7 @@ class TrainingState:
             )
         try:
             self.network.load_state_dict(saved["network"])
-            self.optimiser.load_state_dict(saved["optimiser"])
+            self.optimizer.load_state_dict(saved["optimizer"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(saved["averaged"])
             if self.scaler.is_enabled():
@@ -131,12 +131,12 @@ class TrainingState:
 def start_state(
     settings: TrainSettings, network: Network, hardware: Hardware, *, photos: str, photo_count: int
 ) -> TrainingState:
-    """The state before the first step. `photos` is a digest of the `photo_count` photos that are learnt from."""
+    """The state before the first step. `photos` is a digest of the `photo_count` photos that are learned from."""
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     needs_scale = hardware.precision == torch.float16
     return TrainingState(
         network=network,
-        optimiser=_make_optimiser(network, settings.optimiser),
+        optimizer=_make_optimizer(network, settings.optimizer),
         averaged=AveragedWeights(network, settings.ema) if settings.ema else None,
         scaler=torch.amp.GradScaler(hardware.device.type, enabled=needs_scale),
         photos=photos,
@@ -146,8 +146,8 @@ def start_state(
     )
 
 
-def _make_optimiser(network: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
-    # Decay pulls weights to zero; for biases and normalisation that would be a pull towards a wrong answer.
+def _make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    # Decay pulls weights to zero; for biases and normalization that would be a pull toward a wrong answer.
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     free = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [

@@ -45,7 +45,7 @@ class Stepper:
         self._reporter = reporter
         self._loss_of = make_loss(settings.loss)
         self._augment = Augmenter(settings.augment, channels=state.network.config.unet.in_channels)
-        self._clip_norm = settings.optimiser.clip_norm or math.inf
+        self._clip_norm = settings.optimizer.clip_norm or math.inf
         self._parameters = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
         self._statistics = _Statistics(state.network)
         self._network: nn.Module = state.network
@@ -82,7 +82,7 @@ class Stepper:
     def _gradients(self, images_BCHW: Tensor, soft_B1HW: Tensor) -> Tensor | None:
         """Gradients of the mean loss; nothing where memory did not suffice and smaller parts are to be tried."""
         state = self._state
-        state.optimiser.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         losses = []
         try:
             for images, soft in zip(images_BCHW.chunk(state.parts), soft_B1HW.chunk(state.parts), strict=True):
@@ -121,12 +121,12 @@ class Stepper:
         )
 
     def _change_weights(self) -> None:
-        """Step the optimiser. A step whose gradient is not a number is left out; two in a row are the end."""
+        """Step the optimizer. A step whose gradient is not a number is left out; two in a row are the end."""
         state = self._state
-        state.scaler.unscale_(state.optimiser)
+        state.scaler.unscale_(state.optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         if bool(norm.isfinite()):
-            state.scaler.step(state.optimiser)
+            state.scaler.step(state.optimizer)
             state.lost_steps = 0
             if state.averaged is not None:
                 state.averaged.update(state.network)
@@ -140,7 +140,7 @@ class Stepper:
                 kept = f"; the weights of epoch {len(state.history)} are kept" if state.history else ""
                 raise TrainingError(
                     f"the gradient is not a number at steps {state.step - 1} and {state.step}: training has diverged. "
-                    "Start again with a lower --optimiser.lr, with --optimiser.clip-norm 1, or with "
+                    "Start again with a lower --optimizer.lr, with --optimizer.clip-norm 1, or with "
                     f"--hardware.precision float32{kept}"
                 )
             self._reporter.say(f"the gradient is not a number at step {state.step}: this step is left out")

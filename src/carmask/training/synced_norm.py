@@ -19,7 +19,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         return synced.train(norm.training)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Normalised `x_BCHW`, in its own dtype."""
+        """Normalized `x_BCHW`, in its own dtype."""
         if not self.training:
             return super().forward(x_BCHW)
         # In two rounds, because a mean of squares minus the square of a mean loses half of the digits.
@@ -27,11 +27,11 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         pixels = x.numel() // x.shape[1]
         sum_C1 = _summed(torch.cat([x.sum((0, 2, 3)), x.new_tensor([float(pixels)])]))
         count = sum_C1[-1].detach()
-        centred = x - (sum_C1[:-1] / count).view(1, -1, 1, 1)
-        variance_C = _summed(centred.square().sum((0, 2, 3))) / count
+        centered = x - (sum_C1[:-1] / count).view(1, -1, 1, 1)
+        variance_C = _summed(centered.square().sum((0, 2, 3))) / count
         self._remember(sum_C1[:-1].detach() / count, variance_C.detach() * count / (count - 1))
         scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
-        y_BCHW: Tensor = (centred * scale_C.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x_BCHW.dtype)
+        y_BCHW: Tensor = (centered * scale_C.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x_BCHW.dtype)
         return y_BCHW
 
     @torch.no_grad()

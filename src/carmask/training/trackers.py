@@ -43,7 +43,7 @@ class Beginning:
 
     name: str
     folder: Path
-    # By name ("optimiser.lr"): text, number, list of such, or None.
+    # By name ("optimizer.lr"): text, number, list of such, or None.
     settings: Mapping[str, Any]
     # Done already: what is recorded next comes after it.
     step: int

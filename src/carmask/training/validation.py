@@ -49,7 +49,7 @@ class Validation:
 
     @property
     def one_class(self) -> Literal["background", "vehicle"] | None:
-        """What every pixel of every photo was taken for, where that is so: nothing was learnt, or all was forgotten."""
+        """The one class of every pixel of every photo, where that is so: nothing was learned, or all was forgotten."""
         found = set(self.coverage_of.values())
         return {0.0: "background", 1.0: "vehicle"}.get(found.pop()) if len(found) == 1 else None  # type: ignore[return-value]
 

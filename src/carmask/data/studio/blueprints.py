@@ -1,17 +1,17 @@
-"""Shapes of five body types in metres, and the colours that cars are painted in."""
+"""Shapes of five body types in meters, and the colors that cars are painted in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-TYRE_WIDTH_M = 0.225
+TIRE_WIDTH_M = 0.225
 
 Line = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The shape of a body type in metres. A station is a distance behind the nose; lines are (station, height)."""
+    """The shape of a body type in meters. A station is a distance behind the nose; lines are (station, height)."""
 
     length: float
     width: float
@@ -140,7 +140,7 @@ PAINTS: tuple[tuple[str, tuple[float, float, float], float], ...] = (
     ("silver", (0.50, 0.51, 0.52), 0.8),
     ("black", (0.012, 0.012, 0.014), 0.1),
     ("red", (0.42, 0.012, 0.018), 0.3),
-    ("grey", (0.13, 0.135, 0.145), 0.7),
+    ("gray", (0.13, 0.135, 0.145), 0.7),
     ("blue", (0.02, 0.07, 0.26), 0.5),
     ("pearl", (0.72, 0.70, 0.64), 0.3),
     ("champagne", (0.40, 0.35, 0.27), 0.7),

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from carmask.data.studio.arrays import BoolArray, FloatArray, smoothstep
-from carmask.data.studio.blueprints import TYRE_WIDTH_M
+from carmask.data.studio.blueprints import TIRE_WIDTH_M
 from carmask.data.studio.curves import superellipse
 from carmask.data.studio.design import Car
 from carmask.data.studio.mesh import Loft, Mesh, box, ellipsoid, grid_mesh, revolve, smooth_normals, strip, tube
@@ -46,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Shape:
-    """All parts of a car and the measures that the painting of details needs (metres, car frame)."""
+    """All parts of a car and the measures that the painting of details needs (meters, car frame)."""
 
     car: Car
     parts: tuple[Part, ...]
@@ -193,9 +193,9 @@ def _corners(cabin: Loft) -> tuple[float, float]:
 
 def _wheels(car: Car) -> Iterator[Mesh]:
     plan = car.plan
-    r, half = plan.wheel_radius, TYRE_WIDTH_M / 2
+    r, half = plan.wheel_radius, TIRE_WIDTH_M / 2
     rim = RIM_SHARE * r
-    # Radius and offset from the tyre's middle: inner side, tread, outer side, rim, hub.
+    # Radius and offset from the tire's middle: inner side, tread, outer side, rim, hub.
     profile = [
         (0.01, -0.6 * half), (0.6 * r, -0.6 * half), (0.72 * r, -0.95 * half), (0.86 * r, -half),
         (0.95 * r, -0.96 * half), (0.99 * r, -0.82 * half), (r, -0.6 * half), (r, 0.0), (r, 0.6 * half),

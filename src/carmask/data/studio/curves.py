@@ -52,7 +52,7 @@ class Outline:
     def place(
         self, front_m: float, rear_m: float, half_width_m: float, front_bow_m: float, rear_bow_m: float
     ) -> FloatArray:
-        """Points (N, 2) of the half outline in metres, its ends bowed so that corners lie behind the middle."""
+        """Points (N, 2) of the half outline in meters, its ends bowed so that corners lie behind the middle."""
         x = rear_m + (self.along_N + 1) / 2 * (front_m - rear_m)
         at_front = np.clip(self.along_N, 0, 1) ** 4
         at_rear = np.clip(-self.along_N, 0, 1) ** 4

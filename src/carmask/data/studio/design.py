@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from carmask.data.studio.blueprints import BLUEPRINTS, BODY_TYPES, PAINTS, TYRE_WIDTH_M, Blueprint, Line
+from carmask.data.studio.blueprints import BLUEPRINTS, BODY_TYPES, PAINTS, TIRE_WIDTH_M, Blueprint, Line
 from carmask.data.studio.curves import Curve, smooth_curve
 
 # Invented: no maker of this world is meant.
@@ -24,7 +24,7 @@ _TRIMS = ("Base", "S", "SE", "GT", "Touring", "Sport")
 
 @dataclass(frozen=True)
 class Style:
-    """Random details of one car; lengths in metres, the rest are shares 0..1 or counts."""
+    """Random details of one car; lengths in meters, the rest are shares 0..1 or counts."""
 
     spokes: int
     spoke_width: float
@@ -69,8 +69,8 @@ class Car:
 
     @property
     def wheel_y(self) -> float:
-        """Distance of the middle of a tyre from the car's middle."""
-        return self.plan.width / 2 - TYRE_WIDTH_M / 2 - 0.03
+        """Distance of the middle of a tire from the car's middle."""
+        return self.plan.width / 2 - TIRE_WIDTH_M / 2 - 0.03
 
     def x(self, station_m: float) -> float:
         """The x coordinate of a distance behind the nose."""

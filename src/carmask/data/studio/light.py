@@ -13,31 +13,31 @@ _FLOOR, _FLOOR_BELOW_CAR = 0.30, 0.10
 _WALL_LOW, _WALL_HIGH = 0.6, 1.0
 _CEILING, _SOFTBOX = 0.5, 2.8
 _DARK_STUDIO = 0.22  # the unlit hall behind the camera
-_GRAZING = 0.5  # the rest of Schlick's formula, halved: photographers of cars turn a polarising filter
+_GRAZING = 0.5  # the rest of Schlick's formula, halved: photographers of cars turn a polarizing filter
 _F0_LACQUER = 0.05  # mirror reflection at right angles, refractive index 1.54
 
 
 @dataclass
 class Material:
-    """Per sample: base colour (N, 3) in linear light, share of clear mirror gloss, share of metal flake."""
+    """Per sample: base color (N, 3) in linear light, share of clear mirror gloss, share of metal flake."""
 
-    colour_N3: FloatArray
+    color_N3: FloatArray
     gloss_N: FloatArray
     flake_N: FloatArray
 
-    def cover(self, share_N: FloatArray, colour: tuple[float, float, float], gloss: float, flake: float = 0.0) -> None:
-        """Paint over: `share_N` 0..1 says how much of each sample the new colour takes."""
+    def cover(self, share_N: FloatArray, color: tuple[float, float, float], gloss: float, flake: float = 0.0) -> None:
+        """Paint over: `share_N` 0..1 says how much of each sample the new color takes."""
         index = np.flatnonzero(share_N)
         new = share_N[index].astype(np.float32)
-        self.colour_N3[index] += (np.asarray(colour, dtype=np.float32) - self.colour_N3[index]) * new[:, None]
+        self.color_N3[index] += (np.asarray(color, dtype=np.float32) - self.color_N3[index]) * new[:, None]
         self.gloss_N[index] += (np.float32(gloss) - self.gloss_N[index]) * new
         self.flake_N[index] += (np.float32(flake) - self.flake_N[index]) * new
 
     def darken(self, share_N: FloatArray, amount: float) -> None:
-        """Multiply colour and gloss by 1 - amount where `share_N` is 1: gaps, recesses."""
+        """Multiply color and gloss by 1 - amount where `share_N` is 1: gaps, recesses."""
         index = np.flatnonzero(share_N)
         keep = 1 - np.float32(amount) * share_N[index].astype(np.float32)
-        self.colour_N3[index] *= keep[:, None]
+        self.color_N3[index] *= keep[:, None]
         self.gloss_N[index] *= keep
 
 
@@ -72,7 +72,7 @@ def shade(
     view_N3: FloatArray,
     open_N: FloatArray,
 ) -> FloatArray:
-    """Radiance (N, 3) towards the camera.
+    """Radiance (N, 3) toward the camera.
 
     `view_N3` points from the camera to the sample; `open_N` is 0..1, how much of the room the sample sees. Lacquer is a
     matt or metallic base below a clear coat with Schlick's approximation of the Fresnel reflection.
@@ -86,6 +86,6 @@ def shade(
     flakes = (0.25 * irradiance(mirror_N3) + 0.75 * facing * irradiance(normal_N3) + 0.35 * mirrored) * open_N
     base = matt + (flakes - matt) * material.flake_N
     clear = material.gloss_N * fresnel * mirrored
-    coat = material.colour_N3 * (base * (1 - material.gloss_N * fresnel))[:, None]
+    coat = material.color_N3 * (base * (1 - material.gloss_N * fresnel))[:, None]
     radiance: FloatArray = coat + clear[:, None]
     return radiance

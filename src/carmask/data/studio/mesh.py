@@ -1,6 +1,6 @@
 """Surfaces made of quads: lofted bodies, surfaces of revolution, boxes, ellipsoids.
 
-All lengths are metres in the car's own frame: x forward, y to the car's left, z up, the origin on the ground in the
+All lengths are meters in the car's own frame: x forward, y to the car's left, z up, the origin on the ground in the
 middle of the car. Corners of a quad run counter-clockwise when seen from outside.
 """
 
@@ -53,8 +53,8 @@ def smooth_normals(vertices_V3: FloatArray, quads_Q4: IntArray) -> FloatArray:
 class Loft:
     """A body as a stack of outlines.
 
-    Each row of `section` is (height 0..1, inset of the sides, inset of the front, inset of the rear), insets in metres.
-    Heights run from `bottom(x)` to `top(x)`. The stack is closed by a cap that rises by `crown_m` towards the middle.
+    Each row of `section` is (height 0..1, inset of the sides, inset of the front, inset of the rear), insets in meters.
+    Heights run from `bottom(x)` to `top(x)`. The stack is closed by a cap that rises by `crown_m` toward the middle.
     """
 
     outline: Outline
@@ -113,22 +113,22 @@ def _mirrored(half_N3: FloatArray) -> FloatArray:
     return np.concatenate([half_N3, other])
 
 
-def revolve(profile_P2: Sequence[tuple[float, float]], columns: int, centre: FloatArray, outward: float) -> Mesh:
+def revolve(profile_P2: Sequence[tuple[float, float]], columns: int, center: FloatArray, outward: float) -> Mesh:
     """A wheel: (radius, offset) turned about the axle, offsets counted outwards (`outward` is +1 left, -1 right).
 
-    Surface coordinates: the vertex's offsets from the axle forwards and upwards, in metres.
+    Surface coordinates: the vertex's offsets from the axle forwards and upwards, in meters.
     """
     radius, offset = np.array(profile_P2, dtype=np.float64).T
     angle = np.linspace(0, 2 * np.pi, columns, endpoint=False) * outward
     dx = radius[:, None] * np.sin(angle)
     dz = radius[:, None] * np.cos(angle)
     dy = np.broadcast_to(offset[:, None] * outward, dx.shape)
-    points = np.stack([dx, dy, dz], axis=-1) + centre
+    points = np.stack([dx, dy, dz], axis=-1) + center
     return grid_mesh(points, np.stack([dx, dz], axis=-1))
 
 
-def ellipsoid(centre: FloatArray, half_size: FloatArray, power: float = 2.5) -> Mesh:
-    """A superellipsoid; its surface coordinates are forward and upward offsets from the centre, in half sizes."""
+def ellipsoid(center: FloatArray, half_size: FloatArray, power: float = 2.5) -> Mesh:
+    """A superellipsoid; its surface coordinates are forward and upward offsets from the center, in half sizes."""
     latitude = np.linspace(-np.pi / 2, np.pi / 2, 11)[:, None]
     longitude = np.linspace(0, 2 * np.pi, 20, endpoint=False)[None, :]
 
@@ -143,7 +143,7 @@ def ellipsoid(centre: FloatArray, half_size: FloatArray, power: float = 2.5) -> 
         ),
         axis=-1,
     )
-    return grid_mesh(centre + ball * half_size, ball[..., [0, 2]])
+    return grid_mesh(center + ball * half_size, ball[..., [0, 2]])
 
 
 _BOX_FACES = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))

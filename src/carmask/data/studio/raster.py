@@ -40,7 +40,7 @@ class Camera:
 
     @property
     def position(self) -> FloatArray:
-        """Where it stands, metres."""
+        """Where it stands, meters."""
         return np.array([0.0, -self.distance_m, self.height_m])
 
     @property
@@ -53,7 +53,7 @@ class Camera:
         return np.stack([right, np.cross(right, forward), forward])
 
     def project(self, points_N3: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Pixel positions (N, 2) as (column, row), centres of pixels at whole numbers, and depths (N,) in metres."""
+        """Pixel positions (N, 2) as (column, row), centers of pixels at whole numbers, and depths (N,) in meters."""
         seen = (points_N3 - self.position) @ self.axes.T
         depth = np.maximum(seen[:, 2], _NEAREST_M)
         height, width = self.size_HW

@@ -12,7 +12,7 @@ from carmask.data.studio.body import Shape, build_shape
 from carmask.data.studio.design import Car, design_car
 from carmask.data.studio.raster import Camera, sample_car
 from carmask.data.studio.scene import Backdrop, Studio, furnish, light_on_floor, paint_backdrop, table_map
-from carmask.data.studio.surfaces import colour_samples
+from carmask.data.studio.surfaces import color_samples
 
 _SAMPLES_PER_PIXEL = 2  # each way
 _REFLECTION_SCALE, _REFLECTION_WIDTH_PX = 0.5, 480  # it is blurred anyway: drawn small, at most this wide
@@ -68,14 +68,14 @@ def _add_car(session: Session, to_world: FloatArray, light_HW3: FloatArray) -> F
     samples = sample_car(session.shape, to_world, camera)
     if samples is None:
         return coverage
-    colours = colour_samples(session.shape, samples, to_world, camera)
+    colors = color_samples(session.shape, samples, to_world, camera)
     row, column = np.divmod(samples.index_N, samples.window_HW[1])
     row, column = row + samples.corner[0], column + samples.corner[1]
     # Summing samples into pixels: over the window of pixels that they fall in.
     top, left = int(row.min()) // factor, int(column.min()) // factor
     bottom, right = int(row.max()) // factor + 1, int(column.max()) // factor + 1
     window = np.zeros(((bottom - top) * factor, (right - left) * factor, 4), dtype=np.float32)
-    window[row - top * factor, column - left * factor, :3] = colours
+    window[row - top * factor, column - left * factor, :3] = colors
     window[row - top * factor, column - left * factor, 3] = 1
     pixels = cv2.resize(window, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     alpha = pixels[..., 3]
@@ -93,14 +93,14 @@ def _add_reflection(session: Session, to_world: FloatArray, light_HW3: FloatArra
     if samples is None:
         return
     flipped = np.diag([1.0, 1.0, -1.0]) @ to_world
-    colours = colour_samples(session.shape, samples, flipped, camera)
+    colors = color_samples(session.shape, samples, flipped, camera)
     # Parts high above the floor are mirrored at a flatter angle through a longer, rougher way: they fade.
     fade = np.exp(-samples.position_N3[:, 2] / 0.55).astype(np.float32)
     height, width = light_HW3.shape[:2]
     window = np.zeros((*camera.size_HW, 4), dtype=np.float32)
     row, column = np.divmod(samples.index_N, samples.window_HW[1])
     row, column = row + samples.corner[0], column + samples.corner[1]
-    window[row, column, :3] = colours * fade[:, None]
+    window[row, column, :3] = colors * fade[:, None]
     window[row, column, 3] = fade
     window = cv2.GaussianBlur(window, (0, 0), 0.006 * camera.size_HW[1])
     window = cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""The empty studio: turntable, grey floor, round wall with the studio's sign; and the car's shadow."""
+"""The empty studio: turntable, gray floor, round wall with the studio's sign; and the car's shadow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from carmask.data.studio.arrays import FloatArray, smoothstep
-from carmask.data.studio.blueprints import TYRE_WIDTH_M
+from carmask.data.studio.blueprints import TIRE_WIDTH_M
 from carmask.data.studio.body import Shape
 from carmask.data.studio.raster import Camera
 
@@ -18,7 +18,7 @@ _SIGNS = (("CAR", "MASK"), ("TURN", "TABLE"), ("MOTO", "RAMA"), ("AUTO", "HAUS")
 _TABLE_RADIUS_M, _TABLE_GAP_M = 3.1, 0.012
 _TABLE_MAP_M = 8.0  # side of the square map that carries the table's seams and the shadow
 _TABLE_MAP_PX = 1024
-# Under the car: growth of its outline, blur (metres) and depth of the wide, the close and the innermost shadow.
+# Under the car: growth of its outline, blur (meters) and depth of the wide, the close and the innermost shadow.
 _SHADOWS = ((0.0, 0.32, 0.25), (-0.16, 0.16, 0.40), (-0.30, 0.10, 0.55))
 
 
@@ -83,7 +83,7 @@ def furnish(seed: int, number: int) -> Studio:
 class Backdrop:
     """The empty room as the camera sees it.
 
-    Of the rows with floor also each pixel's place on it, (x, y) in metres, and the share of the pixel that is floor.
+    Of the rows with floor also each pixel's place on it, (x, y) in meters, and the share of the pixel that is floor.
     """
 
     radiance_HW3: FloatArray
@@ -149,7 +149,7 @@ def _draw_sign(words: tuple[str, str], height_px: int) -> FloatArray:
 def _floor(studio: Studio, ground_HW2: FloatArray) -> FloatArray:
     x, y = ground_HW2[..., 0], ground_HW2[..., 1]
     distance = np.hypot(x, y)
-    # Darker towards the wall, lit in front; the table itself a touch brighter.
+    # Darker toward the wall, lit in front; the table itself a touch brighter.
     light = 1.0 - 0.18 * smoothstep(1.5, studio.wall_radius_m, y) + 0.25 * smoothstep(0.5, 4.5, -y)
     light = light * (1 + 0.04 * (distance < _TABLE_RADIUS_M))
     rng = np.random.default_rng(studio.seed)
@@ -189,11 +189,11 @@ def table_map(shape: Shape) -> FloatArray:
     for x in shape.wheel_x:
         for side in (-1, 1):
             y = side * shape.car.wheel_y
-            light = light * (1 - 0.85 * _soft_box(0.16, TYRE_WIDTH_M / 2, 0.035, (x, y)))
+            light = light * (1 - 0.85 * _soft_box(0.16, TIRE_WIDTH_M / 2, 0.035, (x, y)))
     return light.astype(np.float32)
 
 
-def _soft_box(half_x_m: float, half_y_m: float, blur_m: float, centre: tuple[float, float]) -> FloatArray:
+def _soft_box(half_x_m: float, half_y_m: float, blur_m: float, center: tuple[float, float]) -> FloatArray:
     """A box on the table map blurred by about `blur_m`: the product of two soft steps along each axis."""
     at = (np.arange(_TABLE_MAP_PX) + 0.5) / _TABLE_MAP_PX * _TABLE_MAP_M - _TABLE_MAP_M / 2
 
@@ -201,7 +201,7 @@ def _soft_box(half_x_m: float, half_y_m: float, blur_m: float, centre: tuple[flo
         inside = half_m - np.abs(at - middle)
         return smoothstep(-1.8 * blur_m, 1.8 * blur_m, inside).astype(np.float32)
 
-    return soft(half_y_m, centre[1])[:, None] * soft(half_x_m, centre[0])[None, :]
+    return soft(half_y_m, center[1])[:, None] * soft(half_x_m, center[0])[None, :]
 
 
 def light_on_floor(backdrop: Backdrop, table: FloatArray, to_world: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Colour of every sample of the car: its material with all details, lit by the studio."""
+"""Color of every sample of the car: its material with all details, lit by the studio."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _PLAIN: dict[int, tuple[tuple[float, float, float], float, float]] = {
 }
 
 
-def colour_samples(shape: Shape, samples: Samples, to_world: FloatArray, camera: Camera) -> FloatArray:
-    """Radiance (N, 3), float32, of all samples towards the camera."""
-    colours = np.empty((len(samples.index_N), 3), dtype=np.float32)
+def color_samples(shape: Shape, samples: Samples, to_world: FloatArray, camera: Camera) -> FloatArray:
+    """Radiance (N, 3), float32, of all samples toward the camera."""
+    colors = np.empty((len(samples.index_N), 3), dtype=np.float32)
     order = np.argsort(samples.surface_N, kind="stable")
     kinds, starts = np.unique(samples.surface_N[order], return_index=True)
     for kind, start, end in zip(kinds, starts, [*starts[1:], len(order)], strict=True):
         for first in range(start, end, _CHUNK):
             chosen = order[first : min(first + _CHUNK, end)]
-            colours[chosen] = _colour_chunk(shape, samples, chosen, int(kind), to_world, camera)
-    return colours
+            colors[chosen] = _color_chunk(shape, samples, chosen, int(kind), to_world, camera)
+    return colors
 
 
-def _colour_chunk(
+def _color_chunk(
     shape: Shape, samples: Samples, chosen: IntArray, kind: int, to_world: FloatArray, camera: Camera
 ) -> FloatArray:
     position = samples.position_N3[chosen]
@@ -56,13 +56,13 @@ def _colour_chunk(
     elif kind == Surface.MIRROR and shape.car.style.dark_trim:
         material.cover((surface[:, 1] < -0.3).astype(np.float32), (0.02, 0.02, 0.02), 0.4)
     elif kind in _PLAIN:
-        colour, gloss, flake = _PLAIN[kind]
-        material.cover(np.ones(len(chosen), dtype=np.float32), colour, gloss, flake)
+        color, gloss, flake = _PLAIN[kind]
+        material.cover(np.ones(len(chosen), dtype=np.float32), color, gloss, flake)
     open_N = _openness(shape, kind, position)
     result = shade(material, normal, view, open_N)
     if glass is not None:
         # What lies behind glass is lit by the room as it is, not as the pane's own slope would light it.
-        result[glass] += 0.25 * material.colour_N3[glass]
+        result[glass] += 0.25 * material.color_N3[glass]
     return result
 
 

@@ -30,7 +30,7 @@ def choose_coding(path: Path, size_HW: tuple[int, int], *, transparent: bool, cr
     """Choose how to write a video of this name and size.
 
     H.264 for .mp4, .mov and .mkv, VP9 for .webm; with transparency ProRes 4444 for .mov and VP9 for .webm and .mkv.
-    Sides that are odd cannot have their colours halved, so H.264 then keeps them whole (4:4:4).
+    Sides that are odd cannot have their colors halved, so H.264 then keeps them whole (4:4:4).
 
     Args:
         path: Where the video goes.

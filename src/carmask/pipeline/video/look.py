@@ -12,7 +12,7 @@ from carmask.imaging.draw import draw_overlay
 from carmask.pipeline.video.kinds import Look
 
 # image_HWC uint8 RGB, probability_HW float32 0..1, the threshold from which on a pixel belongs to the mask; to pixels
-# that are uint8 with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+# that are uint8 with 1 (gray), 3 (RGB) or 4 (RGBA) channels.
 Compositor = Callable[[NDArray[np.uint8], NDArray[np.float32], float], NDArray[np.uint8]]
 
 
@@ -20,14 +20,14 @@ def compositor(look: Look) -> Compositor:
     """What makes a result's frame of a photo and the probability of foreground, in any thread.
 
     look: overlay is the mask laid over the frame, cutout the vehicle on a background, mask white on black, soft the
-    probability as grey.
+    probability as gray.
 
     Raises:
         CarmaskError: there is no such background.
 
     """
     if look.kind == "mask":
-        return lambda _, probability_HW, threshold: _as_grey(probability_HW >= threshold)
+        return lambda _, probability_HW, threshold: _as_gray(probability_HW >= threshold)
     if look.kind == "soft":
         return lambda _, probability_HW, __: cv2.convertScaleAbs(probability_HW, alpha=255)[..., None]
     if look.kind == "overlay":
@@ -38,5 +38,5 @@ def compositor(look: Look) -> Compositor:
     )
 
 
-def _as_grey(mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _as_gray(mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return (mask_HW.view(np.uint8) * np.uint8(255))[..., None]

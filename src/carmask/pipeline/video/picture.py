@@ -1,4 +1,4 @@
-"""Frames as FFmpeg has them to upright RGB pixels and back, by the video's own colour matrix and range."""
+"""Frames as FFmpeg has them to upright RGB pixels and back, by the video's own color matrix and range."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,13 +23,13 @@ _RGB, _UNSPECIFIED = 0, 2
 # From this height on players take what does not say its matrix for BT.709, below for BT.601.
 _HD_FROM_PX = 720
 
-# Without these FFmpeg's conversion of halved colours is wrong by one level on average and by up to three.
+# Without these FFmpeg's conversion of halved colors is wrong by one level on average and by up to three.
 _PRECISE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True)
-class Colour:
-    """How a video's colours are coded: the code points of H.273 and FFmpeg's AVColorRange, kept for the result."""
+class Color:
+    """How a video's colors are coded: the code points of H.273 and FFmpeg's AVColorRange, kept for the result."""
 
     space: int
     range: int
@@ -38,8 +38,8 @@ class Colour:
     matrix: Colorspace
 
     @classmethod
-    def of(cls, frame: Any) -> "Colour":
-        """The colours of a decoded frame."""
+    def of(cls, frame: Any) -> "Color":
+        """The colors of a decoded frame."""
         usual = cls.usual(frame.height)
         if frame.format.is_rgb:
             # It becomes YUV, and the result must say by which matrix.
@@ -53,8 +53,8 @@ class Colour:
         return cls(space, range_, frame.color_primaries, frame.color_trc, matrix)
 
     @classmethod
-    def usual(cls, height_px: int) -> "Colour":
-        """The colours of a video of this height that has no source."""
+    def usual(cls, height_px: int) -> "Color":
+        """The colors of a video of this height that has no source."""
         matrix, space = (Colorspace.ITU709, 1) if height_px >= _HD_FROM_PX else (Colorspace.ITU601, 6)
         return cls(space, int(ColorRange.MPEG), _UNSPECIFIED, _UNSPECIFIED, matrix)
 
@@ -70,7 +70,7 @@ class Colour:
         return image_HW3
 
     def from_pixels(self, image_HWC: NDArray[np.uint8], pixel_format: str) -> Any:
-        """A frame in FFmpeg's `pixel_format` (YUV) of uint8 pixels: 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+        """A frame in FFmpeg's `pixel_format` (YUV) of uint8 pixels: 1 (gray), 3 (RGB) or 4 (RGBA) channels."""
         name = {1: "gray", 3: "rgb24", 4: "rgba"}[image_HWC.shape[2]]
         pixels = image_HWC[..., 0] if name == "gray" else image_HWC
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=name)

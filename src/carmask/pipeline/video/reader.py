@@ -12,7 +12,7 @@ from typing import Any, Self
 import av
 
 from carmask.errors import CarmaskError, first_line
-from carmask.pipeline.video.picture import Colour, Turn
+from carmask.pipeline.video.picture import Color, Turn
 from carmask.pipeline.video.pyav import BadVideo
 
 # Only the file itself is opened: a playlist must not lead to other machines.
@@ -32,7 +32,7 @@ class VideoInfo:
     size_HW: tuple[int, int]
     rate: Fraction
     time_base: Fraction
-    colour: Colour
+    color: Color
     pixel_aspect: Fraction | None = None
     turn: Turn = Turn()  # noqa: RUF009 - it is frozen
     metadata: dict[str, str] = field(default_factory=dict)
@@ -109,13 +109,13 @@ class VideoReader:
         if not count and self._container.duration:
             count = round(self._container.duration / av.time_base * rate)
         if max((component.bits for component in first.format.components), default=8) > 8:
-            self.remarks.append(f"its {first.format.name} pixels are taken with 8 bits for each colour")
+            self.remarks.append(f"its {first.format.name} pixels are taken with 8 bits for each color")
         return VideoInfo(
             size_HW=(height, width),
             rate=rate,
             time_base=stream.time_base,
             pixel_aspect=aspect,
-            colour=Colour.of(first),
+            color=Color.of(first),
             turn=turn,
             metadata=dict(self._container.metadata),
             expected_frames=count or None,

@@ -49,7 +49,7 @@ def cut_video(
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Cut the vehicle out of every frame of a video; frame times, sound, turn, pixel aspect and colours stay.
+    """Cut the vehicle out of every frame of a video; frame times, sound, turn, pixel aspect and colors stay.
 
     The calling thread owns the engine; a few frames are in memory at any time.
 
@@ -78,7 +78,7 @@ def cut_video(
         frames = finish_frames(
             iter(reader),
             segmenter,
-            lambda frame: info.turn(info.colour.to_rgb(frame)),
+            lambda frame: info.turn(info.color.to_rgb(frame)),
             lambda image_HWC, found_HW: writer.prepare(composite(image_HWC, found_HW, segmenter.threshold)),
             regions=regions,
             smooth=smooth,

@@ -11,10 +11,10 @@ from carmask.segmenter import Fitted, Raw
 # How much of the frame before counts where nothing moves.
 _STRENGTH = 0.6
 
-# Mean difference of neighbouring pixels from the frame before, in levels of 255: below the first it is the noise of a
+# Mean difference of neighboring pixels from the frame before, in levels of 255: below the first it is the noise of a
 # camera or a codec, from the second on something moves.
 _STILL, _MOVING = 3.0, 9.0
-_NEIGHBOURHOOD_PX = 9
+_NEIGHBORHOOD_PX = 9
 # From this mean difference of a whole frame on, it is another scene.
 _CUT = 40.0
 
@@ -29,7 +29,7 @@ class Smoother:
     def __init__(self) -> None:
         change_L = np.arange(256, dtype=np.float32)
         still_L = np.clip((_MOVING - change_L) / (_MOVING - _STILL), 0, 1)
-        # By the change of a pixel's neighbourhood, in levels: the share of the frame before.
+        # By the change of a pixel's neighborhood, in levels: the share of the frame before.
         self._kept_L = (_STRENGTH * still_L).astype(np.float32)
         self._before: tuple[Fitted, Raw] | None = None
 
@@ -50,6 +50,6 @@ class Smoother:
         change_HW = functools.reduce(cv2.max, cv2.split(change_HWC))
         if cv2.mean(change_HW)[0] >= _CUT:
             return now_HW
-        kept_HW = cv2.LUT(cv2.blur(change_HW, (_NEIGHBOURHOOD_PX, _NEIGHBOURHOOD_PX)), self._kept_L)
+        kept_HW = cv2.LUT(cv2.blur(change_HW, (_NEIGHBORHOOD_PX, _NEIGHBORHOOD_PX)), self._kept_L)
         blended_HW: NDArray[np.float32] = cv2.add(now_HW, cv2.multiply(kept_HW, cv2.subtract(before_HW, now_HW)))
         return blended_HW

@@ -58,7 +58,7 @@ class VideoWriter:
 
     def prepare(self, image_HWC: NDArray[np.uint8]) -> Any:
         """A frame as the codec takes it, of uint8 pixels with 1, 3 or 4 channels; in any thread."""
-        return self._info.colour.from_pixels(image_HWC, self._coding.pixel_format)
+        return self._info.color.from_pixels(image_HWC, self._coding.pixel_format)
 
     def write(self, frame: Any, pts: int, duration: int = 0) -> None:
         """Encode a prepared frame, shown at `pts` (in `info.time_base`), and write the sound up to it.
@@ -152,8 +152,8 @@ def _add_video(out: Any, info: VideoInfo, coding: Coding) -> Any:
     context.height, context.width = info.size_HW
     context.pix_fmt = coding.pixel_format
     context.time_base = info.time_base
-    context.colorspace, context.color_range = info.colour.space, info.colour.range
-    context.color_primaries, context.color_trc = info.colour.primaries, info.colour.transfer
+    context.colorspace, context.color_range = info.color.space, info.color.range
+    context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
     context.flags |= Flags.frame_duration  # of the last frame nothing else tells how long it is shown
     if info.pixel_aspect is not None:
         context.sample_aspect_ratio = info.pixel_aspect

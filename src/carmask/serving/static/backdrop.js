@@ -9,7 +9,7 @@ const MISSING = "Choose a picture for the background.";
 /**
  * Dispatches "change" when another background is chosen.
  *
- * kind: "transparent", "white", "colour", "blur" or "picture". colour: of white and colour, as CSS writes it. picture:
+ * kind: "transparent", "white", "color", "blur" or "picture". color: of white and color, as CSS writes it. picture:
  * a canvas of one's own picture, reduced for the preview.
  */
 export class Backdrop extends EventTarget {
@@ -20,13 +20,13 @@ export class Backdrop extends EventTarget {
   #limits;
   #parts;
 
-  /** parts: the page's elements { radios, colour, choose, chooser, name }. tell: shows a sentence, or hides it (""). */
+  /** parts: the page's elements { radios, color, choose, chooser, name }. tell: shows a sentence, or hides it (""). */
   constructor(parts, tell) {
     super();
     this.#parts = parts;
     this.#tell = tell;
     for (const radio of parts.radios) radio.addEventListener("change", () => this.#choose(radio.value));
-    parts.colour.addEventListener("input", () => this.#choose("colour"));
+    parts.color.addEventListener("input", () => this.#choose("color"));
     parts.choose.addEventListener("click", () => parts.chooser.click());
     parts.chooser.addEventListener("change", () => this.#take(parts.chooser.files[0]));
   }
@@ -36,14 +36,14 @@ export class Backdrop extends EventTarget {
     this.#limits = limits;
   }
 
-  get colour() {
-    return { white: "white", colour: this.#parts.colour.value }[this.kind] ?? null;
+  get color() {
+    return { white: "white", color: this.#parts.color.value }[this.kind] ?? null;
   }
 
   /** The fields of a request for a cut-out. Throws where a picture is wanted and none was chosen yet. */
   get fields() {
     if (this.#isMissing) throw new Error(MISSING);
-    return this.kind === "picture" ? { background_file: this.#file } : { background: this.colour ?? this.kind };
+    return this.kind === "picture" ? { background_file: this.#file } : { background: this.color ?? this.kind };
   }
 
   get #isMissing() {

@@ -80,13 +80,13 @@ export class Card {
     const heading = this.#part("name");
     heading.textContent = name;
     heading.id = `${id}-name`;
-    this.#part("card").setAttribute("aria-labelledby", heading.id);
+    this.#part("card").setAttribute("aria-labeledby", heading.id);
     const level = this.#part("level");
     const label = this.element.querySelector(".threshold label");
     level.id = `${id}-level`;
     label.id = `${id}-label`;
     label.htmlFor = level.id;
-    level.setAttribute("aria-labelledby", `${label.id} ${heading.id}`);
+    level.setAttribute("aria-labeledby", `${label.id} ${heading.id}`);
     const names = {
       remove: `Remove ${name}`,
       compare: `Before and after, ${name}`,
@@ -109,7 +109,7 @@ export class Card {
     on("again", "click", () => {
       // The button is gone while it is tried, and the focus would be lost with it.
       this.#part("card").focus();
-      photo.analyse(this.#queue, model());
+      photo.analyze(this.#queue, model());
     });
     on("compare", "input", () => this.#cut());
     on("level", "input", (event) => photo.choose(event.target.valueAsNumber / 100));

@@ -27,7 +27,7 @@ const queue = new Queue(AT_ONCE, {
 const backdrop = new Backdrop(
   {
     radios: document.querySelectorAll("input[name=background]"),
-    colour: part("colour"),
+    color: part("color"),
     choose: part("picture"),
     chooser: part("picture-chooser"),
     name: part("picture-name"),
@@ -83,7 +83,7 @@ function addPhotos(files) {
     part("photos").append(card.element);
     near.observe(card.element);
     photo.addEventListener("change", updateSoon);
-    photo.analyse(queue, asked);
+    photo.analyze(queue, asked);
   }
   update();
 }

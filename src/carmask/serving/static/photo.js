@@ -68,7 +68,7 @@ export class Photo extends EventTarget {
    *
    * model: a promise of what the service says of itself. Never rejects; what goes wrong is the photo's problem.
    */
-  async analyse(queue, model) {
+  async analyze(queue, model) {
     this.#become({ state: "waiting", problem: null });
     try {
       if (this.shown === null) this.#become({ shown: await sizeShown(this.file) });

@@ -1,11 +1,11 @@
 // Pixels in the browser: what a photo looks like cut out, from the photo and its soft mask.
 //
 // The soft mask's levels are 0..255 for a probability of 0..1. What is done here to a reduced picture is what
-// carmask.imaging.cutout and carmask.imaging.background do to the whole one, but for the colours of the edge.
+// carmask.imaging.cutout and carmask.imaging.background do to the whole one, but for the colors of the edge.
 
 // As in carmask.imaging.cutout: alpha rises from nothing to whole within this distance of the threshold.
 const HALF_RAMP = 0.25;
-// As in carmask.imaging.background, of the longer side: the reach of the blur, and of colours behind the vehicle.
+// As in carmask.imaging.background, of the longer side: the reach of the blur, and of colors behind the vehicle.
 const BLUR_REACH = 1 / 48;
 const CARRY_REACH = 1 / 4;
 const CARRIED_COUNTS = 1e-3;
@@ -54,7 +54,7 @@ export function setAlpha(image, levels, alpha) {
   for (let pixel = 0; pixel < levels.length; pixel += 1) data[4 * pixel + 3] = alpha[levels[pixel]];
 }
 
-/** The red channel of an ImageData, which is the level of a grey picture. */
+/** The red channel of an ImageData, which is the level of a gray picture. */
 export function levelsOf(image) {
   const levels = new Uint8Array(image.data.length / 4);
   for (let pixel = 0; pixel < levels.length; pixel += 1) levels[pixel] = image.data[4 * pixel];
@@ -70,7 +70,7 @@ export function drawCovering(context, picture) {
 }
 
 /**
- * The photo's background out of focus, without the colours of the vehicle, as a small canvas.
+ * The photo's background out of focus, without the colors of the vehicle, as a small canvas.
  *
  * image: ImageData of the photo; its alpha is changed.
  */
@@ -103,7 +103,7 @@ export function blurredBackground(image, levels, threshold) {
   return small.canvas;
 }
 
-// Colours times their alpha, and the alpha, 0..1.
+// Colors times their alpha, and the alpha, 0..1.
 function weighted(data) {
   const sums = new Float64Array(data.length);
   for (let at = 0; at < data.length; at += 4) {

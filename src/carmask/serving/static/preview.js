@@ -48,7 +48,7 @@ export class Preview {
     for (const canvas of [this.#before, this.#after]) setSize(canvas, { width: 0, height: 0 });
   }
 
-  /** Draw the cut-out on a backdrop: { kind: transparent, white, colour, blur or picture, colour, picture }. */
+  /** Draw the cut-out on a backdrop: { kind: transparent, white, color, blur or picture, color, picture }. */
   drawCutout(threshold, backdrop) {
     const context = this.#cleared();
     // What goes behind may need the image's alpha for itself, so it is made first.
@@ -58,7 +58,7 @@ export class Preview {
     context.globalCompositeOperation = "destination-over";
     if (blurred) drawCovering(context, blurred);
     else if (backdrop.kind === "picture" && backdrop.picture) drawCovering(context, backdrop.picture);
-    else if (backdrop.colour) this.#fill(context, backdrop.colour);
+    else if (backdrop.color) this.#fill(context, backdrop.color);
   }
 
   /** Draw the mask alone, white on black. */
@@ -77,8 +77,8 @@ export class Preview {
     return this.#after.getContext("2d");
   }
 
-  #fill(context, colour) {
-    context.fillStyle = colour;
+  #fill(context, color) {
+    context.fillStyle = color;
     context.fillRect(0, 0, this.#image.width, this.#image.height);
   }
 

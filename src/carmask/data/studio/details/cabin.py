@@ -41,9 +41,9 @@ def paint_cabin(
     if index.size:
         inside = _interior(shape, position_N3[index], view_N3[index])
         tint = np.float32(style.glass_tint)
-        colour = inside[:, None] * tint * np.array([0.92, 1.0, 0.97], dtype=np.float32)
+        color = inside[:, None] * tint * np.array([0.92, 1.0, 0.97], dtype=np.float32)
         mix = glass[index][:, None]
-        material.colour_N3[index] = material.colour_N3[index] * (1 - mix) + colour * mix
+        material.color_N3[index] = material.color_N3[index] * (1 - mix) + color * mix
         material.gloss_N[index] = material.gloss_N[index] * (1 - mix[:, 0]) + _GLASS_GLOSS * mix[:, 0]
         material.flake_N[index] *= 1 - mix[:, 0]
     _seams(shape, material, position_N3, level, softness_m)
@@ -53,7 +53,7 @@ def paint_cabin(
 def _window_distances(
     shape: Shape, position_N3: FloatArray, surface_N2: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Signed distances in metres (N,), negative inside: the screens, the band of side windows, between its posts."""
+    """Signed distances in meters (N,), negative inside: the screens, the band of side windows, between its posts."""
     car, plan = shape.car, shape.car.plan
     arc, level = surface_N2.T
     x, _, z = position_N3.T
@@ -78,7 +78,7 @@ def _window_distances(
 
 
 def _interior(shape: Shape, position_N3: FloatArray, view_N3: FloatArray) -> FloatArray:
-    """What is seen through the glass, as a grey value (N,): seats in the dark, daylight through the far windows."""
+    """What is seen through the glass, as a gray value (N,): seats in the dark, daylight through the far windows."""
     car, plan = shape.car, shape.car.plan
     x, y, z = position_N3.T
     vx, vy, vz = view_N3.T

@@ -1,4 +1,4 @@
-"""Shapes in a plane as signed distances in metres (negative inside), and what share of a sample they cover."""
+"""Shapes in a plane as signed distances in meters (negative inside), and what share of a sample they cover."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def polygon(u_N: FloatArray, v_N: FloatArray, corners: Sequence[tuple[float, flo
 
 
 def rounded_box(
-    u_N: FloatArray, v_N: FloatArray, centre: tuple[float, float], half: tuple[float, float], radius: float
+    u_N: FloatArray, v_N: FloatArray, center: tuple[float, float], half: tuple[float, float], radius: float
 ) -> FloatArray:
     """A rectangle with rounded corners."""
-    du = np.abs(u_N - centre[0]) - np.float32(half[0] - radius)
-    dv = np.abs(v_N - centre[1]) - np.float32(half[1] - radius)
+    du = np.abs(u_N - center[0]) - np.float32(half[0] - radius)
+    dv = np.abs(v_N - center[1]) - np.float32(half[1] - radius)
     outside = np.hypot(np.maximum(du, 0), np.maximum(dv, 0))
     distance: FloatArray = outside + np.minimum(np.maximum(du, dv), 0) - np.float32(radius)
     return distance
 
 
-def circle(u_N: FloatArray, v_N: FloatArray, centre: tuple[float, float], radius: float) -> FloatArray:
+def circle(u_N: FloatArray, v_N: FloatArray, center: tuple[float, float], radius: float) -> FloatArray:
     """A disc."""
-    distance: FloatArray = np.hypot(u_N - centre[0], v_N - centre[1]) - np.float32(radius)
+    distance: FloatArray = np.hypot(u_N - center[0], v_N - center[1]) - np.float32(radius)
     return distance
 
 

@@ -50,8 +50,8 @@ def _grille(shape: Shape, zone: Zone, brow: float, tall: float) -> None:
     style = shape.car.style
     arc, z = zone.u_N, zone.v_N
     wide, high = style.grille_width, style.grille_height
-    centre = brow - 0.06 - high / 2 - 0.02 * tall
-    top, bottom = centre + high / 2, centre - high / 2
+    center = brow - 0.06 - high / 2 - 0.02 * tall
+    top, bottom = center + high / 2, center - high / 2
     frame = polygon(arc, z, [(-wide, bottom), (0.82 * wide, bottom), (wide, top), (-wide, top)])
     if style.chrome:
         zone.fill(frame - 0.018, CHROME, 3.0, 0.8)
@@ -60,7 +60,7 @@ def _grille(shape: Shape, zone: Zone, brow: float, tall: float) -> None:
     bars = np.abs(np.mod((z - bottom) / 0.036, 1) - 0.5) < 0.2
     mesh = bars | (np.abs(np.mod(arc / 0.05, 1) - 0.5) < 0.12) if not style.grille_bars else bars
     zone.material.cover(inside * mesh, BARS if style.chrome and style.grille_bars else PLASTIC, 0.8, 0.5)
-    badge = np.hypot(arc, (z - centre) * 1.25) - 0.055
+    badge = np.hypot(arc, (z - center) * 1.25) - 0.055
     zone.fill(badge, CHROME, 3.0, 0.8)
     zone.fill(np.abs(badge + 0.028) - 0.008, BLACK, 0.5)
 
@@ -83,8 +83,8 @@ def _headlight(shape: Shape, zone: Zone, brow: float) -> None:
     strip = polyline(arc, z, [(inner + 0.03, base + 0.36 * high), (inner + 0.2, base + 0.14 * high),
                               (outer - 0.14, base + 0.42 * high)])  # fmt: skip
     zone.material.cover(inside * line_share(strip, 0.02, zone.softness_m), (0.85, 0.87, 0.9), 2.0)
-    for centre, radius in ((inner + 0.19, 0.40 * high), (inner + 0.36, 0.36 * high)):
-        ring = circle(arc, z, (centre, middle), radius)
+    for center, radius in ((inner + 0.19, 0.40 * high), (inner + 0.36, 0.36 * high)):
+        ring = circle(arc, z, (center, middle), radius)
         zone.material.cover(inside * share(ring, zone.softness_m), LAMP_HOUSING, 1.5)
         zone.material.cover(inside * share(np.abs(ring) - 0.006, zone.softness_m), CHROME, 2.0, 0.6)
         zone.material.cover(inside * share(ring + 0.4 * radius, zone.softness_m), LAMP_GLASS, 3.0)

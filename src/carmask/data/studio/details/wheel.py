@@ -1,4 +1,4 @@
-"""Wheels: tyre, rim and spokes."""
+"""Wheels: tire, rim and spokes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BRAKE_DISC = (0.22, 0.22, 0.23)
 def paint_wheel(
     shape: Shape, material: Material, position_N3: FloatArray, surface_N2: FloatArray, softness_m: float
 ) -> None:
-    """Paint wheels in place; `surface_N2` are the offsets from the axle forwards and upwards in metres."""
+    """Paint wheels in place; `surface_N2` are the offsets from the axle forwards and upwards in meters."""
     plan, style = shape.car.plan, shape.car.style
     forward, up = surface_N2.T
     radius = np.hypot(forward, up)
@@ -51,7 +51,7 @@ def paint_wheel(
 def _spokes(
     count: int, width: float, forward_N: FloatArray, up_N: FloatArray, rim_m: np.float32, softness_m: float
 ) -> FloatArray:
-    """Share covered by spokes, which widen to the hub and fork a little towards the rim."""
+    """Share covered by spokes, which widen to the hub and fork a little toward the rim."""
     radius = np.hypot(forward_N, up_N)
     turn = np.mod(np.arctan2(up_N, forward_N) * count / (2 * np.pi) + 0.25, 1) - 0.5
     across = np.abs(turn) * 2 * np.pi / count * radius

@@ -1,4 +1,4 @@
-"""A patch of the body to paint on, the colours of its fittings, and the number plate."""
+"""A patch of the body to paint on, the colors of its fittings, and the number plate."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ GAP_M = 0.009
 
 @dataclass
 class Zone:
-    """A patch of the lower body: samples with two flat coordinates in metres, and the material to paint."""
+    """A patch of the lower body: samples with two flat coordinates in meters, and the material to paint."""
 
     material: Material
     u_N: FloatArray
     v_N: FloatArray
     softness_m: float
 
-    def fill(self, distance_N: FloatArray, colour: tuple[float, float, float], gloss: float, flake: float = 0) -> None:
+    def fill(self, distance_N: FloatArray, color: tuple[float, float, float], gloss: float, flake: float = 0) -> None:
         """Paint the inside of a shape."""
-        self.material.cover(share(distance_N, self.softness_m), colour, gloss, flake)
+        self.material.cover(share(distance_N, self.softness_m), color, gloss, flake)
 
     def gap(self, distance_N: FloatArray, width_m: float = GAP_M, amount: float = 0.85) -> None:
         """Draw a dark gap along a line."""
@@ -48,21 +48,21 @@ def on_samples(material: Material, where_N: BoolArray, paint: Callable[[Material
     index = np.flatnonzero(where_N)
     if index.size == 0:
         return
-    part = Material(material.colour_N3[index], material.gloss_N[index], material.flake_N[index])
+    part = Material(material.color_N3[index], material.gloss_N[index], material.flake_N[index])
     paint(part)
-    material.colour_N3[index] = part.colour_N3
+    material.color_N3[index] = part.color_N3
     material.gloss_N[index] = part.gloss_N
     material.flake_N[index] = part.flake_N
 
 
-def draw_plate(digits: tuple[int, ...], zone: Zone, right_N: FloatArray, centre: float) -> None:
-    """A number plate in the middle at height `centre`; `right_N` is positive to the right of who looks at it."""
-    plate = rounded_box(zone.u_N, zone.v_N, (0, centre), PLATE_HALF, 0.015)
+def draw_plate(digits: tuple[int, ...], zone: Zone, right_N: FloatArray, center: float) -> None:
+    """A number plate in the middle at height `center`; `right_N` is positive to the right of who looks at it."""
+    plate = rounded_box(zone.u_N, zone.v_N, (0, center), PLATE_HALF, 0.015)
     zone.fill(plate - 0.012, BLACK, 0.4)
     zone.fill(plate, PLATE, 0.3)
     inside = plate < 0
     across = np.where(right_N > 0, zone.u_N, -zone.u_N)[inside]
-    up = zone.v_N[inside] - np.float32(centre)
+    up = zone.v_N[inside] - np.float32(center)
     on_samples(zone.material, inside, lambda part: _digits(digits, Zone(part, across, up, zone.softness_m)))
 
 

@@ -1,4 +1,4 @@
-"""Contrasts of the page's colours, as WCAG 2.2 computes them, from the file that names them all; no browser needed."""
+"""Contrasts of the page's colors, as WCAG 2.2 computes them, from the file that names them all; no browser needed."""
 
 import re
 from importlib.resources import files
@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 STATIC = files("carmask.serving") / "static"
-COLOURS = (STATIC / "colours.css").read_text(encoding="utf-8")
+COLORS = (STATIC / "colors.css").read_text(encoding="utf-8")
 
 # Text on its ground wants 4.5 (1.4.3), what shows where a control is, or its state, 3 (1.4.11).
 TEXTS = [
@@ -28,15 +28,15 @@ MARKS = [("edge", "page"), ("edge", "card"), ("accent", "page"), ("accent", "car
 
 
 def schemes() -> dict[str, dict[str, str]]:
-    """The colours of the light scheme, and of the dark one, which overrides it."""
-    light, dark = COLOURS.split("@media (prefers-color-scheme: dark)")
+    """The colors of the light scheme, and of the dark one, which overrides it."""
+    light, dark = COLORS.split("@media (prefers-color-scheme: dark)")
     found = [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", part)) for part in (light, dark)]
     return {"light": found[0], "dark": found[0] | found[1]}
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Relative luminance 0..1 of #rrggbb (WCAG 2.2, "relative luminance")."""
-    levels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    levels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -48,25 +48,25 @@ def contrast(one: str, other: str) -> float:
 
 def test_the_formula() -> None:
     assert contrast("#ffffff", "#000000") == pytest.approx(21)
-    # Known from WCAG's own examples: the lightest grey that passes on white.
+    # Known from WCAG's own examples: the lightest gray that passes on white.
     assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrasts_are_enough(scheme: str) -> None:
-    colours = schemes()[scheme]
+    colors = schemes()[scheme]
     for least, pairs in ((4.5, TEXTS), (3, MARKS)):
-        low = {pair: round(found, 2) for pair in pairs if (found := contrast(*map(colours.get, pair))) < least}
+        low = {pair: round(found, 2) for pair in pairs if (found := contrast(*map(colors.get, pair))) < least}
         assert not low
 
 
-def test_both_schemes_name_every_colour() -> None:
-    light, dark = (set(re.findall(r"--([a-z-]+):", part)) for part in COLOURS.split("@media"))
+def test_both_schemes_name_every_color() -> None:
+    light, dark = (set(re.findall(r"--([a-z-]+):", part)) for part in COLORS.split("@media"))
     assert light == dark
 
 
-def test_no_colour_hides_elsewhere() -> None:
-    """Other files name colours of colours.css; but what lies over photos is white on black in both schemes."""
+def test_no_color_hides_elsewhere() -> None:
+    """Other files name colors of colors.css; but what lies over photos is white on black in both schemes."""
     for name in ("page.css", "card.css"):
         text = (STATIC / name).read_text(encoding="utf-8")
         used = set(re.findall(r"var\(--([a-z-]+)", text)) - {"ratio", "cut"}

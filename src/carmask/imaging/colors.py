@@ -1,13 +1,13 @@
-"""The vehicle's own colours along its edge, where a photo shows them mixed with what was behind it.
+"""The vehicle's own colors along its edge, where a photo shows them mixed with what was behind it.
 
-A pixel of the edge is taken for a mixture I = k F + (1 - k) B of the vehicle's colour F and the background's B. F is
-the mean colour about the nearest pixel that surely is vehicle, B that of what surely is background near by, and k how
+A pixel of the edge is taken for a mixture I = k F + (1 - k) B of the vehicle's color F and the background's B. F is
+the mean color about the nearest pixel that surely is vehicle, B that of what surely is background near by, and k how
 far I is from B, measured by the distance of F from B. The vehicle's share is left as it is and the background's
-exchanged: I + (1 - k) (F - B). So a pixel that is all vehicle keeps its colour, also where the network doubts it, and
+exchanged: I + (1 - k) (F - B). So a pixel that is all vehicle keeps its color, also where the network doubts it, and
 one that is all background takes on the vehicle's.
 
-This is the unmixing of Forte and Pitie, "Approximate Fast Foreground Colour Estimation" (ICIP 2021), with the share
-taken from the colours and not from alpha: a network's probability is wider than the edge that the photo shows, and
+This is the unmixing of Forte and Pitie, "Approximate Fast Foreground Color Estimation" (ICIP 2021), with the share
+taken from the colors and not from alpha: a network's probability is wider than the edge that the photo shows, and
 where it is wrong the photo knows better.
 """
 
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Colours are averaged at this fraction of the photo's size, within these distances; the next one counts only where the
+# Colors are averaged at this fraction of the photo's size, within these distances; the next one counts only where the
 # one before finds nothing.
 _STEP = 4
 _RADII_PX = (5, 16, 60)
@@ -25,7 +25,7 @@ _NEXT = 1e-3
 # The vehicle's sure pixels are looked for in every second row and column, and averaged over so many of these.
 _EVERY = 2
 _MEAN_SIDE = 3
-# So many times the edge's median distance from what surely is vehicle, its colours count; twice as far not at all.
+# So many times the edge's median distance from what surely is vehicle, its colors count; twice as far not at all.
 _REACH = 2.0
 # A pixel nine tenths of the way from background to vehicle counts as vehicle, and differences of so few levels as none.
 _WHOLE_FROM = 0.9
@@ -37,10 +37,10 @@ def sure_bounds(threshold: float) -> tuple[float, float]:
     return threshold / 5, 1 - (1 - threshold) / 5
 
 
-def own_colours(
+def own_colors(
     image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float
 ) -> NDArray[np.uint8]:
-    """Colours of a photo (uint8 RGB) as they would be without the background that shines in at the vehicle's edge.
+    """Colors of a photo (uint8 RGB) as they would be without the background that shines in at the vehicle's edge.
 
     probability_HW: float32 0..1, of the same size. Returns `image_HW3` itself where there is no edge.
     """
@@ -61,7 +61,7 @@ def own_colours(
     # The network is believed too where it is nearly sure: some parts of a vehicle look like the background.
     trusted_from = (threshold + vehicle_from) / 2
     trust = (probability_HW.reshape(-1)[edge] - trusted_from) / (vehicle_from - trusted_from)
-    # Far from the vehicle, where the network only wonders, nothing says whose colour it is.
+    # Far from the vehicle, where the network only wonders, nothing says whose color it is.
     near = np.clip(2 - distance_px / (_REACH * max(1.0, float(np.median(distance_px)))), 0, 1)
     exchanged = near * np.clip(1 - np.maximum(share, trust), 0, 1)
     mended = pixels.copy()
@@ -72,7 +72,7 @@ def own_colours(
 def local_mean(
     image_HW3: NDArray[np.uint8], where_HW: NDArray[np.bool_], radii_px: Sequence[float], *, passes: int = 1
 ) -> NDArray[np.uint8]:
-    """Mean colour of the marked pixels around each place, uint8 RGB at a quarter of the photo's size.
+    """Mean color of the marked pixels around each place, uint8 RGB at a quarter of the photo's size.
 
     Within the first radius where it finds a marked pixel, else within the next; black where none does. passes: how
     often each mean is taken of the one before; with three of them it falls off smoothly, much as a Gaussian.
@@ -82,9 +82,9 @@ def local_mean(
     # Without the last few rows and columns the reduction is by whole numbers, three times as fast.
     image_HW3, marks_HW = image_HW3[:height, :width], where_HW[:height, :width].view(np.uint8)
     marked_HW3 = cv2.bitwise_and(image_HW3, image_HW3, mask=marks_HW)
-    colour_hw3 = cv2.resize(marked_HW3, size_WH, interpolation=cv2.INTER_AREA)
+    color_hw3 = cv2.resize(marked_HW3, size_WH, interpolation=cv2.INTER_AREA)
     count_hw = cv2.resize(marks_HW * np.uint8(255), size_WH, interpolation=cv2.INTER_AREA)
-    sum_hw4 = cv2.merge([*cv2.split(colour_hw3), count_hw]).astype(np.float32)
+    sum_hw4 = cv2.merge([*cv2.split(color_hw3), count_hw]).astype(np.float32)
     total_hw4 = np.zeros_like(sum_hw4)
     for order, radius_px in enumerate(radii_px):
         side = 2 * max(1, round(radius_px / _STEP)) + 1
@@ -100,7 +100,7 @@ def local_mean(
 def _nearest_vehicle(
     image_HW3: NDArray[np.uint8], is_vehicle_HW: NDArray[np.bool_], edge: NDArray[np.intp]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean colour (N, 3) of the vehicle at its pixel nearest to each of the N pixels of the edge, and how far that is.
+    """Mean color (N, 3) of the vehicle at its pixel nearest to each of the N pixels of the edge, and how far that is.
 
     edge: numbers of the pixels, row by row. The distances are in pixels.
     """
@@ -116,13 +116,13 @@ def _nearest_vehicle(
     nearest = pixel_of_label[label_hw[coarse]]
     marks_hw = vehicle_hw.view(np.uint8)
     coarse_hw3 = np.ascontiguousarray(image_HW3[::_EVERY, ::_EVERY])
-    colour_hw3 = cv2.bitwise_and(coarse_hw3, coarse_hw3, mask=marks_hw)
+    color_hw3 = cv2.bitwise_and(coarse_hw3, coarse_hw3, mask=marks_hw)
     sides = (_MEAN_SIDE, _MEAN_SIDE)
-    sum_hw3 = cv2.boxFilter(colour_hw3, cv2.CV_32F, sides, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    sum_hw3 = cv2.boxFilter(color_hw3, cv2.CV_32F, sides, normalize=False, borderType=cv2.BORDER_CONSTANT)
     count_hw = cv2.boxFilter(marks_hw, cv2.CV_32F, sides, normalize=False, borderType=cv2.BORDER_CONSTANT)
     return sum_hw3.reshape(-1, 3)[nearest] / count_hw.reshape(-1)[nearest, None], _EVERY * distance_hw[coarse]
 
 
-def _length(colour: NDArray[np.float32]) -> NDArray[np.float32]:
-    length: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", colour, colour))
+def _length(color: NDArray[np.float32]) -> NDArray[np.float32]:
+    length: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", color, color))
     return length

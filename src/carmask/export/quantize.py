@@ -1,4 +1,4 @@
-"""8-bit integers instead of floats: static quantisation, its ranges taken from photos.
+"""8-bit integers instead of floats: static quantization, its ranges taken from photos.
 
 The file holds pairs of QuantizeLinear and DequantizeLinear around the operators (QDQ), which OpenVINO and onnxruntime
 both turn into integer arithmetic. What was chosen, by the Dice of `fast` and `small` on held-out Carvana photos:
@@ -10,7 +10,7 @@ both turn into integer arithmetic. What was chosen, by the Dice of `fast` and `s
 - ReLU belongs to the operators: else the range has room for the negative values before it, and twice as many pixels
   change sides.
 - The first and the last convolution stay float: `small` loses 0.00004 less of Dice by it, `fast` takes 5 % longer. And
-  beside bf16, OpenVINO cannot compile a quantised convolution of one channel.
+  beside bf16, OpenVINO cannot compile a quantized convolution of one channel.
 
 Older processors (without VNNI) add products in pairs of 16 bits. In `fast` one pair in a million is too large for that,
 which changed no Dice (emulated), so no bit of the weights is given away for it.
@@ -38,8 +38,8 @@ from carmask.export.graph import IMAGE, tidied
 _OPERATORS = ("Conv", "ConvTranspose", "Relu", "MaxPool", "Concat")
 
 
-def quantise(model: onnx.ModelProto, canvases: Iterable[NDArray[np.uint8]]) -> onnx.ModelProto:
-    """Quantise a graph of `build_graph`.
+def quantize(model: onnx.ModelProto, canvases: Iterable[NDArray[np.uint8]]) -> onnx.ModelProto:
+    """Quantize a graph of `build_graph`.
 
     Args:
         model: The graph, its weights float32.
@@ -53,10 +53,10 @@ def quantise(model: onnx.ModelProto, canvases: Iterable[NDArray[np.uint8]]) -> o
     log.setLevel(logging.ERROR)
     try:
         with tempfile.TemporaryDirectory(prefix="carmask-") as folder:
-            quantised = Path(folder, "int8.onnx")
+            quantized = Path(folder, "int8.onnx")
             quantize_static(
                 copy.deepcopy(model),
-                quantised,
+                quantized,
                 _Reader(canvases),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(_OPERATORS),
@@ -67,7 +67,7 @@ def quantise(model: onnx.ModelProto, canvases: Iterable[NDArray[np.uint8]]) -> o
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"CalibMovingAverage": True},
             )
-            return tidied(onnx.load(quantised))
+            return tidied(onnx.load(quantized))
     finally:
         log.setLevel(level)
 
