@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from playwright.sync_api import expect, sync_playwright
 
-from carmask.data.studio import render_dataset
+from carstudio import render_dataset
 from pictures import PICTURES
 
 CARS, VIEWS = 4, 6

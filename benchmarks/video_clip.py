@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from carmask.data.studio import render_dataset
+from carstudio import render_dataset
 
 SIZE_HW = (720, 1280)
 FRAMES_PER_S = 30

@@ -15,7 +15,7 @@ settings.load_profile("carmask")
 # Files whose tests start processes of their own and wait for them. Begun last, one would keep a worker busy alone.
 LONG_FILES = {
     *("test_kill.py", "test_team.py", "test_cluster.py", "test_machines.py", "test_series.py", "test_resume.py"),
-    *("test_lifetime.py", "test_openapi.py", "test_predict_resume.py", "test_studio.py"),
+    *("test_lifetime.py", "test_openapi.py", "test_predict_resume.py", "test_carstudio.py"),
 }
 
 TINY_CARS = 6

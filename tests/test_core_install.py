@@ -37,7 +37,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
         found = distribution(name)
         link_files(found, folder)
         waiting += found.requires or []
-    (folder / "carmask").symlink_to(ROOT)
+    for package in ("carmask", "carstudio"):
+        (folder / package).symlink_to(ROOT.parent / package)
     return folder
 
 

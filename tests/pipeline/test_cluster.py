@@ -18,12 +18,12 @@ from zipfile import ZipFile
 import pytest
 
 from bright_photos import contents, files, save
-from carmask.data.studio import render_dataset
 from carmask.pipeline.cluster.networks import How, Networks
 from carmask.pipeline.cluster.order import ClusterError, Machine, Scene
 from carmask.pipeline.plan import Plan, Wanted, make_plan
 from carmask.pipeline.regions import Regions
 from carmask.pipeline.report import Summary, run
+from carstudio import render_dataset
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'carmask[cluster]'")
 

@@ -13,8 +13,8 @@ from PIL import Image
 from service_process import BOUNDARY, FORM, Service, form, head, running
 
 from bright_photos import Command, save, vehicle
-from carmask.data.studio.render import open_session, take_photo
 from carmask.imaging.rle import decode_carvana
+from carstudio.render import open_session, take_photo
 
 
 @pytest.fixture(scope="module")

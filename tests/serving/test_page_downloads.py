@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bright_photos import SIZE_HW, Command, save, vehicle
-from carmask.data.studio import render_dataset
+from carstudio import render_dataset
 
 pytest.importorskip("playwright.sync_api", reason="the page is not tested: no Playwright (pip install playwright)")
 from page_browser import Visit, Visitor, expect

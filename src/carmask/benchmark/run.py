@@ -11,14 +11,15 @@ from pathlib import Path
 from carmask.benchmark.clock import median_of_each_s, median_s
 from carmask.benchmark.networks import BATCH, NetworkTime, time_networks
 from carmask.benchmark.whole import WholeTime, time_whole
-from carmask.data.studio import render_dataset
 from carmask.environment import cpu_name, environment
+from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.models.presets import PresetName
 from carmask.pipeline.kinds import Kind
 from carmask.pipeline.photos import find_photos
 from carmask.runtime.locate import locate, packaged_models
 from carmask.segmenter import Segmenter
+from carstudio import StudioError, render_dataset
 
 # The naive way takes seconds for each photo.
 _NAIVE_PHOTOS = 3
@@ -135,7 +136,10 @@ def _photos(folder: Path | None, say: Say) -> Iterator[list[Path]]:
     with tempfile.TemporaryDirectory(prefix="carmask-benchmark-") as rendered:
         if folder is None:
             say("rendering example photos ...")
-            render_dataset(rendered, cars=_EXAMPLE_CARS, views=_EXAMPLE_VIEWS)
+            try:
+                render_dataset(rendered, cars=_EXAMPLE_CARS, views=_EXAMPLE_VIEWS)
+            except StudioError as error:
+                raise CarmaskError(str(error)) from error
             folder = Path(rendered, "train")
         found = find_photos(folder, results=None)
         yield [found.path(name) for name in found.names]

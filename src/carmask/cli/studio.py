@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from carmask.cli.console import print_line, progress_bar
-from carmask.data.studio import render_dataset
+from carmask.errors import CarmaskError
 from carmask.limits import usable_cpus
+from carstudio import StudioError, render_dataset
 
 
 def studio(
@@ -30,15 +31,18 @@ def studio(
 
     """
     with progress_bar("rendering example photos") as advance:
-        made = render_dataset(
-            out,
-            cars=cars,
-            views=views,
-            size_HW=(height_px, width_px),
-            seed=seed,
-            progress=advance,
-            workers=workers or usable_cpus(),
-        )
+        try:
+            made = render_dataset(
+                out,
+                cars=cars,
+                views=views,
+                size_HW=(height_px, width_px),
+                seed=seed,
+                progress=advance,
+                workers=workers or usable_cpus(),
+            )
+        except StudioError as error:
+            raise CarmaskError(str(error)) from error
     kept = made.photos - made.rendered
     print_line(
         f"{made.photos} photos of {len(made.car_ids)} cars with their masks, {height_px} x {width_px} pixels "

@@ -10,7 +10,6 @@ from typing import TypeVar
 from carmask.data.layout import DatasetError, find_place, index_folder
 from carmask.data.pairs import Dataset, Pair, find_pairs, spread
 from carmask.data.split import Split
-from carmask.data.studio import render_dataset
 from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.selection import Learned, find_run, select_pairs
@@ -18,6 +17,7 @@ from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.packed import PackedMask
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
+from carstudio import StudioError, render_dataset
 
 Item = TypeVar("Item")
 
@@ -128,7 +128,10 @@ def _choose(
 
 
 def _rendered(folder: Path, sources: Sources, channels: int, missing: Path | None) -> Photos:
-    render_dataset(folder, cars=_RENDERED_CARS, views=_RENDERED_VIEWS, size_HW=_RENDERED_HW)
+    try:
+        render_dataset(folder, cars=_RENDERED_CARS, views=_RENDERED_VIEWS, size_HW=_RENDERED_HW)
+    except StudioError as error:
+        raise CarmaskError(str(error)) from error
     pairs = find_pairs(folder).pairs
     measured = spread(pairs, min(sources.measured, _half(pairs)))
     others = [pair for pair in pairs if pair not in measured]

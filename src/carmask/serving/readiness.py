@@ -5,12 +5,12 @@ import asyncio
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.data.studio.render import open_session, take_photo
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.runtime.locate import packaged_models
 from carmask.segmenter import Segmenter
 from carmask.serving.service import Service
+from carstudio.render import open_session, take_photo
 
 _SIZE_HW = (256, 384)
 _CAR, _VIEW, _VIEWS = 2, 3, 16

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from carmask.data.studio.blueprints import BLUEPRINTS, BODY_TYPES, PAINTS, TIRE_WIDTH_M, Blueprint, Line
-from carmask.data.studio.curves import Curve, smooth_curve
+from carstudio.blueprints import BLUEPRINTS, BODY_TYPES, PAINTS, TIRE_WIDTH_M, Blueprint, Line
+from carstudio.curves import Curve, smooth_curve
 
 # Invented: no maker of this world is meant.
 _MAKES = {

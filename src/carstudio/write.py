@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import multiprocessing
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +19,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from carmask.data.studio.arrays import BoolArray, ByteArray
-from carmask.data.studio.design import car_id, design_car
-from carmask.data.studio.render import Session, open_session, take_photo
-from carmask.errors import CarmaskError
-from carmask.files import write_bytes_atomically
-from carmask.imaging.rle import encode_carvana
-from carmask.imaging.rle_table import write_rows
-from carmask.progress import Progress
+from carstudio.arrays import BoolArray, ByteArray
+from carstudio.design import car_id, design_car
+from carstudio.render import Session, open_session, take_photo
 
 _MANIFEST = "studio.json"
 _RENDERER_VERSION = 1  # to be raised with every change of the pictures
@@ -35,8 +31,8 @@ _VIEWS_PER_TASK = 4  # for even progress; the empty room is painted once per tas
 _SMALLEST_SIDE_PX, _MOST_VIEWS = 32, 99
 
 
-class StudioError(CarmaskError):
-    """Example data was asked for in an impossible size, or in a folder that holds something else or is not writable."""
+class StudioError(Exception):
+    """The request is impossible, or the folder holds something else or cannot be written. Its text is for a person."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def render_dataset(
     views: int = 16,
     size_HW: tuple[int, int] = (1280, 1918),
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
 ) -> RenderedSet:
     """Write a set of `cars` invented cars, each seen from `views` sides, in the layout of Kaggle's Carvana folder.
@@ -153,7 +149,7 @@ def _choose_folder(root: Path, wanted: dict[str, object]) -> Path:
         _refuse_others(partial, wanted)
     for name in ("train", "train_masks"):
         (partial / name).mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(partial / _MANIFEST, (json.dumps(wanted, indent=2) + "\n").encode())
+    _write_file(partial / _MANIFEST, (json.dumps(wanted, indent=2) + "\n").encode())
     return partial
 
 
@@ -211,8 +207,8 @@ def _render(task: _Task) -> int:
     for view in views:
         image_HWC, mask_HW = take_photo(session, view, task.views)
         photo = _photo_path(task.folder, session.car.id, view)
-        write_bytes_atomically(_mask_path(photo), _mask_gif(mask_HW))
-        write_bytes_atomically(photo, _photo_jpeg(image_HWC))
+        _write_file(_mask_path(photo), _mask_gif(mask_HW))
+        _write_file(photo, _photo_jpeg(image_HWC))
     return len(views)
 
 
@@ -245,21 +241,43 @@ def _mask_gif(mask_HW: BoolArray) -> bytes:
 
 
 def _write_tables(folder: Path, seed: int, cars: int, views: int) -> None:
-    """train_masks.csv from the GIFs as they lie there, and metadata.csv; rows in the order of the car ids."""
+    """Write train_masks.csv, from the GIFs in the folder, and metadata.csv; rows in the order of the car ids."""
     ids = {car_id(seed, number): number for number in range(cars)}
-    masks = []
+    masks = io.StringIO()
+    rows = csv.writer(masks)
+    rows.writerow(("img", "rle_mask"))
     for car in sorted(ids):
         for view in range(1, views + 1):
             photo = _photo_path(folder, car, view)
             with Image.open(_mask_path(photo)) as gif:
-                masks.append((photo.name, encode_carvana(np.asarray(gif) > 0)))
-    table = io.BytesIO()
-    write_rows(table, masks)
-    write_bytes_atomically(folder / "train_masks.csv", table.getvalue())
-    cards = io.StringIO()
-    writer = csv.writer(cards, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerow(("id", "year", "make", "model", "trim1", "trim2"))
+                rows.writerow((photo.name, _run_lengths(np.asarray(gif) > 0)))
+    _write_file(folder / "train_masks.csv", masks.getvalue().encode())
+    metadata = io.StringIO()
+    rows = csv.writer(metadata, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    rows.writerow(("id", "year", "make", "model", "trim1", "trim2"))
     for car in sorted(ids):
         made = design_car(seed, ids[car])
-        writer.writerow((car, made.year, made.make, made.model, made.model, made.trim))
-    write_bytes_atomically(folder / "metadata.csv", cards.getvalue().encode())
+        rows.writerow((car, made.year, made.make, made.model, made.model, made.trim))
+    _write_file(folder / "metadata.csv", metadata.getvalue().encode())
+
+
+def _run_lengths(mask_HW: BoolArray) -> str:
+    """The challenge's run lengths: pairs of start, counted from 1 along the rows, and length."""
+    steps = np.diff(mask_HW.reshape(-1).astype(np.int8), prepend=0, append=0)
+    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    return " ".join(map(str, np.column_stack([starts + 1, ends - starts]).reshape(-1).tolist()))
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a hidden file beside `path`, then rename it, so that an interruption leaves no half of a file."""
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise StudioError(
+            f"{path}: cannot be written ({error.strerror}); check the folder and the free space"
+        ) from error

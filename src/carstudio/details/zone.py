@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carmask.data.studio.arrays import BoolArray, FloatArray
-from carmask.data.studio.details.flat import line_share, polyline, rounded_box, share
-from carmask.data.studio.light import Material
+from carstudio.arrays import BoolArray, FloatArray
+from carstudio.details.flat import line_share, polyline, rounded_box, share
+from carstudio.light import Material
 
 BLACK = (0.012, 0.012, 0.013)
 PLASTIC = (0.035, 0.036, 0.038)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from carmask.data.studio.arrays import BoolArray, ByteArray, FloatArray
-from carmask.data.studio.body import Shape, build_shape
-from carmask.data.studio.design import Car, design_car
-from carmask.data.studio.raster import Camera, sample_car
-from carmask.data.studio.scene import Backdrop, Studio, furnish, light_on_floor, paint_backdrop, table_map
-from carmask.data.studio.surfaces import color_samples
+from carstudio.arrays import BoolArray, ByteArray, FloatArray
+from carstudio.body import Shape, build_shape
+from carstudio.design import Car, design_car
+from carstudio.raster import Camera, sample_car
+from carstudio.scene import Backdrop, Studio, furnish, light_on_floor, paint_backdrop, table_map
+from carstudio.surfaces import color_samples
 
 _SAMPLES_PER_PIXEL = 2  # each way
 _REFLECTION_SCALE, _REFLECTION_WIDTH_PX = 0.5, 480  # it is blurred anyway: drawn small, at most this wide

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from carmask.data.studio.arrays import BoolArray, FloatArray, smoothstep
-from carmask.data.studio.body import WAIST_SINK_M, Shape
-from carmask.data.studio.details.flat import line_share, polyline, share
-from carmask.data.studio.light import Material
+from carstudio.arrays import BoolArray, FloatArray, smoothstep
+from carstudio.body import WAIST_SINK_M, Shape
+from carstudio.details.flat import line_share, polyline, share
+from carstudio.light import Material
 
 _BLACK = (0.012, 0.012, 0.013)
 _CHROME = (0.62, 0.63, 0.65)

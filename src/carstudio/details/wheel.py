@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from carmask.data.studio.arrays import FloatArray, smoothstep
-from carmask.data.studio.body import RIM_SHARE, Shape
-from carmask.data.studio.details.flat import share
-from carmask.data.studio.light import Material
+from carstudio.arrays import FloatArray, smoothstep
+from carstudio.body import RIM_SHARE, Shape
+from carstudio.details.flat import share
+from carstudio.light import Material
 
 _RUBBER = (0.022, 0.022, 0.024)
 _ALLOY = (0.55, 0.56, 0.58)

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from carmask.data.studio.arrays import FloatArray, IntArray, unit
-from carmask.data.studio.curves import Curve, Outline
+from carstudio.arrays import FloatArray, IntArray, unit
+from carstudio.curves import Curve, Outline
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from carmask.data.studio.arrays import BoolArray, FloatArray, smoothstep
-from carmask.data.studio.blueprints import TIRE_WIDTH_M
-from carmask.data.studio.curves import superellipse
-from carmask.data.studio.design import Car
-from carmask.data.studio.mesh import Loft, Mesh, box, ellipsoid, grid_mesh, revolve, smooth_normals, strip, tube
+from carstudio.arrays import BoolArray, FloatArray, smoothstep
+from carstudio.blueprints import TIRE_WIDTH_M
+from carstudio.curves import superellipse
+from carstudio.design import Car
+from carstudio.mesh import Loft, Mesh, box, ellipsoid, grid_mesh, revolve, smooth_normals, strip, tube
 
 WAIST_SINK_M = 0.10  # the cabin starts this far below the waist, hidden in the lower body
 _FLARE_M, _FLARE_REACH_M = 0.032, 0.16

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carmask.data.studio.arrays import FloatArray
+from carstudio.arrays import FloatArray
 
 _CURVE_SAMPLES = 1024
 

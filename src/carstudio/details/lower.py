@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from carmask.data.studio.arrays import FloatArray
-from carmask.data.studio.body import BED_INSET_M, WAIST_SINK_M, Shape
-from carmask.data.studio.details.flat import circle, polyline, rounded_box, share
-from carmask.data.studio.details.nose import paint_nose
-from carmask.data.studio.details.tail import paint_tail
-from carmask.data.studio.details.zone import AMBER, BLACK, CHROME, PLASTIC, Zone, on_samples
-from carmask.data.studio.light import Material
+from carstudio.arrays import FloatArray
+from carstudio.body import BED_INSET_M, WAIST_SINK_M, Shape
+from carstudio.details.flat import circle, polyline, rounded_box, share
+from carstudio.details.nose import paint_nose
+from carstudio.details.tail import paint_tail
+from carstudio.details.zone import AMBER, BLACK, CHROME, PLASTIC, Zone, on_samples
+from carstudio.light import Material
 
 
 def paint_lower_body(

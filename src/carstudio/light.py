@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carmask.data.studio.arrays import FloatArray, smoothstep
+from carstudio.arrays import FloatArray, smoothstep
 
 # Radiance in the picture's linear units, where a white wall at normal exposure is about 0.8.
 _FLOOR, _FLOOR_BELOW_CAR = 0.30, 0.10

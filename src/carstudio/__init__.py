@@ -4,6 +4,6 @@
 without an account, a download or anybody's photos.
 """
 
-from carmask.data.studio.write import RenderedSet, StudioError, render_dataset
+from carstudio.write import RenderedSet, StudioError, render_dataset
 
 __all__ = ["RenderedSet", "StudioError", "render_dataset"]

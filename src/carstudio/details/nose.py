@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from carmask.data.studio.arrays import FloatArray, smoothstep
-from carmask.data.studio.body import Shape
-from carmask.data.studio.details.flat import circle, line_share, polygon, polyline, rounded_box, share
-from carmask.data.studio.details.zone import (
+from carstudio.arrays import FloatArray, smoothstep
+from carstudio.body import Shape
+from carstudio.details.flat import circle, line_share, polygon, polyline, rounded_box, share
+from carstudio.details.zone import (
     AMBER,
     BARS,
     BLACK,

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from carmask.data.studio.arrays import FloatArray
+from carstudio.arrays import FloatArray
 
 
 def share(distance_N: FloatArray, softness_m: float) -> FloatArray:

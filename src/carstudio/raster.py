@@ -13,8 +13,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from carmask.data.studio.arrays import BoolArray, FloatArray, IntArray, unit
-from carmask.data.studio.body import BED_INSET_M, Shape, Surface
+from carstudio.arrays import BoolArray, FloatArray, IntArray, unit
+from carstudio.body import BED_INSET_M, Shape, Surface
 
 _SUBPIXEL_BITS = 4
 _NEAREST_M = 0.2

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from carmask.data.studio.arrays import FloatArray, smoothstep
-from carmask.data.studio.blueprints import TIRE_WIDTH_M
-from carmask.data.studio.body import Shape
-from carmask.data.studio.raster import Camera
+from carstudio.arrays import FloatArray, smoothstep
+from carstudio.blueprints import TIRE_WIDTH_M
+from carstudio.body import Shape
+from carstudio.raster import Camera
 
 # Thin letters, then bold ones, as on many a forecourt.
 _SIGNS = (("CAR", "MASK"), ("TURN", "TABLE"), ("MOTO", "RAMA"), ("AUTO", "HAUS"), ("STUDIO", "16"), ("FORE", "COURT"))

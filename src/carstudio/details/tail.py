@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from carmask.data.studio.arrays import FloatArray
-from carmask.data.studio.body import Shape
-from carmask.data.studio.details.flat import polygon, rounded_box, share
-from carmask.data.studio.details.zone import BLACK, CHROME, PLASTIC, RED, Zone, draw_plate
+from carstudio.arrays import FloatArray
+from carstudio.body import Shape
+from carstudio.details.flat import polygon, rounded_box, share
+from carstudio.details.zone import BLACK, CHROME, PLASTIC, RED, Zone, draw_plate
 
 
 def paint_tail(shape: Shape, zone: Zone, y_N: FloatArray) -> None:

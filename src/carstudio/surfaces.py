@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from carmask.data.studio.arrays import FloatArray, IntArray, smoothstep, unit
-from carmask.data.studio.body import Shape, Surface
-from carmask.data.studio.details.cabin import paint_cabin
-from carmask.data.studio.details.lower import paint_lower_body
-from carmask.data.studio.details.wheel import paint_wheel
-from carmask.data.studio.light import Material, shade
-from carmask.data.studio.raster import Camera, Samples
+from carstudio.arrays import FloatArray, IntArray, smoothstep, unit
+from carstudio.body import Shape, Surface
+from carstudio.details.cabin import paint_cabin
+from carstudio.details.lower import paint_lower_body
+from carstudio.details.wheel import paint_wheel
+from carstudio.light import Material, shade
+from carstudio.raster import Camera, Samples
 
 _CHUNK = 1 << 15  # samples at a time: the working arrays stay in the processor's cache
 _LACQUER_GLOSS = 1.2  # polished for the photo

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from carmask.data.pairs import find_pairs
-from carmask.data.studio import StudioError, render_dataset
-from carmask.data.studio.body import Surface, build_shape
-from carmask.data.studio.design import BODY_TYPES, design_car
-from carmask.data.studio.raster import Camera, sample_car
-from carmask.data.studio.render import open_session, placement, take_photo
 from carmask.imaging.rle import decode_carvana
+from carstudio import StudioError, render_dataset
+from carstudio.body import Surface, build_shape
+from carstudio.design import BODY_TYPES, design_car
+from carstudio.raster import Camera, sample_car
+from carstudio.render import open_session, placement, take_photo
 
 SIZE_HW = (160, 240)
 CARS, VIEWS = 5, 8
