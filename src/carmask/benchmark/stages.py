@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from carmask.ahead import in_batches
 from carmask.benchmark.clock import median_of_each_s, rate_of_pool
 from carmask.benchmark.networks import BATCH
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.outcome import Extent
 from carmask.pipeline.stores import Put
 from carmask.result import Result
+from carmask.runner import in_batches
 from carmask.segmenter import Segmenter
 
 

@@ -15,7 +15,7 @@ from carmask.pipeline.kinds import TABLE_SUFFIXES, Kind, is_table
 from carmask.pipeline.plan import Plan, Wanted, make_plan
 from carmask.pipeline.stores import Store
 from carmask.pipeline.stream import predict
-from carmask.pipeline.threads import default_workers, one_opencv_thread
+from carmask.runner import default_workers, one_opencv_thread
 from carmask.segmenter import Segmenter
 
 # All photos of the stages' figures are in memory at once, as they come out of each stage.

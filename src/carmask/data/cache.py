@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from carmask.ahead import map_ahead
 from carmask.data.digests import read_digests
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
@@ -34,6 +33,7 @@ from carmask.imaging.decode import MaskReading, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 from carmask.limits import usable_cpus
 from carmask.progress import Progress
+from carmask.runner import map_ahead
 
 # Raise when decoding or fitting changes its result, or the notes change: older caches are then made anew.
 CACHE_FORM = 4

@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.ahead import map_ahead
 from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, sign
 from carmask.data.pairs import Dataset, Pair, Problem, ProblemKind, find_pairs, load_soft_mask
 from carmask.data.split import Split, SplitError, shared_groups
@@ -23,6 +22,7 @@ from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 from carmask.imaging.mask_rule import FOREGROUND_FROM
 from carmask.limits import usable_cpus
 from carmask.progress import Progress
+from carmask.runner import map_ahead
 
 S = TypeVar("S")
 T = TypeVar("T")

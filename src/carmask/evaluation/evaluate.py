@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.ahead import in_batches, map_ahead
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import BoolArray, measure
@@ -23,6 +22,7 @@ from carmask.evaluation.results import Evaluation, Failure, PhotoRow
 from carmask.imaging.decode import ImageSource, MaskReading, Photo, UnreadableImage
 from carmask.limits import usable_cpus
 from carmask.progress import Progress
+from carmask.runner import in_batches, map_ahead
 
 
 class EvaluationError(CarmaskError):

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from carmask.ahead import in_batches
 from carmask.errors import CarmaskError, first_line
 from carmask.pipeline.addresses import Address
+from carmask.runner import in_batches
 
 PATH_COLUMN = "path"
 

@@ -1,85 +1,24 @@
 """Photos through decoding, the network and encoding side by side, in order and in bounded memory."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 
-from carmask.ahead import in_batches, map_ahead
 from carmask.errors import CarmaskError, first_line
 from carmask.files import NoSpace
-from carmask.imaging.decode import UnreadableImage
+from carmask.imaging.decode import Photo, UnreadableImage
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.outcome import Extent, Outcome
 from carmask.pipeline.regions import ALL_REGIONS, Regions
 from carmask.pipeline.stores import Put
-from carmask.pipeline.threads import default_workers, one_opencv_thread
 from carmask.result import Result
-from carmask.segmenter import Fitted, Raw, Segmenter
-
-Done = TypeVar("Done")
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    job: Job
-    fitted: Fitted
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Inferred:
-    loaded: _Loaded
-    raw: Raw
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Stages:
-    """What is done with every photo. One that failed passes through those that follow, as what became of it."""
-
-    segmenter: Segmenter
-    put: Put
-    regions: Regions
-    batch_size: int
-
-    def load(self, job: Job) -> _Loaded | Outcome:
-        """Decode a photo; in any thread."""
-
-        def work() -> _Loaded:
-            started_s = time.perf_counter()
-            picture = job.read()
-            fitted = self.segmenter.fit(self.segmenter.decode(picture))
-            # Drawing may need the photo once more, which is fetched from an address but once.
-            return _Loaded(replace(job, picture=picture), fitted, time.perf_counter() - started_s)
-
-        return _try(job, work)
-
-    def infer(self, batch: list[_Loaded | Outcome]) -> Iterator[_Inferred | Outcome]:
-        """Run the networks; in the one thread that owns them."""
-        readable = [item for item in batch if isinstance(item, _Loaded)]
-        started_s = time.perf_counter()
-        raws = iter(self.segmenter.infer([item.fitted for item in readable], pad_to=self.batch_size))
-        each_s = (time.perf_counter() - started_s) / max(1, len(readable))
-        for item in batch:
-            yield item if isinstance(item, Outcome) else _Inferred(item, next(raws), item.seconds + each_s)
-
-    def finish(self, item: _Inferred | Outcome) -> Outcome:
-        """Bring what was found to the photo's size, and keep it; in any thread."""
-        if isinstance(item, Outcome):
-            return item
-        job, threshold = item.loaded.job, self.segmenter.threshold
-
-        def work() -> Outcome:
-            started_s = time.perf_counter()
-            probability_HW = self.regions.keep(self.segmenter.restore(item.loaded.fitted, item.raw), threshold)
-            return _keep(job, Result(probability_HW, threshold), self.put, item.seconds, started_s)
-
-        return _try(job, work)
+from carmask.runner import Prediction, default_workers, map_ahead, run_segmenter
+from carmask.runtime.engine import EngineError
+from carmask.segmenter import Segmenter
 
 
 def predict(
@@ -108,16 +47,20 @@ def predict(
         EngineError: the network cannot be run.
 
     """
-    stages = _Stages(segmenter, put, regions, batch_size)
-    workers = workers or default_workers()
-    with (
-        one_opencv_thread(),
-        ThreadPoolExecutor(workers, "decode") as decoders,
-        ThreadPoolExecutor(workers, "encode") as encoders,
-    ):
-        loaded = map_ahead(decoders, stages.load, jobs, ahead=workers + 2 * batch_size)
-        inferred = (item for batch in in_batches(loaded, batch_size) for item in stages.infer(batch))
-        yield from map_ahead(encoders, stages.finish, inferred, ahead=workers + batch_size)
+
+    def load(job: Job) -> tuple[Photo, Job]:
+        picture = job.read()
+        # Drawing may need the photo once more, which is fetched from an address but once.
+        return segmenter.decode(picture), replace(job, picture=picture)
+
+    def keep(found: Prediction[Job, Job]) -> Outcome:
+        started_s = time.perf_counter()
+        probability_HW = regions.keep(found.probability_HW, segmenter.threshold)
+        return _keep(found.extra, Result(probability_HW, segmenter.threshold), put, found.seconds, started_s)
+
+    return run_segmenter(
+        jobs, segmenter, load=load, consume=keep, on_error=_failure, batch_size=batch_size, workers=workers
+    )
 
 
 def convert(
@@ -128,7 +71,10 @@ def convert(
     def work_on(mask: tuple[Job, Callable[[], Result]]) -> Outcome:
         job, read = mask
         started_s = time.perf_counter()
-        return _try(job, lambda: _keep(job, read(), put, 0.0, started_s))
+        try:
+            return _keep(job, read(), put, 0.0, started_s)
+        except Exception as error:  # noqa: BLE001 - what is not this mask's is raised again
+            return _failure(job, error)
 
     workers = workers or default_workers()
     with ThreadPoolExecutor(workers, "convert") as pool:
@@ -142,19 +88,18 @@ def _keep(job: Job, found: Result, put: Put, before_s: float, started_s: float) 
     return Outcome(job, None, row, extent, before_s + time.perf_counter() - started_s)
 
 
-def _try(job: Job, work: Callable[[], Done]) -> Done | Outcome:
-    """Do one photo's work; a failure is this photo's alone, unless nothing more can be written at all."""
-    try:
-        return work()
-    except NoSpace:
-        raise
-    except UnreadableImage as error:
+def _failure(job: Job, error: Exception) -> Outcome:
+    """The outcome of a photo that failed; what is not this photo's alone is raised again."""
+    if isinstance(error, NoSpace | EngineError):
+        raise error
+    if isinstance(error, UnreadableImage):
         # What came in on standard input has a name for us alone.
         name = error.name if isinstance(job.picture, Path) else str(job.photo)
         return Outcome(job, cause=str(UnreadableImage(name, error.cause, error.advice)))
-    except CarmaskError as error:
+    if isinstance(error, CarmaskError):
         return Outcome(job, cause=str(error))
-    except (MemoryError, cv2.error) as error:
+    if isinstance(error, MemoryError | cv2.error):
         return Outcome(
             job, cause=f"{job.origin}: is too large to be cut out here ({first_line(error)}); reduce it first"
         )
+    raise error

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.ahead import map_ahead
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.imaging.decode import decode_mask, read_size
@@ -20,8 +19,8 @@ from carmask.imaging.rle import RleError, decode_carvana
 from carmask.imaging.rle_table import read_rows
 from carmask.pipeline.masks import MasksError, find_masks
 from carmask.pipeline.photos import Photos, find_photos
-from carmask.pipeline.threads import default_workers
 from carmask.progress import Progress
+from carmask.runner import default_workers, map_ahead
 
 _SHOWN = 20
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import UnreadableImage
 from carmask.imaging.source import TooManyPixels
-from carmask.pipeline.threads import default_workers, one_opencv_thread
+from carmask.runner import default_workers, one_opencv_thread
 from carmask.runtime.engine import EngineError
 from carmask.segmenter import Fitted, Raw, Segmenter
 from carmask.serving.answers import Answer

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from carmask.ahead import map_ahead
 from carmask.data.cache import Cache
+from carmask.runner import map_ahead
 from carmask.runtime.torch_engine import to_input
 
 Batch = tuple[Tensor, Tensor]

@@ -8,7 +8,6 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.ahead import in_batches
 from carmask.data.cache import Cache
 from carmask.data.pairs import Pair, load_soft_mask, spread
 from carmask.evaluation.metrics import dice
@@ -16,6 +15,7 @@ from carmask.imaging.geometry import plan, restore
 from carmask.imaging.packed import PackedMask
 from carmask.limits import usable_cpus
 from carmask.models.network import Network
+from carmask.runner import in_batches
 from carmask.runtime.hardware import Hardware
 from carmask.runtime.torch_engine import TorchEngine
 from carmask.training.team import Team

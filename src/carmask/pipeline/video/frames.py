@@ -10,11 +10,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.ahead import in_batches, map_ahead
 from carmask.imaging.decode import Photo
 from carmask.pipeline.regions import ALL_REGIONS, Regions
-from carmask.pipeline.threads import one_opencv_thread
 from carmask.pipeline.video.smooth import Smoother
+from carmask.runner import in_batches, map_ahead, one_opencv_thread
 from carmask.segmenter import Fitted, Raw, Segmenter
 
 Source = TypeVar("Source")

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.ahead import map_ahead
 from carmask.pipeline.regions import ALL_REGIONS, Regions
 from carmask.pipeline.video.camera import Camera, Capture
 from carmask.pipeline.video.frames import Finished, finish_frames
 from carmask.pipeline.video.look import Compositor
+from carmask.runner import map_ahead
 from carmask.segmenter import Segmenter
 
 if TYPE_CHECKING:

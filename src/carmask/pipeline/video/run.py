@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carmask.ahead import map_ahead
 from carmask.pipeline.regions import ALL_REGIONS, Regions
 from carmask.pipeline.video.coding import choose_coding
 from carmask.pipeline.video.frames import Finished, finish_frames
@@ -16,6 +15,7 @@ from carmask.pipeline.video.look import Compositor
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.writer import VideoWriter, written_video
 from carmask.progress import Progress
+from carmask.runner import map_ahead
 from carmask.segmenter import Segmenter
 
 _AHEAD = 4
