@@ -1,4 +1,4 @@
-"""Listing folders, and writing files so that there is never half of one."""
+"""Atomic writes, listing folders, and removing the temporary files of killed processes."""
 
 import errno
 import gzip
@@ -16,145 +16,144 @@ from typing import IO
 
 from carmask.errors import CarmaskError
 
-# What bytes are written to: a file's stream, or what compresses into one.
-Sink = IO[bytes] | gzip.GzipFile
+# A binary file open for writing, plain or gzip.
+BinaryWriter = IO[bytes] | gzip.GzipFile
 
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
-# A file that is being written: who writes it (machine, process, and that process's own token) and a number.
-_ASIDE = re.compile(r"\.carmask-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<token>[0-9a-f]{8})-[0-9a-f]{8}\.part")
+# The name of a temporary file: the machine and process that write it, a token of that process, a random number.
+_TEMPORARY_NAME = re.compile(r"\.carmask-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<token>[0-9a-f]{8})-[0-9a-f]{8}\.part")
 _TOKEN = secrets.token_hex(4)
 _STALE_S = 24 * 3600
 
-# What file systems say, often those on a network, that cannot flush a folder.
-_NOT_FLUSHED = frozenset({errno.EINVAL, errno.ENOTSUP})
+# Errors of file systems, often network ones, that cannot fsync a folder.
+_FSYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP})
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class UnwritableFile(CarmaskError):
-    """A result that could not be written."""
+    """A file could not be written."""
 
 
 class NoSpace(UnwritableFile):
-    """Nothing more can be written there: the disk or the quota is full, or may only be read."""
-
-
-def write_bytes_atomically(path: str | Path, data: bytes, *, lasting: bool = False) -> None:
-    """Write a file so that under its name there is never half of it; missing folders are made.
-
-    The data goes to a hidden file beside it, which is then moved over the name. Raises `UnwritableFile`.
-
-    lasting: also when the power fails: return when the file is on the disk.
-    """
-    with written_aside(path, lasting=lasting) as stream:
-        stream.write(data)
+    """The disk or the quota is full, or the file system is read-only: no other file can be written there either."""
 
 
 @contextmanager
-def written_aside(path: str | Path, *, lasting: bool = False) -> Iterator[IO[bytes]]:
-    """A stream for what the file shall hold; it gets its name only when the block ends well. See above.
+def atomic_write(path: str | Path, *, fsync: bool = False) -> Iterator[IO[bytes]]:
+    """Open a binary file for writing that appears under its name only when the block ends without an error.
+
+    The data goes to a hidden temporary file in the same folder, which then replaces `path`. Missing folders are made.
+
+    fsync: also survive a power failure: return when the disk has the file.
 
     Raises:
-        UnwritableFile: the folder, the file or its name cannot be written.
+        UnwritableFile: the folder or the file cannot be written. `NoSpace` where the disk is full.
 
     """
     path = Path(path)
-    aside = path.parent / f".carmask-{_host()}-{os.getpid()}-{_TOKEN}-{secrets.token_hex(4)}.part"
+    temporary = path.parent / f".carmask-{_host()}-{os.getpid()}-{_TOKEN}-{secrets.token_hex(4)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with aside.open("wb") as stream:
+            with temporary.open("wb") as stream:
                 yield stream
-            if lasting:
-                flush_to_disk(aside)
-            aside.replace(path)
-            if lasting:
+            if fsync:
+                flush_to_disk(temporary)
+            temporary.replace(path)
+            if fsync:
                 flush_to_disk(path.parent)
         finally:
-            aside.unlink(missing_ok=True)
-    except OSError as failure:
-        raise unwritable(path, failure) from failure
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def write_bytes_atomically(path: str | Path, data: bytes, *, fsync: bool = False) -> None:
+    """Write a whole file with `atomic_write`."""
+    with atomic_write(path, fsync=fsync) as stream:
+        stream.write(data)
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until the disk holds a file's content, or a folder's names, which otherwise may be lost with the power.
+    """Wait until the disk has the content of a file, or the names in a folder (fsync).
 
-    Of a file that is moved into place both have to be flushed: the file before, or its name may lead to nothing, and
-    the folder after. Raises `OSError`.
+    To move a file into place and survive a power failure, flush the file before the move, or its name may lead to
+    nothing, and the folder after it. Raises `OSError`.
     """
     if os.name != "posix" and path.is_dir():
-        return  # cannot be opened there
-    place = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        return  # Windows cannot open folders
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
-        os.fsync(place)
+        os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _NOT_FLUSHED or not path.is_dir():
+        if error.errno not in _FSYNC_UNSUPPORTED or not path.is_dir():
             raise
     finally:
-        os.close(place)
+        os.close(descriptor)
 
 
 @contextmanager
-def packed(stream: IO[bytes], path: Path) -> Iterator[Sink]:
-    """What compresses into a file's stream where its name ends in .gz; else the stream itself."""
-    if not is_compressed(path):
+def gzip_writer(stream: IO[bytes], path: Path) -> Iterator[BinaryWriter]:
+    """Compress what is written to `stream` if the name of `path` ends in .gz; else give `stream` itself."""
+    if not is_gzip(path):
         yield stream
         return
-    # No name and no time inside, so that the same content gives the same bytes.
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as packing:
-        yield packing
+    # Without name and time in the header, so that the same content gives the same bytes.
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as compressed:
+        yield compressed
 
 
-def is_compressed(path: Path) -> bool:
-    """Whether a file of this name is compressed."""
+def is_gzip(path: Path) -> bool:
+    """Whether the name of a file ends in .gz."""
     return path.suffix.lower() == ".gz"
 
 
-def unwritable(path: Path, failure: OSError) -> UnwritableFile:
-    """What to say of a file that the system did not let be written."""
-    reason = failure.strerror or str(failure)
-    kind = NoSpace if failure.errno in _FULL else UnwritableFile
+def unwritable(path: Path, error: OSError) -> UnwritableFile:
+    """Return the error to raise for a file that could not be written."""
+    reason = error.strerror or str(error)
+    kind = NoSpace if error.errno in _NO_SPACE else UnwritableFile
     return kind(f"{path}: it cannot be written ({reason}); check the folder and the free space")
 
 
-def remove_leftovers(folders: Iterable[Path]) -> int:
-    """Remove what killed processes left half-written in these folders; how many files that were.
+def remove_stale_temporary_files(folders: Iterable[Path]) -> int:
+    """Remove the temporary files that killed processes left in these folders; return how many.
 
-    A file is left over when its process on this machine lives no more, or after a day.
+    A file is stale if its process, of this machine, has ended, or after a day.
     """
     removed = 0
     for folder in folders:
         try:
-            names = [entry.name for entry in os.scandir(folder) if _ASIDE.fullmatch(entry.name)]
+            names = [entry.name for entry in os.scandir(folder) if _TEMPORARY_NAME.fullmatch(entry.name)]
         except OSError:
-            continue  # not there yet, or cannot be listed, and then it is said when a result is written
+            continue  # does not exist yet, or cannot be listed: then writing a result there reports it
         for name in names:
-            if _is_left_over(folder / name):
+            if _is_stale(folder / name):
                 (folder / name).unlink(missing_ok=True)
                 removed += 1
     return removed
 
 
 def walk_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder below, itself first, with the names of its files, sorted; links followed, hidden files left out.
+    """Yield `folder` and each folder below it with the sorted names of its files; follow links, skip hidden files.
 
-    `on_error` is called for each folder that cannot be listed (its `filename`), and may raise; else it is passed over.
+    `on_error` is called for each folder that cannot be listed (`error.filename`); it may raise, else it is skipped.
     """
-    seen: set[Path] = set()  # linked folders are followed, and a link to a folder above must end
+    seen: set[Path] = set()  # a link to a folder above must not loop
     for path, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
         real = Path(path).resolve()
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_clutter(name))
-        yield Path(path), sorted(name for name in files if not is_clutter(name))
+        folders[:] = sorted(name for name in folders if not is_hidden_file(name))
+        yield Path(path), sorted(name for name in files if not is_hidden_file(name))
 
 
-def is_clutter(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that file managers leave behind."""
-    return name.startswith(".") or name.lower() in _CLUTTER
+def is_hidden_file(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or one that Windows, macOS or a NAS leaves behind."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 @cache
@@ -162,24 +161,24 @@ def _host() -> str:
     return blake2b(socket.gethostname().encode(errors="surrogateescape"), digest_size=4).hexdigest()
 
 
-def _is_left_over(aside: Path) -> bool:
-    writer = _ASIDE.fullmatch(aside.name)
+def _is_stale(temporary: Path) -> bool:
+    writer = _TEMPORARY_NAME.fullmatch(temporary.name)
     assert writer is not None
     if writer["host"] == _host():
         pid = int(writer["pid"])
-        # In a container every run may have the same number.
+        # In a container every run may have the same process id, hence the token.
         alive = writer["token"] == _TOKEN if pid == os.getpid() else _is_running(pid)
         if not alive:
             return True
     try:
-        return time.time() - aside.stat().st_mtime > _STALE_S
+        return time.time() - temporary.stat().st_mtime > _STALE_S
     except OSError:
         return False
 
 
 def _is_running(pid: int) -> bool:
     if os.name != "posix":
-        return True  # there a signal of number 0 would end the process
+        return True  # on Windows signal 0 would end the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

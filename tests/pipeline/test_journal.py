@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carmask.files import remove_leftovers, write_bytes_atomically
+from carmask.files import remove_stale_temporary_files, write_bytes_atomically
 from carmask.pipeline.journal import Journal, JournalError, read_entries, read_recipe
 
 
@@ -57,8 +57,8 @@ def test_two_at_once_do_not_write_to_one_place(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="needs a process that can be asked for")
 def test_only_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from carmask.files import written_aside\n"
-        "with written_aside(sys.argv[1]) as stream:\n"
+        "import os, signal, sys; from carmask.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as stream:\n"
         "    stream.write(b'half'); stream.flush(); print(flush=True)\n"
         "    sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -67,17 +67,17 @@ def test_only_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         (aside,) = tmp_path.iterdir()
-        assert remove_leftovers([tmp_path, tmp_path / "gone"]) == 0
+        assert remove_stale_temporary_files([tmp_path, tmp_path / "gone"]) == 0
         assert aside.exists()
         process.communicate(b"")
     mine = tmp_path / ".carmask-notes.part"
     mine.touch()
-    assert remove_leftovers([tmp_path]) == 1
+    assert remove_stale_temporary_files([tmp_path]) == 1
     write_bytes_atomically(tmp_path / "a.png", b"whole")
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", mine.name}
     # Of other machines nothing is known, but a day is long enough.
     other = tmp_path / ".carmask-00000000-1-00000000-00000000.part"
     other.touch()
-    assert remove_leftovers([tmp_path]) == 0
+    assert remove_stale_temporary_files([tmp_path]) == 0
     os.utime(other, (time.time() - 90_000, time.time() - 90_000))
-    assert remove_leftovers([tmp_path]) == 1
+    assert remove_stale_temporary_files([tmp_path]) == 1

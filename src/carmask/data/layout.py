@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from carmask.errors import CarmaskError
-from carmask.files import is_clutter, walk_files
+from carmask.files import is_hidden_file, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.imaging.rle_table import TableError, read_rows
 
@@ -197,7 +197,7 @@ def _list_folder(folder: Path) -> dict[str, Path]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise _unlistable(error) from error
-    return {path.name.lower(): path for path in entries if not is_clutter(path.name)}
+    return {path.name.lower(): path for path in entries if not is_hidden_file(path.name)}
 
 
 def _unnest(folder: Path) -> Path:

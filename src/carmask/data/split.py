@@ -78,7 +78,7 @@ class Split(BaseModel):
     def save(self, path: str | Path) -> None:
         """Write the split as readable JSON; missing folders are made. Raises `UnwritableFile`."""
         text = json.dumps(self.model_dump(), indent=1) + "\n"
-        write_bytes_atomically(Path(path), text.encode(), lasting=True)
+        write_bytes_atomically(Path(path), text.encode(), fsync=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

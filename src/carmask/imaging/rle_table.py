@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from carmask.errors import CarmaskError
-from carmask.files import Sink, is_compressed
+from carmask.files import BinaryWriter, is_gzip
 
 _HEADER = ("img", "rle_mask")
 
@@ -23,7 +23,7 @@ class TableError(CarmaskError):
     """A file that is no table of run lengths."""
 
 
-def write_rows(stream: Sink, rows: Iterable[tuple[str, str]]) -> None:
+def write_rows(stream: BinaryWriter, rows: Iterable[tuple[str, str]]) -> None:
     """Write a table of (photo's name, run lengths)."""
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
     writer = csv.writer(text)
@@ -61,7 +61,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
     with (
-        gzip.open(path) if is_compressed(path) else path.open("rb") as binary,
+        gzip.open(path) if is_gzip(path) else path.open("rb") as binary,
         io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream,
     ):
         yield stream

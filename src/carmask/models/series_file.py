@@ -52,7 +52,7 @@ class SeriesFile(BaseModel):
 
     def save(self, path: Path) -> None:
         """Write readable JSON, never half of it. Raises `UnwritableFile`."""
-        write_bytes_atomically(path, (self.model_dump_json(indent=1) + "\n").encode(), lasting=True)
+        write_bytes_atomically(path, (self.model_dump_json(indent=1) + "\n").encode(), fsync=True)
 
 
 def fold_name(fold: int) -> str:

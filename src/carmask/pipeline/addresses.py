@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from carmask.errors import CarmaskError, first_line
-from carmask.files import is_clutter
+from carmask.files import is_hidden_file
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -84,7 +84,7 @@ class Address:
         with self.opened() as (system, path):
             prefix = f"{path.rstrip('/')}/".lstrip("/")
             names = (found.lstrip("/").removeprefix(prefix) for found in system.find(path))
-            return sorted(name for name in names if not any(map(is_clutter, name.split("/"))))
+            return sorted(name for name in names if not any(map(is_hidden_file, name.split("/"))))
 
     @contextmanager
     def opened(self) -> Iterator[tuple["AbstractFileSystem", str]]:

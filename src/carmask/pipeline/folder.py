@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from carmask.files import remove_leftovers, write_bytes_atomically
+from carmask.files import remove_stale_temporary_files, write_bytes_atomically
 from carmask.pipeline.addresses import Address
 from carmask.pipeline.before import account, is_unchanged, refuse_recipe, stat_file
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, Shard
@@ -102,7 +102,7 @@ def open_folder(
         _refuse_strangers(path, survey.strange)
     # Opened before anything is removed: another process may be at work here.
     with Journal(path / f"{stem}{shard.suffix}.jsonl", recipe) as journal:
-        remove_leftovers({path, *((path / job.result).parent for job in jobs)})
+        remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
         for position in survey.outdated:
             (path / jobs.at(position).result).unlink(missing_ok=True)
         before = len(jobs) - len(survey.todo)

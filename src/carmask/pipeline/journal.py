@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from carmask.errors import CarmaskError
-from carmask.files import unwritable, written_aside
+from carmask.files import atomic_write, unwritable
 
 try:
     import fcntl
@@ -112,7 +112,7 @@ class Journal:
         places = {entry[key]: at for at, entry in self.entries()}
         sorted_places = [places[value] for value in sorted(places)]
         if sorted_places != [at for at, _ in self.entries()]:
-            with written_aside(self.path) as tidy:
+            with atomic_write(self.path) as tidy:
                 with self.path.open("rb") as stream:
                     tidy.write(stream.readline())
                     for at in sorted_places:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from carmask.errors import CarmaskError
-from carmask.files import is_clutter, walk_files
+from carmask.files import is_hidden_file, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.pipeline.addresses import Address
 from carmask.pipeline.kinds import STREAM, TABLE_SUFFIXES
@@ -170,7 +170,9 @@ def _from_pattern(pattern: str, results: Path | None, made_too: bool) -> Photos:
             # `**` matches folders too, and gives what lies in them by itself.
             if "**" not in pattern:
                 names.update(walk.below(path))
-        elif path.suffix.lower() in IMAGE_SUFFIXES and not is_clutter(path.name) and not walk.is_result(path.parent):
+        elif (
+            path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden_file(path.name) and not walk.is_result(path.parent)
+        ):
             names.add(path.relative_to(root).as_posix())
     if not names:
         raise NoPhotos(

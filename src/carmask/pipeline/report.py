@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
-from carmask.files import UnwritableFile, unwritable, written_aside
+from carmask.files import UnwritableFile, atomic_write, unwritable
 from carmask.pipeline.addresses import Address
 from carmask.pipeline.jobs import Jobs
 from carmask.pipeline.outcome import Outcome
@@ -159,7 +159,7 @@ class FailureList:
         order = sorted(range(len(self._positions)), key=self._positions.__getitem__)
         if order == list(range(len(order))):
             return
-        with path.open("rb") as stream, written_aside(path) as tidy:
+        with path.open("rb") as stream, atomic_write(path) as tidy:
             tidy.write(stream.readline())
             for index in order:
                 stream.seek(self._starts[index])
@@ -176,7 +176,7 @@ def _write_empty(path: Path | None, photos: Iterable[Path | Address]) -> None:
         return
     if is_strange:
         _refuse_strange(path, _EMPTY_HEADER, "photos without a vehicle")
-    with written_aside(path) as stream:
+    with atomic_write(path) as stream:
         stream.write(f"{_EMPTY_HEADER}\n".encode())
         for photo in (first, *photos):
             # A line cannot hold a name with a line break.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from carmask.files import remove_leftovers
+from carmask.files import remove_stale_temporary_files
 from carmask.pipeline.before import account, is_unchanged, refuse_recipe
 from carmask.pipeline.jobs import BadDestination, Job, Jobs
 from carmask.pipeline.journal import Entry, Journal, Recipe, read_recipe
@@ -104,7 +104,7 @@ def open_table(path: Path, jobs: Jobs, recipe: Recipe, table: Table, *, overwrit
     elif os.path.lexists(path):
         raise BadDestination(f"{path}: exists already; give --overwrite or another name")
     last_ns = part.stat().st_mtime_ns if part.exists() else 0
-    remove_leftovers([path.parent])
+    remove_stale_temporary_files([path.parent])
     with Journal(part, recipe) as journal:
         places = array("q", [-1]) * len(jobs.photos.names)
         empty = _find_rows(journal, jobs, places, last_ns)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from carmask.files import Sink, packed, written_aside
+from carmask.files import BinaryWriter, atomic_write, gzip_writer
 from carmask.imaging.rle import encode_carvana
 from carmask.imaging.rle_table import write_rows
 from carmask.pipeline.jobs import BadDestination, Job, Jobs
@@ -73,7 +73,7 @@ class CarvanaTable:
 
     def write(self, path: Path, rows: Rows) -> None:
         """See `Table.write`."""
-        with written_aside(path) as file, packed(file, path) as stream:
+        with atomic_write(path) as file, gzip_writer(file, path) as stream:
             write_rows(stream, ((_file_name(job.name), entry["row"]) for job, entry in rows()))
 
 
@@ -93,7 +93,7 @@ class ParquetTable:
 
     def write(self, path: Path, rows: Rows) -> None:
         """See `Table.write`."""
-        with written_aside(path) as stream:
+        with atomic_write(path) as stream:
             write_results(stream, (_parquet_row(job, entry) for job, entry in rows()))
 
 
@@ -119,7 +119,7 @@ class CocoTable:
 
     def write(self, path: Path, rows: Rows) -> None:
         """See `Table.write`."""
-        with written_aside(path) as file, packed(file, path) as stream:
+        with atomic_write(path) as file, gzip_writer(file, path) as stream:
             stream.write(b'{"info":{"description":"masks by carmask"},"licenses":[],"images":[\n')
             _write_items(stream, (_coco_image(job, entry) for job, entry in rows()))
             stream.write(b'],"annotations":[\n')
@@ -157,7 +157,7 @@ def _coco_annotation(job: Job, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _write_items(stream: Sink, items: Iterable[dict[str, Any]]) -> None:
+def _write_items(stream: BinaryWriter, items: Iterable[dict[str, Any]]) -> None:
     separator = b""
     for item in items:
         stream.write(separator + json.dumps(item, separators=(",", ":")).encode())

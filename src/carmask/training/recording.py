@@ -56,7 +56,7 @@ class Trackers:
                 self._recorders.append(stack.enter_context(recorder))
                 if id_ is not None and id_ != ids.get(name):
                     ids[name] = id_
-                    write_bytes_atomically(folder / IDS_FILE, json.dumps(ids, indent=1).encode(), lasting=True)
+                    write_bytes_atomically(folder / IDS_FILE, json.dumps(ids, indent=1).encode(), fsync=True)
             stack.callback(self._recorders.clear)
             yield
 

@@ -68,9 +68,9 @@ class RunFolder:
         try:
             shutil.rmtree(aside.path, ignore_errors=True)
             aside.samples.mkdir(parents=True)
-            write_bytes_atomically(aside.config, settings.to_yaml().encode(), lasting=True)
+            write_bytes_atomically(aside.config, settings.to_yaml().encode(), fsync=True)
             write_bytes_atomically(
-                aside.path / "environment.json", json.dumps(environment(), indent=1).encode(), lasting=True
+                aside.path / "environment.json", json.dumps(environment(), indent=1).encode(), fsync=True
             )
             yield aside
             aside.path.rename(self.path)
@@ -83,7 +83,7 @@ class RunFolder:
         path = self.path / "environment.json"
         began = json.loads(path.read_text()) if path.is_file() else {}
         resumed = [*began.get("resumed", []), environment()]
-        write_bytes_atomically(path, json.dumps({**began, "resumed": resumed}, indent=1).encode(), lasting=True)
+        write_bytes_atomically(path, json.dumps({**began, "resumed": resumed}, indent=1).encode(), fsync=True)
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":

@@ -13,7 +13,7 @@ import numpy as np
 from av.codec.context import Flags
 from numpy.typing import NDArray
 
-from carmask.files import UnwritableFile, remove_leftovers, unwritable, written_aside
+from carmask.files import UnwritableFile, atomic_write, remove_stale_temporary_files, unwritable
 from carmask.pipeline.video.audio import AudioTracks
 from carmask.pipeline.video.coding import Coding
 from carmask.pipeline.video.pyav import BadVideoOutput
@@ -122,8 +122,8 @@ def written_video(
         BadVideoOutput: the codec refuses such a video.
 
     """
-    remove_leftovers([path.parent])
-    with written_aside(path) as stream, _sound_of(audio_of) as audio:
+    remove_stale_temporary_files([path.parent])
+    with atomic_write(path) as stream, _sound_of(audio_of) as audio:
         out = av.open(
             # By its name: the index can be moved to the front only of a file that FFmpeg opens itself.
             f"file:{stream.name}",
