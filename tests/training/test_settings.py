@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from carmask.data.augment import AugmentSettings
-from carmask.explain import explain
+from carmask.errors import explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.presets import PRESETS
 from carmask.training.series import stage_settings

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from carmask import __version__
 from carmask.cli.console import plain
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, explain
 
 # What shells know as the end by Ctrl-C, so that `carmask train ... && carmask evaluate ...` does not go on.
 INTERRUPTED = 130
@@ -107,7 +107,6 @@ def _missing_package(error: BaseException | None) -> str | None:
 
 
 def _explain_settings(error: ValidationError, command: str) -> str:
-    from carmask.explain import explain
 
     # Those of another command may import what is not installed.
     module, settings = _SETTINGS.get(command, (None, ""))

@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from carmask import __version__
 from carmask.data.pairs import Pair
-from carmask.errors import CarmaskError
-from carmask.explain import explain
+from carmask.errors import CarmaskError, explain
 from carmask.files import write_bytes_atomically
 
 # How many parts there are, of which one is held out, where nobody says.

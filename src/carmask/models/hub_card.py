@@ -18,8 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from carmask import __version__
-from carmask.errors import CarmaskError
-from carmask.explain import explain
+from carmask.errors import CarmaskError, explain
 from carmask.imaging.geometry import Geometry, Size, plan
 from carmask.models.config import UNetConfig
 

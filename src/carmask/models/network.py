@@ -15,8 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
-from carmask.errors import CarmaskError, first_line
-from carmask.explain import explain
+from carmask.errors import CarmaskError, explain, first_line
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import WEIGHTS, UNetConfig, weights_folder
 from carmask.models.hub_card import SIGNATURE, Facts, write_hub_card

@@ -11,8 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carmask import __version__
-from carmask.errors import CarmaskError, first_line
-from carmask.explain import explain
+from carmask.errors import CarmaskError, explain, first_line
 from carmask.files import write_bytes_atomically
 
 FILE_NAME = "series.json"

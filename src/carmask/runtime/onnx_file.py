@@ -8,8 +8,7 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from carmask.errors import CarmaskError
-from carmask.explain import explain
+from carmask.errors import CarmaskError, explain
 from carmask.runtime.card import CARD_KEY, ModelCard
 
 # Fields of `ModelProto` and `StringStringEntryProto`, from onnx.proto.

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from carmask.errors import CarmaskError
-from carmask.explain import explain
+from carmask.errors import CarmaskError, explain
 from carmask.imaging.background import Background, named_background
 from carmask.imaging.formats import PictureFormat
 from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO

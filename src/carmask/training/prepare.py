@@ -13,8 +13,7 @@ from rich.console import Console
 from carmask.data.cache import Cache, CacheUnfinished, open_cache
 from carmask.data.pairs import Dataset, describe_odd, describe_rules, find_pairs
 from carmask.data.split import Split, make_split
-from carmask.errors import CarmaskError
-from carmask.explain import explain
+from carmask.errors import CarmaskError, explain
 from carmask.models.network import Network, NetworkConfig
 from carmask.progress import progress_bar
 from carmask.runtime.hardware import Hardware, set_up

@@ -18,9 +18,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from carmask.data.split import Split
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, explain
 from carmask.evaluation.folds import refuse_mixed_folds
-from carmask.explain import explain
 from carmask.models.series_file import (
     FILE_NAME,
     SeriesError,

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from carmask.data.augment import AugmentSettings
 from carmask.data.cache import CacheRecipe
 from carmask.data.split import FOLDS
-from carmask.errors import CarmaskError
-from carmask.explain import explain
+from carmask.errors import CarmaskError, explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import UNetConfig
 from carmask.models.presets import PRESETS, PresetName
