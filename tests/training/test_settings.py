@@ -101,7 +101,7 @@ def test_the_data_may_stand_in_the_file(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"epoch": 3}, "no setting 'epoch'; did you mean 'epochs'?"),
-        ({"optimizer": {"lr": 1}}, "no setting 'optimizer'; did you mean 'optimizer'?"),
+        ({"optimiser": {"lr": 1}}, "no setting 'optimiser'; did you mean 'optimizer'?"),
         ({"optimizer": {"lrate": 1}}, "no setting 'optimizer.lrate'; did you mean 'optimizer.lr'?"),
         ({"augment": {"rotate": 1}}, "no setting 'augment.rotate'; did you mean 'augment.rotate_deg'?"),
         ({"batchsize": 4}, "did you mean 'batch_size'?"),
