@@ -1,4 +1,4 @@
-"""Limits of containers, as Linux's documentation of control groups (version 2) writes them."""
+"""Limits of containers, in the files of Linux control groups, version 2."""
 
 import os
 from pathlib import Path
@@ -13,14 +13,14 @@ MANY = 1 << 20
 
 
 def system(root: Path, groups: dict[str, dict[str, str]], *, own: str = "/", available_bytes: int = 64 * GB) -> Path:
-    """Files of a system: what it says of its memory, and files of each control group, by its path."""
-    told = {
+    """Write the files of a system: its free memory, and the files of each control group, by path."""
+    contents = {
         "proc/meminfo": f"MemTotal: {MANY} kB\nMemFree:  1 kB\nMemAvailable:   {available_bytes // 1024} kB\n",
         "proc/self/cgroup": f"1:cpu:/elsewhere\n0::{own}\n",
     }
     for group, files in groups.items():
-        told |= {f"sys/fs/cgroup/{group}/{name}": f"{content}\n" for name, content in files.items()}
-    for name, content in told.items():
+        contents |= {f"sys/fs/cgroup/{group}/{name}": f"{content}\n" for name, content in files.items()}
+    for name, content in contents.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
@@ -44,7 +44,7 @@ def test_this_machine_has_something() -> None:
         ({".": memory("max", 3 * GB)}, "/", 64 * GB),
         ({".": memory(str(4 * GB), 3 * GB)}, "/", GB),
         ({".": memory(str(4 * GB), 5 * GB)}, "/", 0),
-        # What is only kept for files is given up when it is needed.
+        # The page cache is reclaimed when memory is needed.
         ({".": memory(str(4 * GB), 4 * GB, of_files_bytes=3 * GB)}, "/", 3 * GB),
         ({".": memory(str(128 * GB), GB)}, "/", 64 * GB),
         # The group around it has less left than the group itself.

@@ -1,4 +1,4 @@
-"""What figures depend on beside data and settings: versions, machine, commit."""
+"""What recorded results depend on besides data and settings: package versions, machine, commit."""
 
 import datetime
 import os
@@ -18,7 +18,7 @@ _PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """What a run's figures depend on beside its settings."""
+    """Return commit, date, machine, Python and package versions, ready for JSON."""
     return {
         "carmask": __version__,
         "commit": _commit(),
@@ -37,29 +37,29 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this code lies in, marked where it has been changed since.
+    """Return the short commit of the git checkout that contains this file, with "-dirty" if tracked files were changed.
 
-    Nothing where the code is installed: a virtual environment may lie in somebody else's checkout. Documents count for
-    nothing: no figure depends on them, and figures are recorded there.
+    None for an installed package, even if its virtual environment is inside another project's checkout. Changes in
+    docs/ are ignored: no result depends on them, and results are recorded there.
     """
     git = shutil.which("git")
     checkout = Path(__file__).parents[2]
     if git is None or not (checkout / ".git").exists():
         return None
 
-    def ask(*command: str) -> str:
+    def run(*command: str) -> str:
         done = subprocess.run(  # noqa: S603 - fixed commands
             [git, *command], cwd=checkout, capture_output=True, text=True, check=False
         )
         return done.stdout.strip()
 
-    commit = ask("rev-parse", "--short=12", "HEAD")
-    is_changed = ask("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
-    return f"{commit}-dirty" if commit and is_changed else commit or None
+    commit = run("rev-parse", "--short=12", "HEAD")
+    is_dirty = run("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
+    return f"{commit}-dirty" if commit and is_dirty else commit or None
 
 
 def cpu_name() -> str:
-    """The processor's own name for itself, where the system tells it."""
+    """Return the CPU's model name, or its architecture where the system does not give one."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

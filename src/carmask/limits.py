@@ -1,8 +1,9 @@
-"""What this process may take of its machine, which in a container is less than there is.
+"""The CPUs and the memory that this process may use, which in a container are less than the machine has.
 
-`docker run --cpus --memory`, Kubernetes and systemd set their limits on groups of processes, which Linux tells of in
-files (control groups, version 2: https://docs.kernel.org/admin-guide/cgroup-v2.html). What counts CPUs or asks for free
-memory elsewhere is told of the whole machine.
+`docker run --cpus --memory`, Kubernetes and systemd set limits on control groups, version 2
+(https://docs.kernel.org/admin-guide/cgroup-v2.html). `os.cpu_count` and most libraries do not know them.
+
+All functions take `root`, the folder of the system's files, for tests.
 """
 
 import math
@@ -10,30 +11,30 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Where nothing tells of memory.
+# Where the system does not say how much memory is free.
 _ASSUMED_BYTES = 4 << 30
 _ROOT = Path("/")
 
 
 def usable_cpus(root: Path = _ROOT) -> int:
-    """How many CPUs' time this process may take; files of the system are looked for below `root`."""
+    """Return the number of CPUs that this process may use."""
     return cpu_quota(root) or _cpus()
 
 
 def cpu_quota(root: Path = _ROOT) -> int | None:
-    """So many CPUs' time, rounded up, where a group may take less of it than there are CPUs; nothing elsewhere.
+    """Return the CPU limit of the control group, rounded up; None if there is none below the number of CPUs.
 
-    Libraries that start a thread for each CPU do not know of it.
+    Libraries that start a thread per CPU do not respect it.
     """
-    allowed = [math.ceil(cpus) for group in _groups(root) if (cpus := _cpus_of(group)) is not None]
-    quota = min(allowed, default=None)
+    quotas = [math.ceil(cpus) for group in _cgroups(root) if (cpus := _cpu_limit(group)) is not None]
+    quota = min(quotas, default=None)
     return quota if quota is not None and quota < _cpus() else None
 
 
 def free_memory_bytes(root: Path = _ROOT) -> int:
-    """Memory that this process may still take; files of the system are looked for below `root`."""
-    free_of_groups = (_free_bytes_of(group) for group in _groups(root))
-    return min([_free_bytes_of_machine(root), *(free for free in free_of_groups if free is not None)])
+    """Return the memory that this process may still allocate."""
+    free_in_groups = (_free_bytes_in_cgroup(group) for group in _cgroups(root))
+    return min([_free_bytes_of_machine(root), *(free for free in free_in_groups if free is not None)])
 
 
 def _cpus() -> int:
@@ -42,34 +43,34 @@ def _cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _groups(root: Path) -> Iterator[Path]:
-    """Folders that tell of the group of this process and of those around it, as far as they are to be seen here."""
+def _cgroups(root: Path) -> Iterator[Path]:
+    """Yield the folders of this process's control group and of its parents, as far as they are visible here."""
     lines = (_read(root / "proc/self/cgroup") or "").splitlines()
     own = next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), None)
     if own is not None:
         top = root / "sys/fs/cgroup"
-        # In a container the path may be the host's and the folder the container's own: then its top alone is there.
+        # In a container the path may be the host's while the folder is the container's own: then only `top` exists.
         yield from (top / group for group in (Path(own), *Path(own).parents))
 
 
-def _cpus_of(group: Path) -> float | None:
-    """Its `cpu.max` is a time in each period, or "max"."""
+def _cpu_limit(group: Path) -> float | None:
+    # cpu.max holds "quota period" in microseconds, or "max period".
     words = (_read(group / "cpu.max") or "max").split()
     return None if words[0] == "max" else int(words[0]) / int(words[1])
 
 
-def _free_bytes_of(group: Path) -> int | None:
-    limit, taken = (_read(group / f"memory.{which}") for which in ("max", "current"))
-    if limit is None or taken is None or limit == "max":
+def _free_bytes_in_cgroup(group: Path) -> int | None:
+    limit, used = (_read(group / f"memory.{name}") for name in ("max", "current"))
+    if limit is None or used is None or limit == "max":
         return None
-    # Pages that are only kept for files count as taken, and are given up when they are needed.
-    kept = _fields(_read(group / "memory.stat") or "")
-    kept_bytes = sum(int(kept.get(name, 0)) for name in ("active_file", "inactive_file"))
-    return max(0, int(limit) - int(taken) + kept_bytes)
+    # The page cache counts as used, but the kernel reclaims it when memory is needed.
+    stat = _fields(_read(group / "memory.stat") or "")
+    cached_bytes = sum(int(stat.get(name, 0)) for name in ("active_file", "inactive_file"))
+    return max(0, int(limit) - int(used) + cached_bytes)
 
 
 def _free_bytes_of_machine(root: Path) -> int:
-    # What Linux calls free leaves out the pages that it only keeps for files, of which a cache makes many.
+    # Not MemFree, which leaves out the page cache, large after the cache of fitted photos was written.
     available = _fields(_read(root / "proc/meminfo") or "").get("MemAvailable:")
     if available is not None:
         return int(available) * 1024
@@ -80,7 +81,7 @@ def _free_bytes_of_machine(root: Path) -> int:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """The first word of each line, and the second."""
+    """Map the first word of each line to the second."""
     return {words[0]: words[1] for line in text.splitlines() if len(words := line.split()) > 1}
 
 

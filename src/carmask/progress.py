@@ -1,4 +1,4 @@
-"""The progress bar that everything long shows."""
+"""Progress bars."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ Progress = Callable[[int, int], None]
 
 @contextmanager
 def progress_bar(console: Console, what: str, *, unit: str | None = None) -> Iterator[Progress]:
-    """Show a bar while inside; what it gives is called with (done, total). Nothing is drawn but on a terminal.
+    """Show a progress bar while the block runs, on terminals only; the value is called with (done, total).
 
-    unit: what is counted, to show how many of them are done in a second.
+    unit: what is counted, e.g. "frames", to also show the speed in units per second.
     """
     columns: list[progress.ProgressColumn] = [
         progress.TextColumn(what),
@@ -35,13 +35,13 @@ def progress_bar(console: Console, what: str, *, unit: str | None = None) -> Ite
 
 
 class _SpeedColumn(progress.ProgressColumn):
-    """How many are done in a second, as it has been over the last half minute."""
+    """Units per second over the last half minute."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self._unit = unit
 
     def render(self, task: progress.Task) -> Text:
-        """See rich's `ProgressColumn`."""
+        """Return the column's text, e.g. "41.5 frames/s"."""
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.1f} {self._unit}/s" if speed else f"- {self._unit}/s", style="progress.data.speed")
