@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from carmask.data.pairs import Pair, find_pairs
-from carmask.evaluation.evaluate import evaluate
-from carmask.evaluation.selection import select_pairs, what_was_learned
+from carmask.evaluation.evaluate import evaluate_pairs, select
 from carmask.segmenter import Segmenter
 
 
@@ -21,8 +20,7 @@ def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
         HasNone: the network learned from all of them, or it is not known from which.
 
     """
-    learned = what_was_learned([(member.place, member.card) for member in segmenter.members])
-    selection = select_pairs(find_pairs(data).pairs, learned=learned)
+    selection = select(find_pairs(data).pairs, segmenter)
     if selection.part != "validation" or selection.warnings:
         raise HasNone(f"{segmenter.name} on {data}: not held out ({selection.part}; {selection.warnings})")
     return figures_of_pairs(segmenter, selection.pairs)
@@ -30,7 +28,7 @@ def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
 
 def figures_of_pairs(segmenter: Segmenter, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The same of photos that whoever asks has chosen."""
-    evaluation = evaluate(pairs, segmenter)
+    evaluation = evaluate_pairs(pairs, segmenter)
     summary = evaluation.summary
     return {
         "engine": segmenter.describe_engine(),

@@ -23,11 +23,20 @@ class BrightnessSegmenter:
         self.most_waiting = max(self.most_waiting, self.decoded - self.predicted)
         return decode_photo(source, channels=1)
 
-    def predict_photos(self, photos):
+    def fit(self, photo):
+        return photo
+
+    def infer(self, photos, *, pad_to):  # noqa: ARG002
         if any(photo.size_HW == self.refused_HW for photo in photos):
             raise CarmaskError("a photo is too odd for this network")
         self.predicted += len(photos)
         return [photo.image_HWC[..., 0].astype(np.float32) / 255 for photo in photos]
+
+    def restore(self, _, probability_HW):
+        return probability_HW
+
+    def predict_photos(self, photos):
+        return self.infer(photos, pad_to=1)
 
     def describe(self):
         return {"name": "brightness", "input": {"height_px": None}, "threshold": self.threshold}

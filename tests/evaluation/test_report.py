@@ -13,9 +13,11 @@ from bright_cars import BrightnessSegmenter, break_photos, write_pair
 from PIL import Image
 
 from carmask.data.pairs import Pair, find_pairs
-from carmask.evaluation.cases import PANEL_PX, draw_cases
-from carmask.evaluation.evaluate import evaluate
-from carmask.evaluation.report import CSV_COLUMNS, Subject, write_report
+from carmask.evaluation.evaluate import evaluate_pairs, evaluate_selection
+from carmask.evaluation.page import PANEL_PX
+from carmask.evaluation.report import CSV_COLUMNS, draw_worst, write_report
+from carmask.evaluation.results import Subject
+from carmask.evaluation.selection import Selection
 from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB
 
 
@@ -53,18 +55,18 @@ class PageReader(HTMLParser):
             self.styles.append(data)
 
 
-def make_report(folder, out, *, worst=3, **subject):
-    pairs = find_pairs(folder).pairs
+def make_report(folder, out, *, worst=3, remarks=(), warnings=()):
+    selection = Selection(find_pairs(folder).pairs, "all", remarks, warnings)
     segmenter = BrightnessSegmenter()
-    evaluation = evaluate(pairs, segmenter)
-    cases = draw_cases(evaluation.worst(worst), {pair.id: pair for pair in pairs}, segmenter)
-    described = Subject(folder.name, "brightness", "all", segmenter.describe(), {"machine": {"cores": 2}}, **subject)
+    evaluation = evaluate_selection(selection, segmenter)
+    cases = draw_worst(evaluation, selection, segmenter, worst)
+    described = Subject(folder.name, "brightness", segmenter.describe(), {"machine": {"cores": 2}})
     log = out.parent / "metrics.csv"
     log.write_text("epoch,lr,train_loss,dice,note\n1,0.1,0.9,0.5,x\n2,0.1,0.4,,y\n3,0.1,0.2,0.9,z\n")
     return evaluation, write_report(out, evaluation, described, cases=cases, training_log=log)
 
 
-def test_how_masks_were_read_is_told(folder, tmp_path):
+def test_the_report_says_how_masks_were_read(folder, tmp_path):
     odd_HW = np.zeros((30, 40), dtype=np.uint8)
     odd_HW[5:10], odd_HW[10:20] = 1, 2
     write_pair(folder, "dd_01", odd_HW > 0, odd_HW > 0)
@@ -73,13 +75,13 @@ def test_how_masks_were_read_is_told(folder, tmp_path):
     assert list(evaluation.rules.values()) == [12, 1]
     assert [line.rpartition(": ")[2] for line in evaluation.mask_rules] == ["12", "1"]
     assert set(evaluation.odd) == {"dd_01"}
-    assert evaluation.odd_warning.startswith("1 mask looks odd. dd_01: the values 0, 1, 2 look like class numbers")
+    assert "dd_01" in evaluation.odd_warning
     text = "".join(PageReader(path.read_text(encoding="utf-8")).text)
     assert evaluation.odd_warning in text
     assert all(line in text for line in evaluation.mask_rules)
     summary = json.loads((path.parent / "summary.json").read_text())
     assert (summary["mask_rules"], summary["odd_masks"]) == (evaluation.rules, evaluation.odd)
-    chosen = evaluate(find_pairs(folder).pairs, BrightnessSegmenter(), foreground=1)
+    chosen = evaluate_pairs(find_pairs(folder).pairs, BrightnessSegmenter(), foreground=1)
     assert (chosen.odd, chosen.odd_warning) == ({}, None)
 
 
@@ -113,13 +115,12 @@ def test_the_worst_photos_are_drawn_with_their_errors(folder, tmp_path):
     assert len(images) == 15
 
 
-def test_a_photo_gone_since_is_said_to_be(folder):
-    pairs = {pair.id: pair for pair in find_pairs(folder).pairs}
+def test_a_photo_deleted_since_is_shown_without_pictures(folder):
+    selection = Selection(find_pairs(folder).pairs, "all")
     segmenter = BrightnessSegmenter()
-    evaluation = evaluate(tuple(pairs.values()), segmenter)
-    worst = evaluation.worst(2)
-    (folder / "train" / f"{worst[0].id}.png").unlink()
-    gone, drawn = draw_cases(worst, pairs, segmenter)
+    evaluation = evaluate_selection(selection, segmenter)
+    (folder / "train" / f"{evaluation.worst(1)[0].id}.png").unlink()
+    gone, drawn = draw_worst(evaluation, selection, segmenter, 2)
     assert not gone.panels
     assert gone.problem
     assert str(folder) not in gone.problem
@@ -168,6 +169,6 @@ def test_csv_and_json_hold_the_figures(folder, tmp_path):
 
 def test_a_report_can_be_written_when_nothing_could_be_measured(tmp_path):
     pair = Pair("x_01", tmp_path / "x_01.png", tmp_path / "x_01_mask.gif", "x", "01")
-    evaluation = evaluate([pair], BrightnessSegmenter())
-    page = write_report(tmp_path, evaluation, Subject("cars", "brightness", "all", {}, {}))
-    assert "1 of 1 photos could not be measured" in page.read_text(encoding="utf-8")
+    evaluation = evaluate_pairs([pair], BrightnessSegmenter())
+    page = write_report(tmp_path, evaluation, Subject("cars", "brightness", {}, {}))
+    assert "x_01.png" in "".join(PageReader(page.read_text(encoding="utf-8")).text)

@@ -1,11 +1,19 @@
-"""Which photos are measured, and what is said of whether the model has learned from them."""
+"""Which photos are measured, what is reported about the model's training, and which folds belong together."""
 
 import pytest
 
 from carmask.data.pairs import Pair
-from carmask.data.split import Split
-from carmask.evaluation.evaluate import EvaluationError
-from carmask.evaluation.selection import Learned, find_run, select_pairs, what_was_learned
+from carmask.data.split import Split, make_fold_splits
+from carmask.evaluation.results import EvaluationError
+from carmask.evaluation.selection import (
+    FoldsError,
+    TrainingSplit,
+    check_folds,
+    find_run,
+    find_training_split,
+    read_folds,
+    select_pairs,
+)
 from carmask.imaging.geometry import Geometry
 from carmask.runtime.card import ModelCard
 
@@ -22,7 +30,7 @@ def some_split(train, validation):
 def test_held_out_photos_are_measured_where_the_run_says_which(tmp_path):
     pairs = some_pairs(tmp_path, "a_1", "a_2", "b_1", "c_1")
     run = some_split(("a_1", "a_2"), ("b_1", "gone_1"))
-    selection = select_pairs(pairs, learned=Learned.from_split(run))
+    selection = select_pairs(pairs, trained_on=TrainingSplit.from_split(run))
     assert [pair.id for pair in selection.pairs] == ["b_1"]
     assert selection.part == "validation"
     assert selection.remarks[0].startswith("Held out")
@@ -32,7 +40,7 @@ def test_held_out_photos_are_measured_where_the_run_says_which(tmp_path):
 def test_photos_that_were_trained_on_are_warned_of(tmp_path):
     pairs = some_pairs(tmp_path, "a_1", "a_2", "a_3", "b_1", "c_1")
     run = some_split(("a_1", "a_2"), ("b_1",))
-    everything = select_pairs(pairs, part="all", learned=Learned.from_split(run))
+    everything = select_pairs(pairs, part="all", trained_on=TrainingSplit.from_split(run))
     assert len(everything.pairs) == 5
     assert everything.warnings == (
         "2 of 5 photos were trained on; these figures are not held-out.",
@@ -40,7 +48,7 @@ def test_photos_that_were_trained_on_are_warned_of(tmp_path):
     )
     assert not any(remark.startswith("Held out") for remark in everything.remarks)
     other_split = some_split(("b_1",), ("a_2", "c_1"))
-    chosen = select_pairs(pairs, split=other_split, learned=Learned.from_split(run))
+    chosen = select_pairs(pairs, split=other_split, trained_on=TrainingSplit.from_split(run))
     assert [pair.id for pair in chosen.pairs] == ["a_2", "c_1"]
     assert chosen.warnings == ("1 of 2 photos were trained on; these figures are not held-out.",)
 
@@ -48,11 +56,11 @@ def test_photos_that_were_trained_on_are_warned_of(tmp_path):
 def test_a_split_of_other_photos_is_not_followed(tmp_path):
     pairs = some_pairs(tmp_path, "x_1", "y_1")
     run = some_split(("a_1",), ("b_1",))
-    selection = select_pairs(pairs, learned=Learned.from_split(run))
+    selection = select_pairs(pairs, trained_on=TrainingSplit.from_split(run))
     assert (len(selection.pairs), selection.part) == (2, "all")
     assert "held out: all are measured" in selection.remarks[0]
-    with pytest.raises(EvaluationError, match="none of the 1 validation photos"):
-        select_pairs(pairs, part="validation", learned=Learned.from_split(run))
+    with pytest.raises(EvaluationError):
+        select_pairs(pairs, part="validation", trained_on=TrainingSplit.from_split(run))
 
 
 def test_without_any_split_all_photos_are_measured_and_nothing_is_claimed(tmp_path):
@@ -60,7 +68,7 @@ def test_without_any_split_all_photos_are_measured_and_nothing_is_claimed(tmp_pa
     selection = select_pairs(pairs)
     assert (len(selection.pairs), selection.part, selection.warnings) == (2, "all", ())
     assert "not known" in selection.remarks[0]
-    with pytest.raises(EvaluationError, match="--part all"):
+    with pytest.raises(EvaluationError):
         select_pairs(pairs, part="train")
 
 
@@ -72,23 +80,23 @@ def some_card(learned=(), held_out=()):
 
 
 def test_an_exported_model_says_itself_what_it_held_out(tmp_path):
-    learned = what_was_learned([(tmp_path / "m.onnx", some_card(("a", "b"), ("c", "gone")))])
+    trained_on = find_training_split([(tmp_path / "m.onnx", some_card(("a", "b"), ("c", "gone")))])
     pairs = some_pairs(tmp_path, "a_1", "b_1", "c_1", "c_2", "new_1")
-    selection = select_pairs(pairs, learned=learned)
+    selection = select_pairs(pairs, trained_on=trained_on)
     assert [pair.id for pair in selection.pairs] == ["c_1", "c_2"]
     assert selection.part == "validation"
     assert selection.warnings == ()
     assert "1 of the split's 2 validation groups are not in the data." in selection.remarks
     assert any(remark.startswith("Held out") for remark in selection.remarks)
     assert any("best epoch" in remark for remark in selection.remarks)
-    trained = select_pairs(pairs, part="train", learned=learned)
+    trained = select_pairs(pairs, part="train", trained_on=trained_on)
     assert [pair.id for pair in trained.pairs] == ["a_1", "b_1"]
-    everything = select_pairs(pairs, part="all", learned=learned)
+    everything = select_pairs(pairs, part="all", trained_on=trained_on)
     assert everything.warnings == ("2 of 5 photos are of groups that were trained on; these figures are not held-out.",)
-    new = select_pairs(pairs[-1:], learned=learned)
+    new = select_pairs(pairs[-1:], trained_on=trained_on)
     assert (new.part, len(new.pairs), new.warnings) == ("all", 1, ())
     assert not any("best epoch" in remark for remark in new.remarks)
-    by_other_split = select_pairs(pairs, split=some_split(("c_1",), ("a_1",)), learned=learned)
+    by_other_split = select_pairs(pairs, split=some_split(("c_1",), ("a_1",)), trained_on=trained_on)
     assert by_other_split.warnings[-1].startswith("1 of 1 photos are of groups that were trained on")
 
 
@@ -98,13 +106,13 @@ def test_several_models_have_held_out_what_none_has_learned_from(tmp_path):
     (run / "config.yaml").touch()
     some_split(("a_1",), ("b_1", "c_1")).save(run / "split.json")
     card, place = some_card(("b",), ("a", "c")), tmp_path / "m.onnx"
-    together = what_was_learned([(run, some_card()), (place, card)])
-    assert together.train_groups == {"a", "b"}
-    assert together.validation_groups == {"c"}
+    together = find_training_split([(run, some_card()), (place, card)])
+    assert together.train.groups == {"a", "b"}
+    assert together.validation.groups == {"c"}
     pairs = some_pairs(tmp_path, "a_1", "b_1", "c_1")
-    assert [pair.id for pair in select_pairs(pairs, learned=together).pairs] == ["c_1"]
-    assert what_was_learned([(place, card), (place, some_card())]) is None
-    assert what_was_learned([(run, some_card())]) == Learned.from_split(some_split(("a_1",), ("b_1", "c_1")))
+    assert [pair.id for pair in select_pairs(pairs, trained_on=together).pairs] == ["c_1"]
+    assert find_training_split([(place, card), (place, some_card())]) is None
+    assert find_training_split([(run, some_card())]) == TrainingSplit.from_split(some_split(("a_1",), ("b_1", "c_1")))
 
 
 def test_a_run_is_known_by_its_settings_and_split(tmp_path):
@@ -115,3 +123,55 @@ def test_a_run_is_known_by_its_settings_and_split(tmp_path):
     (run / "split.json").touch()
     (run / "config.yaml").touch()
     assert find_run(run) == find_run(run / "weights" / "best") == run
+
+
+GROUP_OF = {f"{car}_{view}": car for car in "abcdef" for view in range(3)}
+AREA_OF = {id_: 0.1 + 0.01 * ord(car) for id_, car in GROUP_OF.items()}
+
+
+def folds(**given):
+    arguments = {"group_of": GROUP_OF, "area_of": AREA_OF, "folds": 3, "seed": 0, **given}
+    return {f"fold-{fold}": split for fold, split in enumerate(make_fold_splits(**arguments))}
+
+
+def write(folder, splits):
+    for name, split in splits.items():
+        split.save(folder / name / "split.json")
+    return [folder / name for name in splits]
+
+
+def test_the_folds_of_one_split_belong_together(tmp_path):
+    assert read_folds(write(tmp_path, folds())) == folds()
+    some = folds()
+    some.popitem()
+    check_folds(some)
+    with pytest.raises(FoldsError):
+        read_folds(write(tmp_path, some))
+
+
+def test_folds_that_were_split_differently_are_refused():
+    fewer = {id_: group for id_, group in GROUP_OF.items() if id_ != "f_2"}
+    regrouped = {**GROUP_OF, "f_2": "g"}
+    for other in (folds(folds=2), folds(seed=1), folds(group_of=fewer), folds(group_of=regrouped)):
+        with pytest.raises(FoldsError, match="fold-0 and fold-1"):
+            check_folds({**folds(), "fold-1": other["fold-1"]})
+
+
+def test_folds_that_overlap_are_refused():
+    dealt = folds()
+    moved = dealt["fold-0"].validation[0]
+    car = GROUP_OF[moved]
+    of_car = {id_ for id_, group in GROUP_OF.items() if group == car}
+    second = dealt["fold-1"]
+    greedy = Split(
+        seed=0,
+        folds=3,
+        fold=1,
+        train=tuple(sorted(set(second.train) - of_car)),
+        validation=tuple(sorted({*second.validation, *of_car})),
+        group_of=second.group_of,
+    )
+    with pytest.raises(FoldsError, match=f"fold-0 and fold-1 .*{car}_0, {car}_1, {car}_2"):
+        check_folds({**dealt, "fold-1": greedy})
+    with pytest.raises(FoldsError, match="fold-0 and fold-2"):
+        check_folds({**dealt, "fold-2": dealt["fold-0"]})

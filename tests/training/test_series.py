@@ -15,8 +15,8 @@ from carmask.cli.network import NetworkOptions
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, SplitError
 from carmask.errors import CarmaskError
-from carmask.evaluation.evaluate import evaluate
-from carmask.evaluation.folds import FoldsError, Share, evaluate_shares, read_folds, select_out_of_fold
+from carmask.evaluation.evaluate import evaluate_pairs, evaluate_selection
+from carmask.evaluation.selection import FoldsError, read_folds, select_out_of_fold
 from carmask.export.export import export_network
 from carmask.models.network import Network
 from carmask.models.series_file import SeriesError, SeriesFile, fold_folders, stages_folder
@@ -195,23 +195,23 @@ def test_out_of_fold_figures_are_those_of_the_folds(whole: tuple[Path, str], tin
     for run in runs:
         held_out = set(Split.load(run / "split.json").validation)
         chosen = [pair for pair in pairs if pair.id in held_out]
-        alone = evaluate(chosen, Segmenter.load(run, precision="float32"), batch_size=5)
+        alone = evaluate_pairs(chosen, Segmenter.load(run, precision="float32"), batch_size=5)
         on_its_own |= {row.id: (run.name, row.metrics) for row in alone.rows}
 
     splits = read_folds(runs)
-    found = select_out_of_fold(pairs, splits)
-    assert found is not None
-    selection, by_fold = found
+    selection = select_out_of_fold(pairs, splits)
+    assert selection is not None
     assert (selection.pairs, selection.warnings) == (tuple(pairs), ())
     ensemble = Segmenter.load(folder, precision="float32")
-    shares = [Share(name, by_fold[name], one) for name, one in zip(splits, ensemble.each(), strict=True)]
     seen = []
-    together = evaluate_shares(shares, batch_size=5, progress=lambda done, total: seen.append((done, total)))
+    together = evaluate_selection(
+        selection, ensemble, batch_size=5, progress=lambda done, total: seen.append((done, total))
+    )
     assert [row.id for row in together.rows] == sorted(on_its_own)
     for row in together.rows:
         fold, metrics = on_its_own[row.id]
         assert (together.fold_of[row.id], asdict(row.metrics)) == (fold, pytest.approx(asdict(metrics), rel=1e-8))
-    assert seen == [(5, 24), (10, 24), (12, 24), (17, 24), (22, 24), (24, 24)]
+    assert seen == [(done, 24) for done in range(1, 25)]
 
     options = NetworkOptions((str(folder),), precision="float32")
     assert evaluate_command(tiny, network=options, worst=2, out=tmp_path) == 0
@@ -233,8 +233,8 @@ def test_photos_that_no_fold_held_out_are_told(whole: tuple[Path, str], tiny: Pa
     of_first = [pair for pair in pairs if pair.id in splits["fold-0"].validation]
     found = select_out_of_fold([*of_first, *find_pairs(_renamed(tiny, tmp_path)).pairs], splits)
     assert found is not None
-    assert found[0].pairs == tuple(of_first)
-    assert found[0].warnings == (
+    assert found.pairs == tuple(of_first)
+    assert found.warnings == (
         "fold-1: none of the 12 photos that it held out is in the data.",
         "4 photos of the data are in no fold and are left out: new_01, new_02, new_03 and 1 more.",
     )

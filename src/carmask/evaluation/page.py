@@ -1,16 +1,53 @@
-"""An evaluation as one HTML page that needs nothing but itself. Needs Matplotlib and Jinja."""
+"""The report's HTML page, which loads nothing from elsewhere: charts, tables and the worst photos. Needs Jinja.
 
-from collections.abc import Mapping, Sequence
+Of each of the worst photos it shows the photo, truth, prediction, error map, and the worst spot close up.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
 
-from carmask.evaluation.cases import Case
-from carmask.evaluation.figures import draw_charts
-from carmask.evaluation.report import METRICS, Subject, format_figure
-from carmask.evaluation.results import AVERAGED, Evaluation
-from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB
+from carmask.data.pairs import Pair
+from carmask.errors import CarmaskError
+from carmask.evaluation.charts import draw_charts
+from carmask.evaluation.evaluate import load_truth, make_failure
+from carmask.evaluation.metrics import BoolArray
+from carmask.evaluation.results import METRICS, Evaluation, PhotoRow, Subject, format_metric
+from carmask.imaging.decode import decode_photo
+from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB, draw_error_map
+from carmask.imaging.encode import encode_soft
+from carmask.imaging.geometry import Geometry, Placement, fit_image, fit_mask, plan
+from carmask.segmenter import Segmenter
+
+PANEL_PX = 480
+CLOSE_UP_HW = (200, 300)
+_JPEG_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a case; `url` is a data URL that holds the picture itself."""
+
+    title: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One photo with its pictures; `problem` says why there are none, where it could not be drawn."""
+
+    row: PhotoRow
+    panels: tuple[Panel, ...]
+    problem: str | None = None
 
 
 def render_page(
@@ -20,7 +57,7 @@ def render_page(
     cases: Sequence[Case] = (),
     training_log: Path | None = None,
 ) -> str:
-    """The whole report as one HTML page, with its charts and pictures inside."""
+    """Render the whole report as one HTML page, with its charts and pictures inside."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -28,19 +65,84 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["figure"] = format_figure
+    templates.filters["metric"] = format_metric
     return templates.get_template("report.html.jinja").render(
         evaluation=evaluation,
         subject=subject,
-        facts=_flatten({**subject.description}),
+        model=_flatten({**subject.description}),
         environment=_flatten({**subject.environment}),
         charts=draw_charts(evaluation, group_word=subject.group_word, training_log=training_log),
         cases=cases,
         metrics=METRICS,
-        more_is_better=AVERAGED,
         false_positive=_css(FALSE_POSITIVE_RGB),
         false_negative=_css(FALSE_NEGATIVE_RGB),
     )
+
+
+def draw_case(row: PhotoRow, pair: Pair, segmenter: Segmenter, foreground: int | None = None) -> Case:
+    """Read and predict a photo once more and draw it.
+
+    Args:
+        row: The photo's metrics.
+        pair: The photo and its mask. If one can no longer be read, the case has no pictures and says so.
+        segmenter: What measured it.
+        foreground: As for `evaluate_pairs`.
+
+    """
+    try:
+        return Case(row, tuple(_panels(pair, segmenter, foreground)))
+    except CarmaskError as error:
+        return Case(row, (), make_failure(pair, error).cause)
+
+
+def _panels(pair: Pair, segmenter: Segmenter, foreground: int | None) -> Iterator[Panel]:
+    image_HWC = decode_photo(pair.image).image_HWC
+    height, width = image_HWC.shape[:2]
+    truth_HW = load_truth(pair, (height, width), foreground).mask_HW
+    (probability_HW,) = segmenter.predict_photos([segmenter.decode(pair.image)])
+    mask_HW: BoolArray = probability_HW >= segmenter.threshold
+    small = _panel_size(height, width)
+    error_map_HWC = draw_error_map(image_HWC, truth_HW, mask_HW)
+    yield Panel("photo", _jpeg(fit_image(image_HWC, small)))
+    yield Panel("truth", _gray_png(truth_HW, small))
+    yield Panel("prediction", _gray_png(mask_HW, small))
+    yield Panel("error map", _jpeg(fit_image(error_map_HWC, small)))
+    yield Panel("worst spot, close up", _jpeg(error_map_HWC[_worst_spot(truth_HW != mask_HW)]))
+
+
+def _panel_size(height: int, width: int) -> Placement:
+    """Fit a picture into a panel without enlarging it."""
+    scale = min(PANEL_PX / height, PANEL_PX / width, 1.0)
+    small_height, small_width = (max(16, round(side * scale)) for side in (height, width))
+    return plan((height, width), Geometry(height_px=small_height, width_px=small_width))
+
+
+def _worst_spot(wrong_HW: BoolArray) -> tuple[slice, slice]:
+    """Return the window of CLOSE_UP_HW, inside the picture, around the pixel with the most wrong ones near it."""
+    size_HW = [min(side, limit) for side, limit in zip(wrong_HW.shape, CLOSE_UP_HW, strict=True)]
+    density_HW = cv2.boxFilter(wrong_HW.astype(np.float32), -1, size_HW[::-1], borderType=cv2.BORDER_CONSTANT)
+    center = np.unravel_index(int(density_HW.argmax()), wrong_HW.shape)
+    starts = [
+        min(max(int(middle) - size // 2, 0), side - size)
+        for middle, size, side in zip(center, size_HW, wrong_HW.shape, strict=True)
+    ]
+    rows, columns = (slice(start, start + size) for start, size in zip(starts, size_HW, strict=True))
+    return rows, columns
+
+
+def _gray_png(mask_HW: BoolArray, small: Placement) -> str:
+    soft_HW = fit_mask(mask_HW.astype(np.uint8) * np.uint8(255), small)
+    return _data_url("png", encode_soft(soft_HW.astype(np.float32) / np.float32(255)))
+
+
+def _jpeg(image_HWC: NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image_HWC)).save(file, "JPEG", quality=_JPEG_QUALITY)
+    return _data_url("jpeg", file.getvalue())
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _css(rgb: tuple[int, int, int]) -> str:
@@ -48,7 +150,7 @@ def _css(rgb: tuple[int, int, int]) -> str:
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values as lines of name and text."""
+    """Turn nested values into lines of name and text."""
     lines: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):

@@ -1,18 +1,24 @@
-"""Write an evaluation down: `per_image.csv`, `summary.json` and, where it can be drawn, one HTML page."""
+"""Write an evaluation as `per_image.csv`, `summary.json` and `report.html`."""
 
 import csv
 import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from carmask.evaluation.cases import Case
-from carmask.evaluation.results import Evaluation
+from carmask.evaluation.evaluate import segmenters_by_photo
+from carmask.evaluation.results import Evaluation, EvaluationFailure, PhotoRow, Subject
+from carmask.evaluation.selection import Selection
 from carmask.files import write_bytes_atomically
+from carmask.progress import Progress
+from carmask.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from carmask.evaluation.page import Case
 
 _PAGE_PACKAGES = ("matplotlib", "jinja2")
 
@@ -22,45 +28,39 @@ CSV_COLUMNS = (
     "error",
 )
 
-# How each metric is called, and what it says; the exact definitions are in `carmask.evaluation.metrics`.
-METRICS = {
-    "dice": ("Dice", "overlap of the two masks, 2 TP / (2 TP + FP + FN); two empty masks: 1"),
-    "iou": ("IoU", "intersection over union, TP / (TP + FP + FN)"),
-    "precision": ("Precision", "share of the predicted pixels that are right"),
-    "recall": ("Recall", "share of the true pixels that were found"),
-    "boundary_f1": (
-        "Boundary F1, 2 px",
-        "share of the outlines' pixels that lie within 2 px of the other outline: the harmonic mean of both directions",
-    ),
-    "boundary_error_px": (
-        "Boundary error, px",
-        "mean distance of the outlines' pixels to the other outline, both directions pooled; left out of the mean "
-        "where one of the masks has no outline",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What was evaluated: names without their folders, so that a report does not show whose machine it was.
-
-    `part` is the part of a split, "all" or "out-of-fold". `group_word` is what a group is called: "car" in Carvana's
-    layout.
-    """
-
-    data: str
-    model: str
-    part: str
-    description: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    remarks: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    group_word: str = "group"
-
 
 def missing_for_page() -> tuple[str, ...]:
-    """The packages that the page needs and that are not installed; the figures are written without them."""
+    """Return the packages that the page needs and that are not installed; without them there is no page."""
     return tuple(package for package in _PAGE_PACKAGES if find_spec(package) is None)
+
+
+def draw_worst(
+    evaluation: Evaluation,
+    selection: Selection,
+    segmenter: Segmenter,
+    count: int,
+    *,
+    foreground: int | None = None,
+    progress: Progress | None = None,
+) -> "list[Case]":
+    """Predict the `count` photos of lowest Dice once more and draw them, worst first; none where no page can be made.
+
+    The other arguments are those of `evaluate_selection`, which made the evaluation.
+    """
+    if missing_for_page():
+        return []
+    # Matplotlib and Jinja come with an extra, and are slow to import.
+    from carmask.evaluation.page import draw_case
+
+    pairs = {pair.id: pair for pair in selection.pairs}
+    segmenter_of = segmenters_by_photo(selection, segmenter)
+    rows = evaluation.worst(count)
+    cases = []
+    for row in rows:
+        cases.append(draw_case(row, pairs[row.id], segmenter_of[row.id], foreground))
+        if progress is not None:
+            progress(len(cases), len(rows))
+    return cases
 
 
 def write_report(
@@ -68,15 +68,15 @@ def write_report(
     evaluation: Evaluation,
     subject: Subject,
     *,
-    cases: Sequence[Case] = (),
+    cases: "Sequence[Case]" = (),
     training_log: Path | None = None,
 ) -> Path:
     """Write `per_image.csv`, `summary.json` and `report.html` into `folder`, and return the page's path.
 
-    Without what `missing_for_page` names there is no page, and the path of the summary is returned.
+    Where `missing_for_page` names packages there is no page, and the path of the summary is returned.
 
     Args:
-        folder: Made if it is missing; files of an earlier report are replaced, a page that is out of date removed.
+        folder: Made if it is missing; files of an earlier report are replaced, or removed where they would be outdated.
         evaluation: What was measured.
         subject: What it was measured on.
         cases: The photos to show, worst first.
@@ -92,7 +92,6 @@ def write_report(
     if missing_for_page():
         page.unlink(missing_ok=True)
         return summary
-    # Matplotlib and Jinja come with an extra, and take a while to import.
     from carmask.evaluation.page import render_page
 
     _write(page, render_page(evaluation, subject, cases=cases, training_log=training_log))
@@ -100,7 +99,7 @@ def write_report(
 
 
 def render_csv(evaluation: Evaluation) -> str:
-    """One line per photo, also for those that could not be measured; cells without a value are empty."""
+    """Return a CSV line for each photo, measured or not; cells without a value are empty."""
     file = io.StringIO(newline="")
     columns = (*CSV_COLUMNS, "fold") if evaluation.fold_of else CSV_COLUMNS
     writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
@@ -118,10 +117,10 @@ def render_csv(evaluation: Evaluation) -> str:
 
 
 def summarize_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]:
-    """Everything but the single photos' figures, as JSON can hold it; a figure that is undefined is null."""
+    """Return all but the single photos' metrics, as values that JSON can hold; an undefined metric is null."""
     contents = {
         "data": subject.data,
-        "part": subject.part,
+        "part": evaluation.part,
         "photos": len(evaluation.rows),
         "failed": len(evaluation.failures),
         "figures": {name: asdict(figures) for name, figures in evaluation.summary.items()},
@@ -129,8 +128,8 @@ def summarize_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
         "by_group": [asdict(row) for row in evaluation.by_group],
         "by_view": [asdict(row) for row in evaluation.by_view],
         "failures": [asdict(failure) for failure in evaluation.failures],
-        "remarks": subject.remarks,
-        "warnings": subject.warnings,
+        "remarks": evaluation.remarks,
+        "warnings": evaluation.warnings,
         "mask_rules": dict(evaluation.rules),
         "odd_masks": dict(evaluation.odd),
         "seconds": round(evaluation.seconds, 3),
@@ -141,14 +140,7 @@ def summarize_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
     return {key: _nan_to_none(value) for key, value in contents.items()}
 
 
-def format_figure(value: float, metric: str) -> str:
-    """A figure as people read it: pixels with two places, shares with four, a dash where undefined."""
-    if math.isnan(value):
-        return "–"  # noqa: RUF001 - a dash is meant
-    return f"{value:.2f}" if metric.endswith("_px") else f"{value:.4f}"
-
-
-def _who(item: Any) -> dict[str, str | int]:
+def _who(item: PhotoRow | EvaluationFailure) -> dict[str, str | int]:
     return {"id": item.id, "group": item.group, "view": item.view or ""}
 
 
@@ -163,5 +155,5 @@ def _nan_to_none(value: Any) -> Any:
 
 
 def _write(path: Path, text: str) -> None:
-    # A file name may hold bytes that are no text; they are shown escaped.
+    # A file name may hold bytes that are not valid text; they are escaped.
     write_bytes_atomically(path, text.encode(errors="backslashreplace"))

@@ -1,169 +1,285 @@
-"""Choose which photos of a data set to measure, and say honestly whether the model has learned from them."""
+"""Choose which photos of a data set to measure, and report whether the model was trained on any of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from carmask.data.pairs import Pair
-from carmask.data.split import Split
-from carmask.evaluation.evaluate import EvaluationError
+from carmask.data.split import Split, some
+from carmask.evaluation.results import EvaluationError
 from carmask.models.config import CONFIG_OF_RUN, SPLIT_OF_RUN
 from carmask.runtime.card import ModelCard
 
 Part = Literal["validation", "train", "all"]
 
 
+class FoldsError(EvaluationError):
+    """Folds that are not those of one split."""
+
+
 @dataclass(frozen=True)
 class Selection:
-    """The photos to measure; what is to be said about the choice, and what to be warned of."""
+    """The photos to measure, and what to report about the choice.
+
+    Out of fold, `folds` names all folds in the order of the ensemble's networks, and `fold_of` (photo id -> fold) says
+    which network measures a photo: the one that was not trained on its group.
+    """
 
     pairs: tuple[Pair, ...] = field(repr=False)
     part: Part | Literal["out-of-fold"]
-    remarks: tuple[str, ...]
-    warnings: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    folds: tuple[str, ...] = ()
+    fold_of: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
-class Side:
-    """The photos that were trained on, or that were held out: by their ids, or known by their groups alone."""
+class PhotoSet:
+    """One side of a split. `ids` is None where only the groups are known, as for an exported model."""
 
-    names: frozenset[str]
-    of: Literal["photo", "group"]
+    ids: frozenset[str] | None
+    groups: frozenset[str]
 
-    def holds(self, pair: Pair) -> bool:
-        """Whether the photo is on this side."""
-        return self.name_of(pair) in self.names
+    def __contains__(self, pair: Pair) -> bool:
+        return pair.group in self.groups if self.ids is None else pair.id in self.ids
+
+    @property
+    def kind(self) -> Literal["photo", "group"]:
+        """What `names` are names of."""
+        return "group" if self.ids is None else "photo"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The ids of the photos, or the groups."""
+        return self.groups if self.ids is None else self.ids
 
     def name_of(self, pair: Pair) -> str:
-        """That by which this side knows a photo."""
-        return pair.id if self.of == "photo" else pair.group
+        """Return the id or the group of a photo, whichever this set knows."""
+        return pair.group if self.ids is None else pair.id
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What a model has learned from, and by what its best epoch was chosen."""
+class TrainingSplit:
+    """The photos that a model was trained on, and those held out, by which its best epoch was chosen."""
 
-    train: Side
-    validation: Side
-    train_groups: frozenset[str]
-    validation_groups: frozenset[str]
+    train: PhotoSet
+    validation: PhotoSet
 
     @classmethod
-    def from_split(cls, split: Split) -> "Learned":
-        """What a run with this split learns from."""
-        train, validation = (Side(frozenset(ids), "photo") for ids in (split.train, split.validation))
-        groups = (frozenset(split.group_of[id_] for id_ in side.names) for side in (train, validation))
-        return cls(train, validation, *groups)
+    def from_split(cls, split: Split) -> "TrainingSplit":
+        """Know each photo by its id."""
+        train, validation = (
+            PhotoSet(frozenset(ids), frozenset(split.group_of[id_] for id_ in ids))
+            for ids in (split.train, split.validation)
+        )
+        return cls(train, validation)
 
     @classmethod
-    def from_groups(cls, train: frozenset[str], validation: frozenset[str]) -> "Learned":
-        """Where no more is known than the groups."""
-        return cls(Side(train, "group"), Side(validation, "group"), train, validation)
+    def from_groups(cls, train: frozenset[str], validation: frozenset[str]) -> "TrainingSplit":
+        """Know only the groups."""
+        return cls(PhotoSet(None, train), PhotoSet(None, validation))
 
 
 def find_run(model: str | Path) -> Path | None:
-    """The folder of the training run that a model is, or lies in, where it has a `split.json`."""
+    """Return the training run's folder that a model is, or lies in; None where it is of no run."""
     place = Path(model).absolute()
-    # `split.json` alone is no sign of a run: `carmask split` writes one into the working folder.
+    # `split.json` alone does not make a run: `carmask split` writes one into the working folder.
     for folder in (place, *place.parents[:2]):
         if all((folder / name).is_file() for name in (CONFIG_OF_RUN, SPLIT_OF_RUN)):
             return folder
     return None
 
 
-def what_was_learned(models: Sequence[tuple[Path, ModelCard]]) -> Learned | None:
-    """What these models together have learned from, each given by its place and its card; nothing if one is silent."""
-    known = [_learned_by(place, card) for place, card in models]
+def find_training_split(models: Sequence[tuple[Path, ModelCard]]) -> TrainingSplit | None:
+    """Find what models, each given by its path and its card, were trained on; None if it is unknown for one of them.
+
+    Several models together have held out the groups that none of them was trained on.
+    """
+    known = [_split_of_model(place, card) for place, card in models]
     if len(known) == 1:
         return known[0]
-    groups: set[str] = set()
-    held_out: set[str] = set()
-    for learned in known:
-        if learned is None:
+    train: set[str] = set()
+    validation: set[str] = set()
+    for split in known:
+        if split is None:
             return None
-        groups |= learned.train_groups
-        held_out |= learned.validation_groups
-    return Learned.from_groups(frozenset(groups), frozenset(held_out - groups))
+        train |= split.train.groups
+        validation |= split.validation.groups
+    return TrainingSplit.from_groups(frozenset(train), frozenset(validation - train))
 
 
-def _learned_by(place: Path, card: ModelCard) -> Learned | None:
+def _split_of_model(place: Path, card: ModelCard) -> TrainingSplit | None:
     if card.train_groups:
-        return Learned.from_groups(frozenset(card.train_groups), frozenset(card.held_out_groups))
+        return TrainingSplit.from_groups(frozenset(card.train_groups), frozenset(card.held_out_groups))
     run = find_run(place)
-    return Learned.from_split(Split.load(run / SPLIT_OF_RUN)) if run else None
+    return TrainingSplit.from_split(Split.load(run / SPLIT_OF_RUN)) if run else None
 
 
 def select_pairs(
-    pairs: Sequence[Pair], *, part: Part | None = None, split: Split | None = None, learned: Learned | None = None
+    pairs: Sequence[Pair],
+    *,
+    part: Part | None = None,
+    split: Split | None = None,
+    trained_on: TrainingSplit | None = None,
 ) -> Selection:
-    """Choose the photos to measure.
-
-    Without `part` it is the held-out photos where a split or the model says which these are, and all photos otherwise.
+    """Choose the photos to measure: by default those that the model held out, where that is known, otherwise all.
 
     Args:
         pairs: The photos of the data set.
         part: Which side of the split, or all photos.
-        split: A split that the user names; without it what the model says.
-        learned: What the model has learned from, where it is known.
+        split: A split to take the part from, instead of the model's own.
+        trained_on: The model's own split, where it is known.
 
     Raises:
-        EvaluationError: A side is asked for and it is not known, or none of its photos is among `pairs`.
+        EvaluationError: The part is not known, or none of its photos is among `pairs`.
 
     """
-    sides = Learned.from_split(split) if split else learned
+    sides = TrainingSplit.from_split(split) if split else trained_on
     remarks: list[str] = []
     warnings: list[str] = []
     if part is None:
-        part = "validation" if split or (learned and any(map(learned.validation.holds, pairs))) else "all"
-        if learned and part == "all":
+        part = "validation" if split or (trained_on and any(pair in trained_on.validation for pair in pairs)) else "all"
+        if trained_on and part == "all":
             remarks.append("None of these photos is among those that the model's training held out: all are measured.")
     if part == "all":
         chosen = tuple(pairs)
     elif sides is None:
         raise EvaluationError(
-            f"nothing says which photos are the {part} part: name a split with --split, give as --model a model that "
-            "knows (the folder of a training run, or what was exported from it), or measure all with --part all"
+            f"it is not known which photos are the {part} part: name a split with --split, give as --model a model "
+            "that knows (the folder of a training run, or what was exported from it), or measure all with --part all"
         )
     else:
         side = sides.validation if part == "validation" else sides.train
-        chosen = _on_side(side, pairs, part)
-        if gone := len(side.names - {side.name_of(pair) for pair in pairs}):
-            # That a data set has not all the groups that some exported model has ever seen is nothing to be warned of.
-            said_to = warnings if side.of == "photo" else remarks
-            said_to.append(f"{gone} of the split's {len(side.names)} {part} {side.of}s are not in the data.")
-    said, warned = _leak(chosen, learned)
-    return Selection(chosen, part, (*remarks, *said), (*warnings, *warned))
+        chosen = _pairs_in(side, pairs, part)
+        if missing := len(side.names - {side.name_of(pair) for pair in pairs}):
+            # An exported model may name groups of photos that this data set never had: no reason to warn.
+            messages = warnings if side.kind == "photo" else remarks
+            messages.append(f"{missing} of the split's {len(side.names)} {part} {side.kind}s are not in the data.")
+    return Selection(
+        chosen,
+        part,
+        (*remarks, *_held_out_remarks(chosen, trained_on)),
+        (*warnings, *_leak_warnings(chosen, trained_on)),
+    )
 
 
-def _on_side(side: Side, pairs: Sequence[Pair], part: Part) -> tuple[Pair, ...]:
-    chosen = tuple(sorted((pair for pair in pairs if side.holds(pair)), key=lambda pair: pair.id))
+def _pairs_in(side: PhotoSet, pairs: Sequence[Pair], part: Part) -> tuple[Pair, ...]:
+    chosen = tuple(sorted((pair for pair in pairs if pair in side), key=lambda pair: pair.id))
     if not chosen:
         names = f"; the split names {min(side.names)}" if side.names else ""
         raise EvaluationError(
-            f"none of the {len(side.names)} {part} {side.of}s of the split is in the data (it has "
+            f"none of the {len(side.names)} {part} {side.kind}s of the split is in the data (it has "
             f"{side.name_of(pairs[0])}{names}); measure all with --part all"
         )
     return chosen
 
 
-def _leak(chosen: Sequence[Pair], learned: Learned | None) -> tuple[list[str], list[str]]:
-    """Say whether the model has learned from the chosen photos, or from others of their groups."""
-    total = len(chosen)
-    if learned is None:
-        return ["What the model was trained on is not known, so neither is whether these photos were held out."], []
-    seen = {pair.id for pair in chosen if learned.train.of == "photo" and learned.train.holds(pair)}
-    kin = sum(pair.group in learned.train_groups and pair.id not in seen for pair in chosen)
-    if not seen and not kin:
-        groups = len({pair.group for pair in chosen})
-        of = f" of {groups} groups" if groups < total else ""
-        said = [f"Held out: the model was trained on none of these {total} photos{of}, nor on others of their groups."]
-        if any(map(learned.validation.holds, chosen)):
-            said.append("The run chose its best epoch by them, which flatters the figures a little.")
-        return said, []
+def _leak_warnings(chosen: Sequence[Pair], trained_on: TrainingSplit | None) -> list[str]:
+    """Warn of photos that the model was trained on, and of others of their groups."""
+    if trained_on is None:
+        return []
+    train = trained_on.train
+    seen = {pair.id for pair in chosen if train.ids is not None and pair in train}
+    related = sum(pair.group in train.groups and pair.id not in seen for pair in chosen)
+    of = f"of {len(chosen)} photos"
     warnings = []
     if seen:
-        warnings.append(f"{len(seen)} of {total} photos were trained on; these figures are not held-out.")
-    if kin:
-        warnings.append(f"{kin} of {total} photos are of groups that were trained on; these figures are not held-out.")
-    return [], warnings
+        warnings.append(f"{len(seen)} {of} were trained on; these figures are not held-out.")
+    if related:
+        warnings.append(f"{related} {of} are of groups that were trained on; these figures are not held-out.")
+    return warnings
+
+
+def _held_out_remarks(chosen: Sequence[Pair], trained_on: TrainingSplit | None) -> list[str]:
+    if trained_on is None:
+        return ["What the model was trained on is not known, so neither is whether these photos were held out."]
+    if _leak_warnings(chosen, trained_on):
+        return []
+    total, groups = len(chosen), len({pair.group for pair in chosen})
+    of = f" of {groups} groups" if groups < total else ""
+    remarks = [f"Held out: the model was trained on none of these {total} photos{of}, nor on others of their groups."]
+    if any(pair in trained_on.validation for pair in chosen):
+        remarks.append("The run chose its best epoch by them, which flatters the figures a little.")
+    return remarks
+
+
+def read_folds(folders: Sequence[Path]) -> dict[str, Split]:
+    """Read the splits of the runs of all folds, by the names of their folders.
+
+    Raises:
+        SplitError: A split is missing or damaged.
+        FoldsError: They are not all the folds of one split.
+
+    """
+    splits = {folder.name: Split.load(folder / SPLIT_OF_RUN) for folder in folders}
+    check_folds(splits)
+    if missing := _all_ids(splits) - {id_ for split in splits.values() for id_ in split.validation}:
+        raise FoldsError(
+            f"no fold holds out {some(missing)}: these are not all the folds of one split; train the folds again"
+        )
+    return splits
+
+
+def check_folds(splits: Mapping[str, Split]) -> None:
+    """Check that folds, all or some of them, are of one split: the same photos and groups, and no overlap.
+
+    Raises:
+        FoldsError: They are not; it names the folds.
+
+    """
+    (first, reference), *others = splits.items()
+    held_out_by = dict.fromkeys(reference.validation, first)
+    for name, split in others:
+        if split.group_of != reference.group_of:
+            differing = {id_ for id_, _ in split.group_of.items() ^ reference.group_of.items()}
+            raise FoldsError(
+                f"{first} and {name} were split differently: they do not agree on {some(differing)}. The photos have "
+                "changed between them; train the folds again"
+            )
+        if (split.folds, split.seed) != (reference.folds, reference.seed):
+            raise FoldsError(
+                f"{first} and {name} were split differently: into {reference.folds} folds by seed {reference.seed}, "
+                f"and into {split.folds} by seed {split.seed}; train the folds again"
+            )
+        if both := held_out_by.keys() & set(split.validation):
+            raise FoldsError(
+                f"{held_out_by[min(both)]} and {name} overlap: both hold out {some(both)}; train the folds again"
+            )
+        held_out_by |= dict.fromkeys(split.validation, name)
+
+
+def select_out_of_fold(pairs: Sequence[Pair], splits: Mapping[str, Split]) -> Selection | None:
+    """Choose the photos that the folds held out; None where none of them is among `pairs`."""
+    of_folds: dict[str, tuple[Pair, ...]] = {}
+    warnings: list[str] = []
+    for name, split in splits.items():
+        trained_on = TrainingSplit.from_split(split)
+        if not any(pair in trained_on.validation for pair in pairs):
+            warnings.append(f"{name}: none of the {len(split.validation)} photos that it held out is in the data.")
+            continue
+        of_fold = select_pairs(pairs, part="validation", trained_on=trained_on)
+        of_folds[name] = of_fold.pairs
+        warnings += [f"{name}: {warning}" for warning in of_fold.warnings]
+    if not of_folds:
+        return None
+    if unknown := {pair.id for pair in pairs} - _all_ids(splits):
+        warnings.append(f"{len(unknown)} photos of the data are in no fold and are left out: {some(unknown)}.")
+    chosen = sorted((pair for of_fold in of_folds.values() for pair in of_fold), key=lambda pair: pair.id)
+    remarks = (
+        f"Out of fold: each of these {len(chosen)} photos was measured by the network of the fold that held it out, "
+        "which was trained on no photo of its group.",
+        "Each run chose its best epoch by the photos that it held out, which flatters the figures a little.",
+    )
+    return Selection(
+        tuple(chosen),
+        "out-of-fold",
+        remarks,
+        tuple(warnings),
+        folds=tuple(splits),
+        fold_of={pair.id: name for name, of_fold in of_folds.items() for pair in of_fold},
+    )
+
+
+def _all_ids(splits: Mapping[str, Split]) -> set[str]:
+    return {id_ for split in splits.values() for id_ in split.group_of}

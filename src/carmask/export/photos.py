@@ -12,7 +12,7 @@ from carmask.data.pairs import Dataset, Pair, find_pairs, spread
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import load_truth
-from carmask.evaluation.selection import Learned, find_run, select_pairs
+from carmask.evaluation.selection import TrainingSplit, find_run, select_pairs
 from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.packed import PackedMask
 from carmask.training.run import RunFolder
@@ -102,15 +102,15 @@ def chosen_photos(model: Path, sources: Sources, *, channels: int) -> Iterator[P
         else:
             yield _rendered(Path(scratch, "studio"), sources, channels, settings.data if settings else None)
             return
-        learned = Learned.from_split(Split.load(RunFolder(run).split)) if run else None
-        yield _choose(dataset, learned, sources, channels=channels, foreground=foreground)
+        trained_on = TrainingSplit.from_split(Split.load(RunFolder(run).split)) if run else None
+        yield _choose(dataset, trained_on, sources, channels=channels, foreground=foreground)
 
 
 def _choose(
-    dataset: Dataset, learned: Learned | None, sources: Sources, *, channels: int, foreground: int | None
+    dataset: Dataset, trained_on: TrainingSplit | None, sources: Sources, *, channels: int, foreground: int | None
 ) -> Photos:
-    selection = select_pairs(dataset.pairs, learned=learned)
-    others = [pair for pair in dataset.pairs if learned and learned.train.holds(pair)]
+    selection = select_pairs(dataset.pairs, trained_on=trained_on)
+    others = [pair for pair in dataset.pairs if trained_on and pair in trained_on.train]
     measured = spread(selection.pairs, sources.measured if others else min(sources.measured, _half(selection.pairs)))
     others = others or [pair for pair in selection.pairs if pair not in measured] or list(measured)
     calibration, told_calibration = _calibration(others, dataset.root.resolve().name, sources)

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from carmask.data.split import Split
 from carmask.errors import CarmaskError, explain
-from carmask.evaluation.folds import refuse_mixed_folds
+from carmask.evaluation.selection import check_folds
 from carmask.models.series_file import (
     FILE_NAME,
     SeriesError,
@@ -297,7 +297,7 @@ def _refuse_changed_folds(folder: Path) -> None:
     """Stop before another fold is trained where the photos have changed since the first: it would be in vain."""
     begun = [RunFolder(fold) for fold in fold_folders(folder) if fold.is_dir()]
     if len(begun) > 1:
-        refuse_mixed_folds({run.path.name: Split.load(run.split) for run in begun})
+        check_folds({run.path.name: Split.load(run.split) for run in begun})
 
 
 def _stopped(folder: Path, record: SeriesFile, total: int, console: Console) -> SeriesOutcome:
