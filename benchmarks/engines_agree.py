@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from carmask.data.pairs import Pair, find_pairs, load_soft_mask
 from carmask.data.split import Split
 from carmask.evaluation.metrics import dice
-from carmask.runtime.engine import EngineName, Precision
+from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 from record import CARVANA, RESULTS, record
 
@@ -34,9 +34,9 @@ def chosen(carvana: Path, split: Path, count: int) -> list[Pair]:
     return [held_out[place] for place in places]
 
 
-def masks_of(model: Path, engine: EngineName, precision: Precision, pairs: list[Pair]) -> tuple[str, Masks]:
+def masks_of(model: Path, options: RunOptions, pairs: list[Pair]) -> tuple[str, Masks]:
     """What the engine calls itself, and its mask for each photo."""
-    segmenter = Segmenter.load(model, engine=engine, precision=precision)
+    segmenter = Segmenter.load(model, options)
     masks = [segmenter(pair.image).mask for pair in pairs]
     found = segmenter.members[0].engine
     return f"{found.name} {found.precision}", masks
@@ -53,13 +53,13 @@ def main() -> None:
     given = parser.parse_args()
     pairs = chosen(given.carvana, given.split, given.photos)
     truths = [load_soft_mask(pair).mask_HW for pair in pairs]
-    runs: tuple[tuple[Path, EngineName, Precision], ...] = (
-        (given.weights, "torch", "float32"),
-        (given.float, "onnxruntime", "auto"),
-        (given.float, "openvino", "float32"),
-        (given.float, "openvino", "auto"),
-        (given.int8, "onnxruntime", "auto"),
-        (given.int8, "openvino", "auto"),
+    runs: tuple[tuple[Path, RunOptions], ...] = (
+        (given.weights, RunOptions("torch", precision="float32")),
+        (given.float, RunOptions("onnxruntime")),
+        (given.float, RunOptions("openvino", precision="float32")),
+        (given.float, RunOptions("openvino")),
+        (given.int8, RunOptions("onnxruntime")),
+        (given.int8, RunOptions("openvino")),
     )
     masks = dict(masks_of(*run, pairs) for run in runs)
     against_truth = {

@@ -100,7 +100,8 @@ def test_the_help_of_a_command_needs_no_engine(core: Path, tmp_path: Path, name:
 def test_the_python_side(core: Path, tmp_path: Path, tiny: Path) -> None:
     program = (
         "import sys\nfrom carmask import Segmenter\n"
-        "segment = Segmenter.load(engine=sys.argv[2])\nresult = segment(sys.argv[1])\n"
+        "from carmask.runtime.options import RunOptions\n"
+        "segment = Segmenter.load(options=RunOptions(sys.argv[2]))\nresult = segment(sys.argv[1])\n"
         "print(result.mask.shape, result.probability.dtype, result.box_px, result.coverage)\n"
         "print(segment.describe()['engine'], sorted(set(sys.argv[3:]) & set(sys.modules)))\n"
     )

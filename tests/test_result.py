@@ -9,11 +9,12 @@ from PIL import ImageCms
 from bright_network import bright_is_vehicle
 from bright_photos import BRIGHT, save
 from carmask.errors import CarmaskError
+from carmask.runtime.options import RunOptions
 from carmask.segmenter import Result, Segmenter
 
 
 def test_a_cutout_holds_the_photo_inside_the_mask(tmp_path: Path) -> None:
-    bright = Segmenter.load(bright_is_vehicle(tmp_path / "bright"), device="cpu", precision="float32")
+    bright = Segmenter.load(bright_is_vehicle(tmp_path / "bright"), RunOptions(device="cpu", precision="float32"))
     vehicle_HW = np.zeros((120, 160), dtype=bool)
     vehicle_HW[30:90, 40:120] = True
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

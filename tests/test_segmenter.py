@@ -16,12 +16,15 @@ from carmask.imaging.decode import UnreadableImage
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import UNetConfig
 from carmask.models.network import Network, NetworkConfig, WeightsError
+from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
+
+CPU = RunOptions(device="cpu", precision="float32")
 
 
 @pytest.fixture(scope="module")
 def bright(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    return Segmenter.load(bright_is_vehicle(tmp_path_factory.mktemp("bright")), device="cpu", precision="float32")
+    return Segmenter.load(bright_is_vehicle(tmp_path_factory.mktemp("bright")), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def random_net(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
     unet = UNetConfig(in_channels=3, widths=(4, 6, 8), stem=2, head_kernel=3)
     geometry = Geometry(height_px=50, width_px=70, keep_aspect=True)
     Network(NetworkConfig(name="random", unet=unet, geometry=geometry, threshold=0.4)).save_pretrained(folder)
-    return Segmenter.load(folder, device="cpu", precision="float32", threads=1)
+    return Segmenter.load(folder, RunOptions(device="cpu", precision="float32", threads=1))
 
 
 def encoded(image_HWC: NDArray[np.uint8], kind: str = "PNG", **options: object) -> bytes:
@@ -55,7 +58,7 @@ def test_a_bright_rectangle_is_found_where_it_is(
     tmp_path: Path, size_HW: tuple[int, int], channels: int, keep_aspect: bool
 ) -> None:
     folder = bright_is_vehicle(tmp_path, channels=channels, keep_aspect=keep_aspect)
-    segmenter = Segmenter.load(folder, device="cpu", precision="float32")
+    segmenter = Segmenter.load(folder, CPU)
     box_px = tuple(round(share * side) for share, side in zip((0.2, 0.3, 0.7, 0.8), size_HW * 2, strict=True))
     result = segmenter(encoded(rectangle(size_HW, box_px)))
     assert result.probability.shape == size_HW
@@ -77,7 +80,7 @@ def test_the_threshold_travels_with_the_weights(tmp_path: Path) -> None:
     image = encoded(np.full((20, 30, 3), 130, np.uint8))
     for threshold, wanted in ((0.5, True), (0.9, False)):
         folder = bright_is_vehicle(tmp_path / str(threshold), threshold=threshold)
-        segmenter = Segmenter.load(folder, device="cpu", precision="float32")
+        segmenter = Segmenter.load(folder, CPU)
         result = segmenter(image)
         assert segmenter.threshold == result.threshold == threshold
         assert 0.5 < result.probability.max() < 0.9
@@ -148,7 +151,7 @@ def test_flipping_averages_with_the_mirror_image(random_net: Segmenter) -> None:
 
 def test_several_networks_are_averaged(random_net: Segmenter, tmp_path: Path) -> None:
     """One sees gray photos and the other colors, at other sizes."""
-    gray = Segmenter.load(bright_is_vehicle(tmp_path / "a", channels=1, threshold=0.8), device="cpu")
+    gray = Segmenter.load(bright_is_vehicle(tmp_path / "a", channels=1, threshold=0.8), RunOptions(device="cpu"))
     both = Segmenter([*random_net.members, *gray.members])
     assert (both.name, both.threshold) == ("random+bright", pytest.approx(0.6))
     assert [member["name"] for member in both.describe()["members"]] == ["random", "bright"]
@@ -165,7 +168,7 @@ def test_tiles_see_what_the_whole_view_is_too_coarse_for(tmp_path: Path) -> None
     # Stripes one pixel of the network's wide, as it sees them in the tiles, and that the whole view blurs.
     rows = np.arange(192) // 2 % 2 == 0
     image_HWC = np.where(rows[:, None, None], np.uint8(230), np.uint8(20)).repeat(270, axis=1).repeat(3, axis=2)
-    whole, tiled = (Segmenter.load(folder, device="cpu", precision="float32", tile=tile) for tile in (False, True))
+    whole, tiled = (Segmenter.load(folder, CPU, tile=tile) for tile in (False, True))
     truth_HW = image_HWC[..., 0] > 100
     assert len(tiled.fit(tiled.decode(image_HWC)).views) == 5
     found, tiles_found = whole(image_HWC), tiled(image_HWC)

@@ -15,9 +15,9 @@ from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
 from carmask.imaging.tiles import Window, blend, plan_tiles
 from carmask.result import PhotoSource, Result, decode_any
-from carmask.runtime.engine import EngineName, Precision
 from carmask.runtime.load import Member, load_member
 from carmask.runtime.locate import locate_all
+from carmask.runtime.options import RunOptions
 
 __all__ = ["Fitted", "Model", "Raw", "Result", "Segmenter", "Tta", "View"]
 
@@ -78,11 +78,8 @@ class Segmenter:
     def load(
         cls,
         model: Model | Sequence[Model] | None = None,
+        options: RunOptions = RunOptions(),
         *,
-        engine: EngineName = "auto",
-        device: str = "auto",
-        precision: Precision = "auto",
-        threads: int | None = None,
         tta: Tta = "none",
         tile: bool = False,
         threshold: float | None = None,
@@ -93,27 +90,21 @@ class Segmenter:
             model: The name of packaged weights ("fast", which is also the default), an .onnx file, a run's folder (its
                 best weights), a folder of folds (the best weights of each), a folder of weights, or a Hub id
                 (owner/name); or a list of these.
-            engine: auto is the fastest that is there: openvino, onnxruntime, or torch for folders of weights.
-            device: auto, cpu, cuda or cuda:1.
-            precision: auto is what the engine computes fastest; bf16 only where the hardware has it natively.
-            threads: CPU threads; the engine's own choice when not given.
+            options: Engine, device, precision and CPU threads; by default the fastest engine that is there.
             tta: flip averages each photo with its mirror image, at twice the cost.
             tile: Look at photos larger than the network sees them also in overlapping tiles, at up to five times the
                 cost.
             threshold: A pixel belongs to the mask from this probability on; the networks' own when not given.
 
         Raises:
-            CarmaskError: there is no such network, it is damaged, or what was asked for cannot be had here.
+            CarmaskError: there is no such network, it is damaged, or it cannot run here with these options.
 
         """
         models = [model] if model is None or isinstance(model, str | Path) else list(model)
         if not models:
             raise CarmaskError("an empty list of models; name at least one, or none for the packaged weights")
-        places = [place for one in models for place in locate_all(one, exported=engine != "torch")]
-        members = [
-            load_member(place, engine=engine, device=device, precision=precision, threads=threads) for place in places
-        ]
-        return cls(members, threshold=threshold, tta=tta, tile=tile)
+        places = [place for one in models for place in locate_all(one, exported=options.engine != "torch")]
+        return cls([load_member(place, options) for place in places], threshold=threshold, tta=tta, tile=tile)
 
     def each(self) -> "tuple[Segmenter, ...]":
         """Return a segmenter for each network alone, with the same options; their engines are these."""

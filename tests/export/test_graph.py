@@ -30,6 +30,7 @@ from carmask.models.network import Network, NetworkConfig
 from carmask.runtime.card import ModelCard
 from carmask.runtime.hardware import HardwareSettings, set_up
 from carmask.runtime.onnx_file import read_card
+from carmask.runtime.options import RunOptions
 from carmask.runtime.torch_engine import TorchEngine
 from carmask.segmenter import Segmenter
 
@@ -188,9 +189,9 @@ def test_weights_that_float16_cannot_hold_stay_float32(rgb: Made) -> None:
 def test_photos_of_odd_sizes_come_back_as_from_pytorch(rgb: Made, tmp_path: Path) -> None:
     path = tmp_path / "random.onnx"
     path.write_bytes(to_file(rgb.graph, rgb.card))
-    pytorch = Segmenter.load(rgb.folder, engine="torch", device="cpu", precision="float32")
+    pytorch = Segmenter.load(rgb.folder, RunOptions("torch", "cpu", "float32"))
     for engine in ("onnxruntime", "openvino"):
-        exported = Segmenter.load(path, engine=engine, device="cpu", precision="float32")
+        exported = Segmenter.load(path, RunOptions(engine, "cpu", "float32"))
         for seed, size_HW in enumerate([(1, 1), (37, 91), (201, 83), (50, 70)]):
             image_HWC = noise((*size_HW, 3), seed)
             found, wanted = exported(image_HWC), pytorch(image_HWC)

@@ -241,6 +241,7 @@ from pathlib import Path
 from safetensors.torch import save_model
 from carmask.models.network import Network
 from carmask.runtime.load import load_member
+from carmask.runtime.options import RunOptions
 
 network = Network.load(Path("own"))
 network.push_to_hub("someone/cars", model_card_kwargs={"license_id": "mit"})
@@ -248,7 +249,7 @@ pulled = Network.from_pretrained("someone/cars")
 assert pulled.config == network.config, pulled.config
 assert not pulled.training
 save_model(pulled, "pulled.safetensors")
-assert load_member("someone/cars", engine="torch").card.threshold == network.config.threshold
+assert load_member("someone/cars", RunOptions("torch")).card.threshold == network.config.threshold
 try:
     network.push_to_hub("someone/refused", model_card_kwargs={"license_id": "none of these"})
 except ValueError as error:

@@ -18,11 +18,12 @@ from zipfile import ZipFile
 import pytest
 
 from bright_photos import contents, files, save
-from carmask.pipeline.cluster.networks import How, Networks
+from carmask.pipeline.cluster.networks import Networks
 from carmask.pipeline.cluster.order import ClusterError, Machine, Scene
 from carmask.pipeline.plan import Plan, Wanted, make_plan
 from carmask.pipeline.regions import Regions
 from carmask.pipeline.report import Summary, run
+from carmask.runtime.options import RunOptions
 from carstudio import render_dataset
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'carmask[cluster]'")
@@ -58,7 +59,7 @@ class Cluster:
     def follow(self, plan: Plan, *, each: Any = None, batch_size: int = 4) -> Summary:
         from carmask.pipeline.cluster.team import Team
 
-        scene = Scene(Networks.read((), How()), Regions(), str(Path.cwd()), plan.jobs.photos.root)
+        scene = Scene(Networks.read(()), Regions(), str(Path.cwd()), plan.jobs.photos.root)
         team = Team.gather(self.ray, scene)
         with plan.open_store(team.recipe, overwrite=False) as store:
             outcomes = team.predict(store, batch_size=batch_size)
@@ -200,17 +201,17 @@ def test_from_an_archive_and_a_parquet_table_to_parquet(
 
 
 def test_what_a_cluster_cannot_do_is_said(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
-    scene = Scene(Networks.read((), How(threads=2)), Regions(), str(tmp_path), photos)
+    scene = Scene(Networks.read((), RunOptions(threads=2)), Regions(), str(tmp_path), photos)
     from carmask.pipeline.cluster.team import Team
 
     with pytest.raises(ClusterError, match=r"none of its machines has 2 cores .*--threads"):
         Team.gather(cluster.ray, scene)
     with pytest.raises(ClusterError, match="none of its machines has a GPU"):
-        Team.gather(cluster.ray, replace(scene, networks=Networks.read((), How(device="cuda"))))
+        Team.gather(cluster.ray, replace(scene, networks=Networks.read((), RunOptions(device="cuda"))))
     away = tmp_path / "not shared"
     with pytest.raises(ClusterError, match="not shared: is not there; photos lie in a folder that all machines share"):
-        Team.gather(cluster.ray, replace(scene, networks=Networks.read((), How()), root=away))
-    networks = Networks.read((), How(engine="onnxruntime", precision="bf16"))
+        Team.gather(cluster.ray, replace(scene, networks=Networks.read(()), root=away))
+    networks = Networks.read((), RunOptions(engine="onnxruntime", precision="bf16"))
     with pytest.raises(ClusterError, match="onnxruntime does not compute in bf16"):
         Team.gather(cluster.ray, replace(scene, networks=networks))
 

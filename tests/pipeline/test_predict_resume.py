@@ -20,6 +20,7 @@ from carmask.pipeline.jobs import Job, Jobs
 from carmask.pipeline.journal import read_entries
 from carmask.pipeline.photos import find_photos
 from carmask.pipeline.stream import predict as predict_photos
+from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 
 PHOTOS = 160
@@ -230,7 +231,7 @@ def test_a_full_disk_ends_the_run_at_once_and_another_failure_does_not(model: Pa
     for number in range(40):
         save(tmp_path / f"{number:02}.png")
     jobs = Jobs.plan(find_photos(tmp_path, results=None), ".png")
-    segmenter = Segmenter.load(model, engine="onnxruntime")
+    segmenter = Segmenter.load(model, RunOptions("onnxruntime"))
     tried: list[int] = []
 
     def put(job: Job, *_: object) -> str:

@@ -13,6 +13,7 @@ from carmask.models.config import UNetConfig
 from carmask.models.network import Network, NetworkConfig
 from carmask.runtime.engine import EngineError
 from carmask.runtime.hardware import Hardware, HardwareSettings, set_up
+from carmask.runtime.options import RunOptions
 from carmask.runtime.torch_engine import TorchEngine
 from carmask.segmenter import Segmenter
 
@@ -49,7 +50,7 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     folder = bright_is_vehicle(tmp_path)
     for device in ("cuda:99", "abacus"):
         with pytest.raises(CarmaskError, match=device):
-            Segmenter.load(folder, device=device)
+            Segmenter.load(folder, RunOptions(device=device))
 
 
 def test_more_processes_than_gpus_are_refused() -> None:

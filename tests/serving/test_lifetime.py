@@ -21,6 +21,7 @@ from service_process import Service, form, head, running
 from bright_onnx import write_bright_onnx
 from bright_photos import Command, save, vehicle
 from carmask.runtime.locate import packaged_models
+from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 from carmask.serving.app import Access, build_app
 from carmask.serving.metrics import Metrics
@@ -253,7 +254,7 @@ def test_a_network_that_finds_no_probabilities(capsys: pytest.CaptureFixture[str
 
 def test_packaged_weights_that_find_no_cars(bright: Path) -> None:
     """A damaged installation: what runs as the packaged network is another one."""
-    segmenter = Segmenter.load(bright, engine="onnxruntime", device="cpu")
+    segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
     members = [replace(member, place=packaged_models()["fast"]) for member in segmenter.members]
     cutter = Cutter(Segmenter(members), Limits(), Batching(), Metrics())
     with pytest.raises(NotReady, match=r"on a rendered car, and 0\.95 is the least"):
@@ -262,7 +263,7 @@ def test_packaged_weights_that_find_no_cars(bright: Path) -> None:
 
 
 def test_an_extreme_threshold_is_no_fault_of_the_networks() -> None:
-    segmenter = Segmenter.load("fast", engine="onnxruntime", device="cpu", threshold=1 - 1e-9)
+    segmenter = Segmenter.load("fast", RunOptions("onnxruntime", "cpu"), threshold=1 - 1e-9)
     cutter = Cutter(segmenter, Limits(), Batching(), Metrics())
     asyncio.run(self_test(cutter))
     cutter.close()
@@ -304,7 +305,7 @@ def ask_app(app: Any, method: str, path: str) -> tuple[int, dict[str, str], byte
 
 def test_before_the_self_test_nothing_is_cut_out(bright: Path) -> None:
     metrics = Metrics()
-    cutter = Cutter(Segmenter.load(bright, engine="onnxruntime", device="cpu"), Limits(), Batching(), metrics)
+    cutter = Cutter(Segmenter.load(bright, RunOptions("onnxruntime", "cpu")), Limits(), Batching(), metrics)
     app = build_app(cutter, metrics, Access(), is_logged=False, on_tested=lambda _: None)
     assert ask_app(app, "GET", "/healthz")[0] == 200
     for method, path in (("GET", "/readyz"), ("POST", "/v1/segment")):

@@ -20,6 +20,7 @@ from carmask.evaluation.selection import FoldsError, read_folds, select_out_of_f
 from carmask.export.export import export_network
 from carmask.models.network import Network
 from carmask.models.series_file import SeriesError, SeriesFile, fold_folders, stages_folder
+from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 from carmask.training.run import RunError, RunFolder
 from carmask.training.series import (
@@ -195,14 +196,14 @@ def test_out_of_fold_figures_are_those_of_the_folds(whole: tuple[Path, str], tin
     for run in runs:
         held_out = set(Split.load(run / "split.json").validation)
         chosen = [pair for pair in pairs if pair.id in held_out]
-        alone = evaluate_pairs(chosen, Segmenter.load(run, precision="float32"), batch_size=5)
+        alone = evaluate_pairs(chosen, Segmenter.load(run, RunOptions(precision="float32")), batch_size=5)
         on_its_own |= {row.id: (run.name, row.metrics) for row in alone.rows}
 
     splits = read_folds(runs)
     selection = select_out_of_fold(pairs, splits)
     assert selection is not None
     assert (selection.pairs, selection.warnings) == (tuple(pairs), ())
-    ensemble = Segmenter.load(folder, precision="float32")
+    ensemble = Segmenter.load(folder, RunOptions(precision="float32"))
     seen = []
     together = evaluate_selection(
         selection, ensemble, batch_size=5, progress=lambda done, total: seen.append((done, total))
@@ -213,7 +214,7 @@ def test_out_of_fold_figures_are_those_of_the_folds(whole: tuple[Path, str], tin
         assert (together.fold_of[row.id], asdict(row.metrics)) == (fold, pytest.approx(asdict(metrics), rel=1e-8))
     assert seen == [(done, 24) for done in range(1, 25)]
 
-    options = NetworkOptions((str(folder),), precision="float32")
+    options = NetworkOptions((str(folder),), RunOptions(precision="float32"))
     assert evaluate_command(tiny, network=options, worst=2, out=tmp_path) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["photos"], summary["part"], summary["model_name"]) == (24, "out-of-fold", "whole")
@@ -258,10 +259,10 @@ def _renamed(tiny: Path, tmp_path: Path) -> Path:
 def test_a_folder_of_folds_is_an_ensemble(whole: tuple[Path, str], tiny: Path) -> None:
     photo = find_pairs(tiny).pairs[0].image
     runs = fold_folders(whole[0])
-    probability_HW = Segmenter.load(whole[0], precision="float32", tta="flip")(photo).probability
-    listed_HW = Segmenter.load(runs, precision="float32", tta="flip")(photo).probability
+    probability_HW = Segmenter.load(whole[0], RunOptions(precision="float32"), tta="flip")(photo).probability
+    listed_HW = Segmenter.load(runs, RunOptions(precision="float32"), tta="flip")(photo).probability
     np.testing.assert_array_equal(probability_HW, listed_HW)
-    singles = [Segmenter.load(run, precision="float32", tta="flip")(photo).probability for run in runs]
+    singles = [Segmenter.load(run, RunOptions(precision="float32"), tta="flip")(photo).probability for run in runs]
     assert np.abs(singles[0] - singles[1]).max() > 1e-3
     np.testing.assert_allclose(probability_HW, np.mean(singles, axis=0), atol=1e-6)
 

@@ -20,6 +20,7 @@ from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.models.network import Network, NetworkConfig
 from carmask.runtime.hardware import Hardware
+from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 from carmask.training.averaging import AveragedWeights
 from carmask.training.run import RunError, RunFolder
@@ -91,7 +92,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(finished: tuple[RunFolder,
 
 def test_the_dice_in_the_table_is_what_prediction_gives(finished: tuple[RunFolder, str], tiny: Path) -> None:
     run, _ = finished
-    segmenter = Segmenter.load(run.weights("last"), device="cpu", precision="float32")
+    segmenter = Segmenter.load(run.weights("last"), RunOptions(device="cpu", precision="float32"))
     _, held_out = Split.load(run.split).select(find_pairs(tiny).pairs)
     scores = []
     for pair in held_out:

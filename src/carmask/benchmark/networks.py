@@ -9,8 +9,9 @@ import numpy as np
 
 from carmask.benchmark.clock import median_s
 from carmask.runtime.card import ModelCard
-from carmask.runtime.engine import EngineMissing, EngineName, Precision
+from carmask.runtime.engine import EngineMissing
 from carmask.runtime.load import Member, load_member
+from carmask.runtime.options import EngineName, Precision, RunOptions
 
 # Photos that pass through a network together, as many as `carmask predict` takes.
 BATCH = 4
@@ -61,7 +62,7 @@ def _open(model: Path, engine: EngineName, precision: Precision) -> Member | Non
     if (engine == "torch") is not model.is_dir() or (engine == "torch" and find_spec("torch") is None):
         return None
     try:
-        return load_member(model, engine=engine, precision=precision)
+        return load_member(model, RunOptions(engine, precision=precision))
     except EngineMissing:
         return None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from carmask.cli.network import NetworkOptions
 from carmask.cli.results import Reporter
 from carmask.pipeline.cluster.connection import joined
-from carmask.pipeline.cluster.networks import How, Networks
+from carmask.pipeline.cluster.networks import Networks
 from carmask.pipeline.cluster.order import ClusterError, Scene
 from carmask.pipeline.regions import Regions
 
@@ -22,8 +22,10 @@ def predict_on_cluster(
     plan = reporter.plan
     if plan.of_one:
         raise ClusterError("--cluster: is for many photos; leave it out for one")
-    how = How(**{**network.how, "threads": network.threads or 1})
-    scene = Scene(Networks.read(network.model, how), regions, str(Path.cwd()), plan.jobs.photos.root)
+    networks = Networks.read(
+        network.model, network.run, tta=network.tta, tile=network.tile, threshold=network.threshold
+    )
+    scene = Scene(networks, regions, str(Path.cwd()), plan.jobs.photos.root)
     with joined(address) as ray:
         # It defines what runs on other machines with what comes with Ray.
         from carmask.pipeline.cluster.team import Team

@@ -25,9 +25,10 @@ from carmask.imaging.geometry import Geometry, Size, fit_image, plan
 from carmask.imaging.packed import PackedMask
 from carmask.progress import Progress
 from carmask.runtime.card import ModelCard
-from carmask.runtime.engine import Engine, EngineMissing, EngineName, Precision
+from carmask.runtime.engine import Engine, EngineMissing
 from carmask.runtime.load import Member
 from carmask.runtime.open import open_onnx
+from carmask.runtime.options import EngineName, Precision, RunOptions
 from carmask.segmenter import Fitted, Segmenter
 
 _BATCHES = (1, 4)
@@ -169,7 +170,7 @@ def open_engines(file: bytes, precisions: Sequence[Precision]) -> Iterator[Engin
     for name in names:
         seen = set()
         for precision in precisions:
-            engine = open_onnx(file, engine=name, device="cpu", precision=precision)
+            engine = open_onnx(file, RunOptions(name, "cpu", precision))
             if engine.precision not in seen:
                 seen.add(engine.precision)
                 yield engine

@@ -1,15 +1,12 @@
 """The protocol behind which a trained network runs, and what all engines have in common."""
 
 import threading
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
-
-EngineName = Literal["auto", "openvino", "onnxruntime", "tensorrt", "torch"]
-Precision = Literal["auto", "float32", "bf16"]
 
 
 class EngineMissing(CarmaskError):

@@ -7,10 +7,11 @@ from typing import Any
 from carmask.errors import CarmaskError
 from carmask.models.config import WEIGHTS, weights_folder
 from carmask.runtime.card import ModelCard
-from carmask.runtime.engine import Engine, EngineMissing, EngineName, Precision
+from carmask.runtime.engine import Engine, EngineMissing
 from carmask.runtime.locate import EXPORTED, locate
 from carmask.runtime.onnx_file import read_card
-from carmask.runtime.open import check_wishes, open_onnx
+from carmask.runtime.open import open_onnx
+from carmask.runtime.options import EngineName, RunOptions
 
 
 @dataclass(frozen=True)
@@ -41,35 +42,23 @@ class Member:
         return f"{engine.name} on {engine.device}, {engine.precision}{threads}"
 
 
-def load_member(
-    model: str | Path | None,
-    *,
-    engine: EngineName = "auto",
-    device: str = "auto",
-    precision: Precision = "auto",
-    threads: int | None = None,
-) -> Member:
-    """Load a network and start its engine.
+def load_member(model: str | Path | None, options: RunOptions = RunOptions()) -> Member:
+    """Load a network and start its engine: torch for folders of weights, any other for exported files.
 
     Args:
         model: See `carmask.runtime.locate.locate`.
-        engine: torch for folders of weights, any other for exported files; auto is the fastest that is there.
-        device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto is what the engine computes fastest.
-        threads: CPU threads; the engine's own choice when not given.
+        options: Where and how it runs.
 
     Raises:
-        CarmaskError: there is no such network, it is damaged, or what was asked for cannot be had here.
+        CarmaskError: there is no such network, it is damaged, or it cannot run here with these options.
 
     """
-    check_wishes(engine, device, precision, threads)
-    place = place_for(model, engine)
+    place = place_for(model, options.engine)
     if place.is_dir():
-        return _load_weights(place, engine=engine, device=device, precision=precision, threads=threads)
+        return _load_weights(place, options)
     if place.suffix.lower() != ".onnx":
         raise CarmaskError(f"{place}: is no model; name an .onnx file, or the folder of a run or of weights")
-    opened = open_onnx(place, engine=engine, device=device, precision=precision, threads=threads)
-    return Member(opened, read_card(place), place)
+    return Member(open_onnx(place, options), read_card(place), place)
 
 
 def place_for(model: str | Path | None, engine: EngineName) -> Path:
@@ -89,12 +78,11 @@ def files_of(place: Path) -> list[Path]:
     return [weights_folder(place) / name for name in WEIGHTS] if place.is_dir() else [place]
 
 
-def _load_weights(
-    folder: Path, *, engine: EngineName, device: str, precision: Precision, threads: int | None
-) -> Member:
-    if engine not in ("auto", "torch"):
+def _load_weights(folder: Path, options: RunOptions) -> Member:
+    if options.engine not in ("auto", "torch"):
         raise EngineMissing(
-            f"{folder}: holds PyTorch weights, which {engine} does not run; export them with `carmask export {folder}`"
+            f"{folder}: holds PyTorch weights, which {options.engine} does not run; export them with "
+            f"`carmask export {folder}`"
         )
     try:
         from carmask.models.network import Network
@@ -106,5 +94,5 @@ def _load_weights(
             "brings it, or export them where it is, with `carmask export`"
         ) from error
     network = Network.load(folder)
-    hardware = set_up(HardwareSettings(device=device, precision=precision, threads=threads))
+    hardware = set_up(HardwareSettings(device=options.device, precision=options.precision, threads=options.threads))
     return Member(TorchEngine(network, hardware), card_of(network), folder)

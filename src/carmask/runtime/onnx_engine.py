@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from carmask.errors import first_line
 from carmask.limits import usable_cpus
 from carmask.runtime.card import ModelCard
-from carmask.runtime.engine import EngineError, EngineMissing, Owner, Precision, check_images
+from carmask.runtime.engine import EngineError, EngineMissing, Owner, check_images
 from carmask.runtime.onnx_file import ModelFileError, model_name
+from carmask.runtime.options import Precision, RunOptions
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -21,26 +22,21 @@ class OnnxEngine:
     On the CPU each image is computed by itself: larger batches are no faster there.
     """
 
-    def __init__(
-        self,
-        source: str | Path | bytes,
-        card: ModelCard,
-        *,
-        device: str = "cpu",
-        tensorrt: bool = False,
-        precision: Precision = "auto",
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, source: str | Path | bytes, card: ModelCard, options: RunOptions) -> None:
         self._owner = Owner()
         self._card = card
         self._name = model_name(source)
+        tensorrt = options.engine == "tensorrt"
+        device = options.device
+        if device == "auto":
+            device = "cuda" if tensorrt else "cpu"
         kind, _, index = device.partition(":")
         on_cpu = kind == "cpu"
         self.name = "tensorrt" if tensorrt else "onnxruntime"
         self.device = "cpu" if on_cpu else f"cuda:{int(index or 0)}"
-        self.threads = (threads or usable_cpus()) if on_cpu else None
+        self.threads = (options.threads or usable_cpus()) if on_cpu else None
         self.steady_batch = 1 if on_cpu else None
-        self.precision = _precision_of(card, on_cpu=on_cpu, wanted=precision)
+        self.precision = _precision_of(card, on_cpu=on_cpu, wanted=options.precision)
         provider = _PROVIDERS["tensorrt" if tensorrt else kind]
         if provider not in ort.get_available_providers():
             raise EngineMissing(
@@ -48,13 +44,13 @@ class OnnxEngine:
                 f"{', '.join(ort.get_available_providers())}); install onnxruntime-gpu in place of onnxruntime, or "
                 "choose device cpu"
             )
-        options: dict[str, object] = {} if on_cpu else {"device_id": int(index or 0)}
+        provider_options: dict[str, object] = {} if on_cpu else {"device_id": int(index or 0)}
         if provider == _PROVIDERS["cuda"]:
-            options["use_tf32"] = int(self.precision == "tf32")
+            provider_options["use_tf32"] = int(self.precision == "tf32")
         if not on_cpu:
             # Finds CUDA and cuDNN where pip has put them.
             ort.preload_dlls()
-        self._session = _open(source, self._name, _session_options(self.threads), provider, options)
+        self._session = _open(source, self._name, _session_options(self.threads), provider, provider_options)
         if self._session.get_providers()[0] != provider:
             raise EngineMissing(
                 f"device '{device}': onnxruntime could not start its {provider}; see to CUDA, cuDNN and the driver, or "

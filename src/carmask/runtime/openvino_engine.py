@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from carmask.errors import first_line
 from carmask.limits import cpu_quota
 from carmask.runtime.card import ModelCard
-from carmask.runtime.engine import EngineError, EngineMissing, Owner, Precision, check_images
+from carmask.runtime.engine import EngineError, EngineMissing, Owner, check_images
 from carmask.runtime.onnx_file import ModelFileError, model_name
+from carmask.runtime.options import RunOptions
 
 # Each size is compiled for itself, since calls with changing shapes have given wrong outputs; so many are kept.
 _KEPT = 4
@@ -55,9 +56,7 @@ class OpenVinoEngine:
     device = "cpu"
     steady_batch = 2
 
-    def __init__(
-        self, source: str | Path | bytes, card: ModelCard, *, precision: Precision = "auto", threads: int | None = None
-    ) -> None:
+    def __init__(self, source: str | Path | bytes, card: ModelCard, options: RunOptions) -> None:
         self._owner = Owner()
         self._card = card
         self._name = model_name(source)
@@ -65,22 +64,22 @@ class OpenVinoEngine:
         # By itself OpenVINO binds its threads to the first processors, in every process to the same ones.
         self._settings: dict[str, object] = {"ENABLE_CPU_PINNING": False}
         # It counts processors, and takes a thread for each.
-        threads = threads or cpu_quota()
+        threads = options.threads or cpu_quota()
         if threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         # No hint but this one: f16 and a forced bf16 were slower than what OpenVINO chooses by itself.
-        if precision == "float32":
+        if options.precision == "float32":
             self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         try:
             self._model = self._core.read_model(source if isinstance(source, bytes) else str(source))
         except RuntimeError as error:
             raise ModelFileError(f"{self._name}: OpenVINO cannot read it; export the network again") from error
         self._compiled: OrderedDict[tuple[int, int, bool], _Compiled] = OrderedDict()
-        if precision != "auto" and self.precision != precision:
-            why = "this processor has no bf16 instructions" if precision == "bf16" else "the file is stored so"
+        if options.precision not in ("auto", self.precision):
+            why = "this processor has no bf16 instructions" if options.precision == "bf16" else "the file is stored so"
             raise EngineMissing(
-                f"{self._name}: {precision} was asked for, but OpenVINO computes it in {self.precision} ({why}); leave "
-                "the precision at auto"
+                f"{self._name}: {options.precision} was asked for, but OpenVINO computes it in {self.precision} "
+                f"({why}); leave the precision at auto"
             )
 
     @cached_property

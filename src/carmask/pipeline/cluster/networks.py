@@ -3,46 +3,49 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carmask.runtime.engine import EngineName, Precision
 from carmask.runtime.load import files_of, place_for
 from carmask.runtime.locate import locate_all
+from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter, Tta
 
 
 @dataclass(frozen=True)
-class How:
-    """How networks are run, as `Segmenter.load` takes it."""
+class Networks:
+    """Networks, each as the names and bytes of its files, and how they run, as `Segmenter.load` takes it."""
 
-    engine: EngineName = "auto"
-    device: str = "auto"
-    precision: Precision = "auto"
-    threads: int = 1
+    members: tuple[dict[str, bytes], ...]
+    options: RunOptions
     tta: Tta = "none"
     tile: bool = False
     threshold: float | None = None
 
-
-@dataclass(frozen=True)
-class Networks:
-    """Networks, each as the names and bytes of its files, and how they are run."""
-
-    members: tuple[dict[str, bytes], ...]
-    how: How
-
     @classmethod
-    def read(cls, models: Sequence[str], how: How) -> "Networks":
+    def read(
+        cls,
+        models: Sequence[str],
+        options: RunOptions = RunOptions(),
+        *,
+        tta: Tta = "none",
+        tile: bool = False,
+        threshold: float | None = None,
+    ) -> "Networks":
         """Read the files of models, named as for `Segmenter.load`; none is the default.
+
+        They run on one thread each unless `options` names a number.
 
         Raises:
             CarmaskError: there is no such model.
 
         """
-        found = (place for model in models or (None,) for place in locate_all(model, exported=how.engine != "torch"))
-        files = [files_of(place_for(place, how.engine)) for place in found]
-        return cls(tuple({path.name: path.read_bytes() for path in paths} for paths in files), how)
+        found = (
+            place for model in models or (None,) for place in locate_all(model, exported=options.engine != "torch")
+        )
+        files = [files_of(place_for(place, options.engine)) for place in found]
+        members = tuple({path.name: path.read_bytes() for path in paths} for paths in files)
+        return cls(members, replace(options, threads=options.threads or 1), tta, tile, threshold)
 
     @contextmanager
     def loaded(self) -> Iterator[Segmenter]:
@@ -60,4 +63,4 @@ class Networks:
                 for name, data in files.items():
                     (member / name).write_bytes(data)
                 models.append(member if len(files) > 1 else member / next(iter(files)))
-            yield Segmenter.load(models, **vars(self.how))
+            yield Segmenter.load(models, self.options, tta=self.tta, tile=self.tile, threshold=self.threshold)

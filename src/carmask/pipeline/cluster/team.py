@@ -51,10 +51,10 @@ class Team:
             ClusterError: none has room for a worker, or they do not agree.
 
         """
-        how = scene.networks.how
+        options = scene.networks.options
         found = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-        gpus = int(how.device.startswith("cuda"))
-        cores = _cores_beside_gpu(found.values()) if gpus else how.threads
+        gpus = int(options.device.startswith("cuda"))
+        cores = _cores_beside_gpu(found.values()) if gpus else options.threads or 1
         room = {node: _room(has, cores, gpus) for node, has in found.items()}
         nodes = [node for node, workers in room.items() if workers]
         if not nodes:
