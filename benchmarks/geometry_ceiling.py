@@ -14,7 +14,7 @@ from rich.console import Console
 from carmask.data.pairs import Pair, find_pairs, load_soft_mask
 from carmask.evaluation.metrics import dice
 from carmask.imaging.geometry import Geometry, fit_mask, plan, restore
-from carmask.imaging.mask_rule import FOREGROUND_FROM
+from carmask.imaging.mask_values import FOREGROUND_FROM
 from carmask.progress import progress_bar
 from record import CARVANA, record
 

@@ -11,7 +11,7 @@ from PIL import Image
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import ImageSource, Photo, decode_photo, photo_of_pixels
 from carmask.imaging.geometry import Size
-from carmask.imaging.regions import Box, box_of
+from carmask.imaging.masks import Box, box_of
 
 __all__ = ["Box", "PhotoSource", "Result", "decode_any"]
 

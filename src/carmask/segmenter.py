@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
-from carmask.imaging.tiles import Window, blend, plan_tiles
+from carmask.imaging.tiles import Tile, blend, plan_tiles
 from carmask.result import PhotoSource, Result, decode_any
 from carmask.runtime.load import Member, load_member
 from carmask.runtime.locate import locate_all
@@ -36,7 +36,7 @@ class View:
     image_HWC: NDArray[np.uint8]
     placement: Placement
     flipped: bool = False
-    window: Window | None = None
+    tile: Tile | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,17 +166,17 @@ class Segmenter:
 
     def restore(self, fitted: Fitted, raw: Raw) -> NDArray[np.float32]:
         """Bring what the networks found back to the photo's own size: float32 0..1, (height, width), averaged."""
-        by_look: dict[tuple[int, Window | None], list[NDArray[np.float32]]] = {}
-        placements: dict[tuple[int, Window | None], Placement] = {}
+        by_look: dict[tuple[int, Tile | None], list[NDArray[np.float32]]] = {}
+        placements: dict[tuple[int, Tile | None], Placement] = {}
         for view, canvas_HW in zip(fitted.views, raw, strict=True):
-            look = view.member, view.window
+            look = view.member, view.tile
             by_look.setdefault(look, []).append(canvas_HW[:, ::-1] if view.flipped else canvas_HW)
             placements[look] = view.placement
         whole = {look: restore(_mean(canvases), placements[look]) for look, canvases in by_look.items()}
         averaged = []
         for member in range(len(self.members)):
             averaged.append(whole[member, None])
-            tiles = [(window, part_HW) for (of, window), part_HW in whole.items() if of == member and window]
+            tiles = [(tile, part_HW) for (of, tile), part_HW in whole.items() if of == member and tile]
             if tiles:
                 averaged[-1] = _mean([averaged[-1], blend(tiles, fitted.size_HW)])
         return _mean(averaged)
@@ -204,13 +204,13 @@ class Segmenter:
         for index, member in enumerate(self.members):
             geometry, stride_px = member.card.geometry, member.card.stride_px
             image_HWC = _as_channels(photo.image_HWC, member.card.channels)
-            windows = plan_tiles(photo.size_HW, geometry) if self.tile else []
-            for window in (None, *windows):
-                placement = plan(photo.size_HW if window is None else window.size_HW, geometry, stride_px=stride_px)
-                canvas_HWC = fit_image(image_HWC if window is None else window.of(image_HWC), placement)
-                yield View(index, canvas_HWC, placement, window=window)
+            tiles = plan_tiles(photo.size_HW, geometry) if self.tile else []
+            for tile in (None, *tiles):
+                placement = plan(photo.size_HW if tile is None else tile.size_HW, geometry, stride_px=stride_px)
+                canvas_HWC = fit_image(image_HWC if tile is None else tile.of(image_HWC), placement)
+                yield View(index, canvas_HWC, placement, tile=tile)
                 if self.tta == "flip":
-                    yield View(index, canvas_HWC[:, ::-1], placement, flipped=True, window=window)
+                    yield View(index, canvas_HWC[:, ::-1], placement, flipped=True, tile=tile)
 
 
 def _run(

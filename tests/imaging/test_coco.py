@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as pycocotools
 
-from carmask.imaging.coco import encode_coco
 from carmask.imaging.decode import decode_mask
+from carmask.imaging.rle import encode_coco
 
 # Of pycocotools 2.0.11 with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,6 +1,8 @@
 """Run lengths against a slow reference, by property, and against the challenge's own table."""
 
 import csv
+import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_mask
-from carmask.imaging.rle import RleError, decode_carvana, encode_carvana
+from carmask.imaging.rle import RleError, TableError, decode_carvana, encode_carvana, read_rows
 
 masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 
@@ -132,3 +134,45 @@ def test_the_challenges_own_table(carvana):
         assert set(np.unique(soft_HW)) == {0, 255}
         assert encode_carvana(mask_HW) == row["rle_mask"], row["img"]
         np.testing.assert_array_equal(decode_carvana(row["rle_mask"], mask_HW.shape), mask_HW)
+
+
+def test_a_damaged_compressed_table_is_refused_in_words(tmp_path: Path) -> None:
+    """Bytes flipped one at a time: the table is read, or refused with its name; gzip finds all but its own header's."""
+    rng = np.random.default_rng(0)
+    runs = [" ".join(map(str, rng.integers(1, 10**6, 60))) for _ in range(20)]
+    rows = [["img", "rle_mask"], *([f"{number}.jpg", text] for number, text in enumerate(runs))]
+    text = "".join(f"{','.join(row)}\r\n" for row in rows)
+    whole = gzip.compress(text.encode(), mtime=0)
+    table = tmp_path / "table.csv.gz"
+    refusals = []
+    for place in [*range(40), *range(40, len(whole), 97), *range(len(whole) - 8, len(whole))]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        table.write_bytes(damaged)
+        try:
+            read = [fields for _, fields in read_rows(table)]
+        except TableError as refusal:
+            refusals.append(str(refusal))
+        else:
+            assert place < 10, "only of gzip's header there are bytes that say nothing of the content"
+            assert read == rows[1:]
+    assert len(refusals) > 60
+    assert all(str(table) in refusal for refusal in refusals)
+    assert any("Error -3" in refusal for refusal in refusals), "zlib's own errors were among them"
+
+
+def test_the_first_rows_of_a_table_that_is_cut_short_are_not_all_of_it(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv.gz"
+    table.write_bytes(gzip.compress(b"img,rle_mask\r\n" + b"a.jpg,1 3\r\n" * 999)[:-9])
+    with pytest.raises(TableError):
+        list(read_rows(table))
+
+
+def test_reading_a_table_of_long_rows_leaves_the_field_limit_of_csv_alone(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    runs = "1 1 " * limit
+    (tmp_path / "table.csv").write_text(f"img,rle_mask\r\na.jpg,{runs}\r\n")
+    for _, fields in read_rows(tmp_path / "table.csv"):
+        assert csv.field_size_limit() == limit
+        assert fields == ["a.jpg", runs]
+    assert csv.field_size_limit() == limit

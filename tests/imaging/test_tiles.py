@@ -17,22 +17,22 @@ geometries = st.builds(
 @settings(max_examples=200)
 @given(sides, sides, geometries)
 def test_tiles_cover_the_photo_and_overlap(height: int, width: int, geometry: Geometry) -> None:
-    windows = plan_tiles((height, width), geometry)
+    tiles = plan_tiles((height, width), geometry)
     seen_HW = np.zeros((height, width), int)
-    for window in windows:
-        assert 0 <= window.top_px < window.bottom_px <= height
-        assert 0 <= window.left_px < window.right_px <= width
-        seen_HW[window.top_px : window.bottom_px, window.left_px : window.right_px] += 1
+    for tile in tiles:
+        assert 0 <= tile.top_px < tile.bottom_px <= height
+        assert 0 <= tile.left_px < tile.right_px <= width
+        seen_HW[tile.top_px : tile.bottom_px, tile.left_px : tile.right_px] += 1
     shrink = (max if geometry.keep_aspect else min)(height / geometry.height_px, width / geometry.width_px)
-    assert bool(windows) == (shrink > 1)
-    if not windows:
+    assert bool(tiles) == (shrink > 1)
+    if not tiles:
         return
     assert seen_HW.min() >= 1
-    assert len({window.size_HW for window in windows}) == 1
+    assert len({tile.size_HW for tile in tiles}) == 1
     zoom = min(shrink, MOST_ZOOM)
     for side, tile, starts in (
-        (height, windows[0].size_HW[0], sorted({window.top_px for window in windows})),
-        (width, windows[0].size_HW[1], sorted({window.left_px for window in windows})),
+        (height, tiles[0].size_HW[0], sorted({tile.top_px for tile in tiles})),
+        (width, tiles[0].size_HW[1], sorted({tile.left_px for tile in tiles})),
     ):
         assert tile == pytest.approx(side / zoom, abs=1)
         # A quarter in common, but for rounding to whole pixels.
@@ -44,13 +44,11 @@ def test_tiles_cover_the_photo_and_overlap(height: int, width: int, geometry: Ge
 def test_pieces_of_a_picture_are_blended_to_that_picture(
     height: int, width: int, geometry: Geometry, seed: int
 ) -> None:
-    windows = plan_tiles((height, width), geometry)
-    if not windows:
+    tiles = plan_tiles((height, width), geometry)
+    if not tiles:
         return
     picture_HW = np.random.default_rng(seed).random((height, width), np.float32)
-    pieces = [
-        (window, picture_HW[window.top_px : window.bottom_px, window.left_px : window.right_px]) for window in windows
-    ]
+    pieces = [(tile, picture_HW[tile.top_px : tile.bottom_px, tile.left_px : tile.right_px]) for tile in tiles]
     blended_HW = blend(pieces, (height, width))
     assert blended_HW.dtype == np.float32
     np.testing.assert_allclose(blended_HW, picture_HW, atol=1e-5)
@@ -59,9 +57,9 @@ def test_pieces_of_a_picture_are_blended_to_that_picture(
 
 def test_tiles_that_disagree_leave_no_seam() -> None:
     size_HW = (240, 360)
-    windows = plan_tiles(size_HW, Geometry(height_px=120, width_px=180, keep_aspect=True))
+    tiles = plan_tiles(size_HW, Geometry(height_px=120, width_px=180, keep_aspect=True))
     rng = np.random.default_rng(0)
-    pieces = [(window, np.full(window.size_HW, rng.random(), np.float32)) for window in windows]
+    pieces = [(tile, np.full(tile.size_HW, rng.random(), np.float32)) for tile in tiles]
     blended_HW = blend(pieces, size_HW)
     assert np.ptp(blended_HW) > 0.3
     # The steepest rise of sin² over the overlap of a quarter tile is a few hundredths of the difference.

@@ -139,7 +139,7 @@ def test_pixels_are_counted_before_they_are_decoded(tight: Service) -> None:
 
 
 def test_a_photo_that_would_keep_its_decoder_busy_for_ever(tight: Service) -> None:
-    """The small kin of what takes minutes, see carmask.imaging.endless."""
+    """The small kin of what takes minutes, see carmask.imaging.decode_limits."""
     photo = png_that_declares(100, 100)
     empty = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
     reply = tight.segment(photo[:33] + empty * 20_000 + photo[33:])

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from carmask.cli.options import Flag
 from carmask.cli.results import Place, Reporter
 from carmask.errors import CarmaskError
-from carmask.imaging.formats import PictureFormat
+from carmask.imaging import PictureFormat
 from carmask.pipeline.kinds import OF_PHOTO, Kind
 
 

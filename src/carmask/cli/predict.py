@@ -9,7 +9,7 @@ from carmask.cli.network import NetworkOptions
 from carmask.cli.options import BatchSize, Flag
 from carmask.cli.results import Reporter, Source
 from carmask.errors import CarmaskError
-from carmask.imaging.formats import PictureFormat
+from carmask.imaging import PictureFormat
 from carmask.pipeline.addresses import Address
 from carmask.pipeline.kinds import Kind
 

@@ -19,7 +19,7 @@ from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
-from carmask.imaging.mask_rule import FOREGROUND_FROM
+from carmask.imaging.mask_values import FOREGROUND_FROM
 from carmask.limits import usable_cpus
 from carmask.progress import Progress
 from carmask.runner import map_ahead

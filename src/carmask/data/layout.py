@@ -24,7 +24,7 @@ from typing import Literal
 from carmask.errors import CarmaskError
 from carmask.files import is_hidden_file, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
-from carmask.imaging.rle_table import TableError, read_rows
+from carmask.imaging.rle import TableError, read_rows
 
 ProblemKind = Literal[
     "missing mask",

@@ -22,7 +22,7 @@ from carmask.evaluation.metrics import dice
 from carmask.export.photos import Photos, Sample
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Geometry, Size, fit_image, plan
-from carmask.imaging.packed import PackedMask
+from carmask.imaging.masks import PackedMask
 from carmask.progress import Progress
 from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import Engine, EngineMissing

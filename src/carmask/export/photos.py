@@ -14,7 +14,7 @@ from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.selection import TrainingSplit, find_run, select_pairs
 from carmask.imaging.decode import Photo, decode_photo
-from carmask.imaging.packed import PackedMask
+from carmask.imaging.masks import PackedMask
 from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
 from carstudio import StudioError, render_dataset

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps
 
 from carmask.errors import CarmaskError
-from carmask.imaging.colors import local_mean, sure_bounds
 from carmask.imaging.decode import IMAGE_SUFFIXES, decode_photo
+from carmask.imaging.foreground import local_mean, sure_bounds
 from carmask.imaging.geometry import Size
 
 # Of the photo's longer side: how far the blur reaches, and how far colors are carried into where the vehicle was.

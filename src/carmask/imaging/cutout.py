@@ -5,8 +5,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.imaging.background import Background
-from carmask.imaging.colors import own_colors
-from carmask.imaging.regions import Box, box_of, slices
+from carmask.imaging.foreground import own_colors
+from carmask.imaging.masks import Box, box_of, slices
 
 # Alpha rises from nothing to whole within this distance of the threshold. Networks see photos reduced, so their edges
 # are wider than the photo's: on Carvana this lowers a composite's error by a quarter against alpha = probability.

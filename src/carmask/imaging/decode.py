@@ -1,7 +1,7 @@
 """Decode any picture file to plain pixels: the one decoder of the project.
 
 Photos become uint8 arrays in the orientation in which they are shown; masks become soft masks by the one rule that
-`decode_mask` states. Opening, limits and errors are in `carmask.imaging.source`.
+`decode_mask` states. Opening, limits and errors are in `carmask.imaging.image_file`.
 """
 
 from dataclasses import dataclass, replace
@@ -12,19 +12,22 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from carmask.imaging.convert import deep_to_uint8, deep_values, is_deep, turn
-from carmask.imaging.endless import refuse_endless_scans
-from carmask.imaging.mask_rule import MaskReading, read_mask
-from carmask.imaging.source import (
+from carmask.imaging.decode_limits import limit_scans
+from carmask.imaging.image_file import (
     DEFAULT_MAX_PIXELS,
     IMAGE_SUFFIXES,
     PILLOW_FAILURES,
     ImageSource,
     UnreadableImage,
+    deep_to_uint8,
+    deep_values,
     displayed_orientation,
     has_late_metadata,
-    opened,
+    is_deep,
+    open_image,
+    turn,
 )
+from carmask.imaging.mask_values import MaskReading, read_mask
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -65,7 +68,7 @@ def read_size(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, name
 
     `name` stands for the picture in error messages. Raises `UnreadableImage`.
     """
-    with opened(source, max_pixels=max_pixels, name=name) as image:
+    with open_image(source, max_pixels=max_pixels, name=name) as image:
         if has_late_metadata(image):
             image.load()
         turned = displayed_orientation(image) >= 5
@@ -91,13 +94,13 @@ def decode_photo(
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
-    with opened(source, max_pixels=max_pixels, name=name) as image:
+    with open_image(source, max_pixels=max_pixels, name=name) as image:
         if isinstance(image, PngImageFile):
             image.load()
         orientation = displayed_orientation(image)
         stored_WH = image.size
         if isinstance(image, JpegImageFile):
-            refuse_endless_scans(image)
+            limit_scans(image)
             image.draft("L" if channels == 1 else None, _draft_size(stored_WH, at_least_HW, orientation))
         image.load()
         width, height = stored_WH if orientation < 5 else stored_WH[::-1]
@@ -205,9 +208,9 @@ def decode_mask(
     foreground: read instead as foreground the pixels whose stored value (palette index, gray level, largest channel,
     16-bit value) is this one. Raises `UnreadableImage`.
     """
-    with opened(source, max_pixels=max_pixels, name=name) as image:
+    with open_image(source, max_pixels=max_pixels, name=name) as image:
         if isinstance(image, JpegImageFile):
-            refuse_endless_scans(image)
+            limit_scans(image)
         image.load()
         orientation = displayed_orientation(image)
         reading = read_mask(image, foreground)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from carmask.imaging.formats import PictureFormat
-from carmask.imaging.mask_array import require_mask
+from carmask.imaging import PictureFormat
+from carmask.imaging.masks import require_mask
 
 # Of a photo or a cut-out of 1918 x 1280 px, filtering each row by the one above and deflating at level 1 takes half the
 # time of what libpng and Pillow do by default at that level, and makes files a twentieth larger.

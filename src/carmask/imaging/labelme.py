@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.imaging.mask_array import require_mask
+from carmask.imaging.masks import require_mask
 from carmask.imaging.polygons import DEFAULT_TOLERANCE_PX
 
 # The version of LabelMe whose form this is; LabelMe itself never compares it.

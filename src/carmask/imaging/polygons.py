@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.imaging.geometry import Size
-from carmask.imaging.mask_array import require_mask
-from carmask.imaging.regions import box_of
+from carmask.imaging.masks import box_of, require_mask
 
 # Simplified by so much, the outlines of Carvana's masks keep a Dice of 0.9998 (0.9994 at a quarter of their size) and
 # half of their points: 10 KB of JSON.

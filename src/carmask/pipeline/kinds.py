@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from carmask.errors import CarmaskError
-from carmask.imaging.formats import PictureFormat
+from carmask.imaging import PictureFormat
 
 PhotoKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", "labelme"]
 TableKind = Literal["carvana-csv", "coco", "parquet"]

@@ -14,8 +14,7 @@ from carmask import __version__
 from carmask.data.pairs import owners
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_mask, read_size
-from carmask.imaging.rle import RleError, decode_carvana
-from carmask.imaging.rle_table import read_rows
+from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import TABLE_SUFFIXES
 from carmask.pipeline.photos import Failure, Photos, find_photos

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from carmask.imaging.regions import Box
+from carmask.imaging.masks import Box
 from carmask.pipeline.jobs import Job
 from carmask.result import Result
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from carmask.errors import CarmaskError
-from carmask.imaging.formats import PictureFormat
+from carmask.imaging import PictureFormat
 from carmask.pipeline.addresses import Address
 from carmask.pipeline.destination import names_one_result, table_path
 from carmask.pipeline.folder import open_folder

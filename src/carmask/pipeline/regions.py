@@ -52,7 +52,7 @@ class Regions:
         """Take the other regions out of a probability (float32 0..1), with their soft fringes."""
         if not self.largest_only and self.min_area == Area():
             return probability_HW
-        from carmask.imaging.regions import keep_regions
+        from carmask.imaging.masks import keep_regions
 
         return keep_regions(
             probability_HW,

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
+from carmask.imaging import PictureFormat
 from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.draw import draw_compare, draw_overlay
 from carmask.imaging.encode import encode_mask, encode_picture, encode_soft
-from carmask.imaging.formats import PictureFormat
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO, PhotoKind
 from carmask.pipeline.stores import Render

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.imaging.decode import decode_mask, read_size
-from carmask.imaging.rle import RleError, decode_carvana
-from carmask.imaging.rle_table import read_rows
+from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.pipeline.masks import MasksError, find_masks
 from carmask.pipeline.photos import Photos, find_photos
 from carmask.progress import Progress

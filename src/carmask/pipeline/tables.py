@@ -8,8 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from carmask.files import BinaryWriter, atomic_write, gzip_writer
-from carmask.imaging.rle import encode_carvana
-from carmask.imaging.rle_table import write_rows
+from carmask.imaging.rle import encode_carvana, write_rows
 from carmask.pipeline.jobs import BadDestination, Job, Jobs
 from carmask.pipeline.journal import Entry
 from carmask.pipeline.kinds import TableKind
@@ -111,7 +110,7 @@ class CocoTable:
 
     def row(self, found: Result) -> dict[str, Any]:
         """See `Table.row`."""
-        from carmask.imaging.coco import encode_coco
+        from carmask.imaging.rle import encode_coco
 
         height, width = found.mask.shape
         area = int(np.count_nonzero(found.mask))

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import UnreadableImage
-from carmask.imaging.source import TooManyPixels
+from carmask.imaging.image_file import TooManyPixels
 from carmask.runner import default_workers, one_opencv_thread
 from carmask.runtime.engine import EngineError
 from carmask.segmenter import Fitted, Raw, Segmenter

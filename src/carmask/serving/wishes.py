@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from carmask.errors import CarmaskError, explain
+from carmask.imaging import PictureFormat
 from carmask.imaging.background import Background, named_background
-from carmask.imaging.formats import PictureFormat
 from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO
 from carmask.pipeline.regions import Area, Regions
 from carmask.serving.accept import choose

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from carmask.imaging.decode import UnreadableImage
-from carmask.imaging.source import opened
+from carmask.imaging.image_file import open_image
 from carmask.pipeline.kinds import OF_PHOTO
 from carmask.pipeline.outcome import Extent
 from carmask.result import Result
@@ -99,5 +99,5 @@ class Bench:
 
     def _pixels(self, upload: Upload) -> int:
         """How many pixels a picture has, by its header."""
-        with opened(upload.data, max_pixels=self._max_pixels, name=upload.name) as image:
+        with open_image(upload.data, max_pixels=self._max_pixels, name=upload.name) as image:
             return image.width * image.height

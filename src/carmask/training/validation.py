@@ -12,7 +12,7 @@ from carmask.data.cache import Cache
 from carmask.data.pairs import Pair, load_soft_mask, spread
 from carmask.evaluation.metrics import dice
 from carmask.imaging.geometry import plan, restore
-from carmask.imaging.packed import PackedMask
+from carmask.imaging.masks import PackedMask
 from carmask.limits import usable_cpus
 from carmask.models.network import Network
 from carmask.runner import in_batches

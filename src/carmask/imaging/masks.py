@@ -1,4 +1,7 @@
-"""Regions of a mask: the box around it, and which of its connected parts are kept."""
+"""Bool masks in memory: a check, the box around one, its connected regions, and one bit a pixel for keeping many."""
+
+from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -12,6 +15,31 @@ Box = tuple[int, int, int, int]
 _FRINGE_PX = 64
 
 
+def require_mask(mask_HW: NDArray[np.bool_]) -> None:
+    """Raise `ValueError` for anything but a bool array (height, width), which would silently give a wrong result."""
+    if mask_HW.ndim != 2 or mask_HW.dtype != np.bool_:
+        raise ValueError(f"a mask is a bool array (height, width), not {mask_HW.dtype} {mask_HW.shape}")
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMask:
+    """A mask in an eighth of its memory: one bit for each pixel, every row in bytes of its own."""
+
+    bits: NDArray[np.uint8]
+    size_HW: Size
+
+    @classmethod
+    def of(cls, mask_HW: NDArray[np.bool_]) -> Self:
+        """Pack a bool mask (height, width)."""
+        height, width = mask_HW.shape
+        return cls(np.packbits(mask_HW, axis=1), (height, width))
+
+    @property
+    def mask_HW(self) -> NDArray[np.bool_]:
+        """The bool mask, unpacked each time."""
+        return np.unpackbits(self.bits, axis=1, count=self.size_HW[1]).view(np.bool_)
+
+
 def box_of(mask_HW: NDArray[np.bool_]) -> Box | None:
     """The smallest box that holds a bool mask (height, width), or None where the mask is empty."""
     left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask_HW).view(np.uint8))
@@ -19,7 +47,7 @@ def box_of(mask_HW: NDArray[np.bool_]) -> Box | None:
 
 
 def slices(box_px: Box, *, margin_px: int = 0, size_HW: Size | None = None) -> tuple[slice, slice]:
-    """Rows and columns of a box; with a margin around it as far as the picture of `size_HW` reaches."""
+    """Rows and columns of a box, widened by a margin on each side, as far as the image of `size_HW` reaches."""
     top, left, bottom, right = box_px
     height, width = size_HW if size_HW is not None else (bottom, right)
     return (
@@ -31,14 +59,14 @@ def slices(box_px: Box, *, margin_px: int = 0, size_HW: Size | None = None) -> t
 def keep_regions(
     probability_HW: NDArray[np.float32], threshold: float, *, largest_only: bool = False, min_area_px: float = 0
 ) -> NDArray[np.float32]:
-    """Set to 0 the regions of a probability (float32 0..1) that are not wanted, with their soft fringes.
+    """Set the unwanted regions of a probability (float32 0..1) to 0, together with their soft fringes.
 
-    Pixels from `threshold` on that touch, also at corners, are one region. With `largest_only` all but the largest go
-    (of several as large, the topmost stays), and those of fewer than `min_area_px` pixels go in any case. A pixel below
-    the threshold belongs to the region nearest to it, and goes with it; what is farther than 64 px outside the box
-    around all regions belongs to none, and stays. With no region left all is 0.
+    Pixels of at least `threshold` that touch, also at corners, form one region. Regions of fewer than `min_area_px`
+    pixels are removed; with `largest_only` all but the largest are, the topmost of several equally large ones. A pixel
+    below the threshold is kept or removed with the region nearest to it. Pixels farther than 64 px outside the box
+    around all regions are never changed. Where no region is kept, everything is 0.
 
-    Returns `probability_HW` itself where nothing has to go, otherwise a new array.
+    Returns `probability_HW` itself where nothing is removed, otherwise a new array.
     """
     mask_HW = probability_HW >= threshold
     box_px = box_of(mask_HW)
@@ -55,7 +83,7 @@ def keep_regions(
         return probability_HW
     if not kept.any():
         return np.zeros_like(probability_HW)
-    # Each pixel is given the number of the mask's pixel nearest to it, and by that one's region it stays or goes.
+    # Each pixel gets the label of the mask's pixel nearest to it, and is kept if that one's region is.
     _, nearest_hw = cv2.distanceTransformWithLabels(
         (~mask_hw).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )

@@ -1,4 +1,4 @@
-"""Boxes and regions against brute force and SciPy."""
+"""Boxes and regions against brute force and SciPy; packing and unpacking."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from carmask.imaging.regions import box_of, keep_regions
+from carmask.imaging.masks import PackedMask, box_of, keep_regions
 
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14)
 masks = hnp.arrays(np.bool_, shapes)
@@ -88,3 +88,15 @@ def test_regions_are_those_at_the_threshold(threshold):
     probability_HW = np.array([[0.95, 0.95, 0.6, 0.92]], dtype=np.float32)
     kept_HW = keep_regions(probability_HW, threshold, largest_only=True)
     assert (kept_HW[0, 3] == 0) == (threshold == 0.9)
+
+
+@given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40)))
+def test_a_packed_mask_comes_back_as_it_was(mask_HW):
+    packed = PackedMask.of(mask_HW)
+    assert packed.size_HW == mask_HW.shape
+    assert packed.mask_HW.dtype == np.bool_
+    np.testing.assert_array_equal(packed.mask_HW, mask_HW)
+
+
+def test_packing_takes_an_eighth_of_the_memory():
+    assert PackedMask.of(np.ones((10, 800), bool)).bits.nbytes == 1000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from carmask.imaging import endless
+from carmask.imaging import decode_limits
 from carmask.imaging.decode import UnreadableImage, decode_mask, decode_photo
 
 SIZE_WH = (60, 40)
@@ -46,7 +46,7 @@ def in_scans(count: int) -> bytes:
 def test_millions_of_pieces_are_not_waited_for(form: str, tmp_path: Path) -> None:
     few = in_pieces(form, 500)
     assert decode_photo(few).size_HW == SIZE_WH[::-1]
-    many = in_pieces(form, endless._MOST_READS)
+    many = in_pieces(form, decode_limits._MOST_READS)
     (tmp_path / "many").write_bytes(many)
     for source in (many, tmp_path / "many"):
         with pytest.raises(UnreadableImage, match="more small pieces than any picture needs"):

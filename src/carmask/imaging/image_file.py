@@ -1,8 +1,8 @@
-"""From a file or bytes to an opened Pillow image that is safe to decode, or one error that says why not.
+"""Open a file or bytes as a Pillow image that is safe to decode.
 
-Every byte that the project reads as a picture comes through `opened`. It looks at the first bytes, chooses one of six
-Pillow readers by them (never by the file's name), reads the header alone, and refuses a picture that declares more
-pixels than the caller allows. Whatever Pillow raises on damaged data leaves this module as `UnreadableImage`.
+Every picture that the project reads is opened by `open_image`. It chooses one of six Pillow readers by the first bytes
+(never by the file's name), reads the header only, and refuses a picture that declares more pixels than the caller
+allows. Whatever Pillow raises for damaged data is raised as `UnreadableImage`.
 """
 
 import io
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImagePalette, UnidentifiedImageError
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -23,7 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from carmask.errors import CarmaskError
-from carmask.imaging.endless import Endless, PatientBytes, PatientFile
+from carmask.imaging.decode_limits import DecodeLimitExceeded, LimitedBytes, LimitedFile
 
 ImageSource = str | Path | bytes
 
@@ -51,8 +53,48 @@ PILLOW_FAILURES = (
     zlib.error,
 )
 
+# By EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 _REPAIR = "replace the file with an intact copy or take it out of the folder"
 _CONVERT = "convert it to JPEG, PNG, GIF, BMP, TIFF or WebP, or take it out of the folder"
+
+
+class _BmpFile(BmpImageFile):
+    """A BMP whose depth is read right.
+
+    Pillow (13.0 and before) takes a BMP with 4 or 8 bits a pixel and a palette of black and white for one with 1 bit a
+    pixel. Masks are often saved so, and every pixel would be wrong.
+    """
+
+    def _open(self) -> None:
+        super()._open()
+        stream = self.fp
+        assert stream is not None
+        position = stream.tell()
+        stream.seek(0)
+        head = stream.read(30)
+        stream.seek(position)
+        # The field biBitCount, which has another place in the old header of 12 bytes.
+        bits = int.from_bytes(head[24:26] if head[14] == 12 else head[28:30], "little")
+        if bits not in (4, 8) or {"1": 1, "L": 8}.get(self.mode, bits) == bits:
+            return
+        levels = (0, 255) if self.mode == "1" else range(256)
+        self._mode = "P"
+        self.palette = ImagePalette.ImagePalette("RGB", bytes(level for level in levels for _ in range(3)))
+        self.palette.dirty = 1
+        tile = self.tile[0]
+        assert isinstance(tile.args, tuple)
+        self.tile = [tile._replace(args=("P;4" if bits == 4 else "P", *tile.args[1:]))]
+
 
 # Pillow's reader classes are called directly, not through Image.open: that would apply Pillow's own pixel limit, which
 # warns from 89 and refuses from 179 megapixels and can be changed only for the whole process. The limit here is the
@@ -61,7 +103,7 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[IO[bytes]], ImageFile.I
     (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile),
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile),
     (lambda head: head.startswith((b"GIF87a", b"GIF89a")), GifImageFile),
-    (lambda head: head.startswith(b"BM"), BmpImageFile),
+    (lambda head: head.startswith(b"BM"), _BmpFile),
     (lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), TiffImageFile),
     (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", WebPImageFile),
 )
@@ -101,7 +143,7 @@ class TooManyPixels(UnreadableImage):
 
 
 @contextmanager
-def opened(source: ImageSource, *, max_pixels: int, name: str | None) -> Iterator[ImageFile.ImageFile]:
+def open_image(source: ImageSource, *, max_pixels: int, name: str | None) -> Iterator[ImageFile.ImageFile]:
     """Open a picture, header only, and turn every failure inside the `with` block into `UnreadableImage`.
 
     The block may load and convert the image it is given; anything that Pillow raises there is reported with the
@@ -153,10 +195,42 @@ def has_late_metadata(image: ImageFile.ImageFile) -> bool:
     return late
 
 
+def turn(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn and mirror a stored picture so that it is shown as EXIF orientation 1..8 says."""
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether the picture is gray with more than 8 bits (Pillow's modes I, I;16.., F), which `convert` would clip."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
+    """Gray values (height, width) of a deep picture as float32, and the value that means white.
+
+    16-bit grays are white at 65535 (a TIFF of 9 to 15 bits at its own 2^bits - 1). 32-bit integers and floats have no
+    agreed white: it is the smallest of 1 (floats only), 255 and 65535 that holds the brightest pixel, else that pixel.
+    What is not a finite number counts as 0.
+    """
+    value_HW = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if image.mode.startswith("I;16"):
+        bits = int(image.tag_v2.get(258, (16,))[0]) if isinstance(image, TiffImageFile) else 16
+        return value_HW, float(2**bits - 1)
+    brightest = float(value_HW.max(initial=0.0))
+    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    return value_HW, next((white for white in usual if brightest <= white), brightest)
+
+
+def deep_to_uint8(value_HW: NDArray[np.float32], white: float) -> NDArray[np.uint8]:
+    """Scale 0..white to 0..255, rounded; values outside are set to the nearer end."""
+    level_HW: NDArray[np.float32] = np.rint(np.clip(value_HW / white, 0.0, 1.0) * 255.0)
+    return level_HW.astype(np.uint8)
+
+
 @contextmanager
 def _byte_stream(source: ImageSource, label: str) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
-        yield PatientBytes(source)
+        yield LimitedBytes(source)
         return
     try:
         # A named pipe or a device would block or never end, so nothing but a plain file is opened.
@@ -165,7 +239,7 @@ def _byte_stream(source: ImageSource, label: str) -> Iterator[IO[bytes]]:
             raise UnreadableImage(label, "this is a folder, not a file", "rename it or take it out of the folder")
         if not stat.S_ISREG(mode):
             raise UnreadableImage(label, "this is a device, pipe or socket, not a file", "take it out of the folder")
-        stream = PatientFile(io.FileIO(source))
+        stream = LimitedFile(io.FileIO(source))
     except FileNotFoundError as failure:
         dangling = Path(source).is_symlink()
         cause = "the link points to a file that does not exist" if dangling else "there is no such file"
@@ -193,30 +267,10 @@ def _read_header(stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.Im
         _refuse_size(_webp_canvas_px(head), label, max_pixels)
     image = reader(stream)
     _refuse_size(image.width * image.height, label, max_pixels)
-    if isinstance(image, BmpImageFile):
-        _correct_bmp_depth(image, head)
     if isinstance(image, TiffImageFile):
         # libtiff allocates whole tiles, which may be larger than the picture they hold.
         _refuse_size(int(image.tag_v2.get(322, 0)) * int(image.tag_v2.get(323, 0)), label, max_pixels)
     return image
-
-
-def _correct_bmp_depth(image: BmpImageFile, head: bytes) -> None:
-    """Mend what Pillow (13.0 and before) misreads: a BMP with 4 or 8 bits and a palette of black and white.
-
-    It takes such a file for one of 1 bit a pixel, and masks are often stored so: every pixel would come out wrong.
-    """
-    # The field biBitCount, which stands elsewhere in the old header of 12 bytes.
-    bits = int.from_bytes(head[24:26] if head[14] == 12 else head[28:30], "little")
-    if bits not in (4, 8) or {"1": 1, "L": 8}.get(image.mode, bits) == bits:
-        return
-    levels = (0, 255) if image.mode == "1" else range(256)
-    image._mode = "P"
-    image.palette = ImagePalette.ImagePalette("RGB", bytes(level for level in levels for _ in range(3)))
-    image.palette.dirty = 1
-    tile = image.tile[0]
-    assert isinstance(tile.args, tuple)
-    image.tile = [tile._replace(args=("P;4" if bits == 4 else "P", *tile.args[1:]))]
 
 
 def _webp_canvas_px(head: bytes) -> int:
@@ -243,7 +297,7 @@ def _refuse_size(pixels: int, label: str, max_pixels: int) -> None:
 def _plain_words(failure: BaseException) -> str:
     text = str(failure).strip()
     lowered = text.lower()
-    if isinstance(failure, Endless):
+    if isinstance(failure, DecodeLimitExceeded):
         return text
     if isinstance(failure, MemoryError):
         return "there is not enough memory to decode it"
