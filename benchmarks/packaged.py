@@ -11,7 +11,7 @@ the held-out cars. Writes docs/results/packaged.json, and the figures into the n
 import argparse
 from pathlib import Path
 
-from carmask.export.hub import note_held_out
+from carmask.exporting.hub import note_held_out
 from carmask.models.hub_card import HeldOut
 from carmask.runtime.locate import packaged_models
 from carmask.segmenter import Segmenter

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from bright_onnx import write_bright_onnx
 from carmask.cli import main
-from carmask.export.hub import hub_card, note_held_out
+from carmask.exporting.hub import hub_card, note_held_out
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import UNetConfig
 from carmask.models.hub_card import SIGNATURE, SOURCES, CardError, HeldOut

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carmask.export.export import ExportSettings, make_card
-from carmask.export.graph import build_graph, store_float16, to_file
-from carmask.export.quantize import quantize
+from carmask.exporting.export import ExportSettings, make_card
+from carmask.exporting.graph import build_graph, store_float16, to_file
+from carmask.exporting.quantize import quantize
 from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.geometry import fit_image, plan

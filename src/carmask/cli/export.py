@@ -9,14 +9,14 @@ from rich.table import Table
 
 from carmask.cli.console import print_facts, print_line, print_remark, progress_bar, wide_console
 from carmask.cli.options import Flag
-from carmask.export.listener import Listener
+from carmask.exporting.listener import Listener
 from carmask.progress import Progress
 
 if TYPE_CHECKING:
     # They bring PyTorch, which a command's help does not wait for.
-    from carmask.export.comparison import Comparison
-    from carmask.export.parity import Figures, Reference
-    from carmask.export.photos import Photos
+    from carmask.exporting.comparison import Comparison
+    from carmask.exporting.parity import Figures, Reference
+    from carmask.exporting.photos import Photos
 
 
 def export(
@@ -57,8 +57,8 @@ def export(
         allow_drop: Write the int8 file also where it is refused.
 
     """
-    from carmask.export.export import ExportSettings, export_network
-    from carmask.export.photos import Sources
+    from carmask.exporting.export import ExportSettings, export_network
+    from carmask.exporting.photos import Sources
 
     sources = Sources(data, calibration, measured=photos, calibrated=calibration_photos, foreground=foreground)
     settings = ExportSettings(out, name, weights, int8=int8, allow_drop=allow_drop, sources=sources)

@@ -52,7 +52,7 @@ def model(name: str = "small", *, card: Flag = False) -> int:
 def _hub_card(name: str, place: Path) -> str:
     exported = place / EXPORTED if (place / EXPORTED).is_file() else place
     if exported.suffix.lower() == ".onnx":
-        from carmask.export.hub import hub_card
+        from carmask.exporting.hub import hub_card
 
         return str(hub_card(exported))
     if place.is_dir():

@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from carmask.errors import CarmaskError
-from carmask.export.parity import Figures, Reference, open_engines
+from carmask.exporting.parity import Figures, Reference, open_engines
 from carmask.progress import Progress
 from carmask.runtime.engine import Engine
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bright_network import bright_is_vehicle
-from carmask.export.export import ExportSettings, make_card
-from carmask.export.graph import build_graph, store_float16, to_file
-from carmask.export.parity import ParityError, Reference, open_engines, refuse_other_graph
-from carmask.export.photos import Sources, chosen_photos
-from carmask.export.quantize import quantize
+from carmask.exporting.export import ExportSettings, make_card
+from carmask.exporting.graph import build_graph, store_float16, to_file
+from carmask.exporting.parity import ParityError, Reference, open_engines, refuse_other_graph
+from carmask.exporting.photos import Sources, chosen_photos
+from carmask.exporting.quantize import quantize
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import UNetConfig
 from carmask.models.network import Network, NetworkConfig

@@ -14,10 +14,10 @@ from bright_network import bright_is_vehicle
 from carmask.cli import main
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, make_split
-from carmask.export.comparison import Comparison, DropError, refuse_drop
-from carmask.export.export import ExportSettings, export_network
-from carmask.export.parity import Figures, ParityError, refuse_other_masks
-from carmask.export.photos import Sources, chosen_photos
+from carmask.exporting.comparison import Comparison, DropError, refuse_drop
+from carmask.exporting.export import ExportSettings, export_network
+from carmask.exporting.parity import Figures, ParityError, refuse_other_masks
+from carmask.exporting.photos import Sources, chosen_photos
 from carmask.models.network import Network
 from carmask.runtime.onnx_file import read_card
 from carmask.segmenter import Segmenter

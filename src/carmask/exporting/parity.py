@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
-from carmask.export.photos import Photos, Sample
+from carmask.exporting.photos import Photos, Sample
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Geometry, Size, fit_image, plan
 from carmask.imaging.masks import PackedMask

@@ -60,7 +60,7 @@ def note_held_out(path: Path, figures: Sequence[HeldOut]) -> ModelCard:
     """
     import onnx
 
-    from carmask.export.graph import to_file
+    from carmask.exporting.graph import to_file
 
     card = read_card(path)
     noted = [entry.model_dump(mode="json", exclude_defaults=True) for entry in figures]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from carmask.progress import Progress
 
 if TYPE_CHECKING:
-    from carmask.export.comparison import Comparison
-    from carmask.export.parity import Figures, Reference
-    from carmask.export.photos import Photos
+    from carmask.exporting.comparison import Comparison
+    from carmask.exporting.parity import Figures, Reference
+    from carmask.exporting.photos import Photos
 
 
 class Listener:

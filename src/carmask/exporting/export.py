@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
 from carmask.evaluation.selection import find_run
-from carmask.export.comparison import compare, refuse_drop
-from carmask.export.graph import build_graph, store_float16, to_file
-from carmask.export.listener import Listener
-from carmask.export.parity import (
+from carmask.exporting.comparison import compare, refuse_drop
+from carmask.exporting.graph import build_graph, store_float16, to_file
+from carmask.exporting.listener import Listener
+from carmask.exporting.parity import (
     Figures,
     Reference,
     open_engines,
     refuse_other_graph,
     refuse_other_masks,
 )
-from carmask.export.photos import Photos, Sources, chosen_photos
-from carmask.export.quantize import quantize
+from carmask.exporting.photos import Photos, Sources, chosen_photos
+from carmask.exporting.quantize import quantize
 from carmask.files import write_bytes_atomically
 from carmask.models.network import Network
 from carmask.models.presets import PRESETS

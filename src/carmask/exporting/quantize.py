@@ -33,7 +33,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from carmask.export.graph import IMAGE, tidied
+from carmask.exporting.graph import IMAGE, tidied
 
 _OPERATORS = ("Conv", "ConvTranspose", "Relu", "MaxPool", "Concat")
 
