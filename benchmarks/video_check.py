@@ -1,4 +1,4 @@
-"""A clip of a minute through `carmask video`: the same frames, the same sound, and the masks that photos would get.
+"""A clip of a minute through `carmask video`: the same frames, the same audio, and the masks that photos would get.
 
     python benchmarks/video_check.py [--model MODEL] [--seconds 60]
 
@@ -23,25 +23,24 @@ from carmask.segmenter import Segmenter
 from record import record
 from video_clip import FRAMES_PER_S, SIZE_HW, make_clip
 
-# Every so many frames the mask is compared, which takes as long as the rest.
+# Compare every tenth mask; that takes as long as the rest.
 EVERY = 10
-LEAST_DICE = 0.998
-# Colors that are stored at half the size are interpolated. A network may see one frame's edges otherwise where they
-# are repeated, which is FFmpeg's quick way: by up to 0.006 Dice on this clip.
+MIN_DICE = 0.998
+# Subsampled colors are interpolated. FFmpeg's fast way, repeating them, changes masks by up to 0.006 Dice on this clip.
 _WHOLE_COLORS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True)
-class Read:
-    """Times of frames and packets of sound, as PyAV alone reads them."""
+class Contents:
+    """Times of frames and audio packets, read with PyAV alone."""
 
     times_s: list[float]
     sound: list[bytes]
     codecs: list[str]
 
 
-def read(path: Path) -> Read:
-    """Decode all frames, and take all packets of sound."""
+def read(path: Path) -> Contents:
+    """Decode all frames, and read all audio packets."""
     times_s, sound = [], []
     with av.open(str(path)) as container:
         for packet in container.demux():
@@ -49,11 +48,11 @@ def read(path: Path) -> Read:
                 times_s += [float(frame.time) for frame in packet.decode()]
             elif packet.size:
                 sound.append(bytes(packet))
-        return Read(times_s, sound, [stream.codec_context.name for stream in container.streams])
+        return Contents(times_s, sound, [stream.codec_context.name for stream in container.streams])
 
 
 def compare_masks(clip: Path, result: Path, segmenter: Segmenter) -> list[float]:
-    """Dice of masks of the result against those of the same frames as photos."""
+    """Dice of the masks in the result against those of the same frames as photos."""
     scores = []
     with av.open(str(clip)) as source, av.open(str(result)) as made:
         pairs = zip(source.decode(video=0), made.decode(video=0), strict=True)
@@ -95,9 +94,9 @@ def check(folder: Path, model: str | None, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Check, print, record, and fail where something is not as it must be."""
+    """Check, print, record, and exit with an error if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="the packaged `fast` when not given")
+    parser.add_argument("--model", help="default: the packaged `fast`")
     parser.add_argument("--seconds", type=float, default=60.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -107,8 +106,8 @@ def main() -> None:
     record("video_check", figures)
     counts_agree = figures["frames_made"] == figures["frames_in"] == figures["frames_out"]
     is_same = figures["same_times"] and figures["same_sound_packets"] and figures["sound_packets_in"] > 0
-    if not (counts_agree and is_same and figures["worst_dice"] >= LEAST_DICE):
-        sys.exit("the result is not as it must be")
+    if not (counts_agree and is_same and figures["worst_dice"] >= MIN_DICE):
+        sys.exit("the result differs from what it must be")
 
 
 if __name__ == "__main__":

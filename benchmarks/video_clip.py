@@ -1,4 +1,4 @@
-"""A clip for the benchmarks of video: rendered example cars that turn and move, with sound."""
+"""The clip of the video benchmarks: rendered example cars that turn and move, with audio."""
 
 import tempfile
 from fractions import Fraction
@@ -16,15 +16,15 @@ from carstudio import render_dataset
 SIZE_HW = (720, 1280)
 FRAMES_PER_S = 30
 CARS, VIEWS = 2, 16
-SOUND_HZ = 48_000
+AUDIO_HZ = 48_000
 _SWAY_PX = 48
-# How the clip says that its colors are coded (ITU-T H.273, and FFmpeg's AVColorRange).
+# The color properties in the file (ITU-T H.273, and FFmpeg's AVColorRange).
 _BT709, _LIMITED = 1, 1
-_FRAMES_PER_SOUND = 1024
+_SAMPLES_PER_FRAME = 1024
 
 
 def render_views() -> list[NDArray[np.uint8]]:
-    """Photos of the example cars from all sides, uint8 RGB, with room around them to sway in."""
+    """Photos of the example cars from all sides, uint8 RGB, with a margin to sway in."""
     height, width = SIZE_HW[0] + 2 * _SWAY_PX, SIZE_HW[1] + 2 * _SWAY_PX
     with tempfile.TemporaryDirectory() as folder:
         made = render_dataset(folder, cars=CARS, views=VIEWS, size_HW=(height, width), workers=2)
@@ -32,7 +32,7 @@ def render_views() -> list[NDArray[np.uint8]]:
 
 
 def frame(views: list[NDArray[np.uint8]], number: int, frames: int) -> NDArray[np.uint8]:
-    """One frame: the car turns by a view now and then, and sways all the time; there is a camera's noise."""
+    """One frame: the car turns by a view now and then and sways all the time, with camera noise."""
     view_HW3 = views[number * len(views) // frames]
     top = _SWAY_PX + round(_SWAY_PX * np.sin(number / 17))
     left = _SWAY_PX + round(_SWAY_PX * np.cos(number / 23))
@@ -45,7 +45,7 @@ def frame(views: list[NDArray[np.uint8]], number: int, frames: int) -> NDArray[n
 
 
 def make_clip(path: Path, seconds: float) -> int:
-    """Write an H.264 clip with AAC sound; the number of its frames."""
+    """Write an H.264 clip with AAC audio; returns the number of frames."""
     views = render_views()
     frames = round(seconds * FRAMES_PER_S)
     with av.open(str(path), "w") as out:
@@ -53,22 +53,22 @@ def make_clip(path: Path, seconds: float) -> int:
         video.height, video.width = SIZE_HW
         video.pix_fmt = "yuv420p"
         video.codec_context.colorspace, video.codec_context.color_range = _BT709, _LIMITED
-        sound = out.add_stream("aac", rate=SOUND_HZ, layout="stereo")
+        audio = out.add_stream("aac", rate=AUDIO_HZ, layout="stereo")
         for number in range(frames):
             picture = av.VideoFrame.from_ndarray(frame(views, number, frames), format="rgb24")
             out.mux(video.encode(picture.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)))
         out.mux(video.encode(None))
-        _write_sound(out, sound, frames / FRAMES_PER_S)
+        _write_audio(out, audio, frames / FRAMES_PER_S)
     return frames
 
 
-def _write_sound(out: Any, sound: Any, seconds: float) -> None:
-    """A tone that wanders, so that no two packets are the same."""
-    time_S = np.arange(round(seconds * SOUND_HZ)) / SOUND_HZ
+def _write_audio(out: Any, audio: Any, seconds: float) -> None:
+    """A tone of changing pitch, so that no two packets are the same."""
+    time_S = np.arange(round(seconds * AUDIO_HZ)) / AUDIO_HZ
     tone_S = (9000 * np.sin(2 * np.pi * (330 * time_S + 40 * np.sin(1.3 * time_S)))).astype(np.int16)
-    for start in range(0, len(tone_S), _FRAMES_PER_SOUND):
-        both_1S = tone_S[start : start + _FRAMES_PER_SOUND].repeat(2)[None]
+    for start in range(0, len(tone_S), _SAMPLES_PER_FRAME):
+        both_1S = tone_S[start : start + _SAMPLES_PER_FRAME].repeat(2)[None]
         packet = av.AudioFrame.from_ndarray(both_1S, format="s16", layout="stereo")
-        packet.sample_rate, packet.pts, packet.time_base = SOUND_HZ, start, Fraction(1, SOUND_HZ)
-        out.mux(sound.encode(packet))
-    out.mux(sound.encode(None))
+        packet.sample_rate, packet.pts, packet.time_base = AUDIO_HZ, start, Fraction(1, AUDIO_HZ)
+        out.mux(audio.encode(packet))
+    out.mux(audio.encode(None))

@@ -1,10 +1,10 @@
-"""Frames a second of 1280x720 video with the `fast` preset: each stage alone, and from capture to composite.
+"""Frames per second of 1280x720 video with the `fast` preset: each stage alone, and from capture to composite.
 
     python benchmarks/video_speed.py [--model MODEL] [--seconds 10] [--batch-size 4]
 
-Real time is 30 frames a second from capture to composite: decoding H.264, the network, the mask laid over the frame.
-What encoding costs stands apart. Each figure of a stage is the time of one frame on one thread (of the network: on all
-of its), and the processor's own time, which counts every thread.
+Real time is 30 frames per second from capture to composite: decoding H.264, the network, the mask laid over the frame.
+Encoding is measured separately. Each stage has the time of one frame on one thread (the network: on all its threads),
+and the CPU time of all threads.
 """
 
 import argparse
@@ -21,32 +21,31 @@ from typing import Any
 import numpy as np
 
 from carmask.imaging.decode import Photo
+from carmask.pipeline.render import Look
 from carmask.pipeline.video.camera import Camera
-from carmask.pipeline.video.coding import choose_coding
-from carmask.pipeline.video.frames import finish_frames
-from carmask.pipeline.video.kinds import Look
-from carmask.pipeline.video.live import Pace, watch
-from carmask.pipeline.video.look import compositor
+from carmask.pipeline.video.codecs import choose_encoding
+from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor, segment_frames
+from carmask.pipeline.video.live import segment_live
 from carmask.pipeline.video.reader import VideoReader
-from carmask.pipeline.video.run import cut_video
-from carmask.pipeline.video.smooth import Smoother
-from carmask.pipeline.video.writer import written_video
+from carmask.pipeline.video.segment_video import segment_video
+from carmask.pipeline.video.smoothing import TemporalSmoother
+from carmask.pipeline.video.writer import open_video_writer
 from carmask.segmenter import Segmenter
 from record import record
 from video_clip import FRAMES_PER_S, SIZE_HW, make_clip
 
-LOOKS = {
-    "overlay": Look("overlay"),
-    "mask": Look("mask"),
-    "cutout white": Look("cutout", "white"),
-    "cutout blur": Look("cutout", "blur"),
-    "cutout transparent": Look("cutout"),
+STYLES = {
+    "overlay": choose_style("overlay", None),
+    "mask": choose_style("mask", None),
+    "cutout white": choose_style("cutout", "white"),
+    "cutout blur": choose_style("cutout", "blur"),
+    "cutout transparent": choose_style("cutout", "transparent"),
 }
 REPEATS = 40
 
 
 def median_ms(run: Callable[[], object]) -> dict[str, float]:
-    """Median time of a call on this thread, and the processor's own time in all threads, in milliseconds."""
+    """Median time of a call on this thread, and the CPU time of all threads, in milliseconds."""
     run()
     walls_s, cpus_s = [], []
     for _ in range(REPEATS):
@@ -58,7 +57,7 @@ def median_ms(run: Callable[[], object]) -> dict[str, float]:
 
 
 def frames_ms(frames: int, run: Callable[[], object]) -> dict[str, float]:
-    """Time of a frame where many are done in one call."""
+    """Time per frame of a call that processes many."""
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     run()
     wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
@@ -66,63 +65,62 @@ def frames_ms(frames: int, run: Callable[[], object]) -> dict[str, float]:
 
 
 def measure_stages(clip: Path, frames: int, segmenter: Segmenter, batch_size: int) -> dict[str, dict[str, float]]:
-    """Each stage by itself."""
+    """Measure each stage alone."""
     with VideoReader(clip) as reader:
         stages = {"decode H.264": frames_ms(frames, lambda: _exhaust(iter(reader)))}
     with VideoReader(clip) as reader:
         info = reader.info
         frame = next(islice(iter(reader), frames // 2, None))
-        image_HWC = info.color.to_rgb(frame)
+        image_HWC = reader.to_rgb(frame)
     photo = Photo(image_HWC, info.size_HW)
     fitted = segmenter.fit(photo)
     (raw,) = segmenter.infer([fitted], pad_to=1)
     probability_HW = segmenter.restore(fitted, raw)
-    smoother = Smoother()
+    smoother = TemporalSmoother()
     batch = [fitted] * batch_size
     stages |= {
         "to RGB": median_ms(lambda: info.color.to_rgb(frame)),
         "fit": median_ms(lambda: segmenter.fit(photo)),
         "network": median_ms(lambda: segmenter.infer([fitted], pad_to=1)),
-        f"network, {batch_size} at once": _shared(median_ms(lambda: segmenter.infer(batch)), batch_size),
-        "smooth": median_ms(lambda: smoother(fitted, raw)),
+        f"network, {batch_size} at once": _divided(median_ms(lambda: segmenter.infer(batch)), batch_size),
+        "smooth": median_ms(lambda: smoother.smooth(fitted, raw)),
         "restore": median_ms(lambda: segmenter.restore(fitted, raw)),
     }
-    for name, look in LOOKS.items():
-        composite = partial(compositor(look), image_HWC, probability_HW, segmenter.threshold)
+    for name, style in STYLES.items():
+        composite = partial(make_compositor(style), image_HWC, probability_HW, segmenter.threshold)
         stages[f"composite: {name}"] = median_ms(composite)
     return stages
 
 
 def measure_encoders(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
-    """Conversion and encoding alone, for each container; frames as they were decoded."""
+    """Measure conversion and encoding alone, for each container, on decoded frames."""
     stages = {}
-    for name, is_transparent in (("a.mp4", False), ("a.webm", False), ("b.webm", True), ("b.mov", True)):
+    for name, transparent in (("a.mp4", False), ("a.webm", False), ("b.webm", True), ("b.mov", True)):
         with VideoReader(clip) as reader:
             info = reader.info
             images = [info.color.to_rgb(frame) for frame in islice(iter(reader), 2 * FRAMES_PER_S)]
-        coding = choose_coding(folder / name, info.size_HW, transparent=is_transparent)
-        if coding.has_alpha:
+        encoding = choose_encoding(folder / name, info.size_HW, transparent=transparent)
+        if encoding.has_alpha:
             images = [np.dstack([image_HWC, image_HWC[..., 1]]) for image_HWC in images]
 
-        def encode(coding: Any = coding, images: Any = images, info: Any = info, name: str = name) -> None:
-            with written_video(folder / name, info, coding) as writer:
+        def encode(encoding: Any = encoding, images: Any = images, info: Any = info, name: str = name) -> None:
+            with open_video_writer(folder / name, info, encoding) as writer:
                 for number, image_HWC in enumerate(images):
                     writer.write(writer.prepare(image_HWC), round(number / info.rate / info.time_base))
 
-        title = f"{coding.codec} in {coding.container}{', with transparency' if coding.has_alpha else ''}"
+        title = f"{encoding.codec} in {encoding.container}{', with transparency' if encoding.has_alpha else ''}"
         stages[title] = frames_ms(len(images), encode)
     return stages
 
 
-def composite_rate(clip: Path, segmenter: Segmenter, look: Look, **options: Any) -> dict[str, float]:
-    """Frames a second from the file's bytes to composited RGB pixels, the first second left out."""
-    composite = compositor(look)
+def composite_rate(clip: Path, segmenter: Segmenter, style: Look, **options: Any) -> dict[str, float]:
+    """Frames per second from the file's bytes to composited RGB pixels, without the first second."""
+    composite = make_compositor(style)
     with VideoReader(clip) as reader:
-        info = reader.info
-        frames = finish_frames(
+        frames = segment_frames(
             iter(reader),
             segmenter,
-            lambda frame: info.turn(info.color.to_rgb(frame)),
+            reader.to_rgb,
             lambda image_HWC, found_HW: composite(image_HWC, found_HW, segmenter.threshold),
             **options,
         )
@@ -133,30 +131,24 @@ def composite_rate(clip: Path, segmenter: Segmenter, look: Look, **options: Any)
             return _rate(done, time.perf_counter() - began_s, time.process_time() - cpu_s)
 
 
-def file_rate(clip: Path, segmenter: Segmenter, result: Path, look: Look, **options: Any) -> dict[str, float]:
-    """Frames a second from file to file."""
+def file_rate(clip: Path, segmenter: Segmenter, result: Path, style: Look, **options: Any) -> dict[str, float]:
+    """Frames per second from file to file."""
     cpu_s = time.process_time()
     with VideoReader(clip) as reader:
-        outcome = cut_video(
-            reader,
-            result,
-            segmenter,
-            compositor(look),
-            transparent=look.is_transparent,
-            **options,
+        summary = segment_video(
+            reader, result, segmenter, make_compositor(style), transparent=is_transparent(style), **options
         )
-    return _rate(outcome.frames, outcome.seconds, time.process_time() - cpu_s)
+    return _rate(summary.frames, summary.seconds, time.process_time() - cpu_s)
 
 
 def live_rate(clip: Path, segmenter: Segmenter) -> dict[str, float]:
-    """The pace of `carmask live` on the clip, played as a camera of 30 frames a second would give it."""
+    """Frame rate and latency of `carmask live` on the clip, played like a camera with 30 frames per second."""
     with Camera(str(clip)) as camera:
-        pace: Pace = watch(camera, segmenter, compositor(LOOKS["overlay"]), lambda *_: None)
-        shown = pace.frames
+        stats = segment_live(camera, segmenter, make_compositor(STYLES["overlay"]), lambda *_: None)
     return {
-        "frames_per_s": round(pace.rate, 1),
-        "latency_ms": round(pace.latency_ms, 1),
-        "shown": shown,
+        "frames_per_s": round(stats.frames_per_s, 1),
+        "latency_ms": round(stats.latency_ms, 1),
+        "shown": stats.frames,
         "dropped": camera.dropped,
     }
 
@@ -164,7 +156,7 @@ def live_rate(clip: Path, segmenter: Segmenter) -> dict[str, float]:
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="the packaged `fast` when not given")
+    parser.add_argument("--model", help="default: the packaged `fast`")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--batch-size", type=int, default=4)
     given = parser.parse_args()
@@ -178,22 +170,22 @@ def main() -> None:
         _print(stages)
         encoders = measure_encoders(clip, folder)
         _print(encoders)
-        at_once: dict[str, Any] = {"batch_size": given.batch_size}
-        overlay, white, alpha = (LOOKS[name] for name in ("overlay", "cutout white", "cutout transparent"))
+        batched: dict[str, Any] = {"batch_size": given.batch_size}
+        overlay, white, alpha = (STYLES[name] for name in ("overlay", "cutout white", "cutout transparent"))
         to_composite = partial(composite_rate, clip, segmenter)
         to_file = partial(file_rate, clip, segmenter)
         runs: dict[str, Callable[[], dict[str, float]]] = {
-            "capture to composite: overlay": partial(to_composite, overlay, **at_once),
+            "capture to composite: overlay": partial(to_composite, overlay, **batched),
             "capture to composite: overlay, one at a time": partial(to_composite, overlay),
-            "capture to composite: overlay, smooth": partial(to_composite, overlay, smooth=True, **at_once),
-            "capture to composite: cutout white": partial(to_composite, white, **at_once),
-            "file to file: overlay, MP4": partial(to_file, folder / "o.mp4", overlay, **at_once),
-            "file to file: transparent, WebM": partial(to_file, folder / "o.webm", alpha, **at_once),
+            "capture to composite: overlay, smooth": partial(to_composite, overlay, smooth=True, **batched),
+            "capture to composite: cutout white": partial(to_composite, white, **batched),
+            "file to file: overlay, MP4": partial(to_file, folder / "o.mp4", overlay, **batched),
+            "file to file: transparent, WebM": partial(to_file, folder / "o.webm", alpha, **batched),
         }
         rates = {}
         for name, run in runs.items():
             rates[name] = rate = run()
-            print(f"{name:<48} {rate['frames_per_s']:7.1f} frames/s  {rate['cpu_ms']:5.1f} ms of processor time each")
+            print(f"{name:<48} {rate['frames_per_s']:7.1f} frames/s  {rate['cpu_ms']:5.1f} ms of CPU time each")
         live = live_rate(clip, segmenter)
         print(f"live: {live}")
     figures = {
@@ -216,8 +208,8 @@ def _rate(frames: int, wall_s: float, cpu_s: float) -> dict[str, float]:
     return {"frames_per_s": round(frames / wall_s, 1), "cpu_ms": _rounded_ms(cpu_s / frames)}
 
 
-def _shared(figures: dict[str, float], among: int) -> dict[str, float]:
-    return {name: round(value / among, 2) for name, value in figures.items()}
+def _divided(figures: dict[str, float], by: int) -> dict[str, float]:
+    return {name: round(value / by, 2) for name, value in figures.items()}
 
 
 def _rounded_ms(seconds: float) -> float:
@@ -226,7 +218,7 @@ def _rounded_ms(seconds: float) -> float:
 
 def _print(stages: dict[str, dict[str, float]]) -> None:
     for name, figures in stages.items():
-        print(f"{name:<48} {figures['ms']:7.2f} ms  {figures['cpu_ms']:7.2f} ms of processor time")
+        print(f"{name:<48} {figures['ms']:7.2f} ms  {figures['cpu_ms']:7.2f} ms of CPU time")
 
 
 if __name__ == "__main__":

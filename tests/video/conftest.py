@@ -1,11 +1,11 @@
-"""The commands, with a network that takes for a vehicle what is bright."""
+"""The commands, with a network that takes what is bright for a vehicle."""
 
 from pathlib import Path
 
 import pytest
-from commands import Command
 
 from bright_onnx import write_bright_onnx
+from bright_photos import Command
 
 
 @pytest.fixture(scope="session")
@@ -16,9 +16,9 @@ def bright(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def video(bright: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.chdir(tmp_path)
-    return Command("video", bright, capsys)
+    return Command("video", capsys, "-m", str(bright))
 
 
 @pytest.fixture
-def live(video: Command) -> Command:
-    return Command("live", video.model, video.capsys)
+def live(video: Command, bright: Path) -> Command:
+    return Command("live", video.capsys, "-m", str(bright))

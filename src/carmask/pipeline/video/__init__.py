@@ -1,1 +1,1 @@
-"""Moving pictures: cut vehicles out of video files and of what a camera sees, frame by frame."""
+"""Segment video files and cameras, frame by frame."""

@@ -1,11 +1,10 @@
-"""What a camera sees now: frames that nobody took in time are dropped, so that what is shown is never old."""
+"""Read a camera in a thread, always the newest frame: older ones are dropped, so that the picture has no lag."""
 
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import cv2
@@ -16,26 +15,27 @@ from carmask.errors import CarmaskError
 
 
 class NoCamera(CarmaskError):
-    """There is no such camera, or it gives no pictures."""
+    """The camera does not exist, or yields no frames."""
 
 
 @dataclass(frozen=True)
-class Capture:
-    """A frame as OpenCV gives it, upright, uint8 BGR, and when it came, in seconds of `time.perf_counter`."""
+class CameraFrame:
+    """An upright uint8 BGR frame from OpenCV, and when it was captured, in seconds of `time.perf_counter`."""
 
     image_HW3: NDArray[np.uint8]
-    taken_s: float
+    captured_s: float
 
     def to_rgb(self) -> NDArray[np.uint8]:
-        """Uint8 RGB, (height, width, 3)."""
+        """Return uint8 RGB pixels, (height, width, 3)."""
         rgb_HW3: NDArray[np.uint8] = cv2.cvtColor(self.image_HW3, cv2.COLOR_BGR2RGB)
         return rgb_HW3
 
 
 class Camera:
-    """A camera, a stream or a video file, read by a thread of its own while inside; iterating gives newest frames.
+    """A camera, a stream or a video file, which a thread reads inside the `with` block; iterating yields new frames.
 
-    A file is read at its own pace, like a camera. `taken` counts what came, `dropped` what nobody wanted in time.
+    A file is read at its own frame rate, like a camera. `captured` counts all frames, `dropped` those that were
+    replaced by a newer one before they were taken.
     """
 
     def __init__(self, source: str, *, size_HW: tuple[int, int] | None = None) -> None:
@@ -43,83 +43,81 @@ class Camera:
 
         Args:
             source: The number of a camera, a device (/dev/video0), the URL of a stream (rtsp://, http://), or a file.
-            size_HW: The height and width to ask of a camera, which may give another.
+            size_HW: The height and width to request from a camera, which may choose others.
 
         Raises:
-            NoCamera: it cannot be opened, or gives no frame.
+            NoCamera: the source cannot be opened, or yields no frame.
 
         """
-        # OpenCV's own complaints name lines of its source; what they mean is said below.
+        # OpenCV's log messages name lines of its own source; `_explain` says what went wrong.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture: Any = cv2.VideoCapture(int(source) if source.isdecimal() else source)
         is_file = Path(source).is_file()
         if size_HW is not None and not is_file:
-            # Uncompressed, most cameras give few frames of this size in a second.
+            # Without compression most cameras yield only a few large frames per second.
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size_HW[0])
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size_HW[1])
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        there, first_HW3 = self._capture.read()
-        if not there:
+        is_read, first_HW3 = self._capture.read()
+        if not is_read:
             self._capture.release()
             raise NoCamera(_explain(source))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self._pace_s = 1 / rate if is_file and rate > 0 else 0.0
+        self._interval_s = 1 / rate if is_file and rate > 0 else 0.0
         self.size_HW: tuple[int, int] = first_HW3.shape[:2]
-        self.taken = self.dropped = 0
-        self._news = threading.Condition()
-        self._newest: Capture | None = None
-        self._is_over = False
+        self.captured = self.dropped = 0
+        self._changed = threading.Condition()
+        self._newest: CameraFrame | None = None
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._read, args=(first_HW3,), name="camera", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         self._thread.join()
         self._capture.release()
 
     def stop(self) -> None:
-        """End the iteration; from any thread."""
-        with self._news:
-            self._is_over = True
-            self._news.notify_all()
+        """End the iteration; may be called in any thread."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[Capture]:
-        """The newest frame, each once, until the source ends or is stopped."""
+    def __iter__(self) -> Iterator[CameraFrame]:
+        """Yield the newest frame, each once, until the source ends or `stop` is called."""
         while True:
-            with self._news:
-                self._news.wait_for(lambda: self._newest is not None or self._is_over)
-                capture, self._newest = self._newest, None
-            if capture is None:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None or self._is_stopped)
+                frame, self._newest = self._newest, None
+            if frame is None:
                 return
-            yield capture
+            yield frame
 
     def _read(self, image_HW3: NDArray[np.uint8]) -> None:
         due_s = time.perf_counter()
-        there = True
-        while there and not self._is_over:
-            with self._news:
+        is_read = True
+        while is_read and not self._is_stopped:
+            with self._changed:
                 self.dropped += self._newest is not None
-                self.taken += 1
-                self._newest = Capture(image_HW3, time.perf_counter())
-                self._news.notify_all()
-            due_s += self._pace_s
+                self.captured += 1
+                self._newest = CameraFrame(image_HW3, time.perf_counter())
+                self._changed.notify_all()
+            due_s += self._interval_s
             time.sleep(max(0.0, due_s - time.perf_counter()))
-            there, image_HW3 = self._capture.read()
+            is_read, image_HW3 = self._capture.read()
         self.stop()
 
 
 def _explain(source: str) -> str:
     if Path(source).is_file():
-        return f"{source}: no frame of it can be decoded; name a video file, a camera (0, 1 ...) or a stream"
+        return f"{source}: none of its frames can be decoded; name a video file, a camera (0, 1 ...) or a stream"
     if source.isdecimal() or source.startswith("/dev/"):
         return (
-            f"camera {source}: cannot be opened; see that it is connected, used by no other program, and that you may "
-            "read it (on Linux: the group `video`)"
+            f"camera {source}: cannot be opened; check that it is connected, that no other program uses it, and that "
+            "you may read it (on Linux: the group `video`)"
         )
-    return f"{source}: gives no pictures; name a camera (0, 1 ...), a stream (rtsp://...) or a video file"
+    return f"{source}: cannot be opened; name a camera (0, 1 ...), a stream (rtsp://...) or a video file"

@@ -1,101 +1,126 @@
-"""Frames in, composited frames out, in order: every stage in threads of its own, a few frames between them."""
+"""Frames through the networks to composited pixels, the same for video files and cameras."""
 
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count, islice, takewhile
 from typing import Generic, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from carmask.imaging.background import parse_background
+from carmask.imaging.cutout import cut_out
 from carmask.imaging.decode import Photo
+from carmask.imaging.draw import draw_overlay
+from carmask.pipeline.kinds import PhotoKind
 from carmask.pipeline.regions import ALL_REGIONS, Regions
-from carmask.pipeline.video.smooth import Smoother
-from carmask.runner import in_batches, map_ahead, one_opencv_thread
-from carmask.segmenter import Fitted, Raw, Segmenter
+from carmask.pipeline.render import Look
+from carmask.pipeline.video.smoothing import TemporalSmoother
+from carmask.runner import Prediction, run_segmenter
+from carmask.segmenter import Segmenter
 
-Source = TypeVar("Source")
-Made = TypeVar("Made")
+Frame = TypeVar("Frame")
+Output = TypeVar("Output")
+
+# image_HWC uint8 RGB, probability_HW float32 0..1 and the threshold, to uint8 pixels with 1 (gray), 3 (RGB) or 4 (RGBA)
+# channels.
+Compositor = Callable[[NDArray[np.uint8], NDArray[np.float32], float], NDArray[np.uint8]]
 
 _WORKERS = 2
 
 
 @dataclass(frozen=True)
-class _Shot(Generic[Source]):
-    source: Source
-    image_HWC: NDArray[np.uint8]
-    fitted: Fitted
+class SegmentedFrame(Generic[Frame, Output]):
+    """A frame as it was read, what was made of it, and whether a vehicle was found in it."""
+
+    frame: Frame
+    output: Output
+    has_vehicle: bool
 
 
-@dataclass(frozen=True)
-class Finished(Generic[Source, Made]):
-    """A frame as it came, what was made of it, and whether a vehicle was found in it."""
+def choose_style(kind: PhotoKind | None, background: str | None) -> Look:
+    """Return the style of a result; without a kind a cutout if there is a background, otherwise an overlay.
 
-    source: Source
-    made: Made
-    is_found: bool
+    Raises:
+        CarmaskError: the kind has no background.
+
+    """
+    if background is None:
+        return Look(kind or "overlay")
+    return Look(kind or "cutout", background=background.strip())
 
 
-def finish_frames(
-    sources: Iterator[Source],
+def is_transparent(style: Look) -> bool:
+    """Whether results have an alpha channel."""
+    return style.kind == "cutout" and style.background == "transparent"
+
+
+def make_compositor(style: Look) -> Compositor:
+    """Return the function that makes a result's pixels of a frame and its probabilities; it may run in any thread.
+
+    Raises:
+        CarmaskError: there is no such background.
+
+    """
+    if style.kind == "mask":
+        return lambda _, probability_HW, threshold: _to_gray(probability_HW >= threshold)
+    if style.kind == "soft":
+        return lambda _, probability_HW, __: cv2.convertScaleAbs(probability_HW, alpha=255)[..., None]
+    if style.kind == "overlay":
+        return lambda image_HWC, probability_HW, threshold: draw_overlay(image_HWC, probability_HW >= threshold)
+    background = parse_background(style.background)
+    return lambda image_HWC, probability_HW, threshold: cut_out(
+        image_HWC, probability_HW, background, threshold=threshold
+    )
+
+
+def _to_gray(mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return (mask_HW.view(np.uint8) * np.uint8(255))[..., None]
+
+
+def segment_frames(
+    frames: Iterator[Frame],
     segmenter: Segmenter,
-    to_image: Callable[[Source], NDArray[np.uint8]],
-    make: Callable[[NDArray[np.uint8], NDArray[np.float32]], Made],
+    to_rgb: Callable[[Frame], NDArray[np.uint8]],
+    make_output: Callable[[NDArray[np.uint8], NDArray[np.float32]], Output],
     *,
     regions: Regions = ALL_REGIONS,
     smooth: bool = False,
     batch_size: int = 1,
     ahead: int = 4,
-) -> Generator[Finished[Source, Made]]:
-    """Cut the vehicle out of frame after frame. The thread that iterates runs the networks, and so owns them.
+) -> Generator[SegmentedFrame[Frame, Output], None, None]:
+    """Segment frame after frame. The thread that iterates runs the networks.
 
     Args:
-        sources: Frames in the order in which they are shown; taken in a thread of its own.
-        segmenter: What finds the vehicle.
-        to_image: Makes upright uint8 RGB pixels (height, width, 3) of a frame; in any thread.
-        make: Makes what is wanted of those pixels and the probability (float32 0..1, height x width); in any thread.
-        regions: Which parts of a mask are kept.
-        smooth: Whether to smooth the probability over time.
+        frames: Frames in display order; they are read in a thread of their own.
+        segmenter: The networks.
+        to_rgb: Converts a frame to upright uint8 RGB pixels (height, width, 3); in any thread.
+        make_output: Makes the output of those pixels and the probabilities (float32 0..1, height x width); in any
+            thread.
+        regions: Which regions of a mask are kept.
+        smooth: Whether to smooth the probabilities over time.
         batch_size: Frames that pass through the networks together.
         ahead: Frames that may wait behind each stage.
 
     """
 
-    def fit(source: Source) -> _Shot[Source]:
-        image_HWC = to_image(source)
-        size_HW = (image_HWC.shape[0], image_HWC.shape[1])
-        return _Shot(source, image_HWC, segmenter.fit(Photo(image_HWC, size_HW)))
+    def load(frame: Frame) -> tuple[Photo, NDArray[np.uint8]]:
+        image_HWC = to_rgb(frame)
+        return Photo(image_HWC, (image_HWC.shape[0], image_HWC.shape[1])), image_HWC
 
-    def finish(found: tuple[_Shot[Source], Raw]) -> Finished[Source, Made]:
-        shot, raw = found
-        probability_HW = regions.keep(segmenter.restore(shot.fitted, raw), segmenter.threshold)
-        is_found = bool(probability_HW.max() >= segmenter.threshold)
-        return Finished(shot.source, make(shot.image_HWC, probability_HW), is_found)
+    def consume(found: Prediction[Frame, NDArray[np.uint8]]) -> SegmentedFrame[Frame, Output]:
+        probability_HW = regions.keep(found.probability_HW, segmenter.threshold)
+        has_vehicle = bool(probability_HW.max() >= segmenter.threshold)
+        return SegmentedFrame(found.item, make_output(found.extra, probability_HW), has_vehicle)
 
-    with ExitStack() as stack:
-        stack.enter_context(one_opencv_thread())
-        reading, fitting, smoothing, making = (
-            stack.enter_context(ThreadPoolExecutor(threads)) for threads in (1, _WORKERS, 1, _WORKERS)
-        )
-        shots = map_ahead(fitting, fit, _in_thread(reading, sources, ahead), ahead)
-        found = _infer(segmenter, shots, batch_size)
-        if smooth:
-            smoother = Smoother()
-            found = map_ahead(smoothing, lambda one: (one[0], smoother(one[0].fitted, one[1])), found, ahead)
-        yield from map_ahead(making, finish, found, ahead)
-
-
-def _infer(
-    segmenter: Segmenter, shots: Iterator[_Shot[Source]], batch_size: int
-) -> Iterator[tuple[_Shot[Source], Raw]]:
-    for batch in in_batches(shots, batch_size):
-        raws = segmenter.infer([shot.fitted for shot in batch], pad_to=batch_size)
-        yield from zip(batch, raws, strict=True)
-
-
-def _in_thread(pool: ThreadPoolExecutor, sources: Iterator[Source], ahead: int) -> Iterator[Source]:
-    """The items of an iterator that works in a pool of one thread, a few ahead."""
-    slots = map_ahead(pool, lambda _: list(islice(sources, 1)), count(), ahead)
-    return (source for slot in takewhile(bool, slots) for source in slot)
+    return run_segmenter(
+        frames,
+        segmenter,
+        load=load,
+        consume=consume,
+        smooth=TemporalSmoother().smooth if smooth else None,
+        batch_size=batch_size,
+        workers=_WORKERS,
+        ahead=ahead,
+        items_in_thread=True,
+    )

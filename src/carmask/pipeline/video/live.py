@@ -1,4 +1,4 @@
-"""What a camera sees with the vehicle cut out, as it sees it."""
+"""Segment what a camera sees, with little delay."""
 
 import time
 from collections import deque
@@ -14,121 +14,109 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.pipeline.regions import ALL_REGIONS, Regions
-from carmask.pipeline.video.camera import Camera, Capture
-from carmask.pipeline.video.frames import Finished, finish_frames
-from carmask.pipeline.video.look import Compositor
+from carmask.pipeline.video.camera import Camera, CameraFrame
+from carmask.pipeline.video.frames import Compositor, SegmentedFrame, segment_frames
 from carmask.runner import map_ahead
 from carmask.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from carmask.pipeline.video.writer import VideoWriter
 
-_NOW_S = 1.0
-# Of more than the last ten minutes nothing is kept.
-_ALL_S = 600.0
+_RECENT_S = 1.0
+# The statistics of a whole session cover its last ten minutes.
+_SESSION_S = 600.0
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How fast frames come out, and how old they are then."""
+class LiveStats:
+    """How many frames were shown, at which rate, and how old they were then."""
 
     frames: int
-    rate: float
+    frames_per_s: float
     latency_ms: float
 
     def __str__(self) -> str:
-        return f"{self.rate:.1f} frames/s, {self.latency_ms:.0f} ms behind"
+        return f"{self.frames_per_s:.1f} frames/s, {self.latency_ms:.0f} ms behind"
 
 
-class Meter:
-    """Measures the pace of the last seconds."""
+class LiveMeter:
+    """Measures the frame rate and the latency over the last seconds."""
 
     def __init__(self, span_s: float) -> None:
         self._span_s = span_s
-        self._done: deque[tuple[float, float]] = deque()
+        self._shown: deque[tuple[float, float]] = deque()  # when, and the latency then
         self._frames = 0
 
-    def tick(self, taken_s: float) -> None:
-        """Count a frame that was taken at this time and is finished now."""
+    def count(self, captured_s: float) -> None:
+        """Count a frame that was captured at this time and is shown now."""
         now_s = time.perf_counter()
         self._frames += 1
-        self._done.append((now_s, now_s - taken_s))
-        while now_s - self._done[0][0] > self._span_s and len(self._done) > 2:
-            self._done.popleft()
+        self._shown.append((now_s, now_s - captured_s))
+        while now_s - self._shown[0][0] > self._span_s and len(self._shown) > 2:
+            self._shown.popleft()
 
-    def pace(self) -> Pace:
-        """The pace so far."""
-        if not self._done:
-            return Pace(0, 0.0, 0.0)
-        span_s = self._done[-1][0] - self._done[0][0]
-        rate = (len(self._done) - 1) / span_s if span_s > 0 else 0.0
-        return Pace(self._frames, rate, 1000 * median(latency_s for _, latency_s in self._done))
-
-
-# Is given each result and the pace of the last second.
-Show = Callable[[NDArray[np.uint8], Pace], None]
+    def stats(self) -> LiveStats:
+        """Return the statistics so far."""
+        if not self._shown:
+            return LiveStats(0, 0.0, 0.0)
+        span_s = self._shown[-1][0] - self._shown[0][0]
+        frames_per_s = (len(self._shown) - 1) / span_s if span_s > 0 else 0.0
+        return LiveStats(self._frames, frames_per_s, 1000 * median(latency_s for _, latency_s in self._shown))
 
 
-def watch(
+def segment_live(
     camera: Camera,
     segmenter: Segmenter,
     composite: Compositor,
-    show: Show,
+    show: Callable[[NDArray[np.uint8], LiveStats], None],
     *,
     regions: Regions = ALL_REGIONS,
     smooth: bool = False,
     frames: int | None = None,
-    record: "VideoWriter | None" = None,
-) -> Pace:
-    """Cut the vehicle out of what the camera sees until it ends, is stopped, or `frames` are done.
+    writer: "VideoWriter | None" = None,
+) -> LiveStats:
+    """Segment the frames of a camera until it ends, is stopped, or `frames` are done; returns the statistics.
 
-    Gives the pace of it all. The calling thread owns the engine.
+    The calling thread runs the networks.
 
     Args:
         camera: The source, open and running.
-        segmenter: What finds the vehicle.
-        composite: What makes a frame of the result.
-        show: Called with each result (uint8, 1 or 3 channels), in order, and how fast they come; in some thread.
-        regions: Which parts of a mask are kept.
+        segmenter: The networks.
+        composite: Makes the pixels of a result.
+        show: Called with each result (uint8, 1 or 3 channels), in order, and the statistics of the last second; in
+            some thread.
+        regions: Which regions of a mask are kept.
         smooth: Whether to smooth over time.
-        frames: After how many to stop.
-        record: Gets the frames too, at the times at which they came, in milliseconds.
+        frames: The number of frames to stop after.
+        writer: Records the results too, with their capture times in milliseconds.
 
     """
-    delivery = _Delivery(show, record)
-    made = finish_frames(
+    recent, session = LiveMeter(_RECENT_S), LiveMeter(_SESSION_S)
+    first_s: float | None = None
+    last_ms = -1
+
+    def deliver(segmented: SegmentedFrame[CameraFrame, NDArray[np.uint8]]) -> None:
+        nonlocal first_s, last_ms
+        captured_s = segmented.frame.captured_s
+        recent.count(captured_s)
+        session.count(captured_s)
+        show(segmented.output, recent.stats())
+        if writer is not None:
+            first_s = captured_s if first_s is None else first_s
+            last_ms = max(last_ms + 1, round(1000 * (captured_s - first_s)))
+            writer.write(writer.prepare(segmented.output), last_ms)
+
+    segmented_frames = segment_frames(
         islice(camera, frames),
         segmenter,
-        Capture.to_rgb,
+        CameraFrame.to_rgb,
         lambda image_HWC, found_HW: composite(image_HWC, found_HW, segmenter.threshold),
         regions=regions,
         smooth=smooth,
         ahead=1,
     )
-    with closing(made), ThreadPoolExecutor(1) as delivering:
-        for _ in map_ahead(delivering, delivery, made, 1):
+    with closing(segmented_frames), ThreadPoolExecutor(1, "deliver") as delivering:
+        for _ in map_ahead(delivering, deliver, segmented_frames, 1):
             pass
     camera.stop()
-    return delivery.overall.pace()
-
-
-class _Delivery:
-    """Shows frames, records them and measures their pace. overall: the pace of all of them."""
-
-    def __init__(self, show: Show, record: "VideoWriter | None") -> None:
-        self.overall = Meter(_ALL_S)
-        self._now = Meter(_NOW_S)
-        self._show = show
-        self._record = record
-        self._began_s: float | None = None
-        self._last_ms = -1
-
-    def __call__(self, finished: Finished[Capture, NDArray[np.uint8]]) -> None:
-        taken_s = finished.source.taken_s
-        for meter in (self._now, self.overall):
-            meter.tick(taken_s)
-        self._show(finished.made, self._now.pace())
-        if self._record is not None:
-            self._began_s = taken_s if self._began_s is None else self._began_s
-            self._last_ms = max(self._last_ms + 1, round(1000 * (taken_s - self._began_s)))
-            self._record.write(self._record.prepare(finished.made), self._last_ms)
+    return session.stats()

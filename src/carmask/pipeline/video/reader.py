@@ -1,4 +1,4 @@
-"""Frames of a video file in the order in which they are shown, and plain words for what is wrong with it."""
+"""Read the frames of a video file in display order, and report damage in plain words."""
 
 import stat
 from collections.abc import Iterator
@@ -6,60 +6,70 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 
-from carmask.errors import CarmaskError, first_line
-from carmask.pipeline.video.picture import Color, Turn
-from carmask.pipeline.video.pyav import BadVideo
+from carmask.errors import first_line
+from carmask.pipeline.video.codecs import BadVideo
+from carmask.pipeline.video.pixels import ColorProperties, Orientation
 
 # Only the file itself is opened: a playlist must not lead to other machines.
 _OPEN_OPTIONS = {"protocol_whitelist": "file"}
-# Containers whose header says how long the file is, so that a missing end shows. Others are measured by FFmpeg.
+# The headers of these containers state the duration of the whole file, which shows whether its end is missing. For the
+# others FFmpeg measures the duration itself.
 _DECLARE_DURATION = frozenset({"matroska,webm", "avi"})
 _MISSING_FROM_S = 0.5
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a result shares with its source. `size_HW` is the picture's as it is shown; pixel_aspect is width / height.
+    """The properties of a video that its result keeps.
 
-    rate: frames per second on average, time_base: seconds per time stamp. expected_frames: as far as the file tells.
+    size_HW: of the upright picture. rate: mean frames per second. time_base: seconds per time stamp unit. pixel_aspect:
+    width / height. expected_frames: if the file states it.
     """
 
     size_HW: tuple[int, int]
     rate: Fraction
     time_base: Fraction
-    color: Color
+    color: ColorProperties
     pixel_aspect: Fraction | None = None
-    turn: Turn = Turn()  # noqa: RUF009 - it is frozen
+    orientation: Orientation = Orientation()  # noqa: RUF009 - it is frozen
     metadata: dict[str, str] = field(default_factory=dict)
     expected_frames: int | None = None
 
 
 class VideoReader:
-    """A video file, opened; iterating gives its decoded frames with time stamps that rise.
+    """An open video file; iterating yields its decoded frames with increasing time stamps.
 
-    `damage` says what could not be decoded, `remarks` what is taken otherwise than the file has it.
+    `damage` lists what could not be decoded, `notes` what was changed, such as time stamps that did not increase.
     """
 
     def __init__(self, path: Path) -> None:
+        """Open a video file and decode its first frame.
+
+        Raises:
+            BadVideo: the file cannot be read, or holds no video that can be decoded.
+
+        """
         self.path = path
         self.damage: list[str] = []
-        self.remarks: list[str] = []
-        self._container = open_source(path)
+        self.notes: list[str] = []
+        self._container = open_video(path)
         try:
             self._stream = _video_stream(path, self._container)
             self._stream.thread_type = "AUTO"
             self._reached_s = 0.0
-            self._lost: list[float | None] = []
-            self._decoded = self._decode()
-            first = next(self._decoded, None)
+            self._lost_s: list[float | None] = []
+            decoded = self._decode()
+            first = next(decoded, None)
             if first is None:
-                raise BadVideo(f"{path}: no frame of it can be decoded; it is damaged or empty")
-            self._frames = chain([first], self._decoded)
+                raise BadVideo(f"{path}: none of its frames can be decoded; it is damaged or empty")
+            self._frames = chain([first], decoded)
+            self._stored_HW = (first.height, first.width)
             self.info = self._describe(first)
         except BaseException:
             self._container.close()
@@ -68,57 +78,58 @@ class VideoReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._container.close()
 
     def __iter__(self) -> Iterator[Any]:
-        """Decoded frames (PyAV's), each of the first one's size, `pts` in `info.time_base`."""
-        before: int | None = None
+        """Yield decoded frames (PyAV's), all of the first one's size, with `pts` in `info.time_base`."""
+        previous: int | None = None
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
         moved = resized = 0
         height, width = self._stored_HW
         for frame in self._frames:
-            if before is not None and (frame.pts is None or frame.pts <= before):
+            if previous is not None and (frame.pts is None or frame.pts <= previous):
                 moved += frame.pts is not None
-                frame.pts = before + (step if frame.pts is None else 1)
-            before = frame.pts = frame.pts or 0
+                frame.pts = previous + (step if frame.pts is None else 1)
+            previous = frame.pts = frame.pts or 0
             if (frame.height, frame.width) != (height, width):
                 resized += 1
                 frame = frame.reformat(width=width, height=height)
             yield frame
         if moved:
-            self.remarks.append(f"{moved} frames were not later than the frame before them and are now, by one tick")
+            self.notes.append(f"{moved} frames were not later than the frame before and were moved by one tick")
         if resized:
-            self.remarks.append(f"{resized} frames had another size and were scaled to the first one's")
-        self._note_losses()
+            self.notes.append(f"{resized} frames had another size and were scaled to the size of the first frame")
+        self._report_damage()
+
+    def to_rgb(self, frame: Any) -> NDArray[np.uint8]:
+        """Convert a decoded frame to upright uint8 RGB pixels, (height, width, 3); in any thread."""
+        return self.info.orientation.apply(self.info.color.to_rgb(frame))
 
     def _describe(self, first: Any) -> VideoInfo:
         stream = self._stream
-        turn, is_exact = Turn.of(first)
+        orientation, is_exact = Orientation.of(first)
         if not is_exact:
-            self.remarks.append("the video asks for a turn that is no quarter turn; the nearest was taken")
-        self._stored_HW = (first.height, first.width)
-        height, width = self._stored_HW[::-1] if turn.transposed else self._stored_HW
+            self.notes.append("its rotation is not a multiple of 90 degrees and was rounded to the nearest")
+        if max((component.bits for component in first.format.components), default=8) > 8:
+            self.notes.append(f"its {first.format.name} pixels were reduced to 8 bits per color")
         aspect = stream.sample_aspect_ratio or None
-        if aspect is not None and turn.transposed:
+        if aspect is not None and orientation.transposed:
             aspect = 1 / aspect
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        count = stream.frames or (stream.duration and round(stream.duration * stream.time_base * rate))
-        if not count and self._container.duration:
-            count = round(self._container.duration / av.time_base * rate)
-        if max((component.bits for component in first.format.components), default=8) > 8:
-            self.remarks.append(f"its {first.format.name} pixels are taken with 8 bits for each color")
+        frames = stream.frames or (stream.duration and round(stream.duration * stream.time_base * rate))
+        if not frames and self._container.duration:
+            frames = round(self._container.duration / av.time_base * rate)
+        height, width = self._stored_HW[::-1] if orientation.transposed else self._stored_HW
         return VideoInfo(
             size_HW=(height, width),
             rate=rate,
             time_base=stream.time_base,
             pixel_aspect=aspect,
-            color=Color.of(first),
-            turn=turn,
+            color=ColorProperties.of(first),
+            orientation=orientation,
             metadata=dict(self._container.metadata),
-            expected_frames=count or None,
+            expected_frames=frames or None,
         )
 
     def _decode(self) -> Iterator[Any]:
@@ -127,40 +138,39 @@ class VideoReader:
             try:
                 packet = next(packets, None)
             except av.FFmpegError as error:
-                self.damage.append(f"it cannot be read beyond {self._reached_s:.1f} s ({reason(error)})")
+                self.damage.append(f"it cannot be read beyond {self._reached_s:.1f} s ({ffmpeg_message(error)})")
                 return
             if packet is None:
                 return
             if packet.pts is not None and packet.time_base:
                 end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 self._reached_s = max(self._reached_s, end_s)
-            if packet.stream.index != self._stream.index:
-                continue
-            yield from self._decode_packet(packet)
+            if packet.stream.index == self._stream.index:
+                yield from self._decode_packet(packet)
 
     def _decode_packet(self, packet: Any) -> Iterator[Any]:
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            self._lost.append(None if packet.pts is None else float(packet.pts * packet.time_base))
+            self._lost_s.append(None if packet.pts is None else float(packet.pts * packet.time_base))
             return
         for frame in frames:
             if frame.is_corrupt:
-                self._lost.append(frame.time)
+                self._lost_s.append(frame.time)
             yield frame
 
-    def _note_losses(self) -> None:
-        if self._lost:
-            times = [time for time in self._lost if time is not None]
-            where = f", the first near {min(times):.1f} s" if times else ""
-            self.damage.append(f"{len(self._lost)} places of it are damaged{where}; frames there are missing or wrong")
-        if not self.damage and self._is_cut_off():
+    def _report_damage(self) -> None:
+        if self._lost_s:
+            known_s = [time_s for time_s in self._lost_s if time_s is not None]
+            where = f", the first near {min(known_s):.1f} s" if known_s else ""
+            self.damage.append(f"it is damaged in {len(self._lost_s)} places{where}; frames there are missing or wrong")
+        if not self.damage and self._is_truncated():
             self.damage.append(f"its end is missing; it stops at {self._reached_s:.1f} s")
 
-    def _is_cut_off(self) -> bool:
-        """Whether the file ends before what its index or its header speaks of."""
-        size = self.path.stat().st_size
-        if any(entry.pos + entry.size > size for entry in self._stream.index_entries):
+    def _is_truncated(self) -> bool:
+        """Whether the file is shorter than its index or its header says."""
+        size_bytes = self.path.stat().st_size
+        if any(entry.pos + entry.size > size_bytes for entry in self._stream.index_entries):
             return True
         container = self._container
         if container.format.name not in _DECLARE_DURATION or not container.duration:
@@ -169,11 +179,11 @@ class VideoReader:
         return bool(self._reached_s < end_s - _MISSING_FROM_S)
 
 
-def open_source(path: Path) -> Any:
-    """Open a file for reading with PyAV, refusing what is no video before a decoder meets it.
+def open_video(path: Path) -> Any:
+    """Open a file for reading with PyAV; pictures and texts, which FFmpeg would decode too, are rejected.
 
     Raises:
-        BadVideo: there is no such file, or it is none that FFmpeg takes for a video.
+        BadVideo: there is no such file, or FFmpeg does not recognize it as a video.
 
     """
     try:
@@ -181,42 +191,36 @@ def open_source(path: Path) -> Any:
     except OSError as error:
         raise BadVideo(f"{path}: cannot be opened ({error.strerror}); name a video file") from error
     if not stat.S_ISREG(mode):
-        raise BadVideo(f"{path}: is no file; name a video file")
+        raise BadVideo(f"{path}: is not a file; name a video file")
     try:
-        # With its protocol a name like `take:2.mp4` cannot be taken for one.
+        # With the protocol in front, FFmpeg does not read a name such as `take:2.mp4` as a protocol.
         container = av.open(f"file:{path}", options=_OPEN_OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
         raise BadVideo(
-            f"{path}: cannot be read as a video ({reason(error)}); it is damaged, or something else"
+            f"{path}: cannot be read as a video ({ffmpeg_message(error)}); it is damaged, or not a video"
         ) from error
-    kind = container.format.name
-    refused: CarmaskError | None = None
-    if kind.endswith("_pipe") or kind == "image2":
-        refused = BadVideo(f"{path}: is a picture; cut it out with `carmask predict`")
-    elif kind == "tty":
-        refused = BadVideo(f"{path}: is a text, not a video")
-    if refused is not None:
+    name = container.format.name
+    is_picture = name.endswith("_pipe") or name == "image2"
+    if is_picture or name == "tty":
         container.close()
-        raise refused
+        what = "a picture; use `carmask predict` for photos" if is_picture else "a text file, not a video"
+        raise BadVideo(f"{path}: is {what}")
     return container
 
 
-def reason(error: Exception) -> str:
-    """What FFmpeg says, without its number and without the file's name."""
+def ffmpeg_message(error: Exception) -> str:
+    """What FFmpeg says about an error, without its number and the file name."""
     return getattr(error, "strerror", None) or first_line(error)
 
 
 def _video_stream(path: Path, container: Any) -> Any:
-    covers = av.stream.Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
-        raise BadVideo(f"{path}: there is no video in it, only {_list_streams(container)}")
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise BadVideo(f"{path}: holds no video, only {kinds}")
     usable = [stream for stream in streams if stream.codec_context is not None]
     if not usable:
-        raise BadVideo(f"{path}: its video is in a codec that FFmpeg cannot decode here")
+        raise BadVideo(f"{path}: its video codec is not supported by this FFmpeg")
     best = container.streams.best("video")
     return best if best in usable else usable[0]
-
-
-def _list_streams(container: Any) -> str:
-    return ", ".join(sorted({stream.type for stream in container.streams})) or "nothing at all"

@@ -1,4 +1,4 @@
-"""A window that shows pictures, by Tk, which most Pythons bring: OpenCV without windows is what carmask needs."""
+"""A preview window, made with Tk, which most Pythons include: carmask needs OpenCV without its own windows."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from carmask.errors import CarmaskError
 
-_SHARE_OF_SCREEN = 0.9
+_SCREEN_SHARE = 0.9
 _TEXT_AT_PX, _MARGIN_PX = 12, 4
 
 
@@ -17,11 +17,11 @@ class NoWindow(CarmaskError):
     """No window can be opened."""
 
 
-class Window:
-    """Shows pictures until it is closed, or Escape or q is pressed. To be used in the main thread alone."""
+class PreviewWindow:
+    """Shows pictures until it is closed, or Escape or q is pressed. Use it only in the main thread."""
 
     def __init__(self, title: str, size_HW: tuple[int, int]) -> None:
-        """Open a window for pictures of this size, smaller where the screen is.
+        """Open a window for pictures of this size, reduced to fit the screen.
 
         Raises:
             NoWindow: Tk is not installed, or there is no screen.
@@ -40,7 +40,7 @@ class Window:
         except tkinter.TclError as error:
             raise NoWindow(f"no window can be opened ({error}); use --no-window") from error
         screen_HW = (self._root.winfo_screenheight(), self._root.winfo_screenwidth())
-        shrink = max(1.0, *(side / (_SHARE_OF_SCREEN * most) for side, most in zip(size_HW, screen_HW, strict=True)))
+        shrink = max(1.0, *(side / (_SCREEN_SHARE * screen) for side, screen in zip(size_HW, screen_HW, strict=True)))
         self._size_WH = (round(size_HW[1] / shrink), round(size_HW[0] / shrink))
         self._root.title(title)
         self._root.resizable(width=False, height=False)
@@ -50,7 +50,7 @@ class Window:
         )
         canvas.pack()
         canvas.create_image(0, 0, image=self._photo, anchor="nw")
-        self._ground = canvas.create_rectangle(0, 0, 0, 0, fill="black", width=0)
+        self._textbox = canvas.create_rectangle(0, 0, 0, 0, fill="black", width=0)
         self._text = canvas.create_text(_TEXT_AT_PX, _TEXT_AT_PX, anchor="nw", fill="white", font=("TkFixedFont", 14))
         self._canvas = canvas
         self.is_open = True
@@ -69,10 +69,10 @@ class Window:
         self._photo.paste(Image.fromarray(image_HWC))
         self._canvas.itemconfigure(self._text, text=text)
         left, top, right, bottom = self._canvas.bbox(self._text)
-        self._canvas.coords(self._ground, left - _MARGIN_PX, top - _MARGIN_PX, right + _MARGIN_PX, bottom + _MARGIN_PX)
+        self._canvas.coords(self._textbox, left - _MARGIN_PX, top - _MARGIN_PX, right + _MARGIN_PX, bottom + _MARGIN_PX)
 
     def update(self) -> None:
-        """Let the window answer to the user and to the screen."""
+        """Process the events of the user and of the screen."""
         if self.is_open:
             self._root.update()
 

@@ -1,0 +1,109 @@
+"""Segment a video file: a video in, a video out."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carmask.pipeline.regions import ALL_REGIONS, Regions
+from carmask.pipeline.video.audio import AudioTracks
+from carmask.pipeline.video.codecs import choose_encoding
+from carmask.pipeline.video.frames import Compositor, SegmentedFrame, segment_frames
+from carmask.pipeline.video.reader import VideoReader
+from carmask.pipeline.video.writer import open_video_writer
+from carmask.progress import Progress
+from carmask.runner import map_ahead
+from carmask.segmenter import Segmenter
+
+_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """The outcome of a video.
+
+    empty: frames without a vehicle. seconds: how long it took. damage: what of the source was lost. notes: what is
+    different from the source.
+    """
+
+    frames: int
+    empty: int
+    seconds: float
+    damage: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def segment_video(
+    reader: VideoReader,
+    destination: Path,
+    segmenter: Segmenter,
+    composite: Compositor,
+    *,
+    transparent: bool = False,
+    crf: int | None = None,
+    audio: bool = True,
+    regions: Regions = ALL_REGIONS,
+    smooth: bool = False,
+    batch_size: int = 4,
+    progress: Progress | None = None,
+) -> VideoSummary:
+    """Segment every frame of a video; frame times, audio, orientation, pixel aspect and colors stay as they are.
+
+    The calling thread runs the networks; a few frames are in memory at any time.
+
+    Args:
+        reader: The source, open.
+        destination: The result; its suffix chooses the encoding (`choose_encoding`).
+        segmenter: The networks.
+        composite: Makes the pixels of a frame of the result.
+        transparent: Whether these have an alpha channel.
+        crf: Constant rate factor; the default of the codec if not given.
+        audio: Whether the audio is kept.
+        regions: Which regions of a mask are kept.
+        smooth: Whether to smooth over time.
+        batch_size: Frames that pass through the networks together.
+        progress: Called with the number of finished frames and the expected number.
+
+    Raises:
+        BadVideoOutput: the video cannot be encoded as its name and options say.
+        UnwritableFile: the result cannot be written.
+
+    """
+    started_s = time.perf_counter()
+    info = reader.info
+    encoding = choose_encoding(destination, info.size_HW, transparent=transparent, crf=crf)
+    empty = 0
+    with (
+        closing(AudioTracks(reader.path)) if audio else nullcontext() as tracks,
+        open_video_writer(destination, info, encoding, tracks) as writer,
+    ):
+        frames = segment_frames(
+            iter(reader),
+            segmenter,
+            reader.to_rgb,
+            lambda image_HWC, found_HW: writer.prepare(composite(image_HWC, found_HW, segmenter.threshold)),
+            regions=regions,
+            smooth=smooth,
+            batch_size=batch_size,
+            ahead=_AHEAD,
+        )
+
+        def encode(segmented: SegmentedFrame[Any, Any]) -> bool:
+            writer.write(segmented.output, segmented.frame.pts, segmented.frame.duration)
+            return segmented.has_vehicle
+
+        with closing(frames), ThreadPoolExecutor(1, "encode") as encoder:
+            for done, has_vehicle in enumerate(map_ahead(encoder, encode, frames, _AHEAD), start=1):
+                empty += not has_vehicle
+                if progress is not None:
+                    progress(done, max(done, info.expected_frames or 0))
+    sources = (reader, tracks) if tracks is not None else (reader,)
+    return VideoSummary(
+        frames=writer.frames,
+        empty=empty,
+        seconds=time.perf_counter() - started_s,
+        damage=tuple(line for source in sources for line in source.damage),
+        notes=tuple(line for source in sources for line in source.notes),
+    )
