@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from carmask.data.pairs import Pair, find_pairs
-from carmask.evaluation.evaluate import evaluate_pairs, select
+from carmask.evaluation.evaluate import evaluate_selection, select
+from carmask.evaluation.selection import Selection
 from carmask.segmenter import Segmenter
 
 
@@ -28,7 +29,7 @@ def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
 
 def figures_of_pairs(segmenter: Segmenter, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The same of photos that whoever asks has chosen."""
-    evaluation = evaluate_pairs(pairs, segmenter)
+    evaluation = evaluate_selection(Selection(tuple(pairs)), segmenter)
     summary = evaluation.summary
     return {
         "engine": segmenter.describe_engine(),

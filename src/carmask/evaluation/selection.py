@@ -27,7 +27,7 @@ class Selection:
     """
 
     pairs: tuple[Pair, ...] = field(repr=False)
-    part: Part | Literal["out-of-fold"]
+    part: Part | Literal["out-of-fold"] = "all"
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     folds: tuple[str, ...] = ()
