@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from carmask.imaging.decode import Photo
-from carmask.pipeline.render import Look
+from carmask.pipeline.render import OutputStyle
 from carmask.pipeline.video.camera import Camera
 from carmask.pipeline.video.codecs import choose_encoding
 from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor, segment_frames
@@ -113,7 +113,7 @@ def measure_encoders(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
     return stages
 
 
-def composite_rate(clip: Path, segmenter: Segmenter, style: Look, **options: Any) -> dict[str, float]:
+def composite_rate(clip: Path, segmenter: Segmenter, style: OutputStyle, **options: Any) -> dict[str, float]:
     """Frames per second from the file's bytes to composited RGB pixels, without the first second."""
     composite = make_compositor(style)
     with VideoReader(clip) as reader:
@@ -131,7 +131,7 @@ def composite_rate(clip: Path, segmenter: Segmenter, style: Look, **options: Any
             return _rate(done, time.perf_counter() - began_s, time.process_time() - cpu_s)
 
 
-def file_rate(clip: Path, segmenter: Segmenter, result: Path, style: Look, **options: Any) -> dict[str, float]:
+def file_rate(clip: Path, segmenter: Segmenter, result: Path, style: OutputStyle, **options: Any) -> dict[str, float]:
     """Frames per second from file to file."""
     cpu_s = time.process_time()
     with VideoReader(clip) as reader:

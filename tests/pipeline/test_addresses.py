@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bright_photos import Command, contents, files, mask_of, save, vehicle
-from carmask.pipeline.addresses import Address, AddressError, common_folder, place_of
-from carmask.pipeline.photos import NoPhotos, find_photos
+from carmask.pipeline.sources import NoPhotos, find_photos
+from carmask.pipeline.urls import URL, URLError, common_folder, path_or_url
 
 NEEDED = ("fsspec", "pyarrow")
 pytestmark = pytest.mark.skipif(
@@ -39,7 +39,7 @@ def archive(predict: Command) -> str:  # noqa: ARG001 - the working folder is it
 
 @given(st.lists(st.lists(NAMES, min_size=1, max_size=4), min_size=1, unique_by=tuple))
 def test_a_common_folder_and_names_make_the_addresses_again(paths: list[list[str]]) -> None:
-    places = [Address("s3", "/".join(["bucket", *path])) for path in paths]
+    places = [URL("s3", "/".join(["bucket", *path])) for path in paths]
     folder, names = common_folder(places)
     assert [folder / name for name in names] == places
     # No deeper folder holds them all.
@@ -47,13 +47,13 @@ def test_a_common_folder_and_names_make_the_addresses_again(paths: list[list[str
 
 
 def test_what_is_an_address_and_what_a_path() -> None:
-    assert place_of("s3://bucket/a.jpg") == Address("s3", "bucket/a.jpg")
-    assert place_of("zip://a/b.jpg::s3://bucket/x.zip") == Address("zip", "a/b.jpg", "s3://bucket/x.zip")
+    assert path_or_url("s3://bucket/a.jpg") == URL("s3", "bucket/a.jpg")
+    assert path_or_url("zip://a/b.jpg::s3://bucket/x.zip") == URL("zip", "a/b.jpg", "s3://bucket/x.zip")
     for text in ("s3://bucket/a.jpg", "zip://::/tmp/x.zip", "https://host/a//b.jpg?x=1"):
-        assert str(place_of(text)) == text
-    assert place_of("file:///photos/a.jpg") == Path("/photos/a.jpg")
+        assert str(path_or_url(text)) == text
+    assert path_or_url("file:///photos/a.jpg") == Path("/photos/a.jpg")
     for path in ("photos/a.jpg", "C:/photos", "s3:/bucket", "a::b.jpg"):
-        assert place_of(path) == Path(path)
+        assert path_or_url(path) == Path(path)
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("mask", ""), ("cutout", ""), ("coco", ".json")])
@@ -90,14 +90,14 @@ def test_lists_and_photos_in_memory() -> None:
 
     with fsspec.open("memory://cars/list.txt", "wb") as stream:
         stream.write(b"sub/a.jpg\nmemory://cars/b.jpg\n")
-    photos = find_photos(Address("memory", "cars/list.txt"), results=None)
+    photos = find_photos(URL("memory", "cars/list.txt"), results=None)
     assert [str(photos.place(name)) for name in photos.names] == ["memory://cars/sub/a.jpg", "memory://cars/b.jpg"]
-    one = find_photos(Address("memory", "cars/list.txt").parent / "list.txt", results=None)
+    one = find_photos(URL("memory", "cars/list.txt").parent / "list.txt", results=None)
     assert one.names == photos.names
     with pytest.raises(NoPhotos, match="no photo in it"):
-        find_photos(Address("memory", "cars"), results=None)
-    with pytest.raises(AddressError, match="no such file"):
-        find_photos(Address("memory", "nowhere"), results=None)
+        find_photos(URL("memory", "cars"), results=None)
+    with pytest.raises(URLError, match="no such file"):
+        find_photos(URL("memory", "nowhere"), results=None)
     with pytest.raises(NoPhotos, match="files are needed here"):
         photos.path("b.jpg")
 

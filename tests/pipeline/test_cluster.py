@@ -18,11 +18,11 @@ from zipfile import ZipFile
 import pytest
 
 from bright_photos import contents, files, save
+from carmask.imaging.masks import Regions
 from carmask.pipeline.cluster.networks import Networks
 from carmask.pipeline.cluster.order import ClusterError, Machine, Scene
-from carmask.pipeline.plan import Plan, Wanted, make_plan
-from carmask.pipeline.regions import Regions
-from carmask.pipeline.report import Summary, run
+from carmask.pipeline.outputs import Plan, Wanted, make_plan
+from carmask.pipeline.summary import RunSummary, run
 from carmask.runtime.options import RunOptions
 from carstudio import render_dataset
 
@@ -52,16 +52,16 @@ class Cluster:
                 if mark in environment.read_bytes():
                     os.kill(int(environment.parent.name), signal.SIGKILL)
 
-    def predict(self, source: Path, destination: Path, wanted: Wanted | None = None, **options: Any) -> Summary:
+    def predict(self, source: Path, destination: Path, wanted: Wanted | None = None, **options: Any) -> RunSummary:
         plan = make_plan([source], destination, wanted or Wanted())
         return self.follow(plan, **options)
 
-    def follow(self, plan: Plan, *, each: Any = None, batch_size: int = 4) -> Summary:
+    def follow(self, plan: Plan, *, each: Any = None, batch_size: int = 4) -> RunSummary:
         from carmask.pipeline.cluster.team import Team
 
         scene = Scene(Networks.read(()), Regions(), str(Path.cwd()), plan.jobs.photos.root)
         team = Team.gather(self.ray, scene)
-        with plan.open_store(team.recipe, overwrite=False) as store:
+        with plan.open_sink(team.recipe, overwrite=False) as store:
             outcomes = team.predict(store, batch_size=batch_size)
             return run(outcomes, store, plan.jobs, plan.lists, each=each)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bright_photos import Command, files, mask_of, save, vehicle
 from carmask.errors import CarmaskError
 from carmask.pipeline.jobs import Jobs, Shard
-from carmask.pipeline.photos import find_photos
+from carmask.pipeline.sources import find_photos
 
 SUFFIXES = [".png", ".jpg", ".PNG"]
 NAMES = ["".join(parts) for count in (1, 2, 3) for parts in product(*[["a", "b"], *[SUFFIXES] * count])]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carmask.pipeline.photos import Failure
-from carmask.pipeline.report import FailureList
+from carmask.pipeline.sources import PhotoFailure
+from carmask.pipeline.summary import FailureList
 
 
 @given(st.permutations(range(14)), st.integers(0, 14))
@@ -19,8 +19,8 @@ def test_failures_are_listed_in_the_order_of_the_photos(order: list[int], count:
         path = Path(folder, "new", "failures.csv")
         with FailureList(path) as failures:
             for position in order[:count]:
-                failures.add(Failure(Path(f"{position}.jpg"), causes[position]), position)
-            failures.add(Failure(Path("folder"), "of none"))
+                failures.add(PhotoFailure(Path(f"{position}.jpg"), causes[position]), position)
+            failures.add(PhotoFailure(Path("folder"), "of none"))
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.reader(stream))
     wanted = [[f"{position}.jpg", causes[position].replace("\udcff", "\\udcff")] for position in sorted(order[:count])]
@@ -33,7 +33,7 @@ def test_a_list_that_is_cut_short_holds_what_happened(tmp_path: Path) -> None:
     def interrupted() -> None:
         with FailureList(tmp_path / "failures.csv") as failures:
             for position in (3, 1):
-                failures.add(Failure(Path(f"{position}.jpg"), "broken"), position)
+                failures.add(PhotoFailure(Path(f"{position}.jpg"), "broken"), position)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

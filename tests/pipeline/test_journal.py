@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carmask.files import remove_stale_temporary_files, write_bytes_atomically
-from carmask.pipeline.journal import Journal, JournalError, read_entries, read_recipe
+from carmask.pipeline.journal import Journal, JournalError, read_entries, read_provenance
 
 
 def test_half_a_line_at_the_end_of_a_journal_is_dropped(tmp_path: Path) -> None:
@@ -27,10 +27,10 @@ def test_half_a_line_at_the_end_of_a_journal_is_dropped(tmp_path: Path) -> None:
             assert [entry["n"] for _, entry in journal.entries()] == [*kept, 9]
         assert kept == list(range(3 - -(-cut // 70_021)))
     path.write_bytes(whole[:10])
-    assert read_recipe(path) is None
+    assert read_provenance(path) is None
     with Journal(path, {"kind": "soft"}) as journal:
         assert list(journal.entries()) == []
-    assert read_recipe(path) == {"kind": "soft"}
+    assert read_provenance(path) == {"kind": "soft"}
 
 
 def test_a_journal_is_sorted_and_keeps_the_last_of_each(tmp_path: Path) -> None:

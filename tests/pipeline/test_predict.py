@@ -13,8 +13,8 @@ from bright_onnx import write_bright_onnx
 from bright_photos import SIZE_HW, Command, files, mask_of, overlap, save, vehicle
 from carmask.files import UnwritableFile
 from carmask.imaging.draw import OVERLAY_RGB
-from carmask.pipeline.photos import Failure
-from carmask.pipeline.report import FailureList
+from carmask.pipeline.sources import PhotoFailure
+from carmask.pipeline.summary import FailureList
 
 NOTHING_HW = np.zeros(SIZE_HW, dtype=bool)
 
@@ -144,7 +144,7 @@ def test_a_list_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "folder", tmp_path / "file" / "failures.csv"):
         with pytest.raises(UnwritableFile, match=path.name), FailureList(path) as failures:
-            failures.add(Failure(Path("a.jpg"), "broken"))
+            failures.add(PhotoFailure(Path("a.jpg"), "broken"))
     with FailureList(tmp_path / "folder"):
         pass
     assert (tmp_path / "folder").is_dir()

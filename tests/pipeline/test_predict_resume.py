@@ -18,8 +18,8 @@ from bright_photos import Command, contents, files, mask_of, save, vehicle
 from carmask.files import NoSpace, unwritable
 from carmask.pipeline.jobs import Job, Jobs
 from carmask.pipeline.journal import read_entries
-from carmask.pipeline.photos import find_photos
-from carmask.pipeline.stream import predict as predict_photos
+from carmask.pipeline.predict import predict as predict_photos
+from carmask.pipeline.sources import find_photos
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bright_photos import Command, files, mask_of, overlap, save, vehicle
-from carmask.pipeline.photos import NoPhotos, Photos, find_photos
+from carmask.pipeline.sources import NoPhotos, PhotoList, find_photos
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_picture_on_standard_input_is_told_from_a_list(image_format: str, size
         stream = io.BytesIO()
         Image.new("L", size, level).save(stream, image_format)
         photos = find_photos(Path("-"), results=None, read_stdin=stream.getvalue)
-        assert photos == Photos(Path(), ("standard input",), alone=True, data=stream.getvalue())
+        assert photos == PhotoList(Path(), ("standard input",), alone=True, data=stream.getvalue())
 
 
 def test_a_list_in_any_order_is_done_and_what_is_gone_is_a_failure(predict: Command) -> None:

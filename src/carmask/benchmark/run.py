@@ -16,7 +16,7 @@ from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.models.presets import PresetName
 from carmask.pipeline.kinds import Kind
-from carmask.pipeline.photos import find_photos
+from carmask.pipeline.sources import find_photos
 from carmask.runtime.locate import locate, packaged_models
 from carmask.segmenter import Segmenter
 from carstudio import StudioError, render_dataset

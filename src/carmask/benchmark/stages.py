@@ -6,9 +6,8 @@ from typing import Any
 
 from carmask.benchmark.clock import median_of_each_s, rate_of_pool
 from carmask.benchmark.networks import BATCH
-from carmask.pipeline.jobs import Job
-from carmask.pipeline.outcome import Extent
-from carmask.pipeline.stores import Put
+from carmask.pipeline.jobs import Extent, Job
+from carmask.pipeline.sinks import Put
 from carmask.result import Result
 from carmask.runner import in_batches
 from carmask.segmenter import Segmenter
@@ -29,7 +28,7 @@ def time_stages(segmenter: Segmenter, jobs: Sequence[Job], put: Put, workers: in
     Args:
         segmenter: The networks.
         jobs: Photos; all of them pass through each stage, and are in memory at once.
-        put: Encodes and writes a result, as in `carmask.pipeline.stream.predict`.
+        put: Encodes and writes a result, as in `carmask.pipeline.predict.predict`.
         workers: Threads that the pipeline decodes, and encodes, with.
 
     """

@@ -12,9 +12,9 @@ from carmask.benchmark.networks import BATCH
 from carmask.benchmark.stages import StageTime, time_stages
 from carmask.errors import CarmaskError
 from carmask.pipeline.kinds import TABLE_SUFFIXES, Kind, is_table
-from carmask.pipeline.plan import Plan, Wanted, make_plan
-from carmask.pipeline.stores import Store
-from carmask.pipeline.stream import predict
+from carmask.pipeline.outputs import Plan, Wanted, make_plan
+from carmask.pipeline.predict import predict
+from carmask.pipeline.sinks import Sink
 from carmask.runner import default_workers, one_opencv_thread
 from carmask.segmenter import Segmenter
 
@@ -85,7 +85,7 @@ def time_whole(segmenter: Segmenter, photos: Sequence[Path], kind: Kind, *, coun
 
 
 @contextmanager
-def _store_for(photos: Sequence[Path], kind: Kind) -> Iterator[tuple[Plan, Store]]:
+def _store_for(photos: Sequence[Path], kind: Kind) -> Iterator[tuple[Plan, Sink]]:
     """Lay links to the photos into a folder, and open a store beside it; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="carmask-benchmark-") as folder:
         source = Path(folder, "photos")
@@ -94,5 +94,5 @@ def _store_for(photos: Sequence[Path], kind: Kind) -> Iterator[tuple[Plan, Store
             (source / f"{number:05}{photo.suffix}").symlink_to(photo.absolute())
         destination = Path(folder, f"results{TABLE_SUFFIXES[kind][0] if is_table(kind) else ''}")
         plan = make_plan([source], destination, Wanted(kind))
-        with plan.open_store({}, overwrite=False) as store:
+        with plan.open_sink({}, overwrite=False) as store:
             yield plan, store

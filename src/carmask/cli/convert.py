@@ -48,8 +48,8 @@ def convert(
     # All that takes time to import is imported here, so that --help does not wait for it.
     from carmask.pipeline.kinds import choose_kind, is_picture
     from carmask.pipeline.masks import find_masks
-    from carmask.pipeline.plan import Wanted, plan_for
-    from carmask.pipeline.stream import convert as convert_masks
+    from carmask.pipeline.outputs import Wanted, plan_for
+    from carmask.pipeline.predict import convert as convert_masks
 
     kind = choose_kind(kind, destination)
     if photos is None and (kind in OF_PHOTO or kind == "labelme"):
@@ -57,5 +57,5 @@ def convert(
     masks = find_masks(source, photos=photos, foreground=foreground, results=destination if is_picture(kind) else None)
     plan = plan_for(masks.photos, destination, kind, Wanted(kind, format, background, crop))
     reporter = Reporter(plan, json, "mask")
-    with plan.open_store(masks.describe(), overwrite=overwrite) as store:
+    with plan.open_sink(masks.describe(), overwrite=overwrite) as store:
         return reporter.follow(convert_masks(masks.readers(store.jobs), store.put), store, "converting")

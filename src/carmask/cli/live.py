@@ -69,7 +69,7 @@ def live(
 
     """
     # Slow imports happen here, so that --help does not wait for them.
-    from carmask.pipeline.regions import Area, Regions
+    from carmask.imaging.masks import Area, Regions
     from carmask.pipeline.video.camera import Camera
     from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor
     from carmask.pipeline.video.live import segment_live

@@ -10,8 +10,8 @@ from carmask.cli.options import BatchSize, Flag
 from carmask.cli.results import Reporter, Source
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
-from carmask.pipeline.addresses import Address
 from carmask.pipeline.kinds import Kind
+from carmask.pipeline.urls import URL
 
 _NETWORK = NetworkOptions()
 
@@ -73,16 +73,16 @@ def predict(
 
     """
     # All that takes time to import is imported here, so that --help does not wait for it.
+    from carmask.imaging.masks import Area, Regions
     from carmask.pipeline.jobs import Shard
-    from carmask.pipeline.plan import Wanted, make_plan
-    from carmask.pipeline.recipe import recipe_of
-    from carmask.pipeline.regions import Area, Regions
-    from carmask.pipeline.stream import predict as predict_photos
+    from carmask.pipeline.outputs import Wanted, make_plan
+    from carmask.pipeline.predict import predict as predict_photos
+    from carmask.pipeline.provenance import provenance_of
 
     regions = Regions(keep_largest, Area.parse(min_area))
     wanted = Wanted(kind, format, background, crop, Shard.parse(shard))
     sources, results = (source, destination, *more)[:-1], (source, destination, *more)[-1]
-    if isinstance(results, Address):
+    if isinstance(results, URL):
         raise CarmaskError(f"{results}: results go to files, not to addresses; name a folder or a table")
     plan = make_plan(sources, results, wanted, read_stdin=sys.stdin.buffer.read)
     reporter = Reporter(plan, json)
@@ -93,7 +93,7 @@ def predict(
     segmenter = network.load()
     reporter.say(f"{segmenter.name}: {segmenter.describe_engine()}")
     reporter.say_left_out()
-    with plan.open_store(recipe_of(segmenter, regions), overwrite=overwrite) as store:
+    with plan.open_sink(provenance_of(segmenter, regions), overwrite=overwrite) as store:
         outcomes = predict_photos(
             store.jobs, segmenter, store.put, regions=regions, batch_size=1 if plan.of_one else batch_size
         )

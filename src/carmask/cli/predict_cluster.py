@@ -4,10 +4,10 @@ from pathlib import Path
 
 from carmask.cli.network import NetworkOptions
 from carmask.cli.results import Reporter
+from carmask.imaging.masks import Regions
 from carmask.pipeline.cluster.connection import joined
 from carmask.pipeline.cluster.networks import Networks
 from carmask.pipeline.cluster.order import ClusterError, Scene
-from carmask.pipeline.regions import Regions
 
 
 def predict_on_cluster(
@@ -33,5 +33,5 @@ def predict_on_cluster(
         team = Team.gather(ray, scene)
         reporter.say(f"{team.network}; {team.describe()}")
         reporter.say_left_out()
-        with plan.open_store(team.recipe, overwrite=overwrite) as store:
+        with plan.open_sink(team.recipe, overwrite=overwrite) as store:
             return reporter.follow(team.predict(store, batch_size=batch_size), store, "cutting out")

@@ -11,34 +11,34 @@ from cyclopts import Parameter, Token
 
 from carmask.cli.console import print_line, print_remark, progress_bar
 from carmask.errors import CarmaskError
-from carmask.pipeline.addresses import Address, place_of
 from carmask.pipeline.kinds import STREAM
+from carmask.pipeline.urls import URL, path_or_url
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from carmask.pipeline.outcome import Outcome
+    from carmask.pipeline.jobs import PhotoOutcome
 
     # They bring numpy and OpenCV, which a command's help does not wait for.
-    from carmask.pipeline.plan import Plan
-    from carmask.pipeline.report import Summary
-    from carmask.pipeline.stores import Store
+    from carmask.pipeline.outputs import Plan
+    from carmask.pipeline.sinks import Sink
+    from carmask.pipeline.summary import RunSummary
 
 
-def _refuse_option(_: object, place: Path | Address) -> None:
+def _refuse_option(_: object, place: Path | URL) -> None:
     if str(place).startswith("-") and place != STREAM:
         raise ValueError(f"there is no option {place}; for a file of that name write ./{place}")
 
 
-def _to_place(_: object, tokens: Sequence[Token]) -> Path | Address:
-    return place_of(tokens[0].value)
+def _to_place(_: object, tokens: Sequence[Token]) -> Path | URL:
+    return path_or_url(tokens[0].value)
 
 
 # A path, or `-`.
 Place = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
 # A path, an address, or `-`.
 Source = Annotated[
-    Path | Address,
+    Path | URL,
     Parameter(allow_leading_hyphen=True, validator=_refuse_option, converter=_to_place, n_tokens=1, accepts_keys=False),
 ]
 
@@ -70,9 +70,9 @@ class Reporter:
         for folder in self.plan.jobs.photos.left_out:
             self.say(f"{folder}: holds results of carmask; left out")
 
-    def follow(self, outcomes: "Generator[Outcome, None, None]", store: "Store", what: str) -> int:
+    def follow(self, outcomes: "Generator[PhotoOutcome, None, None]", store: "Sink", what: str) -> int:
         """Take all outcomes with a bar, and report them; the exit status, 2 where something failed."""
-        from carmask.pipeline.report import run
+        from carmask.pipeline.summary import run
 
         jobs, lists = self.plan.jobs, self.plan.lists
         started_s = time.perf_counter()
@@ -90,7 +90,7 @@ class Reporter:
         self._report(summary, len(store.jobs), time.perf_counter() - started_s)
         return 2 if summary.failed else 0
 
-    def _report(self, summary: "Summary", tried: int, seconds: float) -> None:
+    def _report(self, summary: "RunSummary", tried: int, seconds: float) -> None:
         lists, destination = self.plan.lists, self.plan.destination
         empty = [f"no vehicle found: {photo}" for photo in summary.first_empty]
         self._say_some(empty, summary.empty, lists.empty, "yellow")
@@ -121,7 +121,7 @@ class Reporter:
             self.say(f"... and {count - len(lines)} more{f', listed in {listed}' if listed else ''}", style)
 
 
-def _print_json(outcome: "Outcome", result: str | None) -> None:
+def _print_json(outcome: "PhotoOutcome", result: str | None) -> None:
     photo = str(outcome.job.origin)
     if outcome.cause is not None:
         _print_json_line({"photo": photo, "error": outcome.cause})

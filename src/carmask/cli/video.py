@@ -58,7 +58,7 @@ def video(
 
     """
     # Slow imports happen here, so that --help does not wait for them.
-    from carmask.pipeline.regions import Area, Regions
+    from carmask.imaging.masks import Area, Regions
     from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor
 
     style = choose_style(kind, background)

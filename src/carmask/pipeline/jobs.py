@@ -1,4 +1,4 @@
-"""Where the results of photos go: one result for each photo, named so that none meets another or a photo."""
+"""One job for each photo: where its result goes, named so that none overwrites another, and what became of it."""
 
 import os
 import posixpath
@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from carmask.errors import CarmaskError
-from carmask.pipeline.addresses import Address
-from carmask.pipeline.photos import Photos
+from carmask.imaging.masks import Box
+from carmask.pipeline.sources import PhotoList
+from carmask.pipeline.urls import URL
+from carmask.result import Result
 
 _SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
@@ -58,26 +60,26 @@ class Shard:
 class Job:
     """One photo and its result.
 
-    position: the photo's place among all photos, from 0. name: as in `Photos.names`. picture: the photo's place, or its
-    bytes. origin: the file that the result is made from: the photo, or a mask of it. result: path below the
+    position: the photo's place among all photos, from 0. name: as in `PhotoList.names`. picture: the photo's place, or
+    its bytes. origin: the file that the result is made from: the photo, or a mask of it. result: path below the
     destination, with forward slashes.
     """
 
     position: int
     name: str
-    photo: Path | Address
-    picture: Path | Address | bytes
-    origin: Path | Address
+    photo: Path | URL
+    picture: Path | URL | bytes
+    origin: Path | URL
     result: str
 
     def read(self) -> Path | bytes:
         """What a decoder takes: the photo's file, or its bytes.
 
         Raises:
-            AddressError: it lies at an address, and cannot be read there.
+            URLError: it lies at an address, and cannot be read there.
 
         """
-        return self.picture.read_bytes() if isinstance(self.picture, Address) else self.picture
+        return self.picture.read_bytes() if isinstance(self.picture, URL) else self.picture
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,13 @@ class Jobs(Sequence[Job]):
     whole_names: the photos whose results bear their whole names. positions: which of the photos.
     """
 
-    photos: Photos
+    photos: PhotoList
     suffix: str
     whole_names: frozenset[str]
     positions: Sequence[int]
 
     @classmethod
-    def plan(cls, photos: Photos, suffix: str, shard: Shard | None = None) -> "Jobs":
+    def plan(cls, photos: PhotoList, suffix: str, shard: Shard | None = None) -> "Jobs":
         """Name every result: the photo's stem and `suffix`, or its whole name and `suffix` where results would meet.
 
         The names do not depend on the shard.
@@ -180,11 +182,38 @@ def _whole_names(names: Sequence[str], suffix: str) -> frozenset[str]:
         whole |= met
 
 
-def _identity(path: Path | Address) -> tuple[int, int] | None:
-    if isinstance(path, Address):
+def _identity(path: Path | URL) -> tuple[int, int] | None:
+    if isinstance(path, URL):
         return None
     try:
         status = path.stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where the vehicle is. box_px: top, left, bottom, right, or None where there is none. coverage: share, 0..1."""
+
+    box_px: Box | None = None
+    coverage: float = 0.0
+
+    @classmethod
+    def of(cls, found: Result) -> "Extent":
+        """Measure a mask."""
+        return cls(found.box_px, round(found.coverage, 6))
+
+
+@dataclass(frozen=True)
+class PhotoOutcome:
+    """What became of one photo.
+
+    cause: why there is no result, or None. row: what a table has to say of it. seconds: computing time of this photo.
+    """
+
+    job: Job
+    cause: str | None = None
+    row: Any = None
+    extent: Extent = Extent()
+    seconds: float = 0.0

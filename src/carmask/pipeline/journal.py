@@ -24,7 +24,7 @@ except ImportError:  # Windows has no such locks, and the user is trusted there
     fcntl = None  # type: ignore[assignment]
 
 Entry = dict[str, Any]
-Recipe = Mapping[str, Any]
+Provenance = Mapping[str, Any]
 
 _FORMAT = 1
 
@@ -36,7 +36,7 @@ class JournalError(CarmaskError):
 class Journal:
     """A journal, open and locked, to which any thread may add."""
 
-    def __init__(self, path: Path, recipe: Recipe) -> None:
+    def __init__(self, path: Path, recipe: Provenance) -> None:
         """Open a journal of this recipe, or begin one; what cannot be read or has another recipe is begun anew.
 
         Raises:
@@ -134,7 +134,7 @@ class Journal:
         self._end += len(line)
 
 
-def read_recipe(path: Path) -> Recipe | None:
+def read_provenance(path: Path) -> Provenance | None:
     """How the results in a journal were made; nothing where there is no journal, or not a whole first line."""
     try:
         with path.open("rb") as stream:
@@ -160,7 +160,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
         return
 
 
-def differences(then: Recipe, now: Recipe) -> str:
+def differences(then: Provenance, now: Provenance) -> str:
     """Name the settings in which two recipes differ."""
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     return "; ".join(f"{key}: {_shown(then.get(key))} there, {_shown(now.get(key))} now" for key in keys)

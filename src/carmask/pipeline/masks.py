@@ -17,7 +17,7 @@ from carmask.imaging.decode import decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import TABLE_SUFFIXES
-from carmask.pipeline.photos import Failure, Photos, find_photos
+from carmask.pipeline.sources import PhotoFailure, PhotoList, find_photos
 from carmask.result import Result
 
 _THRESHOLD = 0.5
@@ -36,7 +36,7 @@ class Masks:
     table: the file that they are rows of, unless each is a file of its own; lines: where in it each row ends, from 1.
     """
 
-    photos: Photos
+    photos: PhotoList
     foreground: int | None = None
     table: Path | None = None
     lines: Sequence[int] = ()
@@ -95,7 +95,7 @@ def find_masks(source: Path, *, photos: Path | None, foreground: int | None, res
     return Masks(_of_files(find_photos(source, results=results, made_too=True), known), foreground)
 
 
-def _of_files(masks: Photos, known: Photos | None) -> Photos:
+def _of_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
     photo_of = _by(known.names, _stem) if known is not None else {}
     names: dict[str, Path] = {}
     failures = list(masks.unlisted)
@@ -105,9 +105,11 @@ def _of_files(masks: Photos, known: Photos | None) -> Photos:
         found = photo_of.get(stem) or photo_of.get(bare) if known is not None else [f"{bare}.jpg"]
         if not found or len(found) > 1:
             cause = "no photo has this name" if not found else f"{' and '.join(found)} have this name"
-            failures.append(Failure(path, f"{path}: {cause}; rename it or take it out of the folder"))
+            failures.append(PhotoFailure(path, f"{path}: {cause}; rename it or take it out of the folder"))
         elif found[0] in names:
-            failures.append(Failure(path, f"{path}: {names[found[0]]} is a mask of the same photo; remove one of them"))
+            failures.append(
+                PhotoFailure(path, f"{path}: {names[found[0]]} is a mask of the same photo; remove one of them")
+            )
         else:
             names[found[0]] = path
     if not names:
@@ -116,7 +118,7 @@ def _of_files(masks: Photos, known: Photos | None) -> Photos:
     return replace(masks, root=root, names=list(names), unlisted=tuple(failures), origins=list(names.values()))
 
 
-def _of_table(table: Path, known: Photos) -> Masks:
+def _of_table(table: Path, known: PhotoList) -> Masks:
     photo_of = _by(known.names, lambda name: PurePosixPath(name).name)
     names: dict[str, int] = {}
     failures = list(known.unlisted)
@@ -131,12 +133,12 @@ def _of_table(table: Path, known: Photos) -> Masks:
         elif found[0] in names:
             cause = f"{name}: has a row already"
         if cause is not None:
-            failures.append(Failure(table, f"{table}, line {line}: {cause}"))
+            failures.append(PhotoFailure(table, f"{table}, line {line}: {cause}"))
         else:
             names[found[0]] = line
     if not names:
         raise MasksError(failures[0].cause if failures else f"{table}: has no rows")
-    photos = Photos(known.root, list(names), tuple(failures), known.left_out)
+    photos = PhotoList(known.root, list(names), tuple(failures), known.left_out)
     return Masks(photos, None, table, array("q", names.values()))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from carmask.errors import CarmaskError, first_line
-from carmask.pipeline.addresses import Address
+from carmask.pipeline.urls import URL
 from carmask.runner import in_batches
 
 PATH_COLUMN = "path"
@@ -33,12 +33,12 @@ def require_parquet(what: str) -> None:
         ) from error
 
 
-def read_paths(place: Path | Address) -> list[str]:
+def read_paths(place: Path | URL) -> list[str]:
     """The column `path` of a table: a file, or a folder of its parts. Empty rows are left out.
 
     Raises:
         ParquetError: it is no such table, or pyarrow is not installed.
-        AddressError: it cannot be read.
+        URLError: it cannot be read.
 
     """
     require_parquet(str(place))

@@ -17,7 +17,7 @@ from carmask.imaging.draw import draw_compare, draw_overlay
 from carmask.imaging.encode import encode_mask, encode_picture, encode_soft
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO, PhotoKind
-from carmask.pipeline.stores import Render
+from carmask.pipeline.sinks import Render
 from carmask.result import Result
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ _WEBP_MOST_PX = 16383
 
 
 @dataclass(frozen=True)
-class Look:
-    """What results look like, where their kind leaves that open."""
+class OutputStyle:
+    """What results style like, where their kind leaves that open."""
 
     kind: PhotoKind
     picture_format: PictureFormat = "png"
@@ -54,49 +54,51 @@ class Look:
         return described
 
 
-def make_render(look: Look, destination: Path, *, of_one: bool, background: "Background | None" = None) -> Render:
+def make_render(
+    style: OutputStyle, destination: Path, *, of_one: bool, background: "Background | None" = None
+) -> Render:
     """Return what draws results. `destination` is the folder that they go to, or the file of one result.
 
-    `background` goes before what the look says of it.
+    `background` goes before what the style says of it.
 
     Raises:
         CarmaskError: there is no such background.
 
     """
-    if look.kind == "mask":
+    if style.kind == "mask":
         return lambda _, found: encode_mask(found.mask)
-    if look.kind == "soft":
+    if style.kind == "soft":
         return lambda _, found: encode_soft(found.probability)
-    if look.kind == "cutout":
-        return _cutouts(look, background)
-    if look.kind == "polygons":
+    if style.kind == "cutout":
+        return _cutouts(style, background)
+    if style.kind == "polygons":
         return _geojson
-    if look.kind == "labelme":
+    if style.kind == "labelme":
         return lambda job, found: _labelme(job, found, destination if of_one else destination / job.result)
-    return _drawings(look)
+    return _drawings(style)
 
 
-def _drawings(look: Look) -> Render:
-    draw = draw_overlay if look.kind == "overlay" else draw_compare
+def _drawings(style: OutputStyle) -> Render:
+    draw = draw_overlay if style.kind == "overlay" else draw_compare
 
     def render(job: Job, found: Result) -> bytes:
         photo = _whole_photo(job, found)
-        return _encode(job, draw(photo.image_HWC, found.mask), look.picture_format, photo.icc_profile)
+        return _encode(job, draw(photo.image_HWC, found.mask), style.picture_format, photo.icc_profile)
 
     return render
 
 
-def _cutouts(look: Look, given: "Background | None") -> Render:
+def _cutouts(style: OutputStyle, given: "Background | None") -> Render:
     from carmask.imaging.background import parse_background
     from carmask.imaging.cutout import cut_out
 
-    background = parse_background(look.background) if given is None else given
+    background = parse_background(style.background) if given is None else given
 
     def render(job: Job, found: Result) -> bytes:
         photo = _whole_photo(job, found)
-        crop_px = found.box_px if look.crop else None
+        crop_px = found.box_px if style.crop else None
         image_HWC = cut_out(photo.image_HWC, found.probability, background, crop_px=crop_px, threshold=found.threshold)
-        return _encode(job, image_HWC, look.picture_format, photo.icc_profile)
+        return _encode(job, image_HWC, style.picture_format, photo.icc_profile)
 
     return render
 

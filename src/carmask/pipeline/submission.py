@@ -17,7 +17,7 @@ from carmask.evaluation.metrics import dice
 from carmask.imaging.decode import decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.pipeline.masks import MasksError, find_masks
-from carmask.pipeline.photos import Photos, find_photos
+from carmask.pipeline.sources import PhotoList, find_photos
 from carmask.progress import Progress
 from carmask.runner import default_workers, map_ahead
 
@@ -91,7 +91,7 @@ def check_submission(
 
 
 class _Row(NamedTuple):
-    """A row: the photo's name as in `Photos.names`, its file, the run lengths, and how messages call the row."""
+    """A row: the photo's name as in `PhotoList.names`, its file, the run lengths, and how messages call the row."""
 
     name: str
     photo: Path
@@ -111,7 +111,7 @@ class _Checked(NamedTuple):
 class _Known:
     """The photos, and which of them had a row."""
 
-    def __init__(self, photos: Photos, report: SubmissionReport) -> None:
+    def __init__(self, photos: PhotoList, report: SubmissionReport) -> None:
         self._photos = photos
         self._report = report
         self._positions: dict[str, int] = {}
@@ -159,7 +159,7 @@ class _TrueMasks:
     left_out: why others are of no use.
     """
 
-    def __init__(self, source: Path, photos: Path, known: Photos) -> None:
+    def __init__(self, source: Path, photos: Path, known: PhotoList) -> None:
         masks = find_masks(source, photos=photos, foreground=None, results=None)
         self.left_out = [failure.cause for failure in masks.photos.unlisted if failure not in known.unlisted]
         self._source = source

@@ -9,9 +9,8 @@ from pydantic import BaseModel, Field
 from carmask.imaging.background import Background, Picture
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.rle import encode_carvana
-from carmask.pipeline.jobs import Job
-from carmask.pipeline.outcome import Extent
-from carmask.pipeline.render import Look, make_render
+from carmask.pipeline.jobs import Extent, Job
+from carmask.pipeline.render import OutputStyle, make_render
 from carmask.result import Result
 from carmask.serving.form import Upload
 from carmask.serving.wishes import JSON, Wish
@@ -55,8 +54,8 @@ def draw(photo: Upload, wish: Wish, found: Result, *, max_pixels: int) -> bytes:
 
     """
     background = wish.background if wish.backdrop is None else _backdrop(wish.backdrop, max_pixels)
-    look = Look(wish.kind, wish.picture_format, crop=wish.crop)
-    render = make_render(look, Path(), of_one=True, background=background)
+    style = OutputStyle(wish.kind, wish.picture_format, crop=wish.crop)
+    render = make_render(style, Path(), of_one=True, background=background)
     name = Path(photo.name)
     return render(Job(0, photo.name, name, photo.data, name, ""), found)
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from carmask.errors import CarmaskError, explain
 from carmask.imaging import PictureFormat
 from carmask.imaging.background import Background, named_background
+from carmask.imaging.masks import Area, Regions
 from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO
-from carmask.pipeline.regions import Area, Regions
 from carmask.serving.accept import choose
 from carmask.serving.form import Form, Upload, bad_form
 from carmask.serving.refusals import Refusal

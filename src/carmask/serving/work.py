@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from carmask.imaging.decode import UnreadableImage
 from carmask.imaging.image_file import open_image
+from carmask.pipeline.jobs import Extent
 from carmask.pipeline.kinds import OF_PHOTO
-from carmask.pipeline.outcome import Extent
 from carmask.result import Result
 from carmask.segmenter import Fitted, Raw, Segmenter
 from carmask.serving.answers import Answer, describe, draw, headers_of, wants_json

@@ -8,11 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from carmask.pipeline.addresses import Address
 from carmask.pipeline.cluster.order import ClusterError
-from carmask.pipeline.jobs import Job, Jobs
-from carmask.pipeline.outcome import Extent, Outcome
-from carmask.pipeline.photos import Photos
+from carmask.pipeline.jobs import Extent, Job, Jobs, PhotoOutcome
+from carmask.pipeline.sources import PhotoList
+from carmask.pipeline.urls import URL
 
 # Names and texts travel as bytes: they may hold what is not valid UTF-8.
 _TASKS = pa.schema([("position", pa.int64()), ("name", pa.binary()), ("whole_name", pa.bool_())])
@@ -41,16 +40,16 @@ def to_tasks(jobs: Jobs) -> pa.Table:
     return pa.table(columns, _TASKS)
 
 
-def to_jobs(tasks: pa.Table, root: Path | Address, suffix: str) -> Iterator[Job]:
+def to_jobs(tasks: pa.Table, root: Path | URL, suffix: str) -> Iterator[Job]:
     """The jobs that were sent."""
     names = list(map(_to_text, tasks["name"].to_pylist()))
     whole_names = frozenset(name for name, whole in zip(names, tasks["whole_name"].to_pylist(), strict=True) if whole)
-    jobs = Jobs(Photos(root, names), suffix, whole_names, range(len(names)))
+    jobs = Jobs(PhotoList(root, names), suffix, whole_names, range(len(names)))
     for position, job in zip(tasks["position"].to_pylist(), jobs, strict=True):
         yield replace(job, position=position)
 
 
-def to_table(outcomes: Iterable[Outcome]) -> pa.Table:
+def to_table(outcomes: Iterable[PhotoOutcome]) -> pa.Table:
     """What became of jobs."""
     return pa.Table.from_pylist(list(map(_to_row, outcomes)), _OUTCOMES)
 
@@ -65,7 +64,7 @@ def defect(traceback: str) -> pa.Table:
     return pa.Table.from_pylist([{"defect": _to_bytes(traceback)}], _OUTCOMES)
 
 
-def to_outcomes(table: pa.Table, jobs: Jobs) -> Iterator[Outcome]:
+def to_outcomes(table: pa.Table, jobs: Jobs) -> Iterator[PhotoOutcome]:
     """What a worker sent.
 
     Raises:
@@ -78,7 +77,7 @@ def to_outcomes(table: pa.Table, jobs: Jobs) -> Iterator[Outcome]:
             raise ClusterError(_to_text(told["refusal"]))
         if told["defect"] is not None:
             raise RuntimeError(f"in a worker:\n{_to_text(told['defect'])}")
-        yield Outcome(
+        yield PhotoOutcome(
             jobs.at(told["position"]),
             _to_text(told["cause"]) if told["cause"] is not None else None,
             json.loads(told["row"]) if told["row"] is not None else None,
@@ -87,7 +86,7 @@ def to_outcomes(table: pa.Table, jobs: Jobs) -> Iterator[Outcome]:
         )
 
 
-def _to_row(outcome: Outcome) -> dict[str, Any]:
+def _to_row(outcome: PhotoOutcome) -> dict[str, Any]:
     return {
         "position": outcome.job.position,
         "cause": _to_bytes(outcome.cause) if outcome.cause is not None else None,

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carmask.errors import CarmaskError
-from carmask.pipeline.addresses import Address
+from carmask.imaging.masks import Regions
 from carmask.pipeline.cluster.networks import Networks
-from carmask.pipeline.journal import Recipe, differences
-from carmask.pipeline.recipe import recipe_of
-from carmask.pipeline.regions import Regions
-from carmask.pipeline.stores import Branch
+from carmask.pipeline.journal import Provenance, differences
+from carmask.pipeline.provenance import provenance_of
+from carmask.pipeline.sinks import Branch
+from carmask.pipeline.urls import URL
 from carmask.segmenter import Segmenter
 
 
@@ -25,13 +25,13 @@ class ClusterError(CarmaskError):
 class Scene:
     """What all machines have to agree on before anything is written.
 
-    folder: where relative paths are seen from. root: see `Photos`.
+    folder: where relative paths are seen from. root: see `PhotoList`.
     """
 
     networks: Networks
     regions: Regions
     folder: str
-    root: Path | Address
+    root: Path | URL
 
     @contextmanager
     def entered(self) -> Iterator[Segmenter]:
@@ -64,7 +64,7 @@ class Order:
     """
 
     scene: Scene
-    recipe: Recipe
+    recipe: Provenance
     branch: Branch
     suffix: str
     batch_size: int
@@ -76,7 +76,7 @@ class Machine:
     """What a machine says of itself: how it would make results, and in words; or why it cannot."""
 
     name: str
-    recipe: Recipe
+    recipe: Provenance
     network: str
     cause: str | None = None
 
@@ -84,14 +84,14 @@ class Machine:
     def here(cls, scene: Scene, segmenter: Segmenter) -> "Machine":
         """Describe this machine."""
         network = f"{segmenter.name}: {segmenter.describe_engine()}"
-        return cls(socket.gethostname(), recipe_of(segmenter, scene.regions), network)
+        return cls(socket.gethostname(), provenance_of(segmenter, scene.regions), network)
 
     @classmethod
     def unfit(cls, cause: Exception) -> "Machine":
         """Say why this machine cannot make results."""
         return cls(socket.gethostname(), {}, "", str(cause))
 
-    def require(self, recipe: Recipe) -> None:
+    def require(self, recipe: Provenance) -> None:
         """Refuse this machine if it cannot make results, or would make others.
 
         Raises:

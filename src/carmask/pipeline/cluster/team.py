@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from carmask.errors import first_line
-from carmask.pipeline.addresses import Address
 from carmask.pipeline.cluster.exchange import to_outcomes, to_tasks
 from carmask.pipeline.cluster.order import ClusterError, Machine, Order, Scene
 from carmask.pipeline.cluster.worker import Worker, describe
-from carmask.pipeline.jobs import Jobs
-from carmask.pipeline.journal import Recipe
-from carmask.pipeline.outcome import Outcome
-from carmask.pipeline.stores import Store
+from carmask.pipeline.jobs import Jobs, PhotoOutcome
+from carmask.pipeline.journal import Provenance
+from carmask.pipeline.sinks import Sink
+from carmask.pipeline.urls import URL
 
 # So many photos go to a worker at once, or fewer, so that each has several turns: it is what a lost worker costs.
 _MOST_PHOTOS = 64
@@ -40,7 +39,7 @@ class Team:
     workers: int
     cores: int
     gpus: int
-    recipe: Recipe
+    recipe: Provenance
     network: str
 
     @classmethod
@@ -73,7 +72,7 @@ class Team:
             self.machines > 1
         )
 
-    def predict(self, store: Store, *, batch_size: int) -> Generator[Outcome, None, None]:
+    def predict(self, store: Sink, *, batch_size: int) -> Generator[PhotoOutcome, None, None]:
         """Cut out every photo of a store; outcomes come as they are done. A photo whose worker is lost is tried again.
 
         Raises:
@@ -82,7 +81,7 @@ class Team:
         """
         if not store.jobs:
             return
-        threads = max(_FETCHERS if isinstance(self.scene.root, Address) else _READERS, self.cores)
+        threads = max(_FETCHERS if isinstance(self.scene.root, URL) else _READERS, self.cores)
         order = Order(self.scene, self.recipe, store.branch(), store.jobs.suffix, batch_size, threads)
         done = bytearray(len(store.jobs.photos.names))
         try:
@@ -97,7 +96,7 @@ class Team:
         for job in store.jobs:
             if not done[job.position]:
                 cause = f"{job.origin}: every worker that had it was lost; the same command tries it again"
-                yield Outcome(job, cause)
+                yield PhotoOutcome(job, cause)
 
     def _photos_at_once(self, photos: int, batch_size: int) -> int:
         """In whole batches."""

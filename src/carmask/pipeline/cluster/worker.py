@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from carmask.errors import CarmaskError
 from carmask.pipeline.cluster.exchange import defect, refusal, to_jobs, to_table
 from carmask.pipeline.cluster.order import Machine, Order, Scene
-from carmask.pipeline.stream import predict
+from carmask.pipeline.predict import predict
 
 if TYPE_CHECKING:
     import pyarrow as pa

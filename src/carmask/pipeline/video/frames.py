@@ -12,9 +12,9 @@ from carmask.imaging.background import parse_background
 from carmask.imaging.cutout import cut_out
 from carmask.imaging.decode import Photo
 from carmask.imaging.draw import draw_overlay
+from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.kinds import PhotoKind
-from carmask.pipeline.regions import ALL_REGIONS, Regions
-from carmask.pipeline.render import Look
+from carmask.pipeline.render import OutputStyle
 from carmask.pipeline.video.smoothing import TemporalSmoother
 from carmask.runner import Prediction, run_segmenter
 from carmask.segmenter import Segmenter
@@ -38,7 +38,7 @@ class SegmentedFrame(Generic[Frame, Output]):
     has_vehicle: bool
 
 
-def choose_style(kind: PhotoKind | None, background: str | None) -> Look:
+def choose_style(kind: PhotoKind | None, background: str | None) -> OutputStyle:
     """Return the style of a result; without a kind a cutout if there is a background, otherwise an overlay.
 
     Raises:
@@ -46,16 +46,16 @@ def choose_style(kind: PhotoKind | None, background: str | None) -> Look:
 
     """
     if background is None:
-        return Look(kind or "overlay")
-    return Look(kind or "cutout", background=background.strip())
+        return OutputStyle(kind or "overlay")
+    return OutputStyle(kind or "cutout", background=background.strip())
 
 
-def is_transparent(style: Look) -> bool:
+def is_transparent(style: OutputStyle) -> bool:
     """Whether results have an alpha channel."""
     return style.kind == "cutout" and style.background == "transparent"
 
 
-def make_compositor(style: Look) -> Compositor:
+def make_compositor(style: OutputStyle) -> Compositor:
     """Return the function that makes a result's pixels of a frame and its probabilities; it may run in any thread.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.pipeline.regions import ALL_REGIONS, Regions
+from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.video.camera import Camera, CameraFrame
 from carmask.pipeline.video.frames import Compositor, SegmentedFrame, segment_frames
 from carmask.runner import map_ahead

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carmask.pipeline.regions import ALL_REGIONS, Regions
+from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.video.audio import AudioTracks
 from carmask.pipeline.video.codecs import choose_encoding
 from carmask.pipeline.video.frames import Compositor, SegmentedFrame, segment_frames

@@ -1,4 +1,4 @@
-"""What is said of a run: counts, the first few photos by name, and files that list all of them."""
+"""What became of all photos: counts, the first few by name, and files that list them."""
 
 import csv
 import io
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import IO
 
 from carmask.files import UnwritableFile, atomic_write, unwritable
-from carmask.pipeline.addresses import Address
-from carmask.pipeline.jobs import Jobs
-from carmask.pipeline.outcome import Outcome
-from carmask.pipeline.photos import Failure
-from carmask.pipeline.stores import Store
+from carmask.pipeline.jobs import Jobs, PhotoOutcome
+from carmask.pipeline.sinks import Sink
+from carmask.pipeline.sources import PhotoFailure
+from carmask.pipeline.urls import URL
 from carmask.progress import Progress
 
 _SHOWN = 10
@@ -26,7 +25,7 @@ _EMPTY_HEADER = "# photos in which no vehicle was found"
 
 
 @dataclass
-class Summary:
+class RunSummary:
     """What became of the photos. Of failures and photos without a vehicle the first ten are named.
 
     before: done by an earlier run. done: by this one. empty: in which no vehicle was found; they have a result all the
@@ -37,8 +36,8 @@ class Summary:
     done: int = 0
     failed: int = 0
     empty: int = 0
-    first_failures: list[Failure] = field(default_factory=list)
-    first_empty: list[Path | Address] = field(default_factory=list)
+    first_failures: list[PhotoFailure] = field(default_factory=list)
+    first_empty: list[Path | URL] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,14 @@ class Lists:
 
 
 def run(
-    outcomes: Generator[Outcome, None, None],
-    store: Store,
+    outcomes: Generator[PhotoOutcome, None, None],
+    store: Sink,
     jobs: Jobs,
     lists: Lists,
     *,
     progress: Progress | None = None,
-    each: Callable[[Outcome, str | None], None] | None = None,
-) -> Summary:
+    each: Callable[[PhotoOutcome, str | None], None] | None = None,
+) -> RunSummary:
     """Take all outcomes, note the failures as they come, and finish the store.
 
     Args:
@@ -72,7 +71,7 @@ def run(
         UnwritableFile: what all results share cannot be written, or something else has the name of a list.
 
     """
-    summary = Summary(before=store.before)
+    summary = RunSummary(before=store.before)
     empty = array("q", store.empty_before)
     total = len(store.jobs)
     with FailureList(lists.failures) as failures, closing(outcomes):
@@ -81,7 +80,7 @@ def run(
         for number, outcome in enumerate(outcomes, start=1):
             result = store.take(outcome)
             if outcome.cause is not None:
-                failures.add(Failure(outcome.job.origin, outcome.cause), outcome.job.position)
+                failures.add(PhotoFailure(outcome.job.origin, outcome.cause), outcome.job.position)
             else:
                 summary.done += 1
                 if outcome.extent.box_px is None:
@@ -109,7 +108,7 @@ class FailureList:
 
     def __init__(self, path: Path | None) -> None:
         self.count = 0
-        self.first: list[tuple[int, Failure]] = []
+        self.first: list[tuple[int, PhotoFailure]] = []
         self._path = path
         self._stream: IO[bytes] | None = None
         self._positions = array("q")
@@ -119,7 +118,7 @@ class FailureList:
     def __enter__(self) -> "FailureList":
         return self
 
-    def add(self, failure: Failure, position: int = -1) -> None:
+    def add(self, failure: PhotoFailure, position: int = -1) -> None:
         """Note one failure of the photo of this position; what is none comes before all photos.
 
         Raises:
@@ -166,7 +165,7 @@ class FailureList:
                 tidy.write(stream.read(self._starts[index + 1] - self._starts[index]))
 
 
-def _write_empty(path: Path | None, photos: Iterable[Path | Address]) -> None:
+def _write_empty(path: Path | None, photos: Iterable[Path | URL]) -> None:
     """Write a list of photos that `carmask predict` takes as its source; none where there are none."""
     if path is None:
         return

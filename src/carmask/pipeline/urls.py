@@ -1,4 +1,4 @@
-"""Places that a path cannot name: s3://bucket/photos, zip://car.jpg::photos.zip, whatever fsspec reaches."""
+"""Files and folders that a path cannot name: s3://bucket/photos, zip://car.jpg::photos.zip, whatever fsspec reads."""
 
 import re
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ _ADDRESS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]+)://(?P<path>.*)", re.DOTA
 _LOCAL = frozenset({"file", "local"})
 
 
-class AddressError(CarmaskError):
+class URLError(CarmaskError):
     """An address cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class URL:
     """A file or folder that fsspec reaches. inside: what follows `::`, where it lies in an archive or a cache."""
 
     protocol: str
@@ -34,7 +34,7 @@ class Address:
     def __str__(self) -> str:
         return f"{self.protocol}://{self.path}{f'::{self.inside}' if self.inside else ''}"
 
-    def __truediv__(self, name: str) -> "Address":
+    def __truediv__(self, name: str) -> "URL":
         folder = self.path.rstrip("/")
         return replace(self, path=f"{folder}/{name}" if folder else name)
 
@@ -49,7 +49,7 @@ class Address:
         return PurePosixPath(self.path).name
 
     @property
-    def parent(self) -> "Address":
+    def parent(self) -> "URL":
         """The folder that it lies in."""
         return replace(self, path=self.path.rstrip("/").rpartition("/")[0])
 
@@ -57,7 +57,7 @@ class Address:
         """Whether it is a folder.
 
         Raises:
-            AddressError: there is nothing, or nobody can say.
+            URLError: there is nothing, or nobody can say.
 
         """
         with self.opened() as (system, path):
@@ -67,7 +67,7 @@ class Address:
         """All of the file.
 
         Raises:
-            AddressError: it cannot be read.
+            URLError: it cannot be read.
 
         """
         with self.opened() as (system, path):
@@ -78,7 +78,7 @@ class Address:
         """The files below this folder, relative to it, sorted, without hidden ones.
 
         Raises:
-            AddressError: it cannot be listed.
+            URLError: it cannot be listed.
 
         """
         with self.opened() as (system, path):
@@ -91,13 +91,13 @@ class Address:
         """The file system that it lies in, and its path there. Whatever fails inside is this address's error.
 
         Raises:
-            AddressError: fsspec or the store's package is missing, or the store refuses.
+            URLError: fsspec or the store's package is missing, or the store refuses.
 
         """
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
-            raise AddressError(
+            raise URLError(
                 f"{self}: an address needs fsspec, which is not installed; `pip install 'carmask[cluster]'` brings it"
             ) from error
         try:
@@ -105,13 +105,13 @@ class Address:
         except CarmaskError:
             raise
         except FileNotFoundError as error:
-            raise AddressError(f"{self}: there is no such file or folder; check the address") from error
+            raise URLError(f"{self}: there is no such file or folder; check the address") from error
         except Exception as error:
             # Every store's package has errors of its own, and a missing package is one more.
-            raise AddressError(f"{self}: cannot be read ({first_line(error)}); see to address and access") from error
+            raise URLError(f"{self}: cannot be read ({first_line(error)}); see to address and access") from error
 
 
-def place_of(text: str) -> Path | Address:
+def path_or_url(text: str) -> Path | URL:
     """What a text names: an address, or a path, which file:// is too."""
     outer, chained, inside = text.partition("::")
     match = _ADDRESS.fullmatch(outer)
@@ -119,10 +119,10 @@ def place_of(text: str) -> Path | Address:
         return Path(text)
     if match["protocol"] in _LOCAL and not chained:
         return Path(match["path"])
-    return Address(match["protocol"], match["path"], inside)
+    return URL(match["protocol"], match["path"], inside)
 
 
-def common_folder(places: list[Address]) -> tuple[Address, list[str]]:
+def common_folder(places: list[URL]) -> tuple[URL, list[str]]:
     """The folder that holds all addresses, and their names below it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From what a user asked for to jobs, and the store that takes their results."""
+"""From what a user asks for to a plan: which photos, which kind of results, and where they go."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from typing import cast
 
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
-from carmask.pipeline.addresses import Address
-from carmask.pipeline.destination import names_one_result, table_path
-from carmask.pipeline.folder import open_folder
-from carmask.pipeline.jobs import Jobs, Shard, refuse_overwriting_photos
-from carmask.pipeline.journal import Recipe
+from carmask.imaging.decode import IMAGE_SUFFIXES
+from carmask.pipeline.jobs import BadDestination, Jobs, Shard, refuse_overwriting_photos
+from carmask.pipeline.journal import Provenance
 from carmask.pipeline.kinds import (
+    STREAM,
+    TABLE_SUFFIXES,
     Kind,
     PhotoKind,
     TableKind,
@@ -23,17 +23,70 @@ from carmask.pipeline.kinds import (
     is_table,
     result_suffix,
 )
-from carmask.pipeline.photos import Photos, find_photos, find_photos_of_all
-from carmask.pipeline.render import Look, make_render
-from carmask.pipeline.report import Lists
-from carmask.pipeline.stores import OneFile, Store
-from carmask.pipeline.table_file import open_table
-from carmask.pipeline.tables import TABLES
+from carmask.pipeline.render import OutputStyle, make_render
+from carmask.pipeline.sinks import OneFile, Sink, open_folder
+from carmask.pipeline.sources import PhotoList, find_photos, find_photos_of_all
+from carmask.pipeline.summary import Lists
+from carmask.pipeline.tables import TABLES, open_table
+from carmask.pipeline.urls import URL
+
+_TABLE_ENDINGS = {Path(f"table{suffix}").suffix for suffixes in TABLE_SUFFIXES.values() for suffix in suffixes}
+
+
+def table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:
+    """Return the file of a table; parts of it have their number before the ending.
+
+    Raises:
+        BadDestination: it is not the name of such a table.
+
+    """
+    suffixes = TABLE_SUFFIXES[kind]
+    ending = next((suffix for suffix in reversed(suffixes) if destination.name.lower().endswith(suffix)), None)
+    if ending is None or destination == STREAM or destination.is_dir():
+        raise BadDestination(
+            f"{destination}: {kind} is one file for all photos; give a name that ends in {' or '.join(suffixes)}"
+        )
+    stem = destination.name[: -len(ending)]
+    return destination.with_name(f"{stem}{shard_suffix}{destination.name[len(stem) :]}")
+
+
+def names_one_result(destination: Path, suffix: str, *, of_one: bool) -> bool:
+    """Whether the destination is the name of one result, and not a folder for results.
+
+    Raises:
+        BadDestination: it is neither, or one name is given for the results of many photos.
+
+    """
+    if destination == STREAM:
+        if not of_one:
+            raise BadDestination("standard output takes the result of one photo; name a folder for those of many")
+        return True
+    try:
+        is_there, is_folder = True, destination.is_dir()
+        destination.stat()
+    except FileNotFoundError:
+        is_there = is_folder = False
+    except OSError as error:
+        raise BadDestination(
+            f"{destination}: cannot be used ({error.strerror}); name another place for the results"
+        ) from error
+    ending = destination.suffix.lower()
+    looks_like_file = ending in {*IMAGE_SUFFIXES, *_TABLE_ENDINGS}
+    if is_folder:
+        return False
+    if not of_one and (is_there or looks_like_file):
+        raise BadDestination(f"{destination}: is no folder; name a folder for the results of many photos")
+    if ending == suffix:
+        return True
+    if is_there or looks_like_file:
+        wanted = suffix.removeprefix(".").upper()
+        raise BadDestination(f"{destination}: results are {wanted}; give a name that ends in {suffix}, or a folder")
+    return False
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a user asks for: the kind of results and how they look. Nothing stands for what the names say."""
+    """What a user asks for: the kind of results and how they style. Nothing stands for what the names say."""
 
     kind: Kind | None = None
     picture_format: PictureFormat | None = None
@@ -46,14 +99,14 @@ class Wanted:
 class Plan:
     """Which photos are done, and where their results go. Nothing has been written yet.
 
-    destination: a folder, the file of one result, or the file of a table. look: nothing for tables.
+    destination: a folder, the file of one result, or the file of a table. style: nothing for tables.
     """
 
     kind: Kind
     jobs: Jobs
     destination: Path
     of_one: bool
-    look: Look | None
+    style: OutputStyle | None
     shard: Shard
 
     @property
@@ -70,31 +123,31 @@ class Plan:
         return Lists(self.destination / f"failures{suffix}.csv", self.destination / f"no_vehicle{suffix}.txt")
 
     @contextmanager
-    def open_store(self, recipe: Recipe, *, overwrite: bool) -> Iterator[Store]:
+    def open_sink(self, recipe: Provenance, *, overwrite: bool) -> Iterator[Sink]:
         """Open what takes the results. `recipe` says how they are made, beside what the plan says itself.
 
         Raises:
             CarmaskError: what is there already is in the way, or cannot be written.
 
         """
-        if self.look is None:
+        if self.style is None:
             table = TABLES[cast(TableKind, self.kind)]()
             table.check(self.jobs)
             whole = {"kind": self.kind, **recipe}
             with open_table(self.destination, self.jobs, whole, table, overwrite=overwrite) as store:
                 yield store
             return
-        render = make_render(self.look, self.destination, of_one=self.of_one)
+        render = make_render(self.style, self.destination, of_one=self.of_one)
         if self.of_one:
             yield OneFile(self.destination, self.jobs, render)
             return
-        whole = {**self.look.describe(), **recipe}
+        whole = {**self.style.describe(), **recipe}
         with open_folder(self.destination, self.jobs, whole, render, shard=self.shard, overwrite=overwrite) as folder:
             yield folder
 
 
 def make_plan(
-    sources: Sequence[Path | Address],
+    sources: Sequence[Path | URL],
     destination: Path,
     wanted: Wanted,
     *,
@@ -122,7 +175,7 @@ def make_plan(
     return plan_for(photos, destination, kind, wanted)
 
 
-def plan_for(photos: Photos, destination: Path, kind: Kind, wanted: Wanted) -> Plan:
+def plan_for(photos: PhotoList, destination: Path, kind: Kind, wanted: Wanted) -> Plan:
     """Name the results of these photos. See `make_plan`."""
     picture_format = choose_format(wanted.picture_format, kind, destination)
     shard = wanted.shard
@@ -135,7 +188,7 @@ def plan_for(photos: Photos, destination: Path, kind: Kind, wanted: Wanted) -> P
         if wanted.crop or wanted.background != "transparent":
             raise CarmaskError(f"--crop and --background: are for --kind cutout, not {kind}")
         return Plan(kind, Jobs.plan(photos, path.suffix, shard), path, False, None, shard)
-    look = Look(cast(PhotoKind, kind), picture_format, wanted.background, wanted.crop)
+    style = OutputStyle(cast(PhotoKind, kind), picture_format, wanted.background, wanted.crop)
     suffix = result_suffix(kind, picture_format)
     jobs = Jobs.plan(photos, suffix, shard)
     if names_one_result(destination, suffix, of_one=photos.alone):
@@ -144,10 +197,10 @@ def plan_for(photos: Photos, destination: Path, kind: Kind, wanted: Wanted) -> P
         raise CarmaskError(f"{destination}: a photo from standard input has no name; name its result")
     else:
         place = destination / jobs[0].result if photos.alone else destination
-    if kind == "labelme" and (photos.data is not None or isinstance(photos.root, Address)):
+    if kind == "labelme" and (photos.data is not None or isinstance(photos.root, URL)):
         raise CarmaskError(
             "--kind labelme: names the photo's file, and a photo from standard input or a store has none"
         )
     if place.exists() and photos.data is None:
         refuse_overwriting_photos(jobs, lambda job: place if photos.alone else place / job.result)
-    return Plan(kind, jobs, place, photos.alone, look, shard)
+    return Plan(kind, jobs, place, photos.alone, style, shard)

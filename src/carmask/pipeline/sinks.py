@@ -1,25 +1,118 @@
-"""A folder of results that mirrors the photos: what is there is kept, what is missing is made."""
+"""Where results go: one file, or a folder that mirrors the photos."""
 
 import os
 import secrets
 import socket
+import sys
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from carmask.errors import CarmaskError
 from carmask.files import remove_stale_temporary_files, write_bytes_atomically
-from carmask.pipeline.addresses import Address
-from carmask.pipeline.before import account, is_unchanged, refuse_recipe, stat_file
-from carmask.pipeline.jobs import BadDestination, Job, Jobs, Shard
-from carmask.pipeline.journal import Journal, Recipe, read_entries, read_recipe
-from carmask.pipeline.outcome import Extent, Outcome
-from carmask.pipeline.photos import PICTURE_RECORD
-from carmask.pipeline.stores import Put, Render
+from carmask.pipeline.jobs import BadDestination, Extent, Job, Jobs, PhotoOutcome, Shard
+from carmask.pipeline.journal import Journal, Provenance, read_entries, read_provenance
+from carmask.pipeline.kinds import STREAM
+from carmask.pipeline.provenance import account, is_unchanged, refuse_other_provenance, stat_file
+from carmask.pipeline.sources import PICTURE_RECORD
+from carmask.pipeline.urls import URL
 from carmask.result import Result
+
+# From a photo and what was found in it to the bytes of its result.
+Render = Callable[[Job, Result], bytes]
+# Keeps a result, or makes its row in a table.
+Put = Callable[[Job, Result, Extent], Any]
+
+
+class Sink(Protocol):
+    """Takes results from any thread, and then what became of each photo."""
+
+    jobs: Jobs
+    """What is still to be done."""
+    empty_before: Sequence[int]
+    """Positions of photos done before in which no vehicle was found."""
+    before: int
+    """How many were done before."""
+
+    def put(self, job: Job, found: Result, extent: Extent) -> Any:
+        """Keep the result of one photo, or make its row in a table.
+
+        Raises:
+            CarmaskError: the result cannot be drawn or written.
+
+        """
+        ...
+
+    def branch(self) -> "Branch":
+        """Return what puts results on other machines.
+
+        Raises:
+            CarmaskError: there is one result, and nothing to divide.
+
+        """
+        ...
+
+    def take(self, outcome: PhotoOutcome) -> str | None:
+        """Note what became of a photo, in one thread; where its result lies, if it has one.
+
+        Raises:
+            UnwritableFile: it cannot be noted.
+
+        """
+        ...
+
+    def finish(self) -> None:
+        """Put in order what all the results share. To be called when every job has been tried."""
+        ...
+
+
+class Branch(Protocol):
+    """Puts results for a store on another machine, to which it can be sent."""
+
+    def open(self) -> AbstractContextManager[Put]:
+        """Give what puts results, in any thread, as long as the block lasts.
+
+        Raises:
+            CarmaskError: that machine does not see where the results go.
+
+        """
+        ...
+
+
+class OneFile:
+    """The result of one photo, in a file that is simply replaced, or on standard output."""
+
+    def __init__(self, path: Path, jobs: Jobs, render: Render) -> None:
+        self.jobs = jobs
+        self.before = 0
+        self.empty_before: Sequence[int] = ()
+        self._path = path
+        self._render = render
+
+    def put(self, job: Job, found: Result, extent: Extent) -> None:  # noqa: ARG002 - of no use here
+        """See `Sink.put`."""
+        data = self._render(job, found)
+        if self._path == STREAM:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        else:
+            write_bytes_atomically(self._path, data)
+
+    def branch(self) -> Branch:
+        """See `Sink.branch`."""
+        raise CarmaskError("--cluster: is for many photos; leave it out for one")
+
+    def take(self, outcome: PhotoOutcome) -> str | None:
+        """See `Sink.take`."""
+        return str(self._path) if outcome.cause is None else None
+
+    def finish(self) -> None:
+        """See `Sink.finish`."""
+
 
 _JSON_RECORD = ".carmask-annotations"
 _SHOWN = 3
@@ -33,13 +126,13 @@ class FolderBranch:
 
     path: Path
     record: Path
-    recipe: Recipe
+    recipe: Provenance
     render: Render
 
     @contextmanager
     def open(self) -> Iterator[Put]:
         """See `Branch.open`. What was put is on the file system when the block ends."""
-        if read_recipe(self.record) != self.recipe:
+        if read_provenance(self.record) != self.recipe:
             raise BadDestination(
                 f"{self.path.absolute()}: is not the same folder on {socket.gethostname()}; results go to a folder "
                 "that all machines of a cluster share"
@@ -55,27 +148,27 @@ class Folder:
     path: Path
     jobs: Jobs
     render: Render
-    recipe: Recipe
+    recipe: Provenance
     journal: Journal
     before: int
     empty_before: Sequence[int]
 
     def put(self, job: Job, found: Result, extent: Extent) -> None:
-        """See `Store.put`."""
+        """See `Sink.put`."""
         _put(self.path, self.render, self.journal, job, found, extent)
 
     def branch(self) -> FolderBranch:
-        """See `Store.branch`."""
+        """See `Sink.branch`."""
         return FolderBranch(self.path, self.journal.path, self.recipe, self.render)
 
-    def take(self, outcome: Outcome) -> str | None:
-        """See `Store.take`."""
+    def take(self, outcome: PhotoOutcome) -> str | None:
+        """See `Sink.take`."""
         return str(self.path / outcome.job.result) if outcome.cause is None else None
 
     def finish(self) -> None:
-        """See `Store.finish`. What branches noted, also those of killed runs, goes into the one journal."""
+        """See `Sink.finish`. What branches noted, also those of killed runs, goes into the one journal."""
         for part in sorted(self.path.glob(f"{self.journal.path.stem}+*.jsonl")):
-            if read_recipe(part) == self.recipe:
+            if read_provenance(part) == self.recipe:
                 for entry in read_entries(part):
                     self.journal.add(entry)
             part.unlink()
@@ -84,7 +177,7 @@ class Folder:
 
 @contextmanager
 def open_folder(
-    path: Path, jobs: Jobs, recipe: Recipe, render: Render, *, shard: Shard, overwrite: bool
+    path: Path, jobs: Jobs, recipe: Provenance, render: Render, *, shard: Shard, overwrite: bool
 ) -> Iterator[Folder]:
     """Open a folder for results; those of the same recipe that are there already are kept, unless overwritten.
 
@@ -124,18 +217,18 @@ class _Made(NamedTuple):
     empty: bool
 
 
-def _made_before(path: Path, stem: str, recipe: Recipe, *, overwrite: bool) -> dict[str, _Made]:
+def _made_before(path: Path, stem: str, recipe: Provenance, *, overwrite: bool) -> dict[str, _Made]:
     """What all journals in the folder say of results of this recipe; those of other recipes are refused or removed."""
     made: dict[str, _Made] = {}
     for record in sorted(path.glob(f"{stem}*.jsonl")):
-        then = read_recipe(record)
+        then = read_provenance(record)
         if then == recipe:
             for entry in read_entries(record):
                 made[entry["result"]] = _Made(entry["bytes"], entry["origin_bytes"], entry["box_px"] is None)
         elif overwrite:
             record.unlink(missing_ok=True)
         elif any(os.path.lexists(path / entry["result"]) for entry in read_entries(record)):
-            refuse_recipe(path, then, recipe)
+            refuse_other_provenance(path, then, recipe)
     return made
 
 
@@ -166,7 +259,7 @@ def _survey(path: Path, jobs: Jobs, made: dict[str, _Made], *, overwrite: bool) 
     return survey
 
 
-def _is_current(was: _Made, origin: Path | Address, result: os.stat_result) -> bool:
+def _is_current(was: _Made, origin: Path | URL, result: os.stat_result) -> bool:
     return result.st_size == was.size_bytes and is_unchanged(origin, was.origin_bytes, result.st_mtime_ns)
 
 

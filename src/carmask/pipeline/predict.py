@@ -1,4 +1,4 @@
-"""Photos through decoding, the network and encoding side by side, in order and in bounded memory."""
+"""Photos in, masks out: `carmask predict`."""
 
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -11,10 +11,9 @@ import cv2
 from carmask.errors import CarmaskError, first_line
 from carmask.files import NoSpace
 from carmask.imaging.decode import Photo, UnreadableImage
-from carmask.pipeline.jobs import Job
-from carmask.pipeline.outcome import Extent, Outcome
-from carmask.pipeline.regions import ALL_REGIONS, Regions
-from carmask.pipeline.stores import Put
+from carmask.imaging.masks import ALL_REGIONS, Regions
+from carmask.pipeline.jobs import Extent, Job, PhotoOutcome
+from carmask.pipeline.sinks import Put
 from carmask.result import Result
 from carmask.runner import Prediction, default_workers, map_ahead, run_segmenter
 from carmask.runtime.engine import EngineError
@@ -29,7 +28,7 @@ def predict(
     regions: Regions = ALL_REGIONS,
     batch_size: int = 4,
     workers: int | None = None,
-) -> Generator[Outcome, None, None]:
+) -> Generator[PhotoOutcome, None, None]:
     """Cut out every photo, in order. A few batches are in memory at any time, however many photos there are.
 
     Batches are always full, so that a photo's result does not depend on the photos beside it.
@@ -53,7 +52,7 @@ def predict(
         # Drawing may need the photo once more, which is fetched from an address but once.
         return segmenter.decode(picture), replace(job, picture=picture)
 
-    def keep(found: Prediction[Job, Job]) -> Outcome:
+    def keep(found: Prediction[Job, Job]) -> PhotoOutcome:
         started_s = time.perf_counter()
         probability_HW = regions.keep(found.probability_HW, segmenter.threshold)
         return _keep(found.extra, Result(probability_HW, segmenter.threshold), put, found.seconds, started_s)
@@ -65,10 +64,10 @@ def predict(
 
 def convert(
     masks: Iterable[tuple[Job, Callable[[], Result]]], put: Put, *, workers: int | None = None
-) -> Generator[Outcome, None, None]:
+) -> Generator[PhotoOutcome, None, None]:
     """Take masks that are there already into a store, in order. Of each there is what reads it. See `predict`."""
 
-    def work_on(mask: tuple[Job, Callable[[], Result]]) -> Outcome:
+    def work_on(mask: tuple[Job, Callable[[], Result]]) -> PhotoOutcome:
         job, read = mask
         started_s = time.perf_counter()
         try:
@@ -81,25 +80,25 @@ def convert(
         yield from map_ahead(pool, work_on, masks, ahead=4 * workers)
 
 
-def _keep(job: Job, found: Result, put: Put, before_s: float, started_s: float) -> Outcome:
+def _keep(job: Job, found: Result, put: Put, before_s: float, started_s: float) -> PhotoOutcome:
     """Put a result into its place and account for it."""
     extent = Extent.of(found)
     row = put(job, found, extent)
-    return Outcome(job, None, row, extent, before_s + time.perf_counter() - started_s)
+    return PhotoOutcome(job, None, row, extent, before_s + time.perf_counter() - started_s)
 
 
-def _failure(job: Job, error: Exception) -> Outcome:
+def _failure(job: Job, error: Exception) -> PhotoOutcome:
     """The outcome of a photo that failed; what is not this photo's alone is raised again."""
     if isinstance(error, NoSpace | EngineError):
         raise error
     if isinstance(error, UnreadableImage):
         # What came in on standard input has a name for us alone.
         name = error.name if isinstance(job.picture, Path) else str(job.photo)
-        return Outcome(job, cause=str(UnreadableImage(name, error.cause, error.advice)))
+        return PhotoOutcome(job, cause=str(UnreadableImage(name, error.cause, error.advice)))
     if isinstance(error, CarmaskError):
-        return Outcome(job, cause=str(error))
+        return PhotoOutcome(job, cause=str(error))
     if isinstance(error, MemoryError | cv2.error):
-        return Outcome(
+        return PhotoOutcome(
             job, cause=f"{job.origin}: is too large to be cut out here ({first_line(error)}); reduce it first"
         )
     raise error
