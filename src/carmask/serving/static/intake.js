@@ -1,6 +1,6 @@
 // How files come in: chosen, dropped (folders too), or pasted.
 
-// As carmask.imaging.source.IMAGE_SUFFIXES. Only what lies in a folder is sorted by name; of what somebody drops
+// As carmask.imaging.image_file.IMAGE_SUFFIXES. Only what lies in a folder is sorted by name; of what somebody drops
 // singly the service says itself what is wrong with it.
 const PICTURE = /\.(jpe?g|png|gif|bmp|tiff?|webp)$/i;
 
