@@ -316,7 +316,7 @@ def test_the_card_of_a_file_tells_the_file_s_own_figures(name: str) -> None:
     for group in known.held_out_groups:
         assert f"`{group}`" in card.text
     assert f"{path.stat().st_size / 1e6:.1f} MB" in card.text
-    script = (ROOT / "tests" / "export" / "plain_onnxruntime.py").read_text()
+    script = (ROOT / "tests" / "exporting" / "plain_onnxruntime.py").read_text()
     if known.channels == 1:
         script = script.replace('"RGB"', '"L"').replace("pixels[None]", "pixels[None, ..., None]")
     assert script.replace("fast.onnx", f"{name}.onnx") in card.text
