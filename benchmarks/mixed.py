@@ -58,7 +58,7 @@ def recipe_of(run: Path) -> dict[str, Any]:
         "started_from": settings["init"] and Path(settings["init"]).name,
         "epochs": settings["epochs"],
         "loss": settings["loss"]["name"],
-        "paste": settings["augment"].get("paste", 0.0),
+        "paste": settings["augment"].get("copy_paste", 0.0),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny_cache import RECIPE, assert_right, pairs_of
 
-from carmask.data.cache import CacheRecipe, open_cache
+from carmask.data.cache import CacheKey, open_cache
 from carmask.data.pairs import Pair
 from carmask.imaging.geometry import Geometry, fit_mask, plan
 
@@ -23,7 +23,7 @@ def wipe_unnoticed(path: Path) -> None:
 @pytest.mark.parametrize("keep_aspect", [False, True])
 def test_rows_are_the_fitted_photos_and_masks(tiny: Path, tmp_path: Path, channels: int, keep_aspect: bool) -> None:
     geometry = Geometry(height_px=30, width_px=50, keep_aspect=keep_aspect)
-    recipe = CacheRecipe(geometry=geometry, channels=channels, stride_px=16)
+    recipe = CacheKey(geometry=geometry, channels=channels, stride_px=16)
     pairs = pairs_of(tiny)
     cache = open_cache(pairs, recipe, tmp_path)
     assert cache.fresh
@@ -142,7 +142,7 @@ def test_opening_side_by_side_is_harmless(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_all_of_carvana_fits_on_disk(tiny: Path, tmp_path: Path) -> None:
-    recipe = CacheRecipe(geometry=Geometry(height_px=256, width_px=384), channels=3, stride_px=32)
+    recipe = CacheKey(geometry=Geometry(height_px=256, width_px=384), channels=3, stride_px=32)
     few, all_ = (
         sum(file.stat().st_size for file in open_cache(pairs, recipe, tmp_path).folder.iterdir())
         for pairs in (pairs_of(tiny)[:4], pairs_of(tiny))

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 from tiny_cache import RECIPE, assert_right, pairs_of
 
-from carmask.data.cache import CacheError, CacheRecipe, CacheUnfinished, open_cache
+from carmask.data.cache import CacheError, CacheKey, CacheUnfinished, open_cache
 from carmask.imaging.geometry import Geometry
 
 OPEN = """
 import os, signal, sys
 from pathlib import Path
-from carmask.data.cache import CacheRecipe, open_cache
+from carmask.data.cache import CacheKey, open_cache
 from carmask.data.pairs import find_pairs
 
 data, folder, recipe, killed_at = sys.argv[1:]
@@ -29,7 +29,7 @@ def progress(done, total):
     if str(done) == killed_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-recipe = CacheRecipe.model_validate_json(recipe)
+recipe = CacheKey.model_validate_json(recipe)
 print(*open_cache(find_pairs(data).pairs, recipe, Path(folder), progress=progress).failures)
 """
 
@@ -208,6 +208,6 @@ def test_a_cache_that_cannot_be_written_is_an_error_of_its_own(tiny: Path, tmp_p
     with pytest.raises(CacheError, match="cannot be written"):
         open_cache(pairs_of(tiny), RECIPE, tmp_path / "file" / "cache")
     # 24 x 8192 x 8192 x 4 bytes, a thousand times: more than any disk of a test machine has.
-    huge = CacheRecipe(geometry=Geometry(height_px=8192, width_px=8192), channels=3)
+    huge = CacheKey(geometry=Geometry(height_px=8192, width_px=8192), channels=3)
     with pytest.raises(CacheError, match=r"needs 6442\.5 GB"):
         open_cache(pairs_of(tiny) * 1000, huge, tmp_path / "cache")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carmask.data.pairs import Dataset, DatasetError, describe_odd, describe_rules, find_pairs, load_soft_mask, spread
+from carmask.data.layout import DatasetError
+from carmask.data.pairs import Dataset, describe_odd, describe_rules, find_pairs, load_soft_mask, spread
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.imaging.rle import RleError
 

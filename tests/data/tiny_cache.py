@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from carmask.data.cache import Cache, CacheRecipe
+from carmask.data.cache import Cache, CacheKey
 from carmask.data.pairs import Pair, find_pairs
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 
-RECIPE = CacheRecipe(geometry=Geometry(height_px=30, width_px=50), channels=3, stride_px=4)
+RECIPE = CacheKey(geometry=Geometry(height_px=30, width_px=50), channels=3, stride_px=4)
 
 
 def pairs_of(data: Path) -> tuple[Pair, ...]:
     return find_pairs(data).pairs
 
 
-def by_hand(pair: Pair, recipe: CacheRecipe = RECIPE) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(pair: Pair, recipe: CacheKey = RECIPE) -> tuple[np.ndarray, np.ndarray]:
     assert isinstance(pair.mask, Path)
     mask_HW = np.array(Image.open(pair.mask)) * np.uint8(255)
     placement = plan(mask_HW.shape, recipe.geometry, stride_px=recipe.stride_px)
@@ -25,7 +25,7 @@ def by_hand(pair: Pair, recipe: CacheRecipe = RECIPE) -> tuple[np.ndarray, np.nd
     return fit_image(image_HWC, placement), fit_mask(mask_HW, placement)
 
 
-def assert_right(cache: Cache, pairs: tuple[Pair, ...], recipe: CacheRecipe = RECIPE) -> None:
+def assert_right(cache: Cache, pairs: tuple[Pair, ...], recipe: CacheKey = RECIPE) -> None:
     assert set(cache.row_of) == {pair.id for pair in pairs}
     for pair in pairs:
         image_HWC, mask_HW = by_hand(pair, recipe)

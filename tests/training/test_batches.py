@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from carmask.data.cache import Cache, CacheRecipe, open_cache
+from carmask.data.cache import Cache, CacheKey, open_cache
 from carmask.data.pairs import find_pairs
 from carmask.imaging.geometry import Geometry
 from carmask.training.batches import BatchReader, batch_indices, harder_indices, seed_step
@@ -59,7 +59,7 @@ def test_the_seed_of_a_step_decides_all_that_torch_draws() -> None:
 
 @pytest.fixture(scope="module")
 def cache(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    recipe = CacheRecipe(geometry=Geometry(height_px=16, width_px=24), channels=3)
+    recipe = CacheKey(geometry=Geometry(height_px=16, width_px=24), channels=3)
     return open_cache(find_pairs(tiny).pairs, recipe, tmp_path_factory.mktemp("cache"))
 
 

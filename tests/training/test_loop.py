@@ -15,11 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from carmask.data.cache import open_cache
-from carmask.data.pairs import find_pairs
 from carmask.models.network import Network, NetworkConfig
 from carmask.training.checkpoint import before, load_checkpoint
-from tiny_runs import SMALL, TINY, rows, train, weights
+from tiny_runs import SMALL, TINY, train, weights
 
 # No variation, no norm, next to no weights.
 PLAIN: dict[str, Any] = {**SMALL, "epochs": 2, "network": {"widths": [2, 2]}, "trackers": ()}
@@ -99,18 +97,3 @@ def test_photos_that_are_learned_badly_come_more_often_in_the_next_epoch(tiny: P
     # First each photo as often as any other; then by its loss, which is 5 for the black ones and about 1.3 for others.
     assert int(is_black[:64].sum()) == 16
     assert int(is_black[64:].sum()) > 28
-
-
-def test_the_last_part_of_a_run_sees_photos_as_they_are(tiny: Path, make: Any) -> None:
-    settings = make(PLAIN, augment={"flip": 0, "geometric": 1, "color": 1, "light_last": 0.5})
-    with watched() as passes:
-        run, _ = train(settings)
-    cache = open_cache(find_pairs(tiny).pairs, settings.cache_recipe(), settings.dataset.cache)
-    photos = {image_HWC.tobytes() for image_HWC in cache.images_NHWC}
-    seen = [
-        [(x_CHW * 255).round().byte().numpy().tobytes() in photos for x_CHW in one.x_BCHW]
-        for one in passes
-        if one.is_training
-    ]
-    assert seen == [[False] * 4] * 4 + [[True] * 4] * 4
-    assert len(rows(run)) == 2

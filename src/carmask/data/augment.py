@@ -1,23 +1,22 @@
-"""Random variation of training images, moved together with their soft masks, on the device that trains.
+"""Random augmentation of training images together with their soft masks, on the device that trains.
 
-Kornia does the work. Two of its defaults would spoil soft masks and are set aside here: masks are moved with bilinear
-interpolation (nearest neighbor otherwise, half a pixel off), and everything runs in float32 (in bfloat16 a warp is
-off by up to three pixels). All randomness comes from torch's global generators, which the caller seeds for each step.
+Kornia does the work, with two of its defaults changed for soft masks: masks are moved with bilinear interpolation
+(its nearest neighbor is half a pixel off), and everything runs in float32 (in bfloat16 a warp is off by up to three
+pixels). All randomness comes from torch's global generators, which the caller seeds for each step.
 
-Vehicles are pasted last: both they and what they are laid on have been moved and colored by their own draws, so the
-light on the two differs as it does between photos, and an image that receives nothing is the same as without pasting.
+Copy-paste comes last: the vehicle and the image under it were moved and colored by draws of their own, so their light
+differs as it does between photos, and an image that receives no vehicle is the same as without copy-paste.
 """
 
-import math
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from carmask.data.paste import Paster
+from carmask.data.copy_paste import CopyPaste
 
-# What each probability is the probability of.
+# The sizes that each probability switches on.
 _SIZES_OF = {
     "geometric": ("shift", "scale", "rotate_deg"),
     "color": ("brightness", "contrast", "saturation", "hue"),
@@ -25,7 +24,7 @@ _SIZES_OF = {
 
 
 class AugmentSettings(BaseModel):
-    """How far training images are varied. Zero switches a variation off."""
+    """How strongly training images are varied. 0 switches a variation off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,58 +43,51 @@ class AugmentSettings(BaseModel):
     saturation: float = Field(default=0.3, ge=0, le=1, description="largest change of saturation, as a share")
     hue: float = Field(default=0.03, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
     gray: float = Field(default=0.1, ge=0, le=1, description="probability that the color is taken away")
-    paste: float = Field(
-        default=0.0, ge=0, le=1, description="probability that another photo's vehicle is laid over the image"
-    )
-    light_last: float = Field(
-        default=0.0, ge=0, le=1, description="share of the run, at its end, in which images are only flipped"
+    copy_paste: float = Field(
+        default=0.0, ge=0, le=1, description="probability that another photo's vehicle is pasted over the image"
     )
 
     @classmethod
     def off(cls) -> "AugmentSettings":
         """No variation at all, as in the recipe `small` was published with."""
-        return cls(flip=0, geometric=0, color=0, gray=0, paste=0)
+        return cls(flip=0, geometric=0, color=0, gray=0, copy_paste=0)
 
     def without_effect(self) -> dict[str, list[str]]:
-        """Sizes that somebody has set and that change nothing, by the name of the probability that is 0."""
-        # Settings that were written out whole say every size; then only one that is not the default was anybody's wish.
-        are_whole = self.model_fields_set == type(self).model_fields.keys()
+        """Sizes that were set but change nothing, by the name of the probability that is 0."""
+        # A configuration that was written out in full sets every size. There, only sizes other than the default count.
+        is_complete = self.model_fields_set == type(self).model_fields.keys()
 
-        def is_wish(name: str) -> bool:
+        def is_wanted(name: str) -> bool:
             value, default = getattr(self, name), type(self).model_fields[name].default
-            return value != 0 and name in self.model_fields_set and not (are_whole and value == default)
+            return value != 0 and name in self.model_fields_set and not (is_complete and value == default)
 
-        found = {probability: [*filter(is_wish, sizes)] for probability, sizes in _SIZES_OF.items()}
+        found = {probability: [*filter(is_wanted, sizes)] for probability, sizes in _SIZES_OF.items()}
         return {probability: sizes for probability, sizes in found.items() if sizes and not getattr(self, probability)}
 
 
 class Augmenter:
-    """Callable: `image_BCHW` and `soft_B1HW` (float32, 0..1) to varied tensors of the same shapes and ranges."""
+    """Callable: `image_BCHW` and `soft_B1HW` (float32, 0..1) to augmented tensors of the same shapes and ranges."""
 
     def __init__(self, settings: AugmentSettings, *, channels: int) -> None:
-        self._light_from = 1 - settings.light_last if settings.light_last else math.inf
-        self._flip = _geometric_operations(settings.model_copy(update={"geometric": 0}))
         self._geometric = _geometric_operations(settings)
         self._color = _color_operations(settings, channels)
-        self._paste = Paster(settings.paste) if settings.paste else None
+        self._copy_paste = CopyPaste(settings.copy_paste) if settings.copy_paste else None
 
     @torch.no_grad()
-    def __call__(self, image_BCHW: Tensor, soft_B1HW: Tensor, *, done: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Vary each image of the batch by its own draw. done: the share of the run that is behind it, 0..1."""
-        light = done >= self._light_from
-        move = self._flip if light else self._geometric
+    def __call__(self, image_BCHW: Tensor, soft_B1HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment each image of the batch by its own random draw."""
         with torch.autocast(image_BCHW.device.type, enabled=False):
-            if move is not None:
-                image_BCHW, soft_B1HW = move(image_BCHW, soft_B1HW)
-            if self._color is not None and not light:
+            if self._geometric is not None:
+                image_BCHW, soft_B1HW = self._geometric(image_BCHW, soft_B1HW)
+            if self._color is not None:
                 image_BCHW = self._color(image_BCHW)
-            if self._paste is not None and not light:
-                image_BCHW, soft_B1HW = self._paste(image_BCHW, soft_B1HW)
+            if self._copy_paste is not None:
+                image_BCHW, soft_B1HW = self._copy_paste(image_BCHW, soft_B1HW)
         return image_BCHW.clamp_(0, 1), soft_B1HW.clamp_(0, 1)
 
 
 def _geometric_operations(settings: AugmentSettings) -> Any:
-    # Kornia takes a second to import and is wanted by training alone.
+    # Takes a second to import, and only training needs it.
     import kornia.augmentation as kornia
     from kornia.constants import DataKey, Resample
 

@@ -60,7 +60,7 @@ class CacheUnfinished(CarmaskError):
     """The time for a cache was over before it was finished. What was done is kept for the next time."""
 
 
-class CacheRecipe(BaseModel):
+class CacheKey(BaseModel):
     """How photos and masks become rows of a cache."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,7 +92,7 @@ class Cache:
     fresh: bool
 
 
-def fit_pair(pair: Pair, recipe: CacheRecipe) -> tuple[NDArray[np.uint8], NDArray[np.uint8], MaskReading]:
+def fit_pair(pair: Pair, recipe: CacheKey) -> tuple[NDArray[np.uint8], NDArray[np.uint8], MaskReading]:
     """Decode and fit one pair: `image_HWC` and `soft_HW` (uint8, 0..255), and how the mask was read.
 
     Raises:
@@ -107,7 +107,7 @@ def fit_pair(pair: Pair, recipe: CacheRecipe) -> tuple[NDArray[np.uint8], NDArra
 
 def open_cache(
     pairs: Sequence[Pair],
-    recipe: CacheRecipe,
+    recipe: CacheKey,
     folder: Path,
     *,
     progress: Progress | None = None,
@@ -131,7 +131,7 @@ def open_cache(
 
 def _open_cache(
     pairs: Sequence[Pair],
-    recipe: CacheRecipe,
+    recipe: CacheKey,
     folder: Path,
     progress: Progress | None,
     wants_stop: Callable[[], bool],
@@ -249,7 +249,7 @@ class _Notes:
 def _build(
     place: Path,
     pairs: Sequence[Pair],
-    recipe: CacheRecipe,
+    recipe: CacheKey,
     progress: Progress | None,
     wants_stop: Callable[[], bool],
 ) -> None:
@@ -283,7 +283,7 @@ def _build(
         raise CacheUnfinished(f"{notes.done} of {len(pairs)} photos are decoded")
 
 
-def _begun(place: Path, count: int, recipe: CacheRecipe) -> tuple[_Array, _Array, _Notes]:
+def _begun(place: Path, count: int, recipe: CacheKey) -> tuple[_Array, _Array, _Notes]:
     """The arrays to be filled, images and masks, and what is noted about the rows that are done already."""
     kept = _open_intact(place, _STOPPED, mode="r+")
     notes = _Notes() if kept is None else _Notes(**{one.name: dict(getattr(kept, one.name)) for one in fields(_Notes)})

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, sign
-from carmask.data.pairs import Dataset, Pair, Problem, ProblemKind, find_pairs, load_soft_mask
+from carmask.data.layout import Problem, ProblemKind
+from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
 from carmask.data.split import Split, SplitError, shared_groups
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo

@@ -69,7 +69,7 @@ class DatasetError(CarmaskError):
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetPaths:
     """Where a layout keeps its files: the photos' folder, the masks' folder and Carvana's table, where there."""
 
     root: Path
@@ -88,7 +88,7 @@ class FileIndex:
     problems: list[Problem]
 
 
-def find_place(root: Path) -> Place:
+def locate_dataset(root: Path) -> DatasetPaths:
     """Find the data set in `root`, or in the one folder of `root` that holds one.
 
     Raises:
@@ -97,11 +97,11 @@ def find_place(root: Path) -> Place:
     """
     if not root.is_dir():
         raise DatasetError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; a data set is a folder")
-    place = _place_in(root)
+    place = _locate_in(root)
     if place:
         return place
     entries = _list_folder(root)
-    below = [_place_or_none(folder) for _, folder in sorted(entries.items()) if folder.is_dir()]
+    below = [_locate_or_none(folder) for _, folder in sorted(entries.items()) if folder.is_dir()]
     places = [place for place in below if place]
     if len(places) == 1:
         return places[0]
@@ -112,7 +112,7 @@ def find_place(root: Path) -> Place:
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     shown = ", ".join(names[:8]) + more or "nothing"
     above = root.resolve().parent
-    hint = f". The folder above, {above}, looks like one: name that" if _place_or_none(above) else ""
+    hint = f". The folder above, {above}, looks like one: name that" if _locate_or_none(above) else ""
     raise DatasetError(f"{root}: no data set of a known layout. Found here: {shown}. {_UNDERSTOOD}{hint}")
 
 
@@ -165,7 +165,7 @@ def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
     return rows, problems
 
 
-def _place_in(root: Path) -> Place | None:
+def _locate_in(root: Path) -> DatasetPaths | None:
     entries = _list_folder(root)
     folders = {name: path for name, path in entries.items() if path.is_dir()}
     masks = folders.get("train_masks")
@@ -174,19 +174,19 @@ def _place_in(root: Path) -> Place | None:
         csv = _list_folder(csv).get(CARVANA_CSV)
     for name in _CARVANA_PHOTOS:
         if name in folders and (masks or csv):
-            return Place(root, "carvana", _unnest(folders[name]), _unnest(masks) if masks else None, csv)
+            return DatasetPaths(root, "carvana", _unnest(folders[name]), _unnest(masks) if masks else None, csv)
     photos = [folders[name] for name in _FOLDER_PHOTOS if name in folders]
     if not photos or "masks" not in folders:
         return None
     if len(photos) > 1:
         raise DatasetError(f"{root}: has images/ and imgs/, and only one can hold the photos; move one of them away")
-    return Place(root, "folders", photos[0], folders["masks"], None)
+    return DatasetPaths(root, "folders", photos[0], folders["masks"], None)
 
 
-def _place_or_none(root: Path) -> Place | None:
+def _locate_or_none(root: Path) -> DatasetPaths | None:
     """Look where the user did not point: what is wrong there is no concern of theirs."""
     try:
-        return _place_in(root)
+        return _locate_in(root)
     except DatasetError:
         return None
 

@@ -12,32 +12,16 @@ from carmask.data.layout import (
     CARVANA_CSV,
     MASK_ENDING,
     DatasetError,
+    DatasetPaths,
     FileIndex,
     Layout,
-    Place,
     Problem,
-    ProblemKind,
-    find_place,
     index_folder,
+    locate_dataset,
     read_run_lengths,
 )
 from carmask.imaging.decode import MaskReading, decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana
-
-__all__ = [
-    "Dataset",
-    "DatasetError",
-    "Layout",
-    "Pair",
-    "Problem",
-    "ProblemKind",
-    "describe_odd",
-    "describe_rules",
-    "find_pairs",
-    "load_soft_mask",
-    "owners",
-    "spread",
-]
 
 Item = TypeVar("Item")
 
@@ -97,7 +81,7 @@ def find_pairs(root: str | Path, *, group_pattern: str | None = None) -> Dataset
         DatasetError: There is no known layout, no pair at all, or `group_pattern` is wrong or does not match.
 
     """
-    place = find_place(Path(root))
+    place = locate_dataset(Path(root))
     photos = index_folder(place.photos)
     masks = index_folder(place.masks) if place.masks else FileIndex({}, {}, [])
     files_of, orphans = _masks_by_photo(photos, masks)
@@ -131,9 +115,9 @@ def find_pairs(root: str | Path, *, group_pattern: str | None = None) -> Dataset
     return Dataset(place.root, place.layout, pairs, tuple(problems))
 
 
-def owners(mask: str) -> tuple[str, str]:
-    """What the photo of a mask may be called, both without their endings (`.png`); the first goes before."""
-    return mask, mask.removesuffix(MASK_ENDING)
+def photo_stems(mask_stem: str) -> tuple[str, str]:
+    """Names, without suffix, that the photo of a mask may have; the first is preferred."""
+    return mask_stem, mask_stem.removesuffix(MASK_ENDING)
 
 
 def load_soft_mask(pair: Pair, *, foreground: int | None = None) -> MaskReading:
@@ -179,11 +163,11 @@ def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list
     files_of: dict[str, list[Path]] = {}
     orphans = []
     for stem, files in masks.pictures.items():
-        owner = next((name for name in owners(stem) if name in photos.pictures), None)
+        owner = next((name for name in photo_stems(stem) if name in photos.pictures), None)
         if owner is not None:
             files_of.setdefault(owner, []).extend(files)
         else:
-            orphans += [(owners(stem)[-1], file) for file in files]
+            orphans += [(photo_stems(stem)[-1], file) for file in files]
     return files_of, orphans
 
 
@@ -211,21 +195,21 @@ def _group_and_view(ids: list[str], layout: Layout, pattern: str | None) -> dict
     return {id_: (group_of[id_], known[id_][1]) for id_ in ids}
 
 
-def _missing_mask(stem: str, image: Path, masks: FileIndex, place: Place) -> Problem:
+def _missing_mask(stem: str, image: Path, masks: FileIndex, place: DatasetPaths) -> Problem:
     other = masks.others.get(stem) or masks.others.get(stem + MASK_ENDING)
     where = _relative(place.masks, place.root) + "/" if place.masks else CARVANA_CSV
     reason = f"{other[0].name} is of a kind that is not read" if other else f"nothing of its name in {where}"
     return Problem(_relative(image, place.root), "missing mask", reason)
 
 
-def _orphan(stem: str, path: Path, photos: FileIndex, place: Place) -> Problem:
+def _orphan(stem: str, path: Path, photos: FileIndex, place: DatasetPaths) -> Problem:
     other = photos.others.get(stem)
     reason = f"{other[0].name} is of a kind that is not read" if other else "its photo is not there"
     subject = f"{path.name}, row of {stem}" if path == place.csv else _relative(path, place.root)
     return Problem(subject, "missing image", reason)
 
 
-def _no_pairs(place: Place, photos: int, problems: list[Problem]) -> str:
+def _no_pairs(place: DatasetPaths, photos: int, problems: list[Problem]) -> str:
     if not photos:
         return f"{place.photos}: holds no photos"
     first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from carmask.data.layout import DatasetError, find_place, index_folder
+from carmask.data.layout import DatasetError, index_folder, locate_dataset
 from carmask.data.pairs import Dataset, Pair, find_pairs, spread
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
@@ -163,7 +163,7 @@ def _calibration(others: Sequence[Pair], name: str, sources: Sources) -> tuple[t
 def _photo_folder(folder: Path) -> Path:
     """Where the photos are, also of a folder of photos and masks."""
     try:
-        return find_place(folder).photos
+        return locate_dataset(folder).photos
     except DatasetError:
         # Photos without masks will do.
         return folder

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from carmask import __version__
-from carmask.data.pairs import owners
+from carmask.data.pairs import photo_stems
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
@@ -101,7 +101,7 @@ def _of_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
     failures = list(masks.unlisted)
     for mask in masks.names:
         path = masks.path(mask)
-        stem, bare = owners(_stem(mask))
+        stem, bare = photo_stems(_stem(mask))
         found = photo_of.get(stem) or photo_of.get(bare) if known is not None else [f"{bare}.jpg"]
         if not found or len(found) > 1:
             cause = "no photo has this name" if not found else f"{' and '.join(found)} have this name"

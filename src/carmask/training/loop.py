@@ -107,7 +107,7 @@ class Fit:
             seed_step(settings.seed, step, self._team.rank)
             for group in state.optimizer.param_groups:
                 group["lr"] = self._learning_rate(step)
-            outcome = self._stepper(batch, done=step / self._total_steps, vote=wants_stop)
+            outcome = self._stepper(batch, vote=wants_stop)
             self._remember(outcome, step)
             state.step = step + 1
             if state.step % SHOWN_STEPS == 1 or state.step == last:

@@ -57,7 +57,7 @@ def overfit_batch(settings: TrainSettings, console: Console | None = None) -> Ov
     dice = 0.0
     for step, (images_BCHW, soft_B1HW) in reader.steps(range(STEPS), lambda _: indices_B):
         ready.state.network.train()
-        outcome = stepper((images_BCHW.clone(), soft_B1HW.clone()), done=0.0, vote=lambda: False)
+        outcome = stepper((images_BCHW.clone(), soft_B1HW.clone()), vote=lambda: False)
         ready.state.step = step + 1
         if (step + 1) % SHOWN_STEPS == 0:
             dice = _dice(ready.state.network, images_BCHW, soft_B1HW)

@@ -118,7 +118,7 @@ def _decode(
         with progress_bar(console, "decoding photos") as advance:
             return open_cache(
                 dataset.pairs,
-                settings.cache_recipe(),
+                settings.cache_key(),
                 settings.dataset.cache,
                 progress=advance,
                 wants_stop=lambda: until_s is not None and time.monotonic() >= until_s,

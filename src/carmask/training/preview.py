@@ -21,7 +21,7 @@ def augmented_sheet(
 ) -> NDArray[np.uint8]:
     """Draw each of a few photos as it is and in several variations, the mask laid over (uint8, H x W x 3)."""
     chosen = spread(pairs, photos)
-    recipe = settings.cache_recipe()
+    recipe = settings.cache_key()
     augment = Augmenter(settings.augment, channels=recipe.channels)
     images, masks, _ = zip(*(fit_pair(pair, recipe) for pair in chosen), strict=True)
     columns = [to_batch(np.stack(images), np.stack(masks), torch.device("cpu"))]

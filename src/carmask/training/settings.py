@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from carmask.data.augment import AugmentSettings
-from carmask.data.cache import CacheRecipe
+from carmask.data.cache import CacheKey
 from carmask.data.split import FOLDS
 from carmask.errors import CarmaskError, explain
 from carmask.imaging.geometry import Geometry
@@ -203,10 +203,10 @@ class TrainSettings(_Settings):
             keep_aspect=preset.keep_aspect,
         )
 
-    def cache_recipe(self) -> CacheRecipe:
+    def cache_key(self) -> CacheKey:
         """How photos and masks are fitted for the network."""
         unet = self.unet()
-        return CacheRecipe(
+        return CacheKey(
             geometry=self.geometry(),
             channels=unet.in_channels,
             stride_px=unet.stride_px,

@@ -52,12 +52,11 @@ class Stepper:
         if settings.hardware.compile:
             self._network = torch.compile(state.network)  # type: ignore[assignment]
 
-    def __call__(self, batch: Batch, *, done: float, vote: Callable[[], bool]) -> Outcome:
+    def __call__(self, batch: Batch, *, vote: Callable[[], bool]) -> Outcome:
         """Learn from one batch, of which this process has its share.
 
         Args:
             batch: Images (float32 B x C x H x W, 0..1) and soft masks (float32 B x 1 x H x W, 0..1).
-            done: Share of the run that is done, 0..1.
             vote: Whether this process wants to stop after this step; asked when its gradients are ready.
 
         Raises:
@@ -66,7 +65,7 @@ class Stepper:
 
         """
         with _memory_explained(self._state):
-            images_BCHW, soft_B1HW = self._augment(*batch, done=done)
+            images_BCHW, soft_B1HW = self._augment(*batch)
         self._statistics.keep()
         with told():
             losses_B = self._gradients(images_BCHW, soft_B1HW)

@@ -11,7 +11,7 @@ from torch import Tensor
 from carmask.data.augment import Augmenter, AugmentSettings
 
 SIZE_HW = (64, 96)
-ALL_PASTE = AugmentSettings.off().model_copy(update={"paste": 1.0})
+ALL_PASTE = AugmentSettings.off().model_copy(update={"copy_paste": 1.0})
 COLOR = (0.9, 0.2, 0.4)
 SEEDS = range(8)
 
@@ -180,7 +180,7 @@ def test_images_that_receive_nothing_are_as_without_pasting() -> None:
     share, plain = 0.3, AugmentSettings()
     image_BCHW, soft_B1HW = noise(40), disc(10).expand(40, -1, -1, -1)
     without_BCHW, without_B1HW = varied(plain, image_BCHW, soft_B1HW)
-    with_BCHW, with_B1HW = varied(plain.model_copy(update={"paste": share}), image_BCHW, soft_B1HW)
+    with_BCHW, with_B1HW = varied(plain.model_copy(update={"copy_paste": share}), image_BCHW, soft_B1HW)
     changed_B = np.any(with_B1HW != without_B1HW, axis=(1, 2, 3))
     np.testing.assert_array_equal(with_BCHW[~changed_B], without_BCHW[~changed_B])
     assert np.any(with_BCHW != without_BCHW, axis=(1, 2, 3))[changed_B].all()
@@ -218,7 +218,7 @@ def test_whatever_comes_in_stays_in_range_and_masks_only_grow(
     soft_B1HW = (3 * torch.rand(batch, 1, *size_HW, generator=generator) - 1).clamp(0, 1)
     if flat:
         image_BCHW, soft_B1HW = image_BCHW.round(), soft_B1HW.round()
-    pasted = ALL_PASTE.model_copy(update={"paste": share})
+    pasted = ALL_PASTE.model_copy(update={"copy_paste": share})
     image, soft = varied(pasted, image_BCHW, soft_B1HW, seed=seed)
     for array in (image, soft):
         assert array.dtype == np.float32
