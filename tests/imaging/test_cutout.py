@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from carmask.imaging.background import Blur, Color, Transparent, parse_background
+from carmask.imaging.background import parse_background
 from carmask.imaging.cutout import cut_out
 from carmask.imaging.decode import decode_mask, decode_photo
 
 SIZE_HW = (160, 220)
-NOTHING = Transparent()
+NOTHING = parse_background("transparent")
 rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]].astype(np.float32)
 # A disc: its distance from the edge in pixels, positive inside.
 INSIDE_PX = 50 - np.hypot(rows - 80, columns - 110)
@@ -75,10 +75,10 @@ def test_a_real_car_on_another_background(carvana):
     true_alpha_HW = cv2.GaussianBlur(mask_HW.astype(np.float32), (0, 0), 0.8)
     photo_HW3 = np.rint(over(car_HW3, true_alpha_HW, (60, 190, 80))).astype(np.uint8)
     probability_HW = cv2.GaussianBlur(mask_HW.astype(np.float32), (0, 0), 4)
-    for behind in ((0, 0, 0), (255, 255, 255)):
+    for name, behind in (("black", (0, 0, 0)), ("white", (255, 255, 255))):
         wanted_HW3 = over(car_HW3, true_alpha_HW, behind)
         edge_HW = (probability_HW > 0.02) & (probability_HW < 0.98)
-        got_HW3 = cut_out(photo_HW3, probability_HW, Color(behind))
+        got_HW3 = cut_out(photo_HW3, probability_HW, parse_background(name))
         naive_HW3 = over(photo_HW3, probability_HW, behind)
         error, naive = (np.abs(one_HW3 - wanted_HW3)[edge_HW].mean() for one_HW3 in (got_HW3, naive_HW3))
         assert error < naive / 2
@@ -130,8 +130,9 @@ def test_on_a_color_it_is_what_pillow_composes(threshold):
     assert (got_HW3[alone_HW4[..., 3] == 0] == (0x1E, 0x90, 0xFF)).all()
 
 
-@pytest.mark.parametrize("background", [NOTHING, Color((1, 2, 3)), Blur()])
+@pytest.mark.parametrize("background", ["transparent", "#010203", "blur"])
 def test_a_crop_is_a_part_of_the_whole(background):
+    background = parse_background(background)
     whole_HWC = cut_out(PHOTO_HW3, PROBABILITY_HW, background)
     crop_HWC = cut_out(PHOTO_HW3, PROBABILITY_HW, background, crop_px=(28, 60, 131, 140))
     np.testing.assert_array_equal(crop_HWC, whole_HWC[28:131, 60:140])
@@ -148,8 +149,8 @@ def test_gray_photos():
 def test_all_or_nothing():
     none_HW, all_HW = np.zeros(SIZE_HW, dtype=np.float32), np.ones(SIZE_HW, dtype=np.float32)
     assert not cut_out(PHOTO_HW3, none_HW, NOTHING).any()
-    assert (cut_out(PHOTO_HW3, none_HW, Color((9, 8, 7))) == (9, 8, 7)).all()
-    np.testing.assert_array_equal(cut_out(PHOTO_HW3, all_HW, Color((9, 8, 7))), PHOTO_HW3)
+    assert (cut_out(PHOTO_HW3, none_HW, parse_background("#090807")) == (9, 8, 7)).all()
+    np.testing.assert_array_equal(cut_out(PHOTO_HW3, all_HW, parse_background("#090807")), PHOTO_HW3)
     np.testing.assert_array_equal(cut_out(PHOTO_HW3, all_HW, NOTHING)[..., :3], PHOTO_HW3)
 
 

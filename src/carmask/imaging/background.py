@@ -1,11 +1,9 @@
-"""What a cut-out lies on: nothing, a color, another picture, or the photo's own background, blurred."""
+"""What a cut-out is placed on: nothing, a color, another picture, or the photo's own background, blurred."""
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -17,86 +15,23 @@ from carmask.imaging.decode import IMAGE_SUFFIXES, decode_photo
 from carmask.imaging.foreground import local_mean, sure_bounds
 from carmask.imaging.geometry import Size
 
-# Of the photo's longer side: how far the blur reaches, and how far colors are carried into where the vehicle was.
-_BLUR_REACH = 1 / 48
-_CARRY_REACH = 1 / 4
+# From a photo (uint8 RGB), the probability of its pixels (float32 0..1) and the threshold to a new canvas of
+# the photo's size: uint8 RGB, or four channels of 0 where transparent. Safe to call from several threads.
+Background = Callable[[NDArray[np.uint8], NDArray[np.float32], float], NDArray[np.uint8]]
+
+# As shares of the photo's longer side: the radius of the blur, and how far colors are carried to where the vehicle was.
+_BLUR_RADIUS = 1 / 48
+_FILL_RADIUS = 1 / 4
 
 _COLORS = "give transparent, blur, or a color such as white or #f0f0f0"
 
 
 class BadBackground(CarmaskError):
-    """Something that is neither a color nor a picture, nor another of the backgrounds."""
-
-
-class Background(Protocol):
-    """What lies behind the vehicle. One serves any number of photos, in any thread."""
-
-    def canvas(
-        self, image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float
-    ) -> NDArray[np.uint8]:
-        """Return a new picture of the photo's size to lay the vehicle on.
-
-        uint8, RGB, or four channels of 0 where the background is transparent.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Transparent:
-    """Nothing behind the vehicle."""
-
-    def canvas(self, image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
-        """Four channels of 0."""
-        return np.zeros((*image_HW3.shape[:2], 4), dtype=np.uint8)
-
-
-@dataclass(frozen=True)
-class Color:
-    """One color, RGB 0..255."""
-
-    rgb: tuple[int, int, int]
-
-    def canvas(self, image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
-        """The color everywhere."""
-        return np.asarray(Image.new("RGB", image_HW3.shape[1::-1], self.rgb)).copy()
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """Another picture, uint8 RGB, scaled to cover the photo and cropped about its middle."""
-
-    image_HW3: NDArray[np.uint8]
-
-    def canvas(self, image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
-        """The part of the picture that covers the photo."""
-        return self._covering(image_HW3.shape[:2]).copy()
-
-    @cached_property
-    def _covering(self) -> Callable[[Size], NDArray[np.uint8]]:
-        # Photos of one folder mostly have one size, so the last few are kept, for as long as the picture is.
-        return lru_cache(maxsize=4)(partial(_cover, self.image_HW3))
-
-
-@dataclass(frozen=True)
-class Blur:
-    """The photo's own background, blurred as far out of focus, without the colors of the vehicle."""
-
-    def canvas(
-        self, image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float
-    ) -> NDArray[np.uint8]:
-        """The blurred photo; where the vehicle was, the colors of the background around it."""
-        background_to, _ = sure_bounds(threshold)
-        longer_px = max(probability_HW.shape)
-        radii_px = (longer_px * _BLUR_REACH, longer_px * _CARRY_REACH)
-        mean_hw3 = local_mean(image_HW3, probability_HW <= background_to, radii_px, passes=3)
-        blurred_HW3: NDArray[np.uint8] = cv2.resize(
-            mean_hw3, probability_HW.shape[::-1], interpolation=cv2.INTER_LINEAR
-        )
-        return blurred_HW3
+    """A background that is neither transparent nor blur, a color or a picture."""
 
 
 def parse_background(text: str) -> Background:
-    """Read `transparent`, `blur`, a color (CSS's names, #rgb or #rrggbb) or the path of a picture, which is decoded.
+    """Read `transparent`, `blur`, a color (a CSS name, #rgb or #rrggbb) or the path of a picture, which is decoded.
 
     Raises:
         BadBackground: it is none of these.
@@ -108,14 +43,14 @@ def parse_background(text: str) -> Background:
     if named is not None:
         return named
     if Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file():
-        return Picture(decode_photo(wanted).image_HWC)
+        return picture_background(decode_photo(wanted).image_HWC)
     raise BadBackground(
-        f"background {text!r}: is neither a color nor a picture{_meant(wanted)}; {_COLORS}, or the path of a picture"
+        f"background {text!r}: neither a color nor a picture{_suggestion(wanted)}; {_COLORS}, or the path of a picture"
     )
 
 
 def named_background(text: str) -> Background:
-    """Read `transparent`, `blur` or a color. No file is looked at, whatever the text says.
+    """Read `transparent`, `blur` or a color. Never opens a file, whatever the text says.
 
     Raises:
         BadBackground: it is none of these.
@@ -123,21 +58,47 @@ def named_background(text: str) -> Background:
     """
     named = _named(text.strip())
     if named is None:
-        raise BadBackground(f"background {text!r}: is no color{_meant(text.strip())}; {_COLORS}")
+        raise BadBackground(f"background {text!r}: not a color{_suggestion(text.strip())}; {_COLORS}")
     return named
+
+
+def picture_background(picture_HW3: NDArray[np.uint8]) -> Background:
+    """A picture (uint8 RGB), scaled to cover the photo and cropped around its center."""
+
+    # Most photos of one folder have one size.
+    @lru_cache(maxsize=4)
+    def cover(size_HW: Size) -> NDArray[np.uint8]:
+        return np.asarray(ImageOps.fit(Image.fromarray(picture_HW3), size_HW[::-1], Image.Resampling.LANCZOS))
+
+    return lambda image_HW3, _probability_HW, _threshold: cover(image_HW3.shape[:2]).copy()
 
 
 def _named(wanted: str) -> Background | None:
     if wanted.lower() == "transparent":
-        return Transparent()
+        return _transparent
     if wanted.lower() == "blur":
-        return Blur()
+        return _blurred
     if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
-        return Color(_rgb(wanted))
+        rgb = _rgb(wanted)
+        return lambda image_HW3, _probability_HW, _threshold: np.array(Image.new("RGB", image_HW3.shape[1::-1], rgb))
     return None
 
 
-def _meant(wanted: str) -> str:
+def _transparent(image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
+    return np.zeros((*image_HW3.shape[:2], 4), dtype=np.uint8)
+
+
+def _blurred(image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """The photo, blurred; where the vehicle was, the colors of the background around it."""
+    background_to, _ = sure_bounds(threshold)
+    longer_px = max(probability_HW.shape)
+    radii_px = (longer_px * _BLUR_RADIUS, longer_px * _FILL_RADIUS)
+    mean_hw3 = local_mean(image_HW3, probability_HW <= background_to, radii_px, passes=3)
+    blurred_HW3: NDArray[np.uint8] = cv2.resize(mean_hw3, probability_HW.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return blurred_HW3
+
+
+def _suggestion(wanted: str) -> str:
     near = difflib.get_close_matches(wanted.lower(), ("transparent", "blur", *ImageColor.colormap), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -146,11 +107,7 @@ def _rgb(text: str) -> tuple[int, int, int]:
     try:
         red, green, blue, *alpha = ImageColor.getrgb(text)
     except ValueError as error:
-        raise BadBackground(f"background {text!r}: is no color as #fff or #ffffff; {_COLORS}") from error
+        raise BadBackground(f"background {text!r}: not a color like #fff or #ffffff; {_COLORS}") from error
     if alpha:
-        raise BadBackground(f"background {text!r}: is partly transparent; {_COLORS}")
+        raise BadBackground(f"background {text!r}: partly transparent; {_COLORS}")
     return red, green, blue
-
-
-def _cover(image_HW3: NDArray[np.uint8], size_HW: Size) -> NDArray[np.uint8]:
-    return np.asarray(ImageOps.fit(Image.fromarray(image_HW3), size_HW[::-1], Image.Resampling.LANCZOS))

@@ -1,14 +1,13 @@
-"""Outlines of a mask as LabelMe writes them, one polygon for each region.
+"""Outlines of a mask in LabelMe's format, one polygon for each region.
 
-LabelMe's polygons run through pixels, and the pixels they pass belong to the mask: its reader cuts off fractions and
-fills with Pillow, outline included. Points are written at the middle of their pixel, (0.5, 0.5) for the first, so that
-LabelMe also draws them there. Its polygons have no holes: the outline of a hole is reached from another outline to the
-left of it over a bridge, walked there and back, that runs over pixels of the mask only and so changes nothing.
+LabelMe's polygons run through pixels, and these pixels belong to the mask: its reader truncates coordinates and fills
+with Pillow, outline included. Points are written at the center of their pixel, (0.5, 0.5) for the first, where LabelMe
+also draws them. Its polygons have no holes: the outline of a hole is connected to another outline on its left by a
+bridge, walked there and back, that runs over pixels of the mask only and so changes nothing.
 
-Without simplification LabelMe's own reader gives back the mask exactly.
+Without simplification LabelMe's own reader gives exactly the mask.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.imaging.masks import require_mask
-from carmask.imaging.polygons import DEFAULT_TOLERANCE_PX
+from carmask.imaging.polygons import DEFAULT_TOLERANCE_PX, trace_outlines
 
-# The version of LabelMe whose form this is; LabelMe itself never compares it.
+# The version of LabelMe with this format. LabelMe itself never checks it.
 _VERSION = "6.3.1"
 
 Point = tuple[int, int]
@@ -28,9 +27,9 @@ Point = tuple[int, int]
 
 @dataclass
 class _Outline:
-    """An outline through pixels of the mask (points, 2), x and y, and the holes that are reached from it.
+    """An outline through pixels of the mask (points, 2), x and y, and the holes that are connected to it.
 
-    start: number of the point at which it is entered. holes: by the number of the point from which they are reached.
+    start: number of the point at which it is entered. holes: by the number of the point where their bridge begins.
     """
 
     points_xy: NDArray[np.intp]
@@ -39,10 +38,10 @@ class _Outline:
 
 
 def labelme(mask_HW: NDArray[np.bool_], photo: str, *, tolerance_px: float = DEFAULT_TOLERANCE_PX) -> dict[str, Any]:
-    """Outlines of a bool mask (height, width) as the content of a LabelMe file, to be written as JSON.
+    """Outlines of a bool mask (height, width) as the content of a LabelMe file, to be saved as JSON.
 
-    photo: path of the photo from the folder of the file, as LabelMe finds it. tolerance_px: how far a simplified
-    outline may lie from the exact one; 0 keeps it exact.
+    photo: path of the photo relative to the file's folder. tolerance_px: largest distance of a simplified outline from
+    the exact one; 0 keeps it exact.
     """
     require_mask(mask_HW)
     height, width = mask_HW.shape
@@ -56,7 +55,7 @@ def labelme(mask_HW: NDArray[np.bool_], photo: str, *, tolerance_px: float = DEF
             "flags": {},
             "mask": None,
         }
-        for outline in _outlines(mask_HW)
+        for outline in (_joined(*outlines_xy, mask_HW) for outlines_xy in trace_outlines(mask_HW))
     ]
     return {
         "version": _VERSION,
@@ -69,39 +68,27 @@ def labelme(mask_HW: NDArray[np.bool_], photo: str, *, tolerance_px: float = DEF
     }
 
 
-def _outlines(mask_HW: NDArray[np.bool_]) -> Iterator[_Outline]:
-    """The outer outline of each region, its holes hung to it and to each other."""
-    contours, hierarchy = cv2.findContours(
-        np.ascontiguousarray(mask_HW).view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
-    )
-    rings = [contour[:, 0].astype(np.intp) for contour in contours]
-    parents = hierarchy[0, :, 3] if rings else []
-    for exterior, parent in enumerate(parents):
-        if parent == -1:
-            outer = _Outline(rings[exterior])
-            _hang(outer, [rings[hole] for hole, around in enumerate(parents) if around == exterior], mask_HW)
-            yield outer
-
-
-def _hang(outer: _Outline, holes: list[NDArray[np.intp]], mask_HW: NDArray[np.bool_]) -> None:
-    """Hang each hole to the outline that is met going left from the hole's leftmost point."""
-    met: dict[Point, tuple[_Outline, int]] = {}
-    _note(met, outer)
-    # What is met going left lies further to the left, so it was noted before.
-    for points_xy in sorted(holes, key=lambda points_xy: int(points_xy[:, 0].min())):
+def _joined(exterior_xy: NDArray[np.intp], holes_xy: list[NDArray[np.intp]], mask_HW: NDArray[np.bool_]) -> _Outline:
+    """The outer outline of a region, with each hole connected to the next outline on the left of its leftmost point."""
+    exterior = _Outline(exterior_xy)
+    outline_at: dict[Point, tuple[_Outline, int]] = {}
+    _note(outline_at, exterior)
+    # The outline on the left of a hole has a point farther to the left, so it was noted already.
+    for points_xy in sorted(holes_xy, key=lambda points_xy: int(points_xy[:, 0].min())):
         start = int(np.argmin(points_xy[:, 0]))
         x, y = points_xy[start].tolist()
         outside = np.flatnonzero(~mask_HW[y, :x])
         end_x = int(outside[-1]) + 1 if outside.size else 0
-        reached_from, number = met[end_x, y]
+        other, number = outline_at[end_x, y]
         hole = _Outline(points_xy, start)
-        reached_from.holes.setdefault(number, []).append(hole)
-        _note(met, hole)
+        other.holes.setdefault(number, []).append(hole)
+        _note(outline_at, hole)
+    return exterior
 
 
-def _note(met: dict[Point, tuple[_Outline, int]], outline: _Outline) -> None:
+def _note(outline_at: dict[Point, tuple[_Outline, int]], outline: _Outline) -> None:
     for number, (x, y) in enumerate(outline.points_xy.tolist()):
-        met.setdefault((x, y), (outline, number))
+        outline_at.setdefault((x, y), (outline, number))
 
 
 def _polygon(outline: _Outline, tolerance_px: float) -> list[Point]:
@@ -111,29 +98,29 @@ def _polygon(outline: _Outline, tolerance_px: float) -> list[Point]:
 
 
 def _walk(outline: _Outline, tolerance_px: float) -> list[Point]:
-    """The points from the outline's start all around to its start again, through all that hangs on it."""
+    """The points of the outline from its start all the way around to its start, with detours around its holes."""
     count = len(outline.points_xy)
     points_xy = np.roll(outline.points_xy, -outline.start, axis=0)[[*range(count), 0]]
-    hung = {(number - outline.start) % count: holes for number, holes in outline.holes.items()}
+    holes_at = {(number - outline.start) % count: holes for number, holes in outline.holes.items()}
     path: list[Point] = [_point(points_xy[0])]
-    for first, last in pairwise(sorted({0, count, *hung})):
-        for hole in hung.get(first, ()):
+    for first, last in pairwise(sorted({0, count, *holes_at})):
+        for hole in holes_at.get(first, ()):
             path += [*_walk(hole, tolerance_px), _point(points_xy[first])]
         path += [_point(point_xy) for point_xy in _simplified(points_xy[first : last + 1], tolerance_px)[1:]]
     return path
 
 
 def _simplified(points_xy: NDArray[np.intp], tolerance_px: float) -> NDArray[np.intp]:
-    """A piece of an outline with fewer points, its ends kept."""
+    """A piece of an outline with fewer points; its ends are kept."""
     distance = np.square(points_xy - points_xy[0]).sum(axis=1)
     if distance[-1] == 0:
-        # OpenCV would draw a piece that ends where it begins together to nothing, so it is halved.
+        # OpenCV would reduce a piece that ends where it begins to nothing, so each half is simplified.
         if len(points_xy) <= 3:
             return points_xy
         middle = max(1, int(np.argmax(distance)))
         halves = _simplified(points_xy[: middle + 1], tolerance_px), _simplified(points_xy[middle:], tolerance_px)
         return np.concatenate([halves[0], halves[1][1:]])
-    # At a tolerance of 0 it still leaves out what lies on a straight line.
+    # At a tolerance of 0 this still removes points on straight lines.
     fewer_xy: NDArray[np.intp] = cv2.approxPolyDP(points_xy.astype(np.int32), tolerance_px, closed=False)[:, 0]
     return fewer_xy
 

@@ -1,9 +1,9 @@
 """Outlines of a mask as polygons with holes, and as GeoJSON.
 
-Coordinates are x to the right and y down in pixels, pixels being areas: the photo's top left corner is (0, 0), the
-middle of its first pixel (0.5, 0.5), its bottom right corner (width, height). Outlines run between pixels of the mask
-and others, cutting corners by half a pixel, so that no two of them touch. A pixel is in the mask where its middle is
-inside: filled by that rule, outlines that are not simplified give the mask back exactly.
+Coordinates are in pixels, x to the right and y down. Pixels are areas: a photo's top left corner is (0, 0), the center
+of its first pixel (0.5, 0.5), its bottom right corner (width, height). Outlines run between the mask's pixels and
+others and cut corners by half a pixel, so that no two of them touch. A pixel is in the mask if its center is inside:
+filled in this way, outlines that are not simplified give exactly the mask.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,22 @@ from numpy.typing import NDArray
 from carmask.imaging.geometry import Size
 from carmask.imaging.masks import box_of, require_mask
 
-# Simplified by so much, the outlines of Carvana's masks keep a Dice of 0.9998 (0.9994 at a quarter of their size) and
+# Simplified this much, the outlines of Carvana's masks keep a Dice of 0.9998 (0.9994 at a quarter of their size) and
 # half of their points: 10 KB of JSON.
 DEFAULT_TOLERANCE_PX = 0.5
 
-# Directions in the order of turning right, y pointing down: +x, +y, -x, -y.
-_STEP_XY = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
+# The steps to a pixel's eight neighbors, counterclockwise as seen: right, right and up, up, ... And their numbers in
+# this list, by the step down and the step to the right, each plus 1.
+_NEIGHBORS_XY = np.array([(1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1)])
+_NEIGHBOR_NUMBER = np.array([(3, 2, 1), (4, 0, 0), (5, 6, 7)])
+_UP = 2
 
 
 @dataclass(frozen=True)
 class Polygon:
-    """One region of a mask. Each ring is float64 (points, 2), x and y in pixels, its first point not repeated.
+    """One region of a mask. Each ring is float64 (points, 2), x and y in pixels; its first point is not repeated.
 
-    The exterior has a positive signed area (it runs clockwise as one sees it), holes a negative one.
+    The exterior has a positive signed area (it looks clockwise, since y points down), holes have a negative one.
     """
 
     exterior_xy_px: NDArray[np.float64]
@@ -37,37 +40,56 @@ class Polygon:
 
 
 def find_polygons(mask_HW: NDArray[np.bool_], *, tolerance_px: float = DEFAULT_TOLERANCE_PX) -> list[Polygon]:
-    """Outlines of a bool mask (height, width), one polygon for each region, pixels at corners belonging together.
+    """Outlines of a bool mask (height, width), one polygon for each region. Pixels that touch at a corner connect.
 
-    tolerance_px: how far a simplified outline may lie from the exact one (Douglas and Peucker, 1973); 0 keeps it exact.
+    tolerance_px: largest distance of a simplified outline from the exact one (Douglas and Peucker, 1973); 0 keeps it
+    exact.
     """
     require_mask(mask_HW)
     if tolerance_px < 0:
-        raise ValueError(f"a tolerance is not negative, and {tolerance_px} px is")
+        raise ValueError(f"a tolerance must not be negative, and {tolerance_px} px is")
     box_px = box_of(mask_HW)
     if box_px is None:
         return []
     top, left, bottom, right = box_px
     inner_HW = np.pad(mask_HW[top:bottom, left:right], 1)
     _, region_HW = cv2.connectedComponents(inner_HW.view(np.uint8), connectivity=8)
-    exteriors: dict[int, NDArray[np.float64]] = {}
-    holes: dict[int, list[NDArray[np.float64]]] = {}
-    for region, ring in _rings(inner_HW, region_HW):
-        is_exterior = signed_area(ring) > 0
-        drawn = _simplified(ring, tolerance_px) + np.array([left - 1, top - 1])
-        if is_exterior:
-            exteriors[region] = drawn
-        else:
-            holes.setdefault(region, []).append(drawn)
-    return [Polygon(exteriors[region], tuple(holes.get(region, ()))) for region in sorted(exteriors)]
+    polygons: dict[int, Polygon] = {}
+    for exterior_xy, holes_xy in trace_outlines(inner_HW):
+        holes = sorted(map(_between_pixels, holes_xy), key=lambda ring_xy: (ring_xy[0, 1], ring_xy[0, 0]))
+        exterior, *holes = [
+            _simplified(ring_xy, tolerance_px) + np.array([left - 1, top - 1])
+            for ring_xy in (_between_pixels(exterior_xy), *holes)
+        ]
+        x, y = exterior_xy[0]
+        polygons[int(region_HW[y, x])] = Polygon(exterior, tuple(holes))
+    return [polygons[region] for region in sorted(polygons)]
+
+
+def trace_outlines(mask_HW: NDArray[np.bool_]) -> list[tuple[NDArray[np.intp], list[NDArray[np.intp]]]]:
+    """The outer outline of each region of a mask, with the outlines of its holes, as OpenCV traces them.
+
+    An outline is the border pixels (points, 2), x and y, in the order of a walk with the mask on the left. Regions
+    connect at corners.
+    """
+    contours, hierarchy = cv2.findContours(
+        np.ascontiguousarray(mask_HW).view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+    )
+    outlines_xy = [contour[:, 0].astype(np.intp) for contour in contours]
+    parents = hierarchy[0, :, 3].tolist() if outlines_xy else []
+    holes_of: dict[int, list[NDArray[np.intp]]] = {index: [] for index, parent in enumerate(parents) if parent == -1}
+    for outline_xy, parent in zip(outlines_xy, parents, strict=True):
+        if parent != -1:
+            holes_of[parent].append(outline_xy)
+    return [(outlines_xy[index], holes_xy) for index, holes_xy in holes_of.items()]
 
 
 def geojson(polygons: Sequence[Polygon], size_HW: Size, photo: str) -> dict[str, Any]:
     """The polygons of one photo as a GeoJSON FeatureCollection of one MultiPolygon, in pixels instead of degrees.
 
-    Its properties are the photo's name, its `height_px` and `width_px`, and the `coverage` 0..1 by the polygons. The
-    form is that of RFC 7946: rings end where they begin, exteriors have a positive and holes a negative signed area.
-    Where there is no vehicle the MultiPolygon is empty.
+    Its properties are the photo's name, `height_px`, `width_px` and the `coverage` 0..1 by the polygons. As RFC 7946
+    says, rings end where they begin, exteriors have a positive and holes a negative signed area. Without a vehicle the
+    MultiPolygon is empty.
     """
     height, width = size_HW
     area_px = sum(signed_area(ring) for polygon in polygons for ring in (polygon.exterior_xy_px, *polygon.holes_xy_px))
@@ -96,52 +118,25 @@ def _closed(ring_xy: NDArray[np.float64]) -> list[list[float]]:
     return [*points, points[0]]
 
 
-def _rings(inner_HW: NDArray[np.bool_], region_HW: NDArray[np.int32]) -> list[tuple[int, NDArray[np.float64]]]:
-    """All outlines with the number of their region, through the middles of the sides between pixels.
+def _between_pixels(outline_xy: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Turn an outline through border pixels into a ring through the middles of the edges between them and the outside.
 
-    The sides between a pixel of the mask and another are walked with the mask on the right. Where two pixels of the
-    mask meet at a corner only, the walk goes on to the other one: it turns left.
+    On the way from the previous to the next pixel of the outline, counterclockwise around a pixel, all neighbors are
+    outside the mask. Those that share an edge with the pixel give a point each. The ring has the mask on the right, and
+    begins at the first edge, row by row, that has the mask below it.
     """
-    width = inner_HW.shape[1]
-    pixels, starts, directions = [], [], []
-    # For each direction: the neighbor that is not in the mask, and the corner of the pixel at which its side begins.
-    sides = [((-1, 0), (0, 0)), ((0, 1), (0, 1)), ((1, 0), (1, 1)), ((0, -1), (1, 0))]
-    for heading, ((down, right), (corner_down, corner_right)) in enumerate(sides):
-        neighbor_HW = np.roll(inner_HW, (-down, -right), axis=(0, 1))
-        beside = np.flatnonzero(inner_HW & ~neighbor_HW)
-        pixels.append(beside)
-        starts.append(beside + corner_down * width + corner_right)
-        directions.append(np.full(beside.size, heading))
-    pixel, start, direction = np.concatenate(pixels), np.concatenate(starts), np.concatenate(directions)
-    following = _following(start, direction, width).tolist()
-    y, x = np.divmod(start, width)
-    middle_xy = np.stack([x, y], axis=1) + _STEP_XY[direction] / 2
-    rings = []
-    walked = bytearray(len(following))
-    for first in range(len(following)):
-        ring = []
-        side = first
-        while not walked[side]:
-            walked[side] = 1
-            ring.append(side)
-            side = following[side]
-        if ring:
-            rings.append((int(region_HW.reshape(-1)[pixel[first]]), middle_xy[ring]))
-    return rings
-
-
-def _following(start: NDArray[np.intp], direction: NDArray[np.intp], width: int) -> NDArray[np.intp]:
-    """Number of the side that follows each side on its way around the mask."""
-    end = start + (_STEP_XY @ (1, width))[direction]
-    code = 4 * start + direction
-    order = np.argsort(code)
-    following = np.full(start.size, -1, dtype=np.intp)
-    for turn in (1, 0, 3):
-        wanted = 4 * end + (direction + turn) % 4
-        place = np.minimum(np.searchsorted(code, wanted, sorter=order), start.size - 1)
-        is_there = code[order[place]] == wanted
-        following[is_there] = order[place[is_there]]
-    return following
+    steps_xy = np.roll(outline_xy, -1, axis=0) - outline_xy
+    after = _NEIGHBOR_NUMBER[steps_xy[:, 1] + 1, steps_xy[:, 0] + 1]
+    before = np.roll(after + 4, 1) % 8
+    # One to eight eighths of a turn; a lone pixel is walked around and has its first neighbor twice.
+    turn = (after - before - 1) % 8 + 1 if len(outline_xy) > 1 else np.array([9])
+    eighths = np.arange(1, 9)
+    neighbor = (before[:, None] + eighths) % 8
+    index, eighth = np.nonzero((eighths < turn[:, None]) & (neighbor % 2 == 0))
+    pixel_xy, neighbor = outline_xy[index][::-1], neighbor[index, eighth][::-1]
+    has_mask_below = np.flatnonzero(neighbor == _UP)
+    first = has_mask_below[np.lexsort(pixel_xy[has_mask_below].T)[0]]
+    return np.roll(pixel_xy + 0.5 + _NEIGHBORS_XY[neighbor] / 2, -first, axis=0)
 
 
 def _simplified(ring_xy: NDArray[np.float64], tolerance_px: float) -> NDArray[np.float64]:
@@ -152,5 +147,5 @@ def _simplified(ring_xy: NDArray[np.float64], tolerance_px: float) -> NDArray[np
     fewer_xy: NDArray[np.float64] = cv2.approxPolyDP(corners_xy.astype(np.float32), tolerance_px, closed=True)[
         :, 0
     ].astype(np.float64)
-    # What is no larger than the tolerance would be drawn together into a line, and be lost.
+    # A ring no larger than the tolerance would collapse into a line and be lost.
     return fewer_xy if len(fewer_xy) > 2 else corners_xy

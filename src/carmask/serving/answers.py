@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from carmask.imaging.background import Background, Picture
+from carmask.imaging.background import Background, picture_background
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.rle import encode_carvana
 from carmask.pipeline.jobs import Extent, Job
@@ -91,4 +91,4 @@ def wants_json(wish: Wish) -> bool:
 
 
 def _backdrop(upload: Upload, max_pixels: int) -> Background:
-    return Picture(decode_photo(upload.data, max_pixels=max_pixels, name=upload.name).image_HWC)
+    return picture_background(decode_photo(upload.data, max_pixels=max_pixels, name=upload.name).image_HWC)
