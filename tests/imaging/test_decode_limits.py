@@ -49,8 +49,9 @@ def test_millions_of_pieces_are_not_waited_for(form: str, tmp_path: Path) -> Non
     many = in_pieces(form, decode_limits._MOST_READS)
     (tmp_path / "many").write_bytes(many)
     for source in (many, tmp_path / "many"):
-        with pytest.raises(UnreadableImage, match="more small pieces than any picture needs"):
+        with pytest.raises(UnreadableImage) as caught:
             decode_photo(source)
+        assert isinstance(caught.value.__cause__, decode_limits.DecodeLimitExceeded)
 
 
 def test_thousands_of_scans_are_not_drawn(tmp_path: Path) -> None:
@@ -58,18 +59,21 @@ def test_thousands_of_scans_are_not_drawn(tmp_path: Path) -> None:
     (tmp_path / "scans.jpg").write_bytes(in_scans(5000))
     for source in (in_scans(5000), tmp_path / "scans.jpg"):
         for decode in (decode_photo, decode_mask):
-            with pytest.raises(UnreadableImage, match="more scans than any photo needs"):
+            with pytest.raises(UnreadableImage) as caught:
                 decode(source)
+            assert isinstance(caught.value.__cause__, decode_limits.DecodeLimitExceeded)
 
 
 def test_scans_are_not_hidden_behind_other_segments() -> None:
     data = in_scans(0)
     last = data[data.rindex(b"\xff\xda") : -2]
     comment = b"\xff\xfe\0\4\xff\xd9"  # what looks like the end of the picture, inside a comment
-    with pytest.raises(UnreadableImage, match="more scans"):
+    with pytest.raises(UnreadableImage) as caught:
         decode_photo(data[:-2] + (comment + last) * 200 + data[-2:])
-    with pytest.raises(UnreadableImage, match="more scans"):
+    assert isinstance(caught.value.__cause__, decode_limits.DecodeLimitExceeded)
+    with pytest.raises(UnreadableImage) as caught:
         decode_photo(data[:-2] + comment * 5000 + last * 200 + data[-2:])
+    assert isinstance(caught.value.__cause__, decode_limits.DecodeLimitExceeded)
 
 
 def test_what_follows_a_photo_is_not_taken_for_scans() -> None:

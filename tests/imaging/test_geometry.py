@@ -184,12 +184,12 @@ def test_a_reduced_decoding_covers_the_same_area() -> None:
 
 def test_wrong_sizes_are_refused() -> None:
     placement = plan((50, 60), Geometry(height_px=32, width_px=32))
-    with pytest.raises(GeometryError, match=r"60 x 50 px.* 50 x 60 px"):
+    with pytest.raises(GeometryError):
         fit_mask(np.zeros((60, 50), np.uint8), placement)
-    with pytest.raises(GeometryError, match=r"50 x 60 px.* 32 x 32 px"):
+    with pytest.raises(GeometryError):
         restore(np.zeros((50, 60), np.float32), placement)
     for photo_HW in ((0, 5), (5, 0)):
-        with pytest.raises(GeometryError, match="no area"):
+        with pytest.raises(GeometryError):
             plan(photo_HW, Geometry(height_px=32, width_px=32))
 
 

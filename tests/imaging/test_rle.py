@@ -84,35 +84,34 @@ def test_empty_and_full_mask():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text",
     [
-        ("1 3 5", "3 numbers"),
-        ("0 3", "before pixel 1"),
-        ("-4 3", "before pixel 1"),
-        ("1 0", "empty"),
-        ("1 -2", "empty"),
-        ("12 2", "beyond the last pixel"),
-        ("13 1", "beyond the last pixel"),
-        ("1 3 3 2", "overlaps"),
-        ("5 2 1 5", "overlaps"),
-        ("4 1 4 1", "overlaps"),
-        ("1 x", "'x' is none"),
-        ("1.0 3", "'1.0' is none"),
-        ("1e3 3", "'1e3' is none"),
-        ("1_0 1", "'1_0' is none"),
-        ("+1 1", "'+1' is none"),
-        ("--1 1", "'--1' is none"),
-        ("- 1", "'-' is none"),
-        ("\u0661 1", "is none"),
-        ("nan 1", "'nan' is none"),
-        ("1 " + "9" * 400, "beyond any picture"),
-        ("999999999999999999 999999999999999999", "beyond the last pixel"),
+        "1 3 5",
+        "0 3",
+        "-4 3",
+        "1 0",
+        "1 -2",
+        "12 2",
+        "13 1",
+        "1 3 3 2",
+        "5 2 1 5",
+        "4 1 4 1",
+        "1 x",
+        "1.0 3",
+        "1e3 3",
+        "1_0 1",
+        "+1 1",
+        "--1 1",
+        "- 1",
+        "\u0661 1",
+        "nan 1",
+        "1 " + "9" * 400,
+        "999999999999999999 999999999999999999",
     ],
 )
-def test_bad_run_lengths_are_named(text, words):
+def test_bad_run_lengths_are_refused(text):
     with pytest.raises(RleError) as caught:
         decode_carvana(text, (3, 4))
-    assert words in str(caught.value)
     assert isinstance(caught.value, CarmaskError)
     assert len(str(caught.value)) < 250
 

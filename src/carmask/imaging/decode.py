@@ -1,7 +1,7 @@
-"""Decode any picture file to plain pixels: the one decoder of the project.
+"""Decode picture files to arrays: the only decoder of the project.
 
-Photos become uint8 arrays in the orientation in which they are shown; masks become soft masks by the one rule that
-`decode_mask` states. Opening, limits and errors are in `carmask.imaging.image_file`.
+Photos become uint8 arrays in the orientation in which they are shown, masks become soft masks. Opening, limits and
+errors are in `carmask.imaging.image_file`.
 """
 
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ __all__ = [
     "read_size",
 ]
 
-# What libjpeg can reduce by while decoding, and by how many of the photo's pixels a side may then seem longer.
+# The reductions that libjpeg offers while decoding, and by how many of the photo's pixels a side may then seem longer.
 _REDUCTIONS = (8, 4, 2)
 _MOST_ADDED_PX = 1
 
@@ -51,9 +51,9 @@ _MOST_ADDED_PX = 1
 class Photo:
     """A decoded photo.
 
-    image_HWC: uint8, 0..255, C = 3 (RGB) or 1 (luma), turned as EXIF says. size_HW: the photo's own displayed
-    (height, width) in pixels; differs from image_HWC's where the photo was decoded scaled down. icc_profile: the
-    embedded color profile where it describes the pixels of image_HWC, otherwise None.
+    image_HWC: uint8, 0..255, C = 3 (RGB) or 1 (luma), turned as EXIF says. size_HW: the displayed (height, width) of
+    the photo in pixels, larger than image_HWC's if it was decoded at a reduced size. icc_profile: the embedded color
+    profile if it describes the pixels of image_HWC.
     """
 
     image_HWC: NDArray[np.uint8]
@@ -62,11 +62,9 @@ class Photo:
 
 
 def read_size(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str | None = None) -> tuple[int, int]:
-    """Return the displayed (height, width) in pixels, from the header only.
+    """Return the displayed (height, width) in pixels. Decodes nothing but a PNG with metadata after its pixels.
 
-    Only a PNG with metadata behind its pixels has to be decoded for it.
-
-    `name` stands for the picture in error messages. Raises `UnreadableImage`.
+    name: the picture's name in error messages. Raises `UnreadableImage`.
     """
     with open_image(source, max_pixels=max_pixels, name=name) as image:
         if has_late_metadata(image):
@@ -85,12 +83,14 @@ def decode_photo(
 ) -> Photo:
     """Decode a photo to uint8, 0..255, shape (height, width, channels), as a viewer would show it.
 
-    channels: 3 for RGB, 1 for luma (ITU-R BT.601); gray files are replicated to 3. Transparency is flattened on white.
-    Grays of more than 8 bits are scaled by their full scale, never clipped. Of an animation the first frame is taken.
-    at_least_HW: a JPEG may be decoded by 1/2, 1/4 or 1/8, averaged, as long as both displayed sides stay at least this
-    many pixels. `name` stands for the picture in error messages.
+    Transparency is flattened on white. Grays of more than 8 bits are scaled by their full scale, not clipped. Of an
+    animation the first frame is decoded.
 
-    Raises `UnreadableImage` with the name and cause for anything that cannot be decoded whole.
+    channels: 3 for RGB, 1 for luma (ITU-R BT.601); gray files are replicated to 3. at_least_HW: a JPEG may be decoded
+    at 1/2, 1/4 or 1/8 of its size, averaged, as long as both displayed sides keep this many pixels. name: the picture's
+    name in error messages.
+
+    Raises `UnreadableImage` for anything that cannot be decoded completely.
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, not {channels}")
@@ -112,16 +112,16 @@ def decode_photo(
 
 
 def photo_of_pixels(pixels: Image.Image | NDArray[np.uint8], *, channels: int = 3) -> Photo:
-    """Take a picture that is decoded already as `decode_photo` would give it.
+    """Convert an already decoded picture to what `decode_photo` would return.
 
-    pixels: a Pillow image, turned as its EXIF says, or a uint8 array (height, width) or (height, width, 1) of gray
-    values, (height, width, 3) of RGB or (height, width, 4) of RGBA.
+    pixels: a Pillow image, which is turned as its EXIF says, or a uint8 array: (height, width) or (height, width, 1) of
+    gray values, (height, width, 3) of RGB or (height, width, 4) of RGBA.
 
-    Raises `UnreadableImage` for an array that is none of these, or an image that cannot be decoded whole.
+    Raises `UnreadableImage` for any other array, or an image that cannot be decoded completely.
     """
     image = pixels if isinstance(pixels, Image.Image) else _image_of(pixels)
     try:
-        # A PNG's metadata may stand behind its pixels.
+        # A PNG may have metadata after its pixels.
         image.load()
         image_HWC = _pixels_of(image, displayed_orientation(image), channels)
     except PILLOW_FAILURES as failure:
@@ -145,10 +145,10 @@ def _image_of(pixels: NDArray[np.uint8]) -> Image.Image:
 def _draft_size(
     stored_WH: tuple[int, int], at_least_HW: tuple[int, int] | None, orientation: int
 ) -> tuple[int, int] | None:
-    """Width and height to ask of libjpeg, as stored: the greatest reduction that is allowed and faithful.
+    """Stored width and height to request from libjpeg: the strongest reduction that is allowed and exact.
 
-    libjpeg rounds sides up. The last reduced column of 1918 px at an eighth stands for two pixels that are not there,
-    and the photo would be squeezed against its mask by as much.
+    libjpeg rounds sides up. At an eighth of 1918 px the last column would stand for two pixels that do not exist, and
+    the photo would be shifted against its mask by as much.
     """
     if at_least_HW is None:
         return None
@@ -177,12 +177,12 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:
-    # `convert` to the mode that an image already has copies it, which costs a third of a decoded JPEG's time.
+    # `convert` copies also an image that has the mode already, which takes a third of a JPEG's decoding time.
     return image if image.mode == mode else image.convert(mode)
 
 
 def _matching_profile(profile: object, source_mode: str, channels: int) -> bytes | None:
-    """Return the profile if it is whole and made for these pixels (ICC.1:2022, 7.2: size, color space, 'acsp')."""
+    """Return the profile if it is complete and made for these pixels (ICC.1:2022, 7.2: size, color space, 'acsp')."""
     if not isinstance(profile, bytes) or len(profile) < 132 or profile[36:40] != b"acsp":
         return None
     if int.from_bytes(profile[:4], "big") > len(profile):
@@ -198,15 +198,15 @@ def decode_mask(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     name: str | None = None,
 ) -> MaskReading:
-    """Read a mask as uint8, 0 = background .. 255 = foreground, shape (height, width), by one rule.
+    """Read a mask as uint8, 0 = background .. 255 = foreground, shape (height, width).
 
-    The value of a pixel is what is shown: palette colors instead of indices, the largest channel of a color, 16 bits
-    at their full scale. Transparency counts only where the colors are the same everywhere and it alone differs.
-    With no value but 0 and one other, that other is foreground, whatever it is; one value alone is foreground unless
-    it is 0. Otherwise the mask is soft: value / full scale.
+    A pixel's value is what a viewer shows: the palette's color and not its index, the largest channel of a color, 16
+    bits at their full scale. Transparency counts only if all colors are the same and it alone differs. In a mask of 0
+    and one other value, the other one is foreground, whatever it is. A mask of a single value is all foreground, unless
+    that is 0. Any other mask is soft: value / full scale.
 
-    foreground: read instead as foreground the pixels whose stored value (palette index, gray level, largest channel,
-    16-bit value) is this one. Raises `UnreadableImage`.
+    foreground: the stored value (palette index, gray level, largest channel, 16-bit value) that is foreground instead.
+    Raises `UnreadableImage`.
     """
     with open_image(source, max_pixels=max_pixels, name=name) as image:
         if isinstance(image, JpegImageFile):

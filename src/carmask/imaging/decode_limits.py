@@ -6,7 +6,6 @@ image once for each scan, and half a megabyte can hold thousands of scans.
 
 import io
 import re
-from typing import TYPE_CHECKING
 
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -25,30 +24,17 @@ class DecodeLimitExceeded(OSError):
     """A file that takes far more steps to decode than any real photo or mask."""
 
 
-if TYPE_CHECKING:
-    _Base = io.BufferedIOBase
-else:
-    _Base = object
-
-
-class _CountedReads(_Base):
-    """A stream that stops after `_MOST_READS` reads."""
+class LimitedReader(io.BufferedReader):
+    """A file or `io.BytesIO` that can be read in a limited number of pieces."""
 
     _reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """See `io.BufferedReader`. Raises `DecodeLimitExceeded` after `_MOST_READS` calls."""
         self._reads += 1
         if self._reads > _MOST_READS:
             raise DecodeLimitExceeded("it consists of more small pieces than any picture needs")
         return super().read(size)
-
-
-class LimitedBytes(_CountedReads, io.BytesIO):
-    """Bytes that can be read in a limited number of pieces."""
-
-
-class LimitedFile(_CountedReads, io.BufferedReader):
-    """A file that can be read in a limited number of pieces."""
 
 
 def limit_scans(image: JpegImageFile) -> None:

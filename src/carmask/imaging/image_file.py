@@ -25,15 +25,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from carmask.errors import CarmaskError
-from carmask.imaging.decode_limits import DecodeLimitExceeded, LimitedBytes, LimitedFile
+from carmask.imaging.decode_limits import DecodeLimitExceeded, LimitedReader
 
 ImageSource = str | Path | bytes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
 DEFAULT_MAX_PIXELS = 100_000_000
 
-# Everything Pillow's readers were seen to raise, or may raise, on damaged bytes. `Warning` is here because a program
-# may have turned Pillow's warnings into errors.
+# What Pillow raises, or may raise, for damaged data. `Warning`, because a program may turn warnings into errors.
 PILLOW_FAILURES = (
     ArithmeticError,
     AssertionError,
@@ -69,10 +68,10 @@ _CONVERT = "convert it to JPEG, PNG, GIF, BMP, TIFF or WebP, or take it out of t
 
 
 class _BmpFile(BmpImageFile):
-    """A BMP whose depth is read right.
+    """Pillow's reader, without a mistake of Pillow 13.0 and earlier.
 
-    Pillow (13.0 and before) takes a BMP with 4 or 8 bits a pixel and a palette of black and white for one with 1 bit a
-    pixel. Masks are often saved so, and every pixel would be wrong.
+    It reads a BMP of 4 or 8 bits a pixel whose palette is black and white as one of 1 bit a pixel. Masks are often
+    saved so, and every pixel would be wrong.
     """
 
     def _open(self) -> None:
@@ -83,7 +82,7 @@ class _BmpFile(BmpImageFile):
         stream.seek(0)
         head = stream.read(30)
         stream.seek(position)
-        # The field biBitCount, which has another place in the old header of 12 bytes.
+        # The field biBitCount, which is elsewhere in the old header of 12 bytes.
         bits = int.from_bytes(head[24:26] if head[14] == 12 else head[28:30], "little")
         if bits not in (4, 8) or {"1": 1, "L": 8}.get(self.mode, bits) == bits:
             return
@@ -96,9 +95,9 @@ class _BmpFile(BmpImageFile):
         self.tile = [tile._replace(args=("P;4" if bits == 4 else "P", *tile.args[1:]))]
 
 
-# Pillow's reader classes are called directly, not through Image.open: that would apply Pillow's own pixel limit, which
-# warns from 89 and refuses from 179 megapixels and can be changed only for the whole process. The limit here is the
-# caller's. It also reads a phone's multi-picture JPEG as what it is, a JPEG.
+# By a file's first bytes. Image.open would apply Pillow's own pixel limit, which warns from 89 and refuses from 179
+# megapixels and can only be changed for the whole process; the limit here is the caller's. A phone's multi-picture JPEG
+# is read as a JPEG.
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[IO[bytes]], ImageFile.ImageFile]], ...] = (
     (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile),
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile),
@@ -108,7 +107,7 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[IO[bytes]], ImageFile.I
     (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", WebPImageFile),
 )
 
-_STRANGERS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
+_OTHER_KINDS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (lambda head: head.startswith(b"%PDF"), "a PDF document"),
     (lambda head: head.startswith(b"PK\x03\x04"), "a ZIP archive"),
     (lambda head: head.startswith(b"8BPS"), "a Photoshop file"),
@@ -124,8 +123,7 @@ _STRANGERS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
 class UnreadableImage(CarmaskError):
     """A picture that cannot be read.
 
-    `name` is the file (or the caller's name for a picture in memory), `cause` says in plain words what is wrong with
-    it, and the message adds what to do.
+    name: the file, or the caller's name for a picture in memory. cause: what is wrong with it. advice: what to do.
     """
 
     def __init__(self, name: str, cause: str, advice: str = _REPAIR) -> None:
@@ -139,16 +137,17 @@ class UnreadableImage(CarmaskError):
 
 
 class TooManyPixels(UnreadableImage):
-    """A picture that is larger than the caller allows."""
+    """A picture with more pixels than the caller allows."""
 
 
 @contextmanager
 def open_image(source: ImageSource, *, max_pixels: int, name: str | None) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture, header only, and turn every failure inside the `with` block into `UnreadableImage`.
+    """Open a picture, header only. Whatever Pillow raises inside the `with` block is raised as `UnreadableImage`.
 
-    The block may load and convert the image it is given; anything that Pillow raises there is reported with the
-    picture's name. Raises `UnreadableImage` also where the file is missing, not a plain file, empty, not a picture in
-    one of the six formats, or declares more than `max_pixels` pixels.
+    Raises:
+        UnreadableImage: also if the file is missing, not a plain file, empty or not in one of the six formats.
+        TooManyPixels: it declares more than `max_pixels` pixels.
+
     """
     label = name if name is not None else ("image data" if isinstance(source, bytes) else str(source))
     with _byte_stream(source, label) as stream:
@@ -164,14 +163,13 @@ def open_image(source: ImageSource, *, max_pixels: int, name: str | None) -> Ite
 def displayed_orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8 that is still to be applied; 1 where there is none or the metadata is damaged.
 
-    Damaged metadata does not make a photo unreadable: every viewer shows such a photo as it is stored. A TIFF is
-    turned by Pillow itself while it loads and reports its turned size at once. A PNG has to be loaded before, where
-    `has_late_metadata`, since its metadata may stand behind the pixels.
+    Every viewer shows a photo with damaged metadata as it is stored. A TIFF is turned by Pillow while it loads, and
+    reports its turned size before. A PNG must be loaded first if it `has_late_metadata`.
     """
     if isinstance(image, TiffImageFile):
         return 1
     try:
-        # PngImageFile.getexif would decode the whole picture to look behind the pixels.
+        # PngImageFile.getexif would decode the whole picture to look for metadata after the pixels.
         orientation = Image.Image.getexif(image).get(0x0112, 1)
     except PILLOW_FAILURES:
         return 1
@@ -179,7 +177,7 @@ def displayed_orientation(image: Image.Image) -> int:
 
 
 def has_late_metadata(image: ImageFile.ImageFile) -> bool:
-    """Whether a PNG has chunks behind its pixels that can carry an orientation (EXIF, or text with EXIF or XMP)."""
+    """Whether a PNG has chunks after its pixels that can hold an orientation (EXIF, or text with EXIF or XMP)."""
     if not isinstance(image, PngImageFile) or image.fp is None:
         return False
     stream = image.fp
@@ -196,7 +194,7 @@ def has_late_metadata(image: ImageFile.ImageFile) -> bool:
 
 
 def turn(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn and mirror a stored picture so that it is shown as EXIF orientation 1..8 says."""
+    """Turn and mirror a stored picture as EXIF orientation 1..8 says."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
@@ -208,9 +206,9 @@ def is_deep(image: Image.Image) -> bool:
 def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
     """Gray values (height, width) of a deep picture as float32, and the value that means white.
 
-    16-bit grays are white at 65535 (a TIFF of 9 to 15 bits at its own 2^bits - 1). 32-bit integers and floats have no
-    agreed white: it is the smallest of 1 (floats only), 255 and 65535 that holds the brightest pixel, else that pixel.
-    What is not a finite number counts as 0.
+    White is 65535 for 16 bits (2^bits - 1 for a TIFF of 9 to 15 bits). 32-bit integers and floats have no agreed white:
+    it is the smallest of 1 (floats only), 255 and 65535 that is not less than the brightest pixel, else that pixel's
+    value. Values that are not finite count as 0.
     """
     value_HW = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if image.mode.startswith("I;16"):
@@ -222,7 +220,7 @@ def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
 
 
 def deep_to_uint8(value_HW: NDArray[np.float32], white: float) -> NDArray[np.uint8]:
-    """Scale 0..white to 0..255, rounded; values outside are set to the nearer end."""
+    """Scale 0..white to 0..255, rounded and clipped."""
     level_HW: NDArray[np.float32] = np.rint(np.clip(value_HW / white, 0.0, 1.0) * 255.0)
     return level_HW.astype(np.uint8)
 
@@ -230,16 +228,16 @@ def deep_to_uint8(value_HW: NDArray[np.float32], white: float) -> NDArray[np.uin
 @contextmanager
 def _byte_stream(source: ImageSource, label: str) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
-        yield LimitedBytes(source)
+        yield LimitedReader(io.BytesIO(source))
         return
     try:
-        # A named pipe or a device would block or never end, so nothing but a plain file is opened.
+        # A named pipe or a device could block or never end.
         mode = Path(source).stat().st_mode
         if stat.S_ISDIR(mode):
-            raise UnreadableImage(label, "this is a folder, not a file", "rename it or take it out of the folder")
+            raise UnreadableImage(label, "a folder, not a file", "rename it or take it out of the folder")
         if not stat.S_ISREG(mode):
-            raise UnreadableImage(label, "this is a device, pipe or socket, not a file", "take it out of the folder")
-        stream = LimitedFile(io.FileIO(source))
+            raise UnreadableImage(label, "a device, pipe or socket, not a file", "take it out of the folder")
+        stream = LimitedReader(io.FileIO(source))
     except FileNotFoundError as failure:
         dangling = Path(source).is_symlink()
         cause = "the link points to a file that does not exist" if dangling else "there is no such file"
@@ -260,8 +258,8 @@ def _read_header(stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.Im
         raise UnreadableImage(label, "the file is empty")
     reader = next((reader for recognizes, reader in _READERS if recognizes(head)), None)
     if reader is None:
-        found = next((what for recognizes, what in _STRANGERS if recognizes(head)), "an unknown kind of data")
-        raise UnreadableImage(label, f"this is not a picture that can be read here but {found}", _CONVERT)
+        found = next((what for recognizes, what in _OTHER_KINDS if recognizes(head)), "an unknown kind of data")
+        raise UnreadableImage(label, f"not a supported picture, this is {found}", _CONVERT)
     if reader is WebPImageFile:
         # Pillow allocates a WebP's canvas while it reads the header.
         _refuse_size(_webp_canvas_px(head), label, max_pixels)
@@ -289,7 +287,7 @@ def _refuse_size(pixels: int, label: str, max_pixels: int) -> None:
     if pixels > max_pixels:
         raise TooManyPixels(
             label,
-            f"it declares {pixels / 1e6:.1f} megapixels, more than the {max_pixels / 1e6:.1f} allowed",
+            f"it has {pixels / 1e6:.1f} megapixels, and at most {max_pixels / 1e6:.1f} are allowed",
             "reduce the picture first",
         )
 

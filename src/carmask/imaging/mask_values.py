@@ -1,4 +1,4 @@
-"""The one rule by which any mask file becomes a soft mask. `carmask.imaging.decode.decode_mask` states it."""
+"""How the stored values of a mask file become a soft mask; see `carmask.imaging.decode.decode_mask`."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,12 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from carmask.imaging.image_file import deep_values, is_deep
 
-# Masks of class numbers are expected to use values below this, masks of one thing a value above.
+# Masks of class numbers are expected to use values below this, masks of a single object a value above.
 _CLASS_NUMBERS_BELOW = 32
-# A soft mask of one hue has at most 256 colors, and some more where a JPEG blurred them.
+# A soft mask of one hue has at most 256 colors, and some more if it is a JPEG.
 _COLORS_OF_A_PHOTO = 4096
 _ADVICE = "choose the class with --foreground VALUE"
-
-
-# A soft mask (uint8 0..255) is foreground from one half upwards.
+# From this value on, one half, a soft mask (uint8 0..255) is foreground.
 FOREGROUND_FROM = 128
 
 
@@ -24,8 +22,8 @@ FOREGROUND_FROM = 128
 class MaskReading:
     """A mask and how it was read.
 
-    soft_HW: uint8, 0 = background, 255 = foreground, between them a share of each. rule: one line on what was found
-    and how it was read. odd: a complaint where the values look like something else than a mask of one thing, or None.
+    soft_HW: uint8, 0 = background, 255 = foreground, in between a share of each. rule: one line on the values found and
+    how they were read. odd: a warning if the values do not look like a mask of a single object.
     """
 
     soft_HW: NDArray[np.uint8]
@@ -34,7 +32,7 @@ class MaskReading:
 
     @property
     def mask_HW(self) -> NDArray[np.bool_]:
-        """Bool: foreground from one half upwards."""
+        """Bool: foreground where `soft_HW` is at least one half."""
         return self.soft_HW >= FOREGROUND_FROM
 
     @property
@@ -47,9 +45,9 @@ class MaskReading:
 class _Stored:
     """What a mask file holds: stored values and what they show.
 
-    value_HW: uint8 or float32. used: the values that occur, ascending. shown: what each of `used` shows.
-    white: full scale of what is shown. kind: words for the rule. colorful: a complaint about colors that the
-    largest channel hides, or None.
+    value_HW: uint8 or float32. used: the values that occur, ascending. shown: the brightness of each of `used`. white:
+    full scale of `shown`. kind: how the values are stored, in words. colorful: a warning about colors that the largest
+    channel hides.
     """
 
     value_HW: NDArray[np.uint8] | NDArray[np.float32]
@@ -61,15 +59,15 @@ class _Stored:
 
 
 def read_mask(image: Image.Image, foreground: int | None) -> MaskReading:
-    """Apply the rule to a loaded picture, in its stored orientation."""
+    """Read a loaded picture, in its stored orientation, as a mask. See `carmask.imaging.decode.decode_mask`."""
     stored = _stored(image)
     if foreground is not None:
         soft_HW = np.where(stored.value_HW == foreground, np.uint8(255), np.uint8(0))
         return MaskReading(soft_HW, f"{stored.kind}: stored value {foreground} is foreground, as chosen")
-    return _read_by_rule(stored, lossy=isinstance(image, JpegImageFile))
+    return _read_values(stored, lossy=isinstance(image, JpegImageFile))
 
 
-def _read_by_rule(stored: _Stored, *, lossy: bool) -> MaskReading:
+def _read_values(stored: _Stored, *, lossy: bool) -> MaskReading:
     values = np.unique(stored.shown)
     darkest, brightest = float(values[0]), float(values[-1])
     class_like = brightest < _CLASS_NUMBERS_BELOW and stored.white >= 255
@@ -100,7 +98,7 @@ def _read_by_rule(stored: _Stored, *, lossy: bool) -> MaskReading:
 
 
 def _look_up(stored: _Stored, target: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`target[i]` wherever `stored.used[i]` stands."""
+    """Replace every stored value `stored.used[i]` by `target[i]`."""
     if stored.value_HW.dtype == np.uint8:
         table = np.zeros(256, dtype=np.uint8)
         table[stored.used.astype(np.intp)] = target
@@ -125,7 +123,7 @@ def _stored(image: Image.Image) -> _Stored:
     colors = image.convert("RGB")
     red, green, blue = colors.split()
     stored = _eight_bits(ImageChops.lighter(ImageChops.lighter(red, green), blue), "largest channel of colors")
-    return _Stored(stored.value_HW, stored.used, stored.shown, 255.0, stored.kind, _color_complaint(colors, stored))
+    return _Stored(stored.value_HW, stored.used, stored.shown, 255.0, stored.kind, _color_warning(colors, stored))
 
 
 def _eight_bits(gray: Image.Image, kind: str, *, white: float = 255.0) -> _Stored:
@@ -146,7 +144,7 @@ def _palette(image: Image.Image) -> _Stored:
     return _Stored(np.asarray(indices), used.astype(np.float32), used_C3.max(axis=1), 255.0, "palette colors", colorful)
 
 
-def _color_complaint(colors: Image.Image, stored: _Stored) -> str | None:
+def _color_warning(colors: Image.Image, stored: _Stored) -> str | None:
     count = colors.getcolors(_COLORS_OF_A_PHOTO)
     if count is None:
         return "thousands of colors: this looks like a photo, not a mask"
@@ -156,7 +154,7 @@ def _color_complaint(colors: Image.Image, stored: _Stored) -> str | None:
 
 
 def _alpha_that_carries_the_mask(image: Image.Image) -> Image.Image | None:
-    """Return the alpha channel where it differs over the picture while the colors do not; otherwise None."""
+    """Return the alpha channel if it varies over the picture and the colors do not; otherwise None."""
     if not image.has_transparency_data or is_deep(image):
         return None
     with_alpha = image.convert("RGBA")
