@@ -4,7 +4,7 @@ VENV := .venv
 CARMASK := $(VENV)/bin/carmask
 DATA := data/studio
 RUN := runs/demo
-# A demonstration that is over in a few minutes on two cores: 12 cars from 16 sides, `fast` at half its size.
+# The demo takes a few minutes on two cores: 12 cars from 16 sides, `fast` at half its input size.
 CARS := 12
 
 .PHONY: demo test lint setup clean
@@ -21,8 +21,9 @@ demo: setup
 	@echo "and the pictures: $(CURDIR)/out/demo/compare"
 
 test: setup lint
-	# Several processes share the processors, so none of their threads may wait by turning.
-	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	# Several processes share the CPUs, so their OpenMP threads must not spin while they wait.
+	# The ten slowest tests are listed, and the skipped ones with their reasons.
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 -rs
 
 lint: setup
 	$(VENV)/bin/ruff check
@@ -31,7 +32,7 @@ lint: setup
 
 setup: $(VENV)/installed
 
-# A .venv that is there already is kept, and with it the build of torch that was chosen (README, Installation).
+# An existing .venv is kept, and with it the build of torch that you chose (README, Installation).
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "carmask needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: the real Carvana photos where they are, and a tiny drawn data set."""
+"""Fixtures for all tests: the real Carvana photos, where they are available, and a tiny drawn data set."""
 
 import os
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
-# A busy machine fails no test: speed is measured by the benchmarks.
+# No deadlines: a busy machine must not fail a test. Speed is measured by the benchmarks.
 settings.register_profile("carmask", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("carmask")
 
-# Files whose tests start processes of their own and wait for them. Begun last, one would keep a worker busy alone.
+# Files whose tests start processes and wait for them. Started last, one of them would keep a single worker busy.
 LONG_FILES = {
     *("test_kill.py", "test_team.py", "test_cluster.py", "test_machines.py", "test_series.py", "test_resume.py"),
     *("test_lifetime.py", "test_openapi.py", "test_predict_resume.py", "test_carstudio.py"),
@@ -24,7 +24,7 @@ TINY_HW = (60, 90)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long files."""
+    """Start with the long files."""
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
@@ -40,7 +40,7 @@ def carvana() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set in Carvana's layout, six drawn cars with four views each, 60 x 90 px. Not to be changed."""
+    """A data set in Carvana's layout, six drawn cars with four views each, 60 x 90 px. Do not change it."""
     root = tmp_path_factory.mktemp("tiny")
     write_tiny_dataset(root)
     return root

@@ -28,8 +28,8 @@ TINY_RUN = {
 }
 
 
-class Outcome:
-    """What a command printed, and its exit status."""
+class CommandResult:
+    """Exit status and output of a command, run in this process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: object) -> None:
         with pytest.raises(SystemExit) as caught:
@@ -37,7 +37,7 @@ class Outcome:
         self.status = caught.value.code
         self.out, self.err = capsys.readouterr()
 
-    def assert_refused(self, *parts: str) -> None:
+    def assert_error(self, *parts: str) -> None:
         assert self.status == 1
         assert self.err.startswith("error: ")
         assert "Traceback" not in self.err
@@ -50,7 +50,7 @@ def python(program: str, *arguments: object) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_help_comes_without_waiting_for_the_heavy_packages() -> None:
+def test_help_imports_no_heavy_package() -> None:
     program = (
         "import sys\n"
         "from carmask.cli import main\n"
@@ -75,16 +75,16 @@ def test_the_module_and_the_version() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = Outcome(capsys, command, "--help")
-    assert outcome.status == 0
-    assert f"carmask {command}" in outcome.out
+    result = CommandResult(capsys, command, "--help")
+    assert result.status == 0
+    assert f"carmask {command}" in result.out
 
 
-def test_help_is_all_that_the_command_says_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Exit status 0 when every photo was cut out" in Outcome(capsys, "predict", "--help").out
+def test_the_help_of_a_command_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Exit status 0 when every photo was cut out" in CommandResult(capsys, "predict", "--help").out
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     # More is printed than a pipe holds.
     much = "app.command(lambda: print('x' * 10**6), name='much')"
     program = f"from carmask.cli import app, main\n{much}\nmain(['much'])"
@@ -98,7 +98,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         assert process.stderr.read() == ""
 
 
-def test_without_pytorch_a_command_says_what_to_install() -> None:
+def test_without_pytorch_the_error_names_the_extra() -> None:
     program = "import sys\nsys.modules['torch'] = None\nfrom carmask.cli import main\nmain(sys.argv[1:])\n"
     for arguments in (("train", "cars"), ("model", "deep")):
         done = python(program, *arguments)
@@ -118,7 +118,7 @@ def test_without_pytorch_a_command_says_what_to_install() -> None:
         (["evaluate", "nowhere", "--model", "x" * 300], ["nowhere"]),
         (["train", "nowhere"], ["nowhere", "does not exist"]),
         (["train", "nowhere", "--epoch", "3"], ["--epoch", "Did you mean --epochs?"]),
-        (["train", "nowhere", "--optimizer.lr", "3"], ["Did you mean --optimizer.lr?"]),
+        (["train", "nowhere", "--optimiser.lr", "3"], ["Did you mean --optimizer.lr?"]),
         (["train", "nowhere", "--optimizer.lrr", "3"], ["Did you mean --optimizer.lr?"]),
         (["train", "nowhere", "--epochs", "0"], ["epochs"]),
         (["train", "nowhere", "--epochs", "many"], ["epochs", "many"]),
@@ -144,7 +144,7 @@ def test_without_pytorch_a_command_says_what_to_install() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_cannot_be_done_is_refused_in_one_line(
+def test_errors_name_the_cause_and_write_nothing(
     arguments: list[str],
     parts: list[str],
     capsys: pytest.CaptureFixture[str],
@@ -152,13 +152,13 @@ def test_what_cannot_be_done_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    outcome = Outcome(capsys, *arguments)
-    outcome.assert_refused(*parts)
-    assert outcome.out == ""
+    result = CommandResult(capsys, *arguments)
+    result.assert_error(*parts)
+    assert result.out == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_impossible_settings_are_refused_before_anything_is_written(
+def test_invalid_settings_are_an_error_before_anything_is_written(
     tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -169,7 +169,7 @@ def test_impossible_settings_are_refused_before_anything_is_written(
         (["--config", "c.yaml"], "did you mean 'optimizer.lr'?"),
         (["--dataset.split", "none.json"], "none.json"),
     ):
-        Outcome(capsys, "train", tiny, *arguments).assert_refused(part)
+        CommandResult(capsys, "train", tiny, *arguments).assert_error(part)
         assert not (tmp_path / "runs").exists()
 
 
@@ -179,17 +179,17 @@ def test_a_folder_that_cannot_be_written_is_named(
     (tmp_path / "file").write_text("")
     cache = ["--dataset.cache", tmp_path / "cache"]
     size = ["--input.height-px", "32", "--input.width-px", "32", "--batch-size", "4"]
-    Outcome(capsys, "train", tiny, "--dataset.cache", tmp_path / "file").assert_refused("file")
-    Outcome(capsys, "train", tiny, *cache, *size, "--runs", tmp_path / "file").assert_refused("file")
+    CommandResult(capsys, "train", tiny, "--dataset.cache", tmp_path / "file").assert_error("file")
+    CommandResult(capsys, "train", tiny, *cache, *size, "--runs", tmp_path / "file").assert_error("file")
 
 
-def test_model_prints_what_a_network_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = Outcome(capsys, "model", "small")
-    assert outcome.status == 0
-    assert "2,066,497 parameters" in outcome.out
+def test_model_prints_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    result = CommandResult(capsys, "model", "small")
+    assert result.status == 0
+    assert "2,066,497 parameters" in result.out
 
 
-def test_studio_renders_into_the_folder_that_one_stands_in(
+def test_studio_renders_into_the_current_folder(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "set [red]"
@@ -197,59 +197,57 @@ def test_studio_renders_into_the_folder_that_one_stands_in(
     monkeypatch.chdir(here)
     monkeypatch.setenv("FORCE_COLOR", "1")
     request = ["--cars", 1, "--views", 2, "--height-px", 40, "--width-px", 60, "--workers", 1]
-    outcome = Outcome(capsys, "studio", ".", *request)
-    assert outcome.status == 0
-    assert "2 photos of 1 cars" in outcome.out
-    assert "rendering" in outcome.err
-    assert "rendering" not in outcome.out
+    result = CommandResult(capsys, "studio", ".", *request)
+    assert result.status == 0
+    assert "2 photos of 1 cars" in result.out
+    assert "rendering" in result.err
+    assert "rendering" not in result.out
     assert Path.cwd() == here
     assert len(list(Path("train").iterdir())) == len(list(Path("train_masks").iterdir())) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["set [red]"]
-    again = Outcome(capsys, "studio", here, *request)
+    again = CommandResult(capsys, "studio", here, *request)
     assert again.status == 0
     assert f"in {here}; 2 were there already" in again.out
 
 
-def test_networks_run_on_the_device_that_is_asked_for(
-    tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_device_is_respected(tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ["evaluate", tiny, "-m", bright_is_vehicle(tmp_path / "net"), "--out", tmp_path / "out", "--worst", 0]
-    Outcome(capsys, *arguments, "--device", "cuda:99").assert_refused("cuda:99")
+    CommandResult(capsys, *arguments, "--device", "cuda:99").assert_error("cuda:99")
     assert not (tmp_path / "out").exists()
-    assert Outcome(capsys, *arguments, "--device", "cpu").status == 0
+    assert CommandResult(capsys, *arguments, "--device", "cpu").status == 0
     assert (tmp_path / "out" / "report.html").is_file()
 
     arguments = ["predict", tiny / "train" / "car0_01.jpg", tmp_path / "mask.png", "-m", tmp_path / "net"]
-    Outcome(capsys, *arguments, "--device", "cuda:99").assert_refused("cuda:99")
+    CommandResult(capsys, *arguments, "--device", "cuda:99").assert_error("cuda:99")
     assert not (tmp_path / "mask.png").exists()
-    outcome = Outcome(capsys, *arguments, "--device", "cpu")
-    assert outcome.status == 0
-    assert "torch on cpu" in outcome.out
+    result = CommandResult(capsys, *arguments, "--device", "cpu")
+    assert result.status == 0
+    assert "torch on cpu" in result.out
 
 
-def test_options_go_before_the_file(tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_options_override_the_config_file(tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(TINY_RUN))
-    outcome = Outcome(
+    result = CommandResult(
         capsys, "train", tiny, "--config", tmp_path / "c.yaml", "--epochs", 1, "--optimizer.lr", 0.002,
         "--runs", tmp_path, "--name", "a", "--dataset.cache", tmp_path / "cache",
     )  # fmt: skip
-    assert (outcome.status, outcome.err) == (0, "")
+    assert (result.status, result.err) == (0, "")
     written = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
     assert (written["epochs"], written["optimizer"]["lr"]) == (1, 0.002)
     assert (written["batch_size"], written["input"]["width_px"], written["dataset"]["folds"]) == (4, 32, 3)
     # `model` shows the network of a run.
-    assert "1 x 32 x 32" in Outcome(capsys, "model", tmp_path / "a").out
+    assert "1 x 32 x 32" in CommandResult(capsys, "model", tmp_path / "a").out
     shutil.rmtree(tmp_path / "a")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
-def test_ctrl_c_stops_in_order_and_resume_goes_on_as_if_nothing_had_been(
+def test_ctrl_c_exits_130_and_resume_gives_the_same_weights(
     tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({**TINY_RUN, "epoch_samples": 60}))
     options = ["--config", tmp_path / "c.yaml", "--runs", tmp_path, "--dataset.cache", tmp_path / "cache"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert Outcome(capsys, "train", tiny, *options, "--name", "whole").status == 0
+    assert CommandResult(capsys, "train", tiny, *options, "--name", "whole").status == 0
 
     command = [sys.executable, "-m", "carmask", "train", str(tiny), *map(str, options), "--name", "stopped"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -262,8 +260,8 @@ def test_ctrl_c_stops_in_order_and_resume_goes_on_as_if_nothing_had_been(
     assert "carmask train --resume" in out
     assert len((stopped / "metrics.csv").read_text().splitlines()) < 3
 
-    outcome = Outcome(capsys, "train", "--resume", stopped)
-    assert (outcome.status, outcome.err) == (0, "")
+    result = CommandResult(capsys, "train", "--resume", stopped)
+    assert (result.status, result.err) == (0, "")
     epochs = [line.split(",")[0] for line in (stopped / "metrics.csv").read_text().splitlines()]
     assert epochs == ["epoch", "1", "2"]
     for which in ("last", "best"):

@@ -1,5 +1,6 @@
-"""What works after `pip install carmask`: real processes that find the core's packages and none of the extras."""
+"""What works after `pip install carmask`, in processes that find the core's packages and none of the extras."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -50,7 +51,7 @@ def link_files(found: Distribution, folder: Path) -> None:
 
 
 def run(core: Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python without its own site-packages, and with whatever it imported printed at the end."""
+    """Run Python with the packages of the core installation alone."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment |= {"PYTHONPATH": str(core), "COLUMNS": "200"}
     return subprocess.run(
@@ -72,13 +73,28 @@ def command(core: Path, *arguments: str, folder: Path) -> tuple[int, str, str, s
     return done.returncode, printed, done.stderr, set(json.loads(imported))
 
 
-def test_the_extras_are_really_not_there(core: Path, tmp_path: Path) -> None:
+def test_the_extras_cannot_be_imported(core: Path, tmp_path: Path) -> None:
     program = (
         "import importlib.util as u, sys\nprint([name for name in sys.argv[1:] if u.find_spec(name)])\n"
         "import numpy, cv2, openvino, onnxruntime, pydantic, yaml, carmask.data.check"
     )
     done = run(core, "-c", program, *sorted(EXTRAS), folder=tmp_path)
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("[]", "", 0)
+
+
+def test_import_carmask_imports_the_standard_library_alone(core: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\nbefore = set(sys.modules)\nimport carmask\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules.keys() - before}\n"
+        "print(sorted(loaded - sys.stdlib_module_names), set(carmask.__all__) <= set(dir(carmask)))\n"
+    )
+    done = run(core, "-c", program, folder=tmp_path)
+    assert (done.stdout.strip(), done.stderr) == ("['carmask'] True", "")
+
+
+def test_public_names_are_classes_and_functions_not_submodules() -> None:
+    assert all(inspect.isclass(getattr(carmask, name)) for name in ("Segmenter", "Result", "UNet"))
+    assert all(inspect.isfunction(getattr(carmask, name)) for name in ("train", "evaluate"))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
@@ -97,7 +113,7 @@ def test_the_help_of_a_command_needs_no_engine(core: Path, tmp_path: Path, name:
     assert not imported & (EXTRAS | {"openvino", "onnxruntime"})
 
 
-def test_the_python_side(core: Path, tmp_path: Path, tiny: Path) -> None:
+def test_segmenter(core: Path, tmp_path: Path, tiny: Path) -> None:
     program = (
         "import sys\nfrom carmask import Segmenter\n"
         "from carmask.runtime.options import RunOptions\n"
@@ -115,13 +131,13 @@ def test_the_python_side(core: Path, tmp_path: Path, tiny: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluate_gives_the_figures_and_says_what_the_page_needs(core: Path, tmp_path: Path, tiny: Path) -> None:
+def test_evaluate_without_the_report_page(core: Path, tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.html").write_text("of an earlier run")
-    status, printed, remarked, imported = command(core, "evaluate", str(tiny), "--out", "out", folder=tmp_path)
+    status, printed, stderr, imported = command(core, "evaluate", str(tiny), "--out", "out", folder=tmp_path)
     assert (status, imported & EXTRAS) == (0, set())
     assert "Dice" in printed
-    assert "pip install 'carmask[train]'" in remarked
+    assert "pip install 'carmask[train]'" in stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["per_image.csv", "summary.json"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["photos"], summary["model"]["name"]) == (24, "fast")
@@ -129,38 +145,38 @@ def test_evaluate_gives_the_figures_and_says_what_the_page_needs(core: Path, tmp
 
 def test_check_and_split(core: Path, tmp_path: Path, tiny: Path) -> None:
     for arguments in (["check", str(tiny)], ["split", str(tiny), "--out", "split.json"]):
-        status, _, remarked, imported = command(core, *arguments, folder=tmp_path)
-        assert (status, imported & EXTRAS) == (0, set()), remarked
+        status, _, stderr, imported = command(core, *arguments, folder=tmp_path)
+        assert (status, imported & EXTRAS) == (0, set()), stderr
     assert (tmp_path / "split.json").is_file()
 
 
-def test_predict_with_the_weights_inside(core: Path, tmp_path: Path, tiny: Path) -> None:
+def test_predict_with_packaged_weights(core: Path, tmp_path: Path, tiny: Path) -> None:
     photo = tiny / "train" / "car0_01.jpg"
-    status, _, remarked, imported = command(core, "predict", str(photo), "mask.png", folder=tmp_path)
-    assert (status, imported & EXTRAS) == (0, set()), remarked
+    status, _, stderr, imported = command(core, "predict", str(photo), "mask.png", folder=tmp_path)
+    assert (status, imported & EXTRAS) == (0, set()), stderr
     with Image.open(tmp_path / "mask.png") as mask:
         assert (mask.size, mask.mode) == ((90, 60), "1")
         assert np.asarray(mask).any()
 
 
-def test_what_needs_an_extra_says_which(core: Path, tmp_path: Path, tiny: Path) -> None:
+def test_the_error_names_the_missing_extra(core: Path, tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "weights").mkdir()
     for arguments in (
         ["train", str(tiny)],
         ["model", "classic"],
         ["predict", str(tiny / "train"), "out", "--model", "./weights"],
     ):
-        status, _, remarked, _ = command(core, *arguments, folder=tmp_path)
+        status, _, stderr, _ = command(core, *arguments, folder=tmp_path)
         assert status == 1
-        assert "pip install 'carmask[train]'" in remarked
-        assert "Traceback" not in remarked
+        assert "pip install 'carmask[train]'" in stderr
+        assert "Traceback" not in stderr
 
 
 def test_a_wrong_setting_is_explained_without_the_settings_of_training(core: Path, tmp_path: Path) -> None:
-    status, _, remarked, imported = command(core, "serve", "--max-bytes", "5", folder=tmp_path)
+    status, _, stderr, imported = command(core, "serve", "--max-bytes", "5", folder=tmp_path)
     assert (status, imported & EXTRAS) == (1, set())
-    assert remarked.startswith("error: max_bytes = '5': ")
-    assert "Traceback" not in remarked
+    assert stderr.startswith("error: max_bytes = '5': ")
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize(
@@ -172,13 +188,13 @@ def test_a_wrong_setting_is_explained_without_the_settings_of_training(core: Pat
         (["s3://bucket/photos", "out"], "fsspec"),
     ],
 )
-def test_what_needs_the_extra_cluster_names_it(core: Path, tmp_path: Path, arguments: list[str], needed: str) -> None:
+def test_the_error_names_the_extra_cluster(core: Path, tmp_path: Path, arguments: list[str], needed: str) -> None:
     (tmp_path / "photos").mkdir()
     for name in ("a.png", "b.png"):
         Image.new("RGB", (30, 20)).save(tmp_path / "photos" / name)
     (tmp_path / "list.parquet").touch()
-    status, _, remarked, imported = command(core, "predict", *arguments, folder=tmp_path)
+    status, _, stderr, imported = command(core, "predict", *arguments, folder=tmp_path)
     assert (status, imported & EXTRAS) == (1, set())
-    assert f"needs {needed}, which is not installed" in remarked
-    assert "`pip install 'carmask[cluster]'` brings it" in remarked
+    assert f"needs {needed}, which is not installed" in stderr
+    assert "pip install 'carmask[cluster]'" in stderr
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "list.parquet"}

@@ -1,4 +1,7 @@
-"""carmask: cut vehicles out of photographs with U-Net segmentation models."""
+"""carmask: cut vehicles out of photographs with U-Net segmentation models.
+
+`Segmenter.load()("car.jpg").mask` is the mask of a photo, bool (height, width).
+"""
 
 import os
 from importlib import import_module
@@ -6,23 +9,38 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from carmask.errors import CarmaskError
-    from carmask.segmenter import Result, Segmenter
+    from carmask.evaluation.evaluate import evaluate
+    from carmask.models.unet import UNet
+    from carmask.result import Result
+    from carmask.segmenter import Segmenter
+    from carmask.training.settings import TrainSettings
+    from carmask.training.start import train
 
 __version__ = "0.1.0"
 
-# onnxruntime's builds tell their maker about models and machines, and keep files for that, unless this is set before.
+# Some builds of onnxruntime send telemetry, and keep files for it, unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["CarmaskError", "Result", "Segmenter", "__version__"]
+__all__ = ["CarmaskError", "Result", "Segmenter", "TrainSettings", "UNet", "__version__", "evaluate", "train"]
 
-_HOMES = {"CarmaskError": "carmask.errors", "Result": "carmask.segmenter", "Segmenter": "carmask.segmenter"}
+_MODULES = {
+    "CarmaskError": "carmask.errors",
+    "Result": "carmask.result",
+    "Segmenter": "carmask.segmenter",
+    "TrainSettings": "carmask.training.settings",
+    "UNet": "carmask.models.unet",
+    "evaluate": "carmask.evaluation.evaluate",
+    "train": "carmask.training.start",
+}
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for only then (PEP 562): the command line's help waits for neither NumPy nor OpenCV."""
-    if name not in _HOMES:
+    """Import a public name when it is first used (PEP 562), so that `import carmask` takes milliseconds."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'carmask' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -8,8 +8,10 @@ bug and keeps its traceback.
 import difflib
 import reprlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ValidationError
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 _MAX_ERRORS = 5
 _SHORT = reprlib.Repr()
@@ -25,7 +27,7 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def explain(error: ValidationError, settings: type[BaseModel] | None = None) -> str:
+def explain(error: "ValidationError", settings: "type[BaseModel] | None" = None) -> str:
     """Describe the first five validation errors on one line.
 
     settings: the model that was validated; for an unknown name the closest of its fields is suggested.
@@ -50,7 +52,9 @@ def _describe(name: str, kind: str, message: str, value: object, known: list[str
     return f"{name} = {_SHORT.repr(value)}: {message[0].lower()}{message[1:]}" if name else message
 
 
-def _setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def _setting_names(model: "type[BaseModel]", prefix: str = "") -> Iterator[str]:
+    from pydantic import BaseModel  # 40 ms, too much for `carmask --help`
+
     for name, field in model.model_fields.items():
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -273,7 +273,7 @@ def test_what_is_not_installed_is_named() -> None:
     program = "import sys; sys.modules['uvicorn'] = None; from carmask.cli import main; main(['serve'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "this needs uvicorn, which is not installed; `pip install 'carmask[serve]'` brings it" in done.stderr
+    assert "this needs uvicorn, which is not installed; run `pip install 'carmask[serve]'`" in done.stderr
 
 
 def ask_app(app: Any, method: str, path: str) -> tuple[int, dict[str, str], bytes]:

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Each command is a typed function in its own module, imported when called."""
+"""The command line. Each command is a typed function in its own module, which is imported when the command runs."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from carmask import __version__
 from carmask.cli.console import plain
 from carmask.errors import CarmaskError, explain
 
-# What shells know as the end by Ctrl-C, so that `carmask train ... && carmask evaluate ...` does not go on.
+# The exit status of a program that Ctrl-C ended, so that `carmask train ... && carmask evaluate ...` stops, too.
 INTERRUPTED = 130
 
 app = App(
@@ -24,81 +24,81 @@ app = App(
     version=__version__,
     result_action="return_value",
 )
-# What a command needs beyond the core comes with this extra; with `train` where nothing is said.
+# The extra that installs what a command needs beyond the core; `train` for commands that are not here.
 _EXTRAS = {"serve": "serve"}
-# Where the settings stand that a command takes.
+# Module and class of the settings that a command takes.
 _SETTINGS = {
     "train": ("carmask.training.settings", "TrainSettings"),
     "check": ("carmask.training.settings", "TrainSettings"),
     "serve": ("carmask.serving.settings", "Limits"),
 }
-# Where a command stands, and the line about it in the list of all.
+# Module and function of each command, and its line in `carmask --help`.
 _COMMANDS = {
     "studio": ("studio:studio", "Render the embedded example data set."),
-    "check": ("check:check", "Look for every problem in a folder of photos and masks."),
-    "split": ("split:split", "Divide photos into training and held-out ones, by group."),
+    "check": ("check:check", "Find every problem in a folder of photos and masks."),
+    "split": ("split:split", "Split photos into training and validation sets, by group."),
     "train": ("train:train", "Train a network on a folder of photos and masks."),
     "evaluate": ("evaluate:evaluate_command", "Measure a network on photos with masks."),
-    "export": ("export:export", "Write a network to one .onnx file, for any machine."),
-    "predict": ("predict:predict", "Cut out photos: masks, cut-outs, overlays, tables."),
-    "convert": ("convert:convert", "Write masks as tables, outlines or pictures, or back."),
+    "export": ("export:export", "Export a network to one .onnx file that runs without PyTorch."),
+    "predict": ("predict:predict", "Cut vehicles out of photos: masks, cut-outs, overlays, tables."),
+    "convert": ("convert:convert", "Convert masks to tables or outlines, and back."),
     "submit": ("submit:submit", "Check a submission to the Carvana challenge."),
-    "video": ("video:video", "Cut vehicles out of a video, its sound kept."),
-    "live": ("live:live", "Cut vehicles out of what a camera sees, as it sees it."),
-    "serve": ("serve:serve", "Offer a web page and an HTTP service that cut out photos."),
-    "benchmark": ("benchmark:benchmark", "Measure how fast this machine cuts out photos."),
-    "model": ("model:model", "Show what a network is made of."),
+    "video": ("video:video", "Cut vehicles out of a video, keeping its sound."),
+    "live": ("live:live", "Cut vehicles out of a camera's picture, live."),
+    "serve": ("serve:serve", "Run a web page and an HTTP service that cut out photos."),
+    "benchmark": ("benchmark:benchmark", "Measure how fast this machine segments photos."),
+    "model": ("model:model", "Show a network's layers, parameters and receptive field."),
 }
-for _name, (_place, _line) in _COMMANDS.items():
-    app.command(f"carmask.cli.{_place}", name=_name, help=_line)
+for _name, (_target, _summary) in _COMMANDS.items():
+    app.command(f"carmask.cli.{_target}", name=_name, help=_summary)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 refused or something is wrong, 2 done but for some files, 130 interrupted.
+    """Run a command and exit with 0 done, 1 error, 2 done except for some files, or 130 interrupted.
 
-    `train` gives 0 also where photos were left out: its run's left_out.csv lists them.
+    `train` exits with 0 also if photos were left out; left_out.csv in the run's folder lists them.
     """
-    # Pillow warns of damaged metadata without naming the file; what it means for a photo is said by our own errors.
+    # Pillow warns about damaged metadata without naming the file; our own errors name it where it matters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     arguments = sys.argv[1:] if arguments is None else arguments
     command = next(iter(arguments), "")
     try:
-        _tell_whole_help(arguments)
-        outcome = app(arguments, exit_on_error=False, print_error=False)
-        status = outcome if isinstance(outcome, int) else 0
+        _show_full_help(arguments)
+        returned = app(arguments, exit_on_error=False, print_error=False)
+        status = returned if isinstance(returned, int) else 0
     except CarmaskError as error:
-        status = _refuse(str(error))
+        status = _print_error(str(error))
     except ValidationError as error:
-        status = _refuse(_explain_settings(error, command))
+        status = _print_error(_explain_settings(error, command))
     except CycloptsError as error:
         cause = error.__cause__
-        status = _refuse(_explain_settings(cause, command) if isinstance(cause, ValidationError) else str(error))
+        status = _print_error(_explain_settings(cause, command) if isinstance(cause, ValidationError) else str(error))
     except ImportError as error:
         package = _missing_package(error)
         if package is None:
             raise
         extra = _EXTRAS.get(command, "train")
-        status = _refuse(f"this needs {package}, which is not installed; `pip install 'carmask[{extra}]'` brings it")
+        status = _print_error(f"this needs {package}, which is not installed; run `pip install 'carmask[{extra}]'`")
     except BrokenPipeError:
-        # Who reads what we print has seen enough, as in `carmask predict ... --json | head`.
+        # The reader of our output has closed it, as in `carmask predict ... --json | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except OSError as error:
-        # A full disk, a name that is too long, a folder without permission: what no command has words of its own for.
-        status = _refuse(f"{error.filename or 'a file'}: {error.strerror or error}")
+        # A full disk, a name that is too long, a folder without permission, where the command has no error of its own.
+        status = _print_error(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)
 
 
-def _tell_whole_help(arguments: Sequence[str]) -> None:
-    """Let a command's own help be its docstring, which the line in the list of commands hides."""
+def _show_full_help(arguments: Sequence[str]) -> None:
+    """Let `carmask COMMAND --help` show the command's docstring instead of its line in `carmask --help`."""
     if arguments and arguments[0] in _COMMANDS:
         app[arguments[0]].help = None
 
 
 def _missing_package(error: BaseException | None) -> str | None:
-    """Name of the package of others that was not found, which lies below the error that the command's import gave."""
+    """Return the name of the third-party package that was not found; the command's import error is caused by it."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("carmask"):
             return error.name.partition(".")[0]
@@ -108,13 +108,13 @@ def _missing_package(error: BaseException | None) -> str | None:
 
 def _explain_settings(error: ValidationError, command: str) -> str:
 
-    # Those of another command may import what is not installed.
+    # Imported for this command alone: the settings of others may need packages that are not installed.
     module, settings = _SETTINGS.get(command, (None, ""))
     return explain(error, getattr(import_module(module), settings) if module else None)
 
 
-def _refuse(message: str) -> int:
-    # A name in the message may hold anything; the lines are ours.
+def _print_error(message: str) -> int:
+    # Escaped line by line: file names in the message may hold control characters, but its line breaks are ours.
     lines = Text("\n").join(plain(line, "default") for line in message.split("\n"))
     Console(stderr=True).print(Text("error: ", "bold red").append_text(lines), soft_wrap=True)
     return 1

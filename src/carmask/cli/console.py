@@ -1,4 +1,4 @@
-"""What the commands print with: results on standard output, bars and remarks on standard error."""
+"""Printing for all commands: results to standard output, progress bars and remarks to standard error."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -11,39 +11,39 @@ from rich.text import Text
 from carmask import progress
 
 if TYPE_CHECKING:
-    # It brings numpy and Pillow, which the command line does not wait for.
+    # It imports numpy and Pillow, too slow for `carmask --help`.
     from carmask.data.layout import Problem
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Show a name as it is: no markup, and nothing that could steer the terminal or that it cannot show."""
+    """Return text without markup, with unprintable characters escaped: file names must not control the terminal."""
     return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), style)
 
 
 def progress_bar(what: str, *, unit: str | None = None) -> AbstractContextManager[progress.Progress]:
-    """Show a bar on standard error, so that what a command prints can be piped; gives what takes (done, total)."""
+    """Show a progress bar on standard error, so that standard output can be piped; see `progress.progress_bar`."""
     return progress.progress_bar(Console(stderr=True), what, unit=unit)
 
 
 def wide_console() -> Console:
-    """Return a console that never shortens a line on its way into a file or another program."""
+    """Return a console that never cuts or wraps lines that go to a file or another program."""
     console = Console()
     return console if console.is_terminal else Console(width=10_000)
 
 
 def print_line(text: str, style: str = "") -> None:
-    """Print one line, not broken however long it is."""
+    """Print one line without wrapping it."""
     Console().print(plain(text, style), soft_wrap=True)
 
 
 def print_remark(text: str, *, warning: bool = False) -> None:
-    """Print one line to standard error: what is said about a result, and is not part of it."""
+    """Print one line to standard error: a remark about a result that is not part of it."""
     line = Text("warning: ", "bold yellow") if warning else Text()
     Console(stderr=True).print(line.append_text(plain(text, "default")), soft_wrap=True)
 
 
-def print_complaints(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print what went wrong in one table. Long names are folded, not cut."""
+def print_failures(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of problems. Long names are wrapped, not cut."""
     table = Table(title=title, title_justify="left", title_style="bold red")
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -53,15 +53,15 @@ def print_complaints(title: str, headings: Sequence[str], rows: Iterable[Sequenc
 
 
 def print_problems(problems: Sequence["Problem"]) -> None:
-    """Print every problem of a data set, where there is any."""
+    """Print a table of a data set's problems, or nothing if there are none."""
     if problems:
         title = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         rows = ((problem.subject, problem.kind, problem.detail) for problem in problems)
-        print_complaints(title, ("where", "problem", "detail"), rows)
+        print_failures(title, ("where", "problem", "detail"), rows)
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
+    """Print (name, value) pairs in two columns."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")

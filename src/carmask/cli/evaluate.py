@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.table import Table
 
 from carmask.cli.console import (
-    print_complaints,
     print_facts,
+    print_failures,
     print_problems,
     print_remark,
     progress_bar,
@@ -106,7 +106,7 @@ def _print_selection(selection: Selection) -> None:
 def _print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.failures:
         rows = ((failure.id, failure.file, failure.cause) for failure in evaluation.failures)
-        print_complaints(f"{len(evaluation.failures)} not measured", ("photo", "file", "cause"), rows)
+        print_failures(f"{len(evaluation.failures)} not measured", ("photo", "file", "cause"), rows)
     _print_metrics(evaluation)
     if evaluation.by_fold:
         _print_folds(evaluation)
