@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from carmask.imaging.decode import Photo
-from carmask.pipeline.render import OutputStyle
+from carmask.pipeline.kinds import OutputStyle
 from carmask.pipeline.video.camera import Camera
 from carmask.pipeline.video.codecs import choose_encoding
 from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor, segment_frames

@@ -32,12 +32,12 @@ class Result:
         """Bool (height, width), at the photo's own size."""
         return self.probability >= self.threshold
 
-    @property
+    @cached_property
     def coverage(self) -> float:
         """Share of the photo that the mask covers, 0..1."""
         return float(np.count_nonzero(self.mask) / self.mask.size)
 
-    @property
+    @cached_property
     def box_px(self) -> Box | None:
         """Top, left, bottom, right in pixels, bottom and right exclusive; nothing when no vehicle was found."""
         return box_of(self.mask)

@@ -6,7 +6,7 @@ from typing import Any
 
 from carmask.benchmark.clock import median_of_each_s, rate_of_pool
 from carmask.benchmark.networks import BATCH
-from carmask.pipeline.jobs import Extent, Job
+from carmask.pipeline.jobs import Job
 from carmask.pipeline.sinks import Put
 from carmask.result import Result
 from carmask.runner import in_batches
@@ -28,7 +28,7 @@ def time_stages(segmenter: Segmenter, jobs: Sequence[Job], put: Put, workers: in
     Args:
         segmenter: The networks.
         jobs: Photos; all of them pass through each stage, and are in memory at once.
-        put: Encodes and writes a result, as in `carmask.pipeline.predict.predict`.
+        put: Encodes and writes a result, as in `carmask.pipeline.predict.predict_jobs`.
         workers: Threads that the pipeline decodes, and encodes, with.
 
     """
@@ -55,6 +55,6 @@ def time_stages(segmenter: Segmenter, jobs: Sequence[Job], put: Put, workers: in
 
     def encode(item: tuple[Job, Result]) -> None:
         job, result = item
-        put(job, result, Extent.of(result))
+        put(job, result)
 
     yield stage("encode", encode, list(zip(jobs, found, strict=True)))

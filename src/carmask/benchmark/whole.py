@@ -12,8 +12,8 @@ from carmask.benchmark.networks import BATCH
 from carmask.benchmark.stages import StageTime, time_stages
 from carmask.errors import CarmaskError
 from carmask.pipeline.kinds import TABLE_SUFFIXES, Kind, is_table
-from carmask.pipeline.outputs import Plan, Wanted, make_plan
-from carmask.pipeline.predict import predict
+from carmask.pipeline.outputs import Plan, make_plan
+from carmask.pipeline.predict import predict_jobs
 from carmask.pipeline.sinks import Sink
 from carmask.runner import default_workers, one_opencv_thread
 from carmask.segmenter import Segmenter
@@ -62,15 +62,15 @@ def time_whole(segmenter: Segmenter, photos: Sequence[Path], kind: Kind, *, coun
         CarmaskError: a photo cannot be cut out.
 
     """
-    with _store_for(photos[: min(count, _PHOTOS_IN_STAGES)], kind) as (plan, store), one_opencv_thread():
-        stages = tuple(time_stages(segmenter, list(plan.jobs), store.put, default_workers()))
-    with _store_for(list(islice(cycle(photos), count)), kind) as (plan, store):
+    with _sink_for(photos[: min(count, _PHOTOS_IN_STAGES)], kind) as (plan, sink), one_opencv_thread():
+        stages = tuple(time_stages(segmenter, list(plan.jobs), sink.put, default_workers()))
+    with _sink_for(list(islice(cycle(photos), count)), kind) as (plan, sink):
         began_s = time.perf_counter()
-        for outcome in predict(store.jobs, segmenter, store.put, batch_size=BATCH):
+        for outcome in predict_jobs(sink.jobs, segmenter, sink.put, batch_size=BATCH):
             if outcome.cause is not None:
                 raise CarmaskError(f"{outcome.cause} (speed is measured with sound photos only)")
-            store.take(outcome)
-        store.finish()
+            sink.record(outcome)
+        sink.finish()
         took_s = time.perf_counter() - began_s
     card = segmenter.members[0].card
     return WholeTime(
@@ -85,14 +85,14 @@ def time_whole(segmenter: Segmenter, photos: Sequence[Path], kind: Kind, *, coun
 
 
 @contextmanager
-def _store_for(photos: Sequence[Path], kind: Kind) -> Iterator[tuple[Plan, Sink]]:
-    """Lay links to the photos into a folder, and open a store beside it; both are gone afterwards."""
+def _sink_for(photos: Sequence[Path], kind: Kind) -> Iterator[tuple[Plan, Sink]]:
+    """Lay links to the photos into a folder, and open a sink beside it; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="carmask-benchmark-") as folder:
         source = Path(folder, "photos")
         source.mkdir()
         for number, photo in enumerate(photos):
             (source / f"{number:05}{photo.suffix}").symlink_to(photo.absolute())
         destination = Path(folder, f"results{TABLE_SUFFIXES[kind][0] if is_table(kind) else ''}")
-        plan = make_plan([source], destination, Wanted(kind))
-        with plan.open_sink({}, overwrite=False) as store:
-            yield plan, store
+        plan = make_plan([source], destination, kind=kind)
+        with plan.open_sink({}, overwrite=False) as sink:
+            yield plan, sink

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from carmask.cli.options import Flag
-from carmask.cli.results import Place, Reporter
+from carmask.cli.options import Flag, PathOrStream
+from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
 from carmask.pipeline.kinds import OF_PHOTO, Kind
@@ -14,7 +14,7 @@ from carmask.pipeline.kinds import OF_PHOTO, Kind
 
 def convert(
     source: Path,
-    destination: Place,
+    destination: PathOrStream,
     *,
     kind: Annotated[Kind | None, Parameter(alias="-k")] = None,
     photos: Path | None = None,
@@ -25,37 +25,38 @@ def convert(
     overwrite: Flag = False,
     json: Flag = False,
 ) -> int:
-    """Write masks that are there already as another kind: what `predict` writes, without a network.
+    """Write existing masks as another kind: the same files that `predict` writes, without a network.
 
-    A killed run goes on where it stopped. Exit status 2 when some masks could not be read or written; those are listed
-    in failures.csv beside the results.
+    To continue a run that was stopped or killed, run the same command again. Exit status 2 if some masks could not be
+    read or written; those are listed in failures.csv beside the results.
 
     Args:
         source: Masks: a folder, a file, a pattern in quotes or a list (.txt). car_mask.gif and car.png are masks of the
             photo car. Or a table of run lengths (.csv, .csv.gz).
         destination: A folder, the name of one result, - for standard output, or the name of a table.
-        kind: As of `carmask predict`; a table where the destination is a .csv, .json.gz or .parquet, otherwise mask.
-        photos: The folder of the photos. Needed for tables of run lengths, which do not say how large the masks are,
-            and for kinds that show the photo. Without it a mask is taken for that of a .jpg.
-        foreground: Stored mask value that means foreground, where 0 and one other value is not the rule.
+        kind: As of `carmask predict`. Default: a table if the destination is a .csv, .json.gz or .parquet, otherwise
+            mask.
+        photos: The folder of the photos. Needed for tables of run lengths, which do not hold the size of the masks, and
+            for kinds that show the photo. Without it the photo of a mask is assumed to be a .jpg.
+        foreground: The stored value that means foreground, in masks with other values than 0 and one more.
         format: Of cut-outs, overlays and comparisons: png or webp.
         background: Of cut-outs: transparent, a color (white, #00ff00), blur, or the path of a picture.
-        crop: Cut-outs show no more than the box around the mask.
-        overwrite: Make all results anew, and replace other files of the same names.
+        crop: Crop cut-outs to the box around the mask.
+        overwrite: Make all results again, and replace other files of the same names.
         json: Print a line of JSON for each mask, and one for all of them at the end.
 
     """
-    # All that takes time to import is imported here, so that --help does not wait for it.
+    # Slow imports happen here, so that --help does not wait for them.
     from carmask.pipeline.kinds import choose_kind, is_picture
-    from carmask.pipeline.masks import find_masks
-    from carmask.pipeline.outputs import Wanted, plan_for
-    from carmask.pipeline.predict import convert as convert_masks
+    from carmask.pipeline.masks import convert_masks, find_masks
+    from carmask.pipeline.outputs import plan_outputs
 
     kind = choose_kind(kind, destination)
     if photos is None and (kind in OF_PHOTO or kind == "labelme"):
-        raise CarmaskError(f"--kind {kind}: needs the photos; name their folder with --photos")
+        raise CarmaskError(f"--kind {kind}: needs the photos; give their folder with --photos")
     masks = find_masks(source, photos=photos, foreground=foreground, results=destination if is_picture(kind) else None)
-    plan = plan_for(masks.photos, destination, kind, Wanted(kind, format, background, crop))
-    reporter = Reporter(plan, json, "mask")
-    with plan.open_sink(masks.describe(), overwrite=overwrite) as store:
-        return reporter.follow(convert_masks(masks.readers(store.jobs), store.put), store, "converting")
+    plan = plan_outputs(masks.photos, destination, kind, picture_format=format, background=background, crop=crop)
+    reporter = ResultReporter(plan, json, "mask")
+    with reporter.running("converting"):
+        summary = convert_masks(masks, plan, overwrite=overwrite, observer=reporter)
+    return reporter.finish(summary)

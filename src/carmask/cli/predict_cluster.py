@@ -3,15 +3,22 @@
 from pathlib import Path
 
 from carmask.cli.network import NetworkOptions
-from carmask.cli.results import Reporter
+from carmask.cli.results import ResultReporter
 from carmask.imaging.masks import Regions
 from carmask.pipeline.cluster.connection import joined
 from carmask.pipeline.cluster.networks import Networks
 from carmask.pipeline.cluster.order import ClusterError, Scene
+from carmask.pipeline.summary import collect_outcomes
 
 
 def predict_on_cluster(
-    address: str, reporter: Reporter, network: NetworkOptions, regions: Regions, batch_size: int, *, overwrite: bool
+    address: str,
+    reporter: ResultReporter,
+    network: NetworkOptions,
+    regions: Regions,
+    batch_size: int,
+    *,
+    overwrite: bool,
 ) -> int:
     """See `carmask.cli.predict.predict`; the exit status.
 
@@ -32,6 +39,7 @@ def predict_on_cluster(
 
         team = Team.gather(ray, scene)
         reporter.say(f"{team.network}; {team.describe()}")
-        reporter.say_left_out()
-        with plan.open_sink(team.recipe, overwrite=overwrite) as store:
-            return reporter.follow(team.predict(store, batch_size=batch_size), store, "cutting out")
+        reporter.say_skipped()
+        with reporter.running("cutting out"), plan.open_sink(team.recipe, overwrite=overwrite) as sink:
+            summary = collect_outcomes(team.predict(sink, batch_size=batch_size), plan, sink, reporter)
+    return reporter.finish(summary)

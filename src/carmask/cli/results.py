@@ -1,142 +1,134 @@
-"""What `predict` and `convert` have in common: where results go, and how a run is reported."""
+"""How `predict` and `convert` report a run: in lines for people, or in JSON for programs."""
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter, Token
+from typing import TYPE_CHECKING
 
 from carmask.cli.console import print_line, print_remark, progress_bar
 from carmask.errors import CarmaskError
 from carmask.pipeline.kinds import STREAM
-from carmask.pipeline.urls import URL, path_or_url
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
+    # They import numpy and OpenCV, which --help does not wait for.
     from carmask.pipeline.jobs import PhotoOutcome
-
-    # They bring numpy and OpenCV, which a command's help does not wait for.
     from carmask.pipeline.outputs import Plan
     from carmask.pipeline.sinks import Sink
     from carmask.pipeline.summary import RunSummary
+    from carmask.progress import Progress
 
 
-def _refuse_option(_: object, place: Path | URL) -> None:
-    if str(place).startswith("-") and place != STREAM:
-        raise ValueError(f"there is no option {place}; for a file of that name write ./{place}")
-
-
-def _to_place(_: object, tokens: Sequence[Token]) -> Path | URL:
-    return path_or_url(tokens[0].value)
-
-
-# A path, or `-`.
-Place = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
-# A path, an address, or `-`.
-Source = Annotated[
-    Path | URL,
-    Parameter(allow_leading_hyphen=True, validator=_refuse_option, converter=_to_place, n_tokens=1, accepts_keys=False),
-]
-
-
-@dataclass(frozen=True)
-class Reporter:
-    """Says what becomes of photos, in lines for people or for machines (JSON, on standard output).
+class ResultReporter:
+    """Prints what becomes of photos, for people or as JSON on standard output; it is the `RunObserver` of a run.
 
     Lines for people go to standard error where results or JSON go to standard output.
     """
 
-    plan: "Plan"
-    as_json: bool
-    noun: str = "photo"
-
-    def __post_init__(self) -> None:
-        if self.as_json and self.plan.destination == STREAM:
-            raise CarmaskError("--json: goes to standard output, and so would the result; name a file for the result")
+    def __init__(self, plan: "Plan", as_json: bool, noun: str = "photo") -> None:
+        if as_json and plan.destination == STREAM:
+            raise CarmaskError(
+                "--json: standard output cannot take both JSON and the result; name a file for the result"
+            )
+        self.plan = plan
+        self._as_json = as_json
+        self._noun = noun
+        self._what = ""
+        self._bar = ExitStack()
+        self._advance: Progress | None = None
+        self._started_s = 0.0
+        self._tried = self._total = 0
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line for people."""
-        if self.as_json or self.plan.destination == STREAM:
+        if self._as_json or self.plan.destination == STREAM:
             print_remark(text)
         else:
             print_line(text, style)
 
-    def say_left_out(self) -> None:
-        """Name the folders whose pictures are results, and no photos."""
-        for folder in self.plan.jobs.photos.left_out:
+    def say_skipped(self) -> None:
+        """Name the folders that hold results, whose pictures are not taken for photos."""
+        for folder in self.plan.jobs.photos.skipped:
             self.say(f"{folder}: holds results of carmask; left out")
 
-    def follow(self, outcomes: "Generator[PhotoOutcome, None, None]", store: "Sink", what: str) -> int:
-        """Take all outcomes with a bar, and report them; the exit status, 2 where something failed."""
-        from carmask.pipeline.summary import run
-
-        jobs, lists = self.plan.jobs, self.plan.lists
-        started_s = time.perf_counter()
-        if store.before:
-            self.say(f"{store.before} of {self._many(len(jobs))} done before")
+    @contextmanager
+    def running(self, what: str) -> Iterator[None]:
+        """Show a progress bar from `started` to the end of the block, and explain an interruption."""
+        self._what = what
         try:
-            with progress_bar(what, unit="img") as advance:
-                summary = run(
-                    outcomes, store, jobs, lists, progress=advance, each=_print_json if self.as_json else None
-                )
+            with self._bar:
+                yield
         except KeyboardInterrupt:
             if not self.plan.of_one:
-                print_remark("stopped; the same command goes on from here")
+                print_remark("stopped; run the same command again to continue")
             raise
-        self._report(summary, len(store.jobs), time.perf_counter() - started_s)
-        return 2 if summary.failed else 0
 
-    def _report(self, summary: "RunSummary", tried: int, seconds: float) -> None:
-        lists, destination = self.plan.lists, self.plan.destination
+    def started(self, sink: "Sink") -> None:
+        """See `RunObserver.started`."""
+        self._started_s = time.perf_counter()
+        self._total = len(sink.jobs)
+        if sink.done_before:
+            self.say(f"{sink.done_before} of {self._count(len(self.plan.jobs))} done before")
+        self._advance = self._bar.enter_context(progress_bar(self._what, unit="img"))
+
+    def photo_done(self, outcome: "PhotoOutcome", result: str | None) -> None:
+        """See `RunObserver.photo_done`."""
+        if self._as_json:
+            _print_outcome(outcome, result)
+        self._tried += 1
+        if self._advance is not None:
+            self._advance(self._tried, self._total)
+
+    def finish(self, summary: "RunSummary") -> int:
+        """Print what became of all photos; returns the exit status, 2 if some failed."""
+        seconds = time.perf_counter() - self._started_s
+        plan, tried = self.plan, summary.tried
         empty = [f"no vehicle found: {photo}" for photo in summary.first_empty]
-        self._say_some(empty, summary.empty, lists.empty, "yellow")
-        causes = [failure.cause for failure in summary.first_failures]
-        self._say_some(causes, summary.failed, None, "red")
-        if destination != STREAM and (tried or not summary.before):
-            took = "" if self.plan.of_one else f" ({seconds:.1f} s, {tried / seconds:.1f} a second)"
-            self.say(f"{summary.done} of {self._many(tried)} written to {destination}{took}")
-        if summary.failed and lists.failures:
-            self.say(f"{summary.failed} failure{'s' * (summary.failed > 1)}, listed in {lists.failures}")
-        if self.as_json:
+        self._say_first(empty, summary.empty, plan.no_vehicle_file, "yellow")
+        self._say_first([failure.cause for failure in summary.first_failures], summary.failed, None, "red")
+        if plan.destination != STREAM and (tried or not summary.done_before):
+            took = "" if plan.of_one else f" ({seconds:.1f} s, {tried / seconds:.1f} a second)"
+            self.say(f"{summary.done} of {self._count(tried)} written to {plan.destination}{took}")
+        if summary.failed and plan.failures_file:
+            self.say(f"{summary.failed} failure{'s' * (summary.failed > 1)}, listed in {plan.failures_file}")
+        if self._as_json:
             counts = {
-                "photos": len(self.plan.jobs),
+                "photos": len(plan.jobs),
                 "done": summary.done,
-                "done_before": summary.before,
+                "done_before": summary.done_before,
                 "failed": summary.failed,
                 "without_vehicle": summary.empty,
             }
-            _print_json_line({"summary": {**counts, "destination": str(destination)}})
+            _print_json({"summary": {**counts, "destination": str(plan.destination)}})
+        return 2 if summary.failed else 0
 
-    def _many(self, count: int) -> str:
-        return f"{count} {self.noun}{'s' * (count != 1)}"
+    def _count(self, count: int) -> str:
+        return f"{count} {self._noun}{'s' * (count != 1)}"
 
-    def _say_some(self, lines: Sequence[str], count: int, listed: Path | None, style: str) -> None:
+    def _say_first(self, lines: Sequence[str], count: int, file: Path | None, style: str) -> None:
         for line in lines:
             self.say(line, style)
         if count > len(lines):
-            self.say(f"... and {count - len(lines)} more{f', listed in {listed}' if listed else ''}", style)
+            self.say(f"... and {count - len(lines)} more{f', listed in {file}' if file else ''}", style)
 
 
-def _print_json(outcome: "PhotoOutcome", result: str | None) -> None:
+def _print_outcome(outcome: "PhotoOutcome", result: str | None) -> None:
     photo = str(outcome.job.origin)
     if outcome.cause is not None:
-        _print_json_line({"photo": photo, "error": outcome.cause})
+        _print_json({"photo": photo, "error": outcome.cause})
         return
-    _print_json_line(
+    _print_json(
         {
             "photo": photo,
             "result": result,
-            "found": outcome.extent.box_px is not None,
-            "box_px": outcome.extent.box_px,
-            "coverage": outcome.extent.coverage,
+            "found": outcome.box_px is not None,
+            "box_px": outcome.box_px,
+            "coverage": outcome.coverage,
             "seconds": round(outcome.seconds, 4),
         }
     )
 
 
-def _print_json_line(value: dict[str, object]) -> None:
+def _print_json(value: dict[str, object]) -> None:
     print(json.dumps(value), flush=True)

@@ -1,8 +1,8 @@
-"""What has been made, how, and of which photos: the file that lets a killed run go on where it stopped.
+"""Which results exist and how they were made: the file with which a killed run continues where it stopped.
 
-The first line says how everything in it was made, each further line is one result, as JSON. Lines are added and never
-changed; a half line at the end, left by a killed process, is dropped. No line tells when it was made, so that the same
-photos give the same bytes; how many seconds a photo took stands only in the rows of tables that tell it themselves.
+The first line says how all results in it were made, each further line is one result, as JSON. Lines are added and never
+changed; an incomplete line at the end, left by a killed process, is dropped. No line has a time of its own, so that the
+same photos give the same bytes; only rows of tables with a column of seconds hold the seconds a photo took.
 """
 
 import errno
@@ -10,42 +10,42 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from carmask.errors import CarmaskError
 from carmask.files import atomic_write, unwritable
+from carmask.pipeline.provenance import Provenance
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks, and the user is trusted there
+except ImportError:  # Windows has no such locks; two runs in one folder are not detected there
     fcntl = None  # type: ignore[assignment]
 
 Entry = dict[str, Any]
-Provenance = Mapping[str, Any]
 
 _FORMAT = 1
 
 
 class JournalError(CarmaskError):
-    """A journal cannot be used."""
+    """Another process uses the journal."""
 
 
 class Journal:
-    """A journal, open and locked, to which any thread may add."""
+    """An open and locked journal; any thread may add to it."""
 
-    def __init__(self, path: Path, recipe: Provenance) -> None:
-        """Open a journal of this recipe, or begin one; what cannot be read or has another recipe is begun anew.
+    def __init__(self, path: Path, provenance: Provenance) -> None:
+        """Open the journal of this provenance, or start one; replaces an unreadable one or one of another provenance.
 
         Raises:
-            JournalError: another process writes it.
+            JournalError: another process has it open.
             UnwritableFile: it cannot be written.
 
         """
         self.path = path
-        header = _line({"carmask": _FORMAT, "recipe": dict(recipe)})
+        header = _line({"carmask": _FORMAT, "recipe": dict(provenance)})
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Journal:
         self._reader.close()
 
     def add(self, entry: Entry) -> int:
-        """Add a line; where it begins, in bytes.
+        """Add a line, and return its offset in bytes.
 
         Raises:
             UnwritableFile: it cannot be written.
@@ -87,7 +87,7 @@ class Journal:
         return at
 
     def read(self, at: int) -> Entry:
-        """The line that begins there."""
+        """Return the line at this offset."""
         with self._lock:
             self._reader.seek(at)
             line = self._reader.readline()
@@ -95,7 +95,7 @@ class Journal:
         return entry
 
     def entries(self) -> Iterator[tuple[int, Entry]]:
-        """All lines so far and where each begins."""
+        """Yield all lines so far, each with its offset."""
         with self.path.open("rb") as stream:
             at = len(stream.readline())
             for line in stream:
@@ -103,27 +103,27 @@ class Journal:
                 at += len(line)
 
     def sort(self, key: str) -> None:
-        """Bring the lines into the order of what stands under `key`, the last one for each. Then nothing can be added.
+        """Sort the lines by the values of `key`, and keep the last one of each. Nothing can be added afterwards.
 
         Raises:
             UnwritableFile: it cannot be written.
 
         """
-        places = {entry[key]: at for at, entry in self.entries()}
-        sorted_places = [places[value] for value in sorted(places)]
-        if sorted_places != [at for at, _ in self.entries()]:
-            with atomic_write(self.path) as tidy:
+        offsets = {entry[key]: at for at, entry in self.entries()}
+        sorted_offsets = [offsets[value] for value in sorted(offsets)]
+        if sorted_offsets != [at for at, _ in self.entries()]:
+            with atomic_write(self.path) as sorted_file:
                 with self.path.open("rb") as stream:
-                    tidy.write(stream.readline())
-                    for at in sorted_places:
+                    sorted_file.write(stream.readline())
+                    for at in sorted_offsets:
                         stream.seek(at)
-                        tidy.write(stream.readline())
+                        sorted_file.write(stream.readline())
                 self._reader.close()
-                if fcntl is None:  # Windows puts nothing in the place of an open file
+                if fcntl is None:  # Windows does not replace an open file
                     self._file.close()
 
     def remove(self) -> None:
-        """Remove the file."""
+        """Delete the file."""
         self.path.unlink(missing_ok=True)
 
     def _append(self, line: bytes) -> None:
@@ -135,21 +135,21 @@ class Journal:
 
 
 def read_provenance(path: Path) -> Provenance | None:
-    """How the results in a journal were made; nothing where there is no journal, or not a whole first line."""
+    """Return how the results in a journal were made; None without a journal or without a complete first line."""
     try:
         with path.open("rb") as stream:
             line = stream.readline()
         if not line.endswith(b"\n"):
             return None
         header = json.loads(line)
-        recipe = header["recipe"] if header["carmask"] == _FORMAT else None
+        provenance = header["recipe"] if header["carmask"] == _FORMAT else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return recipe if isinstance(recipe, dict) else None
+    return provenance if isinstance(provenance, dict) else None
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """The lines of a journal that perhaps another process is writing."""
+    """Yield the complete lines of a journal, to which another process may be adding."""
     try:
         with path.open("rb") as stream:
             stream.readline()
@@ -160,17 +160,11 @@ def read_entries(path: Path) -> Iterator[Entry]:
         return
 
 
-def differences(then: Provenance, now: Provenance) -> str:
-    """Name the settings in which two recipes differ."""
-    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-    return "; ".join(f"{key}: {_shown(then.get(key))} there, {_shown(now.get(key))} now" for key in keys)
-
-
 def _open_locked(path: Path) -> io.FileIO:
     file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+")
     try:
         _lock(file, path)
-        # The process that held the lock may have put another file in its place before it let go.
+        # The process that held the lock may have replaced the file before it released the lock.
         replaced = not os.path.samestat(os.fstat(file.fileno()), path.stat())
     except (JournalError, OSError):
         file.close()
@@ -188,7 +182,7 @@ def _lock(file: io.FileIO, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise JournalError(
-            f"{path}: another carmask is writing there; wait for it, or divide the photos with --shard"
+            f"{path}: another carmask is writing to it; wait until it ends, or divide the photos with --shard"
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
@@ -211,7 +205,3 @@ def _end_of_whole_lines(file: io.FileIO) -> int:
 def _line(entry: Entry) -> bytes:
     # Names that are not valid text come out as the escapes of their surrogates.
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,5 +1,6 @@
-"""The kinds of results, and which kind is meant where none is named. Imports nothing that takes time."""
+"""Kinds of results and how they look. Imports nothing slow, so that `--help` stays fast."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ PhotoKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", 
 TableKind = Literal["carvana-csv", "coco", "parquet"]
 Kind = Literal[PhotoKind, TableKind]
 
-# What stands for standard input or output in place of a path.
+# Standard input or output, where a path is expected.
 STREAM = Path("-")
 
 # Kinds that show the photo, and may be WebP for that; a mask is always PNG.
@@ -22,19 +23,52 @@ TABLE_SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "parquet": (".parquet",),
 }
 
+TRANSPARENT = "transparent"
+
+
+@dataclass(frozen=True)
+class OutputStyle:
+    """What a photo's result shows. background, crop: of cut-outs; `parse_background` reads the background.
+
+    Raises:
+        CarmaskError: a background or a crop for another kind.
+
+    """
+
+    kind: PhotoKind
+    picture_format: PictureFormat = "png"
+    background: str = TRANSPARENT
+    crop: bool = False
+
+    def __post_init__(self) -> None:
+        check_cutout_options(self.kind, self.background, crop=self.crop)
+
+
+def check_cutout_options(kind: Kind, background: str, *, crop: bool) -> None:
+    """Refuse a background or a crop for anything but a cut-out.
+
+    Raises:
+        CarmaskError: with the option's name.
+
+    """
+    given = {"--background": background != TRANSPARENT, "--crop": crop}
+    if kind != "cutout" and any(given.values()):
+        options = " and ".join(option for option, is_given in given.items() if is_given)
+        raise CarmaskError(f"{options}: only for --kind cutout, not for {kind}")
+
 
 def is_table(kind: Kind) -> bool:
-    """Whether all photos have their result in one file."""
+    """Whether the results of all photos go into one file."""
     return kind in TABLE_SUFFIXES
 
 
 def is_picture(kind: Kind) -> bool:
-    """Whether results could be taken for photos."""
+    """Whether results could be mistaken for photos."""
     return not is_table(kind) and kind not in JSON_KINDS
 
 
 def choose_kind(kind: Kind | None, destination: Path) -> Kind:
-    """Return the kind that is asked for, or that the destination's name means: a mask unless it is a table's.
+    """Return the kind that is asked for; without one, the table that the destination's name means, or a mask.
 
     Raises:
         CarmaskError: the name may mean several kinds.
@@ -44,25 +78,24 @@ def choose_kind(kind: Kind | None, destination: Path) -> Kind:
         return kind
     name = destination.name.lower()
     if name.endswith(".json"):
-        raise CarmaskError(f"{destination}: may be coco, polygons or labelme; say which with --kind")
+        raise CarmaskError(f"{destination}: could be coco, polygons or labelme; choose one with --kind")
     return next((table for table, suffixes in TABLE_SUFFIXES.items() if name.endswith(suffixes)), "mask")
 
 
 def choose_format(picture_format: PictureFormat | None, kind: Kind, destination: Path) -> PictureFormat:
-    """Return the format of pictures: as asked for, or as the destination's name says, or PNG.
+    """Return the picture format that is asked for; without one, that of the destination's name, or PNG.
 
     Raises:
-        CarmaskError: results of this kind are never in that format.
+        CarmaskError: results of this kind have another format.
 
     """
     if picture_format is not None and kind not in OF_PHOTO:
-        kinds = ", ".join(OF_PHOTO)
-        raise CarmaskError(f"--format {picture_format}: is for {kinds}; {kind} has one format only")
+        raise CarmaskError(f"--format {picture_format}: only for {', '.join(OF_PHOTO)}; {kind} has a single format")
     if picture_format is None:
         picture_format = "webp" if kind in OF_PHOTO and destination.suffix.lower() == ".webp" else "png"
     return picture_format
 
 
 def result_suffix(kind: Kind, picture_format: PictureFormat) -> str:
-    """How the names of results end, for kinds that have one for each photo."""
+    """Return the ending of a photo's result, of kinds that have one for each photo."""
     return ".json" if kind in JSON_KINDS else f".{picture_format}"

@@ -1,7 +1,9 @@
-"""Masks that are there already, as files or as a table of run lengths, to be written as other kinds."""
+"""Existing masks, as files or as a table of run lengths, written as another kind: what `carmask convert` does."""
 
+import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import file_digest
@@ -15,10 +17,15 @@ from carmask.data.pairs import photo_stems
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
-from carmask.pipeline.jobs import Job
+from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.kinds import TABLE_SUFFIXES
+from carmask.pipeline.outputs import Plan
+from carmask.pipeline.predict import failed, put_result
+from carmask.pipeline.sinks import Put
 from carmask.pipeline.sources import PhotoFailure, PhotoList, find_photos
+from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
 from carmask.result import Result
+from carmask.runner import default_workers, map_ahead
 
 _THRESHOLD = 0.5
 
@@ -26,14 +33,14 @@ Read = Callable[[], Result]
 
 
 class MasksError(CarmaskError):
-    """Masks cannot be taken as they are."""
+    """Masks cannot be used as they are."""
 
 
 @dataclass(frozen=True)
-class Masks:
+class MaskList:
     """Masks, named by their photos.
 
-    table: the file that they are rows of, unless each is a file of its own; lines: where in it each row ends, from 1.
+    table: the file whose rows they are, unless each has a file of its own; lines: where in it each row ends, from 1.
     """
 
     photos: PhotoList
@@ -41,16 +48,16 @@ class Masks:
     table: Path | None = None
     lines: Sequence[int] = ()
 
-    def describe(self) -> dict[str, Any]:
-        """All on which results depend beside the kind, as JSON can hold it."""
-        described: dict[str, Any] = {"carmask": __version__, "masks": "files", "foreground": self.foreground}
+    def provenance(self) -> dict[str, Any]:
+        """Return what results depend on beside their kind, as JSON can hold it."""
+        masks = "files"
         if self.table is not None:
             with self.table.open("rb") as stream:
-                described["masks"] = f"table {file_digest(stream, 'sha256').hexdigest()[:12]}"
-        return described
+                masks = f"table {file_digest(stream, 'sha256').hexdigest()[:12]}"
+        return {"carmask": __version__, "masks": masks, "foreground": self.foreground}
 
     def readers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Read]]:
-        """Each job, in the order of the masks, with what reads its mask, in any thread."""
+        """Yield each job, in the order of the masks, with the function that reads its mask, in any thread."""
         if self.table is None:
             origins = self.photos.origins or ()
             for job in jobs:
@@ -63,26 +70,54 @@ class Masks:
             yield job, partial(_read_runs, runs, photo, f"{self.table}, row of {photo.name}")
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """The photo's name and the run lengths of each mask that is a row of the table, in its order."""
+        """Yield the photo's name and the run lengths of each mask in the table, in its order."""
         if self.table is not None:
             rows = read_rows(self.table)
             for name, at in zip(self.photos.names, self.lines, strict=True):
                 yield name, next(fields[1] for line, fields in rows if line == at)
 
 
-def find_masks(source: Path, *, photos: Path | None, foreground: int | None, results: Path | None) -> Masks:
+def convert_masks(
+    masks: MaskList, plan: Plan, *, overwrite: bool = False, observer: RunObserver | None = None
+) -> RunSummary:
+    """Write masks as the kind that the plan says. See `predict_photos`.
+
+    Raises:
+        CarmaskError: the destination holds other results or cannot be written, or the disk is full.
+
+    """
+    with plan.open_sink(masks.provenance(), overwrite=overwrite) as sink:
+        return collect_outcomes(_convert(masks.readers(sink.jobs), sink.put), plan, sink, observer)
+
+
+def _convert(masks: Iterable[tuple[Job, Read]], put: Put) -> Generator[PhotoOutcome, None, None]:
+    def convert(mask: tuple[Job, Read]) -> PhotoOutcome:
+        job, read = mask
+        started_s = time.perf_counter()
+        try:
+            outcome = put_result(job, read(), put)
+        except Exception as error:  # noqa: BLE001 - `failed` raises others again
+            return failed(job, error)
+        return replace(outcome, seconds=time.perf_counter() - started_s)
+
+    workers = default_workers()
+    with ThreadPoolExecutor(workers, "convert") as pool:
+        yield from map_ahead(pool, convert, masks, ahead=4 * workers)
+
+
+def find_masks(source: Path, *, photos: Path | None, foreground: int | None, results: Path | None) -> MaskList:
     """List masks by the names of their photos.
 
     Args:
-        source: As for `find_photos`, of masks: `car_mask.gif` or `car.png` is that of the photo `car`. Or a table of
+        source: As for `find_photos`, of masks: `car_mask.gif` and `car.png` are masks of the photo `car`. Or a table of
             run lengths (.csv, .csv.gz).
-        photos: The photos. Without them a mask is taken for that of a .jpg of the same stem.
+        photos: The photos. Without them the photo of a mask is assumed to be a .jpg of the same stem.
         foreground: The stored value that is foreground; see `decode_mask`.
         results: See `find_photos`.
 
     Raises:
-        CarmaskError: there are no masks; or a table without photos, which alone know how large the masks are, or with
-            `foreground`, which it does not have.
+        CarmaskError: there are no masks; or a table without photos, which alone know the size of the masks, or with
+            `foreground`, which a table does not have.
 
     """
     known = find_photos(photos, results=results) if photos is not None else None
@@ -90,13 +125,13 @@ def find_masks(source: Path, *, photos: Path | None, foreground: int | None, res
         if foreground is not None:
             raise MasksError(f"{source}: a table of run lengths has no mask values; leave out --foreground")
         if known is None:
-            raise MasksError(f"{source}: does not say how large its masks are; name the folder of its photos, --photos")
-        return _of_table(source, known)
-    return Masks(_of_files(find_photos(source, results=results, made_too=True), known), foreground)
+            raise MasksError(f"{source}: does not hold the size of its masks; give the folder of the photos, --photos")
+        return _match_rows(source, known)
+    return MaskList(_match_files(find_photos(source, results=results, with_results=True), known), foreground)
 
 
-def _of_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
-    photo_of = _by(known.names, _stem) if known is not None else {}
+def _match_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
+    photo_of = _group(known.names, _stem) if known is not None else {}
     names: dict[str, Path] = {}
     failures = list(masks.unlisted)
     for mask in masks.names:
@@ -105,11 +140,10 @@ def _of_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
         found = photo_of.get(stem) or photo_of.get(bare) if known is not None else [f"{bare}.jpg"]
         if not found or len(found) > 1:
             cause = "no photo has this name" if not found else f"{' and '.join(found)} have this name"
-            failures.append(PhotoFailure(path, f"{path}: {cause}; rename it or take it out of the folder"))
+            failures.append(PhotoFailure(path, f"{path}: {cause}; rename it or move it out of the folder"))
         elif found[0] in names:
-            failures.append(
-                PhotoFailure(path, f"{path}: {names[found[0]]} is a mask of the same photo; remove one of them")
-            )
+            cause = f"{names[found[0]]} is a mask of the same photo; remove one of them"
+            failures.append(PhotoFailure(path, f"{path}: {cause}"))
         else:
             names[found[0]] = path
     if not names:
@@ -118,8 +152,8 @@ def _of_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
     return replace(masks, root=root, names=list(names), unlisted=tuple(failures), origins=list(names.values()))
 
 
-def _of_table(table: Path, known: PhotoList) -> Masks:
-    photo_of = _by(known.names, lambda name: PurePosixPath(name).name)
+def _match_rows(table: Path, known: PhotoList) -> MaskList:
+    photo_of = _group(known.names, lambda name: PurePosixPath(name).name)
     names: dict[str, int] = {}
     failures = list(known.unlisted)
     for line, fields in read_rows(table):
@@ -138,20 +172,20 @@ def _of_table(table: Path, known: PhotoList) -> Masks:
             names[found[0]] = line
     if not names:
         raise MasksError(failures[0].cause if failures else f"{table}: has no rows")
-    photos = PhotoList(known.root, list(names), tuple(failures), known.left_out)
-    return Masks(photos, None, table, array("q", names.values()))
+    photos = PhotoList(known.root, list(names), tuple(failures), known.skipped)
+    return MaskList(photos, None, table, array("q", names.values()))
 
 
 def _stem(name: str) -> str:
-    """A name without its ending, folders included."""
+    """Return a name without its ending, with its folders."""
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _by(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _group(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(key(name), []).append(name)
-    return found
+        groups.setdefault(key(name), []).append(name)
+    return groups
 
 
 def _read_file(path: Path, foreground: int | None) -> Result:

@@ -1,8 +1,8 @@
-"""From what a user asks for to a plan: which photos, which kind of results, and where they go."""
+"""From what a user asks for to a plan: which photos, which kind of results, and where they are written."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -10,96 +10,37 @@ from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.pipeline.jobs import BadDestination, Jobs, Shard, refuse_overwriting_photos
-from carmask.pipeline.journal import Provenance
 from carmask.pipeline.kinds import (
     STREAM,
     TABLE_SUFFIXES,
+    TRANSPARENT,
     Kind,
+    OutputStyle,
     PhotoKind,
     TableKind,
+    check_cutout_options,
     choose_format,
     choose_kind,
     is_picture,
     is_table,
     result_suffix,
 )
-from carmask.pipeline.render import OutputStyle, make_render
+from carmask.pipeline.provenance import Provenance
+from carmask.pipeline.render import describe_style, make_render
 from carmask.pipeline.sinks import OneFile, Sink, open_folder
 from carmask.pipeline.sources import PhotoList, find_photos, find_photos_of_all
-from carmask.pipeline.summary import Lists
-from carmask.pipeline.tables import TABLES, open_table
+from carmask.pipeline.tables import open_table
 from carmask.pipeline.urls import URL
 
+_WHOLE = Shard()
 _TABLE_ENDINGS = {Path(f"table{suffix}").suffix for suffixes in TABLE_SUFFIXES.values() for suffix in suffixes}
-
-
-def table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:
-    """Return the file of a table; parts of it have their number before the ending.
-
-    Raises:
-        BadDestination: it is not the name of such a table.
-
-    """
-    suffixes = TABLE_SUFFIXES[kind]
-    ending = next((suffix for suffix in reversed(suffixes) if destination.name.lower().endswith(suffix)), None)
-    if ending is None or destination == STREAM or destination.is_dir():
-        raise BadDestination(
-            f"{destination}: {kind} is one file for all photos; give a name that ends in {' or '.join(suffixes)}"
-        )
-    stem = destination.name[: -len(ending)]
-    return destination.with_name(f"{stem}{shard_suffix}{destination.name[len(stem) :]}")
-
-
-def names_one_result(destination: Path, suffix: str, *, of_one: bool) -> bool:
-    """Whether the destination is the name of one result, and not a folder for results.
-
-    Raises:
-        BadDestination: it is neither, or one name is given for the results of many photos.
-
-    """
-    if destination == STREAM:
-        if not of_one:
-            raise BadDestination("standard output takes the result of one photo; name a folder for those of many")
-        return True
-    try:
-        is_there, is_folder = True, destination.is_dir()
-        destination.stat()
-    except FileNotFoundError:
-        is_there = is_folder = False
-    except OSError as error:
-        raise BadDestination(
-            f"{destination}: cannot be used ({error.strerror}); name another place for the results"
-        ) from error
-    ending = destination.suffix.lower()
-    looks_like_file = ending in {*IMAGE_SUFFIXES, *_TABLE_ENDINGS}
-    if is_folder:
-        return False
-    if not of_one and (is_there or looks_like_file):
-        raise BadDestination(f"{destination}: is no folder; name a folder for the results of many photos")
-    if ending == suffix:
-        return True
-    if is_there or looks_like_file:
-        wanted = suffix.removeprefix(".").upper()
-        raise BadDestination(f"{destination}: results are {wanted}; give a name that ends in {suffix}, or a folder")
-    return False
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a user asks for: the kind of results and how they style. Nothing stands for what the names say."""
-
-    kind: Kind | None = None
-    picture_format: PictureFormat | None = None
-    background: str = "transparent"
-    crop: bool = False
-    shard: Shard = field(default_factory=Shard)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which photos are done, and where their results go. Nothing has been written yet.
+    """Which photos to do, and where their results go. Nothing has been written yet.
 
-    destination: a folder, the file of one result, or the file of a table. style: nothing for tables.
+    destination: a folder, the file of a single result, or the file of a table. style: None for tables.
     """
 
     kind: Kind
@@ -110,47 +51,54 @@ class Plan:
     shard: Shard
 
     @property
-    def lists(self) -> Lists:
-        """Where failures and photos without a vehicle are listed."""
-        if self.of_one:
-            return Lists()
-        if is_table(self.kind):
-            name = self.destination.name
-            return Lists(
-                self.destination.with_name(f"{name}.failures.csv"), self.destination.with_name(f"{name}.no_vehicle.txt")
-            )
-        suffix = self.shard.suffix
-        return Lists(self.destination / f"failures{suffix}.csv", self.destination / f"no_vehicle{suffix}.txt")
+    def failures_file(self) -> Path | None:
+        """The list of photos that failed; none for a single photo."""
+        return self._beside("failures", ".csv")
+
+    @property
+    def no_vehicle_file(self) -> Path | None:
+        """The list of photos in which no vehicle was found; none for a single photo."""
+        return self._beside("no_vehicle", ".txt")
 
     @contextmanager
-    def open_sink(self, recipe: Provenance, *, overwrite: bool) -> Iterator[Sink]:
-        """Open what takes the results. `recipe` says how they are made, beside what the plan says itself.
+    def open_sink(self, provenance: Provenance, *, overwrite: bool) -> Iterator[Sink]:
+        """Open what takes the results. `provenance` is how masks are made; the plan adds how they are written.
 
         Raises:
-            CarmaskError: what is there already is in the way, or cannot be written.
+            CarmaskError: the destination holds other results or files, or cannot be written.
 
         """
         if self.style is None:
-            table = TABLES[cast(TableKind, self.kind)]()
-            table.check(self.jobs)
-            whole = {"kind": self.kind, **recipe}
-            with open_table(self.destination, self.jobs, whole, table, overwrite=overwrite) as store:
-                yield store
+            kind = cast(TableKind, self.kind)
+            whole = {"kind": kind, **provenance}
+            with open_table(self.destination, self.jobs, whole, kind, overwrite=overwrite) as table:
+                yield table
             return
         render = make_render(self.style, self.destination, of_one=self.of_one)
         if self.of_one:
             yield OneFile(self.destination, self.jobs, render)
             return
-        whole = {**self.style.describe(), **recipe}
+        whole = {**describe_style(self.style), **provenance}
         with open_folder(self.destination, self.jobs, whole, render, shard=self.shard, overwrite=overwrite) as folder:
             yield folder
+
+    def _beside(self, stem: str, suffix: str) -> Path | None:
+        if self.of_one:
+            return None
+        if self.style is None:
+            return self.destination.with_name(f"{self.destination.name}.{stem}{suffix}")
+        return self.destination / f"{stem}{self.shard.suffix}{suffix}"
 
 
 def make_plan(
     sources: Sequence[Path | URL],
     destination: Path,
-    wanted: Wanted,
     *,
+    kind: Kind | None = None,
+    picture_format: PictureFormat | None = None,
+    background: str = TRANSPARENT,
+    crop: bool = False,
+    shard: Shard = _WHOLE,
     read_stdin: Callable[[], bytes] | None = None,
 ) -> Plan:
     """List the photos and name their results.
@@ -158,49 +106,109 @@ def make_plan(
     Args:
         sources: One, see `find_photos`, or several files and folders.
         destination: A folder, the name of one result, or that of a table; `-` for standard output.
-        wanted: What is made.
-        read_stdin: Gives all of standard input.
+        kind: What results show; without it, what the destination's name means.
+        picture_format: Of results that show the photo; without it, what the destination's name means.
+        background: Of cut-outs.
+        crop: Whether cut-outs are cropped to the vehicle.
+        shard: Which part of the photos.
+        read_stdin: Returns all of standard input.
 
     Raises:
-        CarmaskError: there are no photos, or what is asked for does not go together.
+        CarmaskError: there are no photos, or the options contradict each other.
 
     """
-    kind = choose_kind(wanted.kind, destination)
-    # Results that are no pictures may lie among the photos: LabelMe looks for them there.
+    kind = choose_kind(kind, destination)
+    # Only pictures could be mistaken for photos; LabelMe's files belong among the photos.
     results = destination if is_picture(kind) else None
     if len(sources) == 1:
         photos = find_photos(sources[0], results=results, read_stdin=read_stdin)
     else:
         photos = find_photos_of_all(sources, results=results)
-    return plan_for(photos, destination, kind, wanted)
+    return plan_outputs(
+        photos, destination, kind, picture_format=picture_format, background=background, crop=crop, shard=shard
+    )
 
 
-def plan_for(photos: PhotoList, destination: Path, kind: Kind, wanted: Wanted) -> Plan:
+def plan_outputs(
+    photos: PhotoList,
+    destination: Path,
+    kind: Kind,
+    *,
+    picture_format: PictureFormat | None = None,
+    background: str = TRANSPARENT,
+    crop: bool = False,
+    shard: Shard = _WHOLE,
+) -> Plan:
     """Name the results of these photos. See `make_plan`."""
-    picture_format = choose_format(wanted.picture_format, kind, destination)
-    shard = wanted.shard
+    picture_format = choose_format(picture_format, kind, destination)
     if photos.alone and shard.count > 1:
         raise CarmaskError(
-            f"--shard {shard.number}/{shard.count}: divides many photos, and {photos.names[0]} is one; leave it out"
+            f"--shard {shard.number}/{shard.count}: divides many photos, but {photos.names[0]} is one; leave it out"
         )
     if is_table(kind):
-        path = table_path(kind, destination, shard.suffix)
-        if wanted.crop or wanted.background != "transparent":
-            raise CarmaskError(f"--crop and --background: are for --kind cutout, not {kind}")
+        path = _table_path(kind, destination, shard.suffix)
+        check_cutout_options(kind, background, crop=crop)
         return Plan(kind, Jobs.plan(photos, path.suffix, shard), path, False, None, shard)
-    style = OutputStyle(cast(PhotoKind, kind), picture_format, wanted.background, wanted.crop)
+    style = OutputStyle(cast(PhotoKind, kind), picture_format, background, crop)
     suffix = result_suffix(kind, picture_format)
     jobs = Jobs.plan(photos, suffix, shard)
-    if names_one_result(destination, suffix, of_one=photos.alone):
-        place = destination
-    elif photos.data is not None:
-        raise CarmaskError(f"{destination}: a photo from standard input has no name; name its result")
-    else:
-        place = destination / jobs[0].result if photos.alone else destination
+    place = destination
+    if not _names_one_result(destination, suffix, of_one=photos.alone):
+        if photos.data is not None:
+            raise CarmaskError(f"{destination}: a photo from standard input has no name; give the name of its result")
+        if photos.alone:
+            place = destination / jobs.at(0).result
     if kind == "labelme" and (photos.data is not None or isinstance(photos.root, URL)):
-        raise CarmaskError(
-            "--kind labelme: names the photo's file, and a photo from standard input or a store has none"
-        )
+        raise CarmaskError("--kind labelme: refers to the photo's file; a photo from standard input or a URL has none")
     if place.exists() and photos.data is None:
         refuse_overwriting_photos(jobs, lambda job: place if photos.alone else place / job.result)
     return Plan(kind, jobs, place, photos.alone, style, shard)
+
+
+def _table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:
+    """Return the file of a table, with a shard's number before the ending.
+
+    Raises:
+        BadDestination: it is not the name of such a table.
+
+    """
+    suffixes = TABLE_SUFFIXES[kind]
+    ending = next((suffix for suffix in reversed(suffixes) if destination.name.lower().endswith(suffix)), None)
+    if ending is None or destination == STREAM or destination.is_dir():
+        raise BadDestination(
+            f"{destination}: {kind} is one file for all photos; give it a name that ends in {' or '.join(suffixes)}"
+        )
+    stem = destination.name[: -len(ending)]
+    return destination.with_name(f"{stem}{shard_suffix}{destination.name[len(stem) :]}")
+
+
+def _names_one_result(destination: Path, suffix: str, *, of_one: bool) -> bool:
+    """Whether the destination is the name of one result, and not a folder for results.
+
+    Raises:
+        BadDestination: it is neither, or one name is given for the results of many photos.
+
+    """
+    if destination == STREAM:
+        if not of_one:
+            raise BadDestination("standard output takes the result of one photo; choose a folder for those of many")
+        return True
+    try:
+        exists, is_folder = True, destination.is_dir()
+        destination.stat()
+    except FileNotFoundError:
+        exists = is_folder = False
+    except OSError as error:
+        raise BadDestination(f"{destination}: cannot be used ({error.strerror}); choose another destination") from error
+    ending = destination.suffix.lower()
+    looks_like_file = ending in {*IMAGE_SUFFIXES, *_TABLE_ENDINGS}
+    if is_folder:
+        return False
+    if not of_one and (exists or looks_like_file):
+        raise BadDestination(f"{destination}: is not a folder; choose a folder for the results of many photos")
+    if ending == suffix:
+        return True
+    if exists or looks_like_file:
+        wanted = suffix.removeprefix(".").upper()
+        raise BadDestination(f"{destination}: results are {wanted}; use a name that ends in {suffix}, or a folder")
+    return False

@@ -1,4 +1,4 @@
-"""Tables in Parquet: of paths, which are read, and of results, which are written. pyarrow is an extra."""
+"""Parquet tables: paths are read from them, results are written to them. Needs pyarrow, which is an extra."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,16 +10,16 @@ from carmask.runner import in_batches
 
 PATH_COLUMN = "path"
 
-# Some ten megabytes of run lengths.
+# About ten megabytes of run lengths.
 _ROWS_IN_GROUP = 1024
 
 
 class ParquetError(CarmaskError):
-    """A Parquet table cannot be used."""
+    """A Parquet table cannot be read, or pyarrow is not installed."""
 
 
 def require_parquet(what: str) -> None:
-    """Refuse `what` where pyarrow is not installed.
+    """Check that pyarrow is installed, which `what` needs.
 
     Raises:
         ParquetError: it is not.
@@ -28,35 +28,33 @@ def require_parquet(what: str) -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise ParquetError(
-            f"{what}: needs pyarrow, which is not installed; `pip install 'carmask[cluster]'` brings it"
-        ) from error
+        raise ParquetError(f"{what}: needs pyarrow; install it with `pip install 'carmask[cluster]'`") from error
 
 
-def read_paths(place: Path | URL) -> list[str]:
-    """The column `path` of a table: a file, or a folder of its parts. Empty rows are left out.
+def read_paths(source: Path | URL) -> list[str]:
+    """Return the column `path` of a table, a file or a folder of parts, without empty rows.
 
     Raises:
-        ParquetError: it is no such table, or pyarrow is not installed.
+        ParquetError: it is not such a table, or pyarrow is not installed.
         URLError: it cannot be read.
 
     """
-    require_parquet(str(place))
+    require_parquet(str(source))
     from pyarrow import ArrowException
 
     try:
-        if isinstance(place, Path):
-            return _read_column(str(place), None, str(place))
-        with place.opened() as (system, path):
-            return _read_column(path, system, str(place))
+        if isinstance(source, Path):
+            return _read_column(str(source), None, str(source))
+        with source.filesystem() as (system, path):
+            return _read_column(path, system, str(source))
     except (ArrowException, OSError) as error:
-        raise ParquetError(f"{place}: cannot be read as a Parquet table ({first_line(error)})") from error
+        raise ParquetError(f"{source}: cannot be read as a Parquet table ({first_line(error)})") from error
 
 
 def write_results(stream: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
     """Write rows of path, height, width, rle, box_px (top, left, bottom, right), coverage, seconds and error.
 
-    Of a row all but the path may be missing.
+    A row needs nothing but its path.
     """
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
@@ -85,8 +83,8 @@ def _read_column(path: str, system: Any, label: str) -> list[str]:
     table = dataset.dataset(path, filesystem=system, format="parquet")
     if PATH_COLUMN not in table.schema.names:
         raise ParquetError(
-            f"{label}: has no column '{PATH_COLUMN}' (it has {', '.join(table.schema.names)}); give the photos' paths "
-            "that name"
+            f"{label}: has no column '{PATH_COLUMN}' (it has {', '.join(table.schema.names)}); use that name for the "
+            "column of the photos' paths"
         )
     kind = table.schema.field(PATH_COLUMN).type
     if not (types.is_string(kind) or types.is_large_string(kind)):

@@ -1,8 +1,7 @@
-"""Photos in, masks out: `carmask predict`."""
+"""Photos in, masks out: what `carmask predict` does."""
 
 import time
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +11,49 @@ from carmask.errors import CarmaskError, first_line
 from carmask.files import NoSpace
 from carmask.imaging.decode import Photo, UnreadableImage
 from carmask.imaging.masks import ALL_REGIONS, Regions
-from carmask.pipeline.jobs import Extent, Job, PhotoOutcome
+from carmask.pipeline.jobs import Job, PhotoOutcome
+from carmask.pipeline.outputs import Plan
+from carmask.pipeline.provenance import provenance_of
 from carmask.pipeline.sinks import Put
+from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
 from carmask.result import Result
-from carmask.runner import Prediction, default_workers, map_ahead, run_segmenter
+from carmask.runner import Prediction, run_segmenter
 from carmask.runtime.engine import EngineError
 from carmask.segmenter import Segmenter
 
 
-def predict(
+def predict_photos(
+    plan: Plan,
+    segmenter: Segmenter,
+    *,
+    regions: Regions = ALL_REGIONS,
+    batch_size: int = 4,
+    overwrite: bool = False,
+    observer: RunObserver | None = None,
+) -> RunSummary:
+    """Predict every photo of a plan and write its result; a photo that fails is listed, and the others are done.
+
+    Args:
+        plan: The photos, and where their results go.
+        segmenter: Predicts the masks.
+        regions: Which parts of a mask are kept.
+        batch_size: Photos that pass through the networks together.
+        overwrite: Make all results again, and replace other files of the same names.
+        observer: Follows the run.
+
+    Raises:
+        CarmaskError: the destination holds other results or cannot be written, the disk is full, or the networks
+            cannot run.
+
+    """
+    with plan.open_sink(provenance_of(segmenter, regions), overwrite=overwrite) as sink:
+        outcomes = predict_jobs(
+            sink.jobs, segmenter, sink.put, regions=regions, batch_size=1 if plan.of_one else batch_size
+        )
+        return collect_outcomes(outcomes, plan, sink, observer)
+
+
+def predict_jobs(
     jobs: Iterable[Job],
     segmenter: Segmenter,
     put: Put,
@@ -29,76 +62,51 @@ def predict(
     batch_size: int = 4,
     workers: int | None = None,
 ) -> Generator[PhotoOutcome, None, None]:
-    """Cut out every photo, in order. A few batches are in memory at any time, however many photos there are.
+    """Predict jobs one after the other, and put their results; yields what became of each, in order.
 
-    Batches are always full, so that a photo's result does not depend on the photos beside it.
-
-    Args:
-        jobs: The photos.
-        segmenter: What to cut them out with; its networks run in the thread that takes the outcomes.
-        put: Keeps the result of one photo, or makes its row; is called from several threads.
-        regions: Which parts of a mask are kept.
-        batch_size: Photos that pass through the network together.
-        workers: Threads that decode, and as many that encode; one for each processor if not given.
+    `put` is called from several threads; the networks run in the thread that iterates. See `run_segmenter` for
+    `batch_size` and `workers`.
 
     Raises:
-        NoSpace: nothing more can be written; after any other failure of one photo the next is tried.
-        EngineError: the network cannot be run.
+        NoSpace: the disk is full. After any other error of one photo the next one is tried.
+        EngineError: the networks cannot run.
 
     """
 
     def load(job: Job) -> tuple[Photo, Job]:
         picture = job.read()
-        # Drawing may need the photo once more, which is fetched from an address but once.
+        # Drawing may decode the photo again; a photo at a URL is downloaded only once.
         return segmenter.decode(picture), replace(job, picture=picture)
 
-    def keep(found: Prediction[Job, Job]) -> PhotoOutcome:
+    def consume(found: Prediction[Job, Job]) -> PhotoOutcome:
         started_s = time.perf_counter()
         probability_HW = regions.keep(found.probability_HW, segmenter.threshold)
-        return _keep(found.extra, Result(probability_HW, segmenter.threshold), put, found.seconds, started_s)
+        outcome = put_result(found.extra, Result(probability_HW, segmenter.threshold), put)
+        return replace(outcome, seconds=found.seconds + time.perf_counter() - started_s)
 
     return run_segmenter(
-        jobs, segmenter, load=load, consume=keep, on_error=_failure, batch_size=batch_size, workers=workers
+        jobs, segmenter, load=load, consume=consume, on_error=failed, batch_size=batch_size, workers=workers
     )
 
 
-def convert(
-    masks: Iterable[tuple[Job, Callable[[], Result]]], put: Put, *, workers: int | None = None
-) -> Generator[PhotoOutcome, None, None]:
-    """Take masks that are there already into a store, in order. Of each there is what reads it. See `predict`."""
-
-    def work_on(mask: tuple[Job, Callable[[], Result]]) -> PhotoOutcome:
-        job, read = mask
-        started_s = time.perf_counter()
-        try:
-            return _keep(job, read(), put, 0.0, started_s)
-        except Exception as error:  # noqa: BLE001 - what is not this mask's is raised again
-            return _failure(job, error)
-
-    workers = workers or default_workers()
-    with ThreadPoolExecutor(workers, "convert") as pool:
-        yield from map_ahead(pool, work_on, masks, ahead=4 * workers)
+def put_result(job: Job, found: Result, put: Put) -> PhotoOutcome:
+    """Put the result of one photo, and return its outcome, without the seconds."""
+    row = put(job, found)
+    return PhotoOutcome(job, row=row, box_px=found.box_px, coverage=round(found.coverage, 6))
 
 
-def _keep(job: Job, found: Result, put: Put, before_s: float, started_s: float) -> PhotoOutcome:
-    """Put a result into its place and account for it."""
-    extent = Extent.of(found)
-    row = put(job, found, extent)
-    return PhotoOutcome(job, None, row, extent, before_s + time.perf_counter() - started_s)
-
-
-def _failure(job: Job, error: Exception) -> PhotoOutcome:
-    """The outcome of a photo that failed; what is not this photo's alone is raised again."""
+def failed(job: Job, error: Exception) -> PhotoOutcome:
+    """Return the outcome of a photo that failed; an error that every photo would have is raised again."""
     if isinstance(error, NoSpace | EngineError):
         raise error
     if isinstance(error, UnreadableImage):
-        # What came in on standard input has a name for us alone.
+        # A photo from standard input has no name for the decoder.
         name = error.name if isinstance(job.picture, Path) else str(job.photo)
-        return PhotoOutcome(job, cause=str(UnreadableImage(name, error.cause, error.advice)))
+        return PhotoOutcome(job, str(UnreadableImage(name, error.cause, error.advice)))
     if isinstance(error, CarmaskError):
-        return PhotoOutcome(job, cause=str(error))
+        return PhotoOutcome(job, str(error))
     if isinstance(error, MemoryError | cv2.error):
         return PhotoOutcome(
-            job, cause=f"{job.origin}: is too large to be cut out here ({first_line(error)}); reduce it first"
+            job, f"{job.origin}: needs more memory than there is ({first_line(error)}); make it smaller"
         )
     raise error

@@ -1,124 +1,140 @@
-"""From what was found in a photo to the bytes of its own result."""
+"""What a result shows: from a photo and its mask to pixels, and to the bytes of a file."""
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
-from carmask.imaging import PictureFormat
 from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.draw import draw_compare, draw_overlay
 from carmask.imaging.encode import encode_mask, encode_picture, encode_soft
 from carmask.pipeline.jobs import Job
-from carmask.pipeline.kinds import OF_PHOTO, PhotoKind
-from carmask.pipeline.sinks import Render
+from carmask.pipeline.kinds import OF_PHOTO, OutputStyle
 from carmask.result import Result
 
 if TYPE_CHECKING:
-    # Its tables take a while to make, which only cut-outs wait for.
+    # It builds tables, which only cut-outs need.
     from carmask.imaging.background import Background
 
-_WEBP_MOST_PX = 16383
+# From a photo and its result to the bytes of a file; runs in any thread.
+Render = Callable[[Job, Result], bytes]
+
+_WEBP_MAX_PX = 16383
 
 
-@dataclass(frozen=True)
-class OutputStyle:
-    """What results style like, where their kind leaves that open."""
-
-    kind: PhotoKind
-    picture_format: PictureFormat = "png"
-    background: str = "transparent"
-    crop: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind != "cutout":
-            for option, given in (("--background", self.background != "transparent"), ("--crop", self.crop)):
-                if given:
-                    raise CarmaskError(f"{option}: is for --kind cutout, not {self.kind}")
-
-    def describe(self) -> dict[str, Any]:
-        """All on which the bytes of a result depend, as JSON can hold it; a background picture by its digest."""
-        described: dict[str, Any] = {"kind": self.kind}
-        if self.kind in OF_PHOTO:
-            described["format"] = self.picture_format
-        if self.kind == "cutout":
-            picture = Path(self.background)
-            digest = f"picture {sha256(picture.read_bytes()).hexdigest()[:16]}" if picture.is_file() else None
-            described |= {"background": digest or self.background, "crop": self.crop}
-        return described
-
-
-def make_render(
-    style: OutputStyle, destination: Path, *, of_one: bool, background: "Background | None" = None
-) -> Render:
-    """Return what draws results. `destination` is the folder that they go to, or the file of one result.
-
-    `background` goes before what the style says of it.
+def load_background(style: OutputStyle) -> "Background | None":
+    """Return the background of a cut-out; None for other kinds.
 
     Raises:
         CarmaskError: there is no such background.
 
     """
-    if style.kind == "mask":
-        return lambda _, found: encode_mask(found.mask)
-    if style.kind == "soft":
-        return lambda _, found: encode_soft(found.probability)
-    if style.kind == "cutout":
-        return _cutouts(style, background)
-    if style.kind == "polygons":
-        return _geojson
-    if style.kind == "labelme":
-        return lambda job, found: _labelme(job, found, destination if of_one else destination / job.result)
-    return _drawings(style)
-
-
-def _drawings(style: OutputStyle) -> Render:
-    draw = draw_overlay if style.kind == "overlay" else draw_compare
-
-    def render(job: Job, found: Result) -> bytes:
-        photo = _whole_photo(job, found)
-        return _encode(job, draw(photo.image_HWC, found.mask), style.picture_format, photo.icc_profile)
-
-    return render
-
-
-def _cutouts(style: OutputStyle, given: "Background | None") -> Render:
+    if style.kind != "cutout":
+        return None
     from carmask.imaging.background import parse_background
+
+    return parse_background(style.background)
+
+
+def draw(
+    style: OutputStyle, image_HWC: NDArray[np.uint8], found: Result, background: "Background | None" = None
+) -> NDArray[np.uint8]:
+    """Draw what a kind shows of one photo; in any thread.
+
+    Args:
+        style: Any kind of pictures.
+        image_HWC: The photo, uint8 RGB, of the mask's size.
+        found: Its mask.
+        background: Of cut-outs, from `load_background`.
+
+    Returns:
+        uint8 pixels (height, width, channels): 1 channel (gray) for mask and soft, 4 (RGBA) for transparent cut-outs,
+        otherwise 3 (RGB).
+
+    """
+    if style.kind == "mask":
+        return (found.mask.view(np.uint8) * np.uint8(255))[..., None]
+    if style.kind == "soft":
+        level_HW: NDArray[np.uint8] = cv2.convertScaleAbs(found.probability, alpha=255)
+        return level_HW[..., None]
+    if style.kind == "overlay":
+        return draw_overlay(image_HWC, found.mask)
+    if style.kind == "compare":
+        return draw_compare(image_HWC, found.mask)
     from carmask.imaging.cutout import cut_out
 
-    background = parse_background(style.background) if given is None else given
-
-    def render(job: Job, found: Result) -> bytes:
-        photo = _whole_photo(job, found)
-        crop_px = found.box_px if style.crop else None
-        image_HWC = cut_out(photo.image_HWC, found.probability, background, crop_px=crop_px, threshold=found.threshold)
-        return _encode(job, image_HWC, style.picture_format, photo.icc_profile)
-
-    return render
+    assert background is not None, "a cut-out needs a background"
+    crop_px = found.box_px if style.crop else None
+    return cut_out(image_HWC, found.probability, background, crop_px=crop_px, threshold=found.threshold)
 
 
-def _geojson(job: Job, found: Result) -> bytes:
-    from carmask.imaging.polygons import find_polygons, geojson
+def make_render(
+    style: OutputStyle, destination: Path, *, of_one: bool, background: "Background | None" = None
+) -> Render:
+    """Return the function that makes the bytes of a result.
 
-    return _json(geojson(find_polygons(found.mask), found.mask.shape, job.name))
+    Args:
+        style: What results show.
+        destination: The folder of the results, or the file of the only one.
+        of_one: Whether it is that file.
+        background: Replaces the background that `style` names.
+
+    Raises:
+        CarmaskError: there is no such background.
+
+    """
+    return partial(_render, style, background or load_background(style), destination, of_one)
 
 
-def _labelme(job: Job, found: Result, result: Path) -> bytes:
-    from carmask.imaging.labelme import labelme
+def describe_style(style: OutputStyle) -> dict[str, Any]:
+    """Return all that the bytes of a result depend on, for JSON; a background picture by its digest."""
+    described: dict[str, Any] = {"kind": style.kind}
+    if style.kind in OF_PHOTO:
+        described["format"] = style.picture_format
+    if style.kind == "cutout":
+        picture = Path(style.background)
+        digest = f"picture {sha256(picture.read_bytes()).hexdigest()[:16]}" if picture.is_file() else None
+        described |= {"background": digest or style.background, "crop": style.crop}
+    return described
 
-    assert isinstance(job.photo, Path), "refused when the run was planned"
-    to_photo = PurePath(os.path.relpath(job.photo, result.parent)).as_posix()
-    return _json(labelme(found.mask, to_photo))
+
+def _render(
+    style: OutputStyle, background: "Background | None", destination: Path, of_one: bool, job: Job, found: Result
+) -> bytes:
+    if style.kind == "mask":
+        return encode_mask(found.mask)
+    if style.kind == "soft":
+        return encode_soft(found.probability)
+    if style.kind == "polygons":
+        from carmask.imaging.polygons import find_polygons, geojson
+
+        return _to_json(geojson(find_polygons(found.mask), found.mask.shape, job.name))
+    if style.kind == "labelme":
+        from carmask.imaging.labelme import labelme
+
+        assert isinstance(job.photo, Path), "the plan refuses others"
+        result = destination if of_one else destination / job.result
+        return _to_json(labelme(found.mask, PurePath(os.path.relpath(job.photo, result.parent)).as_posix()))
+    photo = _decode_full_size(job, found)
+    image_HWC = draw(style, photo.image_HWC, found, background)
+    if style.picture_format == "webp" and max(image_HWC.shape) > _WEBP_MAX_PX:
+        height, width = image_HWC.shape[:2]
+        raise CarmaskError(
+            f"{job.photo}: its result is {height} x {width} px, and WebP allows {_WEBP_MAX_PX} px a side; choose png"
+        )
+    return encode_picture(image_HWC, style.picture_format, photo.icc_profile)
 
 
-def _whole_photo(job: Job, found: Result) -> Photo:
-    """The photo at its full size, which the networks did not need."""
+def _decode_full_size(job: Job, found: Result) -> Photo:
+    """Decode the photo again: the networks may have seen it smaller."""
     photo = decode_photo(job.read(), name=str(job.photo))
     if photo.size_HW != found.mask.shape:
         (height, width), (mask_height, mask_width) = photo.size_HW, found.mask.shape
@@ -128,14 +144,5 @@ def _whole_photo(job: Job, found: Result) -> Photo:
     return photo
 
 
-def _encode(job: Job, image_HWC: NDArray[np.uint8], picture_format: PictureFormat, icc_profile: bytes | None) -> bytes:
-    if picture_format == "webp" and max(image_HWC.shape) > _WEBP_MOST_PX:
-        height, width = image_HWC.shape[:2]
-        raise CarmaskError(
-            f"{job.photo}: its result is {height} x {width} px, and WebP has at most {_WEBP_MOST_PX} a side; choose png"
-        )
-    return encode_picture(image_HWC, picture_format, icc_profile)
-
-
-def _json(document: dict[str, Any]) -> bytes:
+def _to_json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"

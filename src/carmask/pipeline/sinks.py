@@ -1,4 +1,4 @@
-"""Where results go: one file, or a folder that mirrors the photos."""
+"""Where results are written: one file, or a folder that mirrors the photos. `tables.TableFile` is the third sink."""
 
 import os
 import secrets
@@ -14,32 +14,37 @@ from typing import Any, NamedTuple, Protocol
 
 from carmask.errors import CarmaskError
 from carmask.files import remove_stale_temporary_files, write_bytes_atomically
-from carmask.pipeline.jobs import BadDestination, Extent, Job, Jobs, PhotoOutcome, Shard
-from carmask.pipeline.journal import Journal, Provenance, read_entries, read_provenance
+from carmask.pipeline.jobs import BadDestination, Job, Jobs, PhotoOutcome, Shard
+from carmask.pipeline.journal import Journal, read_entries, read_provenance
 from carmask.pipeline.kinds import STREAM
-from carmask.pipeline.provenance import account, is_unchanged, refuse_other_provenance, stat_file
-from carmask.pipeline.sources import PICTURE_RECORD
+from carmask.pipeline.provenance import Provenance, is_unchanged, journal_entry, refuse_other_provenance, stat_file
+from carmask.pipeline.render import Render
+from carmask.pipeline.sources import PICTURE_JOURNAL
 from carmask.pipeline.urls import URL
 from carmask.result import Result
 
-# From a photo and what was found in it to the bytes of its result.
-Render = Callable[[Job, Result], bytes]
-# Keeps a result, or makes its row in a table.
-Put = Callable[[Job, Result, Extent], Any]
+# Writes the result of one photo, or returns its row of a table; runs in any thread.
+Put = Callable[[Job, Result], Any]
+
+_JSON_JOURNAL = ".carmask-annotations"
+_SHOWN = 3
+# Processes on other machines have a journal each: not every file system locks files between machines.
+_PROCESS = secrets.token_hex(4)
 
 
 class Sink(Protocol):
-    """Takes results from any thread, and then what became of each photo."""
+    """Takes the results of photos.
+
+    jobs: what is still to do. done_before: photos done by an earlier run. empty_before: positions of those of them in
+    which no vehicle was found.
+    """
 
     jobs: Jobs
-    """What is still to be done."""
+    done_before: int
     empty_before: Sequence[int]
-    """Positions of photos done before in which no vehicle was found."""
-    before: int
-    """How many were done before."""
 
-    def put(self, job: Job, found: Result, extent: Extent) -> Any:
-        """Keep the result of one photo, or make its row in a table.
+    def put(self, job: Job, found: Result) -> Any:
+        """Write the result of one photo, or return its row of a table; in any thread.
 
         Raises:
             CarmaskError: the result cannot be drawn or written.
@@ -47,17 +52,17 @@ class Sink(Protocol):
         """
         ...
 
-    def branch(self) -> "Branch":
-        """Return what puts results on other machines.
+    def remote(self) -> "RemoteSink":
+        """Return what puts results into this sink from other machines.
 
         Raises:
-            CarmaskError: there is one result, and nothing to divide.
+            CarmaskError: the sink takes a single result.
 
         """
         ...
 
-    def take(self, outcome: PhotoOutcome) -> str | None:
-        """Note what became of a photo, in one thread; where its result lies, if it has one.
+    def record(self, outcome: PhotoOutcome) -> str | None:
+        """Note what became of a photo, in one thread; returns the file of its result, if it has one.
 
         Raises:
             UnwritableFile: it cannot be noted.
@@ -66,34 +71,34 @@ class Sink(Protocol):
         ...
 
     def finish(self) -> None:
-        """Put in order what all the results share. To be called when every job has been tried."""
+        """Write what all results share, after every job was tried."""
         ...
 
 
-class Branch(Protocol):
-    """Puts results for a store on another machine, to which it can be sent."""
+class RemoteSink(Protocol):
+    """Puts results into a sink from another machine, to which it can be sent."""
 
     def open(self) -> AbstractContextManager[Put]:
-        """Give what puts results, in any thread, as long as the block lasts.
+        """Return the function that puts results, valid inside the block.
 
         Raises:
-            CarmaskError: that machine does not see where the results go.
+            CarmaskError: that machine does not see the destination.
 
         """
         ...
 
 
 class OneFile:
-    """The result of one photo, in a file that is simply replaced, or on standard output."""
+    """The result of one photo: a file, which is replaced, or standard output."""
 
     def __init__(self, path: Path, jobs: Jobs, render: Render) -> None:
         self.jobs = jobs
-        self.before = 0
+        self.done_before = 0
         self.empty_before: Sequence[int] = ()
         self._path = path
         self._render = render
 
-    def put(self, job: Job, found: Result, extent: Extent) -> None:  # noqa: ARG002 - of no use here
+    def put(self, job: Job, found: Result) -> None:
         """See `Sink.put`."""
         data = self._render(job, found)
         if self._path == STREAM:
@@ -102,170 +107,164 @@ class OneFile:
         else:
             write_bytes_atomically(self._path, data)
 
-    def branch(self) -> Branch:
-        """See `Sink.branch`."""
-        raise CarmaskError("--cluster: is for many photos; leave it out for one")
+    def remote(self) -> RemoteSink:
+        """See `Sink.remote`."""
+        raise CarmaskError("--cluster: one photo cannot be divided; leave it out")
 
-    def take(self, outcome: PhotoOutcome) -> str | None:
-        """See `Sink.take`."""
+    def record(self, outcome: PhotoOutcome) -> str | None:
+        """See `Sink.record`."""
         return str(self._path) if outcome.cause is None else None
 
     def finish(self) -> None:
         """See `Sink.finish`."""
 
 
-_JSON_RECORD = ".carmask-annotations"
-_SHOWN = 3
-# On other machines each process has a journal of its own: no lock holds between machines everywhere.
-_PROCESS = secrets.token_hex(4)
-
-
-@dataclass(frozen=True)
-class FolderBranch:
-    """Writes results into the folder from another machine that shares it. record: the journal of the whole."""
-
-    path: Path
-    record: Path
-    recipe: Provenance
-    render: Render
-
-    @contextmanager
-    def open(self) -> Iterator[Put]:
-        """See `Branch.open`. What was put is on the file system when the block ends."""
-        if read_provenance(self.record) != self.recipe:
-            raise BadDestination(
-                f"{self.path.absolute()}: is not the same folder on {socket.gethostname()}; results go to a folder "
-                "that all machines of a cluster share"
-            )
-        with Journal(self.record.with_name(f"{self.record.stem}+{_PROCESS}.jsonl"), self.recipe) as journal:
-            yield partial(_put, self.path, self.render, journal)
-
-
 @dataclass
 class Folder:
-    """Results in a tree that mirrors that of the photos, with a hidden journal beside them."""
+    """Results in a tree that mirrors that of the photos, with a hidden journal."""
 
     path: Path
     jobs: Jobs
     render: Render
-    recipe: Provenance
+    provenance: Provenance
     journal: Journal
-    before: int
+    done_before: int
     empty_before: Sequence[int]
 
-    def put(self, job: Job, found: Result, extent: Extent) -> None:
+    def put(self, job: Job, found: Result) -> None:
         """See `Sink.put`."""
-        _put(self.path, self.render, self.journal, job, found, extent)
+        _put(self.path, self.render, self.journal, job, found)
 
-    def branch(self) -> FolderBranch:
-        """See `Sink.branch`."""
-        return FolderBranch(self.path, self.journal.path, self.recipe, self.render)
+    def remote(self) -> "RemoteFolder":
+        """See `Sink.remote`."""
+        return RemoteFolder(self.path, self.journal.path, self.provenance, self.render)
 
-    def take(self, outcome: PhotoOutcome) -> str | None:
-        """See `Sink.take`."""
+    def record(self, outcome: PhotoOutcome) -> str | None:
+        """See `Sink.record`."""
         return str(self.path / outcome.job.result) if outcome.cause is None else None
 
     def finish(self) -> None:
-        """See `Sink.finish`. What branches noted, also those of killed runs, goes into the one journal."""
+        """See `Sink.finish`. The journals of other machines, those of killed runs too, go into the one journal."""
         for part in sorted(self.path.glob(f"{self.journal.path.stem}+*.jsonl")):
-            if read_provenance(part) == self.recipe:
+            if read_provenance(part) == self.provenance:
                 for entry in read_entries(part):
                     self.journal.add(entry)
             part.unlink()
         self.journal.sort("result")
 
 
+@dataclass(frozen=True)
+class RemoteFolder:
+    """Writes results into a folder that this machine shares. journal: that of the whole folder."""
+
+    path: Path
+    journal: Path
+    provenance: Provenance
+    render: Render
+
+    @contextmanager
+    def open(self) -> Iterator[Put]:
+        """See `RemoteSink.open`. When the block ends, all results and their journal are written."""
+        if read_provenance(self.journal) != self.provenance:
+            raise BadDestination(
+                f"{self.path.absolute()}: is not the same folder on {socket.gethostname()}; choose a destination that "
+                "all machines of the cluster share"
+            )
+        with Journal(self.journal.with_name(f"{self.journal.stem}+{_PROCESS}.jsonl"), self.provenance) as journal:
+            yield partial(_put, self.path, self.render, journal)
+
+
 @contextmanager
 def open_folder(
-    path: Path, jobs: Jobs, recipe: Provenance, render: Render, *, shard: Shard, overwrite: bool
+    path: Path, jobs: Jobs, provenance: Provenance, render: Render, *, shard: Shard, overwrite: bool
 ) -> Iterator[Folder]:
-    """Open a folder for results; those of the same recipe that are there already are kept, unless overwritten.
+    """Open a folder for results. Valid results of an earlier run are kept, unless `overwrite`.
 
-    A result is kept if the journal says that it was made from a photo of that size, it has the size that was written,
-    and it is not older than the photo. Any other is removed, and made again.
+    A result is valid if the journal says that it was made from a photo of that size, it has the size that was written,
+    and it is not older than the photo. Any other is deleted and made again.
 
     Raises:
-        BadDestination: results of another recipe are there, or files of the same names that are no results.
-        JournalError: another process writes there.
+        BadDestination: the folder holds results of another provenance, or files of the same names from elsewhere.
+        JournalError: another process writes to the folder.
 
     """
-    stem = _JSON_RECORD if jobs.suffix == ".json" else PICTURE_RECORD
-    survey = _survey(path, jobs, _made_before(path, stem, recipe, overwrite=overwrite), overwrite=overwrite)
-    if survey.strange:
-        _refuse_strangers(path, survey.strange)
-    # Opened before anything is removed: another process may be at work here.
-    with Journal(path / f"{stem}{shard.suffix}.jsonl", recipe) as journal:
+    stem = _JSON_JOURNAL if jobs.suffix == ".json" else PICTURE_JOURNAL
+    found = _find_results(path, jobs, _read_journals(path, stem, provenance, overwrite=overwrite), overwrite=overwrite)
+    if found.unknown:
+        _refuse_unknown(path, found.unknown)
+    # Opened before anything is deleted: another process may be writing to the folder.
+    with Journal(path / f"{stem}{shard.suffix}.jsonl", provenance) as journal:
         remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
-        for position in survey.outdated:
+        for position in found.outdated:
             (path / jobs.at(position).result).unlink(missing_ok=True)
-        before = len(jobs) - len(survey.todo)
-        yield Folder(path, jobs.only(survey.todo), render, recipe, journal, before, survey.empty)
+        done_before = len(jobs) - len(found.todo)
+        yield Folder(path, jobs.only(found.todo), render, provenance, journal, done_before, found.empty)
 
 
-def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result, extent: Extent) -> None:
+def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) -> None:
     data = render(job, found)
-    # First the journal: a result that stands in none is somebody else's.
-    journal.add({"result": job.result, "bytes": len(data), **account(job, extent)})
+    # The journal first: a result that no journal knows is taken for somebody else's file.
+    journal.add({"result": job.result, "bytes": len(data), **journal_entry(job, found)})
     write_bytes_atomically(path / job.result, data)
 
 
-class _Made(NamedTuple):
-    """What a journal says of a result: its size, that of what it was made from, and whether no vehicle was found."""
+class _Written(NamedTuple):
+    """What a journal says of a result: its size, that of the file it was made from, and whether its mask is empty."""
 
     size_bytes: int
     origin_bytes: int
-    empty: bool
+    is_empty: bool
 
 
-def _made_before(path: Path, stem: str, recipe: Provenance, *, overwrite: bool) -> dict[str, _Made]:
-    """What all journals in the folder say of results of this recipe; those of other recipes are refused or removed."""
-    made: dict[str, _Made] = {}
-    for record in sorted(path.glob(f"{stem}*.jsonl")):
-        then = read_provenance(record)
-        if then == recipe:
-            for entry in read_entries(record):
-                made[entry["result"]] = _Made(entry["bytes"], entry["origin_bytes"], entry["box_px"] is None)
+def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: bool) -> dict[str, _Written]:
+    """Read what all journals in the folder say of results of this provenance; refuse or delete other journals."""
+    written: dict[str, _Written] = {}
+    for file in sorted(path.glob(f"{stem}*.jsonl")):
+        earlier = read_provenance(file)
+        if earlier == provenance:
+            for entry in read_entries(file):
+                written[entry["result"]] = _Written(entry["bytes"], entry["origin_bytes"], entry["box_px"] is None)
         elif overwrite:
-            record.unlink(missing_ok=True)
-        elif any(os.path.lexists(path / entry["result"]) for entry in read_entries(record)):
-            refuse_other_provenance(path, then, recipe)
-    return made
+            file.unlink(missing_ok=True)
+        elif any(os.path.lexists(path / entry["result"]) for entry in read_entries(file)):
+            refuse_other_provenance(path, earlier, provenance)
+    return written
 
 
 @dataclass
-class _Survey:
-    """Positions of photos: still to do, whose results have to go first, and found empty before; and strange files."""
+class _Found:
+    """Positions of photos: to do, with an outdated result, with an empty mask; and files that no journal knows."""
 
     todo: "array[int]" = field(default_factory=lambda: array("q"))
     outdated: "array[int]" = field(default_factory=lambda: array("q"))
     empty: "array[int]" = field(default_factory=lambda: array("q"))
-    strange: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
 
 
-def _survey(path: Path, jobs: Jobs, made: dict[str, _Made], *, overwrite: bool) -> _Survey:
-    survey = _Survey()
+def _find_results(path: Path, jobs: Jobs, written: dict[str, _Written], *, overwrite: bool) -> _Found:
+    found = _Found()
     for job in jobs:
-        result = stat_file(path / job.result)
-        was = made.get(job.result)
-        if result is None:
-            survey.todo.append(job.position)
-        elif was is None and not overwrite:
-            survey.strange.append(job.result)
-        elif was is None or overwrite or not _is_current(was, job.origin, result):
-            survey.todo.append(job.position)
-            survey.outdated.append(job.position)
-        elif was.empty:
-            survey.empty.append(job.position)
-    return survey
+        status = stat_file(path / job.result)
+        entry = written.get(job.result)
+        if status is None:
+            found.todo.append(job.position)
+        elif entry is None and not overwrite:
+            found.unknown.append(job.result)
+        elif entry is None or overwrite or not _is_valid(entry, job.origin, status):
+            found.todo.append(job.position)
+            found.outdated.append(job.position)
+        elif entry.is_empty:
+            found.empty.append(job.position)
+    return found
 
 
-def _is_current(was: _Made, origin: Path | URL, result: os.stat_result) -> bool:
-    return result.st_size == was.size_bytes and is_unchanged(origin, was.origin_bytes, result.st_mtime_ns)
+def _is_valid(entry: _Written, origin: Path | URL, status: os.stat_result) -> bool:
+    return status.st_size == entry.size_bytes and is_unchanged(origin, entry.origin_bytes, status.st_mtime_ns)
 
 
-def _refuse_strangers(folder: Path, names: Sequence[str]) -> None:
+def _refuse_unknown(folder: Path, names: Sequence[str]) -> None:
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     raise BadDestination(
-        f"{folder}: {shown} would be overwritten, which no run for this folder has made; give --overwrite to replace "
-        "what is there, or another folder"
+        f"{folder}: {shown} would be overwritten, and carmask did not write them there; use --overwrite to replace "
+        "them, or choose another destination"
     )

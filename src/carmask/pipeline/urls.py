@@ -1,4 +1,4 @@
-"""Files and folders that a path cannot name: s3://bucket/photos, zip://car.jpg::photos.zip, whatever fsspec reads."""
+"""Photos at URLs that fsspec reads: s3://bucket/photos, zip://car.jpg::photos.zip."""
 
 import re
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 # A Windows drive has one letter.
-_ADDRESS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]+)://(?P<path>.*)", re.DOTALL)
+_URL = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]+)://(?P<path>.*)", re.DOTALL)
 _LOCAL = frozenset({"file", "local"})
 
 
 class URLError(CarmaskError):
-    """An address cannot be read."""
+    """A URL cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class URL:
-    """A file or folder that fsspec reaches. inside: what follows `::`, where it lies in an archive or a cache."""
+    """A file or folder that fsspec reads. inside: what follows `::`, the archive or cache that holds it."""
 
     protocol: str
     path: str
@@ -50,45 +50,45 @@ class URL:
 
     @property
     def parent(self) -> "URL":
-        """The folder that it lies in."""
+        """The folder that holds it."""
         return replace(self, path=self.path.rstrip("/").rpartition("/")[0])
 
     def is_folder(self) -> bool:
         """Whether it is a folder.
 
         Raises:
-            URLError: there is nothing, or nobody can say.
+            URLError: it does not exist, or the store refuses.
 
         """
-        with self.opened() as (system, path):
+        with self.filesystem() as (system, path):
             return path == "" or system.info(path)["type"] == "directory"
 
     def read_bytes(self) -> bytes:
-        """All of the file.
+        """Return the whole file.
 
         Raises:
             URLError: it cannot be read.
 
         """
-        with self.opened() as (system, path):
+        with self.filesystem() as (system, path):
             data: bytes = system.cat_file(path)
             return data
 
     def names_below(self) -> list[str]:
-        """The files below this folder, relative to it, sorted, without hidden ones.
+        """Return the files below this folder, relative to it, sorted, without hidden ones.
 
         Raises:
             URLError: it cannot be listed.
 
         """
-        with self.opened() as (system, path):
+        with self.filesystem() as (system, path):
             prefix = f"{path.rstrip('/')}/".lstrip("/")
             names = (found.lstrip("/").removeprefix(prefix) for found in system.find(path))
             return sorted(name for name in names if not any(map(is_hidden_file, name.split("/"))))
 
     @contextmanager
-    def opened(self) -> Iterator[tuple["AbstractFileSystem", str]]:
-        """The file system that it lies in, and its path there. Whatever fails inside is this address's error.
+    def filesystem(self) -> Iterator[tuple["AbstractFileSystem", str]]:
+        """Open its file system; gives that and the path in it. Any error inside the block becomes a `URLError`.
 
         Raises:
             URLError: fsspec or the store's package is missing, or the store refuses.
@@ -97,24 +97,24 @@ class URL:
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
-            raise URLError(
-                f"{self}: an address needs fsspec, which is not installed; `pip install 'carmask[cluster]'` brings it"
-            ) from error
+            raise URLError(f"{self}: a URL needs fsspec; install it with `pip install 'carmask[cluster]'`") from error
         try:
             yield url_to_fs(str(self))
         except CarmaskError:
             raise
         except FileNotFoundError as error:
-            raise URLError(f"{self}: there is no such file or folder; check the address") from error
+            raise URLError(f"{self}: there is no such file or folder; check the URL") from error
         except Exception as error:
             # Every store's package has errors of its own, and a missing package is one more.
-            raise URLError(f"{self}: cannot be read ({first_line(error)}); see to address and access") from error
+            raise URLError(
+                f"{self}: cannot be read ({first_line(error)}); check the URL and your access to it"
+            ) from error
 
 
-def path_or_url(text: str) -> Path | URL:
-    """What a text names: an address, or a path, which file:// is too."""
+def parse_path(text: str) -> Path | URL:
+    """Read a path or a URL; file:// is a path."""
     outer, chained, inside = text.partition("::")
-    match = _ADDRESS.fullmatch(outer)
+    match = _URL.fullmatch(outer)
     if match is None:
         return Path(text)
     if match["protocol"] in _LOCAL and not chained:
@@ -122,21 +122,21 @@ def path_or_url(text: str) -> Path | URL:
     return URL(match["protocol"], match["path"], inside)
 
 
-def common_folder(places: list[URL]) -> tuple[URL, list[str]]:
-    """The folder that holds all addresses, and their names below it.
+def common_folder(urls: list[URL]) -> tuple[URL, list[str]]:
+    """Return the folder that holds all URLs, and their names below it.
 
     Raises:
-        ValueError: they lie in different stores.
+        ValueError: they are in different stores.
 
     """
-    stores = {(place.protocol, place.inside) for place in places}
+    stores = {(url.protocol, url.inside) for url in urls}
     if len(stores) > 1:
         raise ValueError("several stores")
-    folders = [path.split("/") for path in {place.parent.path for place in places}]
-    # What the first and the last in order have in common all have. `commonpath` would drop empty names between slashes.
+    folders = [path.split("/") for path in {url.parent.path for url in urls}]
+    # What the first and the last in order have in common, all have. `commonpath` would drop empty names.
     first, last = min(folders), max(folders)
     shared = "/".join(
         name for name, other in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     )
-    root = replace(places[0], path=shared)
-    return root, [place.path[len(shared) + 1 :] if shared else place.path for place in places]
+    root = replace(urls[0], path=shared)
+    return root, [url.path[len(shared) + 1 :] if shared else url.path for url in urls]

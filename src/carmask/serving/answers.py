@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 from carmask.imaging.background import Background, picture_background
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.rle import encode_carvana
-from carmask.pipeline.jobs import Extent, Job
-from carmask.pipeline.render import OutputStyle, make_render
+from carmask.pipeline.jobs import Job
+from carmask.pipeline.kinds import OutputStyle
+from carmask.pipeline.render import make_render
 from carmask.result import Result
 from carmask.serving.form import Upload
 from carmask.serving.wishes import JSON, Wish
@@ -60,12 +61,12 @@ def draw(photo: Upload, wish: Wish, found: Result, *, max_pixels: int) -> bytes:
     return render(Job(0, photo.name, name, photo.data, name, ""), found)
 
 
-def describe(found: Result, extent: Extent, model: str, *, seconds: float, request_id: str) -> bytes:
+def describe(found: Result, model: str, *, seconds: float, request_id: str) -> bytes:
     """What was found as JSON, its mask as run lengths."""
     segmentation = Segmentation(
         size=found.mask.shape,
-        box=extent.box_px,
-        coverage=extent.coverage,
+        box=found.box_px,
+        coverage=round(found.coverage, 6),
         threshold=found.threshold,
         rle=encode_carvana(found.mask),
         model=model,
@@ -75,12 +76,12 @@ def describe(found: Result, extent: Extent, model: str, *, seconds: float, reque
     return segmentation.model_dump_json().encode()
 
 
-def headers_of(found: Result, extent: Extent, seconds: float) -> dict[str, str]:
+def headers_of(found: Result, seconds: float) -> dict[str, str]:
     """Size, box, coverage and time, for whoever only looks at headers."""
     return {
         SIZE: ",".join(map(str, found.mask.shape)),
-        BOX: "none" if extent.box_px is None else ",".join(map(str, extent.box_px)),
-        COVERAGE: f"{extent.coverage:.6f}",
+        BOX: "none" if found.box_px is None else ",".join(map(str, found.box_px)),
+        COVERAGE: f"{found.coverage:.6f}",
         SECONDS: f"{seconds:.4f}",
     }
 

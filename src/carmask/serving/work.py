@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from carmask.imaging.decode import UnreadableImage
 from carmask.imaging.image_file import open_image
-from carmask.pipeline.jobs import Extent
 from carmask.pipeline.kinds import OF_PHOTO
 from carmask.result import Result
 from carmask.segmenter import Fitted, Raw, Segmenter
@@ -89,13 +88,12 @@ class Bench:
         threshold = self._segmenter.threshold if wish.threshold is None else wish.threshold
         probability_HW = wish.regions.keep(self._segmenter.restore(fitted, raw), threshold)
         found = Result(probability_HW, threshold)
-        extent = Extent.of(found)
         picture = None if wants_json(wish) else draw(work.photo, wish, found, max_pixels=self._max_pixels)
         seconds = time.perf_counter() - work.arrived_s
         body = picture
         if body is None:
-            body = describe(found, extent, self._segmenter.name, seconds=seconds, request_id=work.request_id)
-        return body, headers_of(found, extent, seconds), extent.box_px is None
+            body = describe(found, self._segmenter.name, seconds=seconds, request_id=work.request_id)
+        return body, headers_of(found, seconds), found.box_px is None
 
     def _pixels(self, upload: Upload) -> int:
         """How many pixels a picture has, by its header."""

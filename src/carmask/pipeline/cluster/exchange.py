@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from carmask.pipeline.cluster.order import ClusterError
-from carmask.pipeline.jobs import Extent, Job, Jobs, PhotoOutcome
+from carmask.pipeline.jobs import Job, Jobs, PhotoOutcome
 from carmask.pipeline.sources import PhotoList
 from carmask.pipeline.urls import URL
 
@@ -81,7 +81,8 @@ def to_outcomes(table: pa.Table, jobs: Jobs) -> Iterator[PhotoOutcome]:
             jobs.at(told["position"]),
             _to_text(told["cause"]) if told["cause"] is not None else None,
             json.loads(told["row"]) if told["row"] is not None else None,
-            Extent(tuple(told["box_px"]) if told["box_px"] is not None else None, told["coverage"]),
+            tuple(told["box_px"]) if told["box_px"] is not None else None,
+            told["coverage"],
             told["seconds"],
         )
 
@@ -91,8 +92,8 @@ def _to_row(outcome: PhotoOutcome) -> dict[str, Any]:
         "position": outcome.job.position,
         "cause": _to_bytes(outcome.cause) if outcome.cause is not None else None,
         "row": json.dumps(outcome.row).encode() if outcome.row is not None else None,
-        "box_px": outcome.extent.box_px,
-        "coverage": outcome.extent.coverage,
+        "box_px": outcome.box_px,
+        "coverage": outcome.coverage,
         "seconds": outcome.seconds,
     }
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from carmask.errors import CarmaskError
 from carmask.imaging.masks import Regions
 from carmask.pipeline.cluster.networks import Networks
-from carmask.pipeline.journal import Provenance, differences
-from carmask.pipeline.provenance import provenance_of
-from carmask.pipeline.sinks import Branch
+from carmask.pipeline.provenance import Provenance, differences, provenance_of
+from carmask.pipeline.sinks import RemoteSink
 from carmask.pipeline.urls import URL
 from carmask.segmenter import Segmenter
 
@@ -65,7 +64,7 @@ class Order:
 
     scene: Scene
     recipe: Provenance
-    branch: Branch
+    sink: RemoteSink
     suffix: str
     batch_size: int
     threads: int

@@ -12,7 +12,7 @@ from carmask.pipeline.cluster.exchange import to_outcomes, to_tasks
 from carmask.pipeline.cluster.order import ClusterError, Machine, Order, Scene
 from carmask.pipeline.cluster.worker import Worker, describe
 from carmask.pipeline.jobs import Jobs, PhotoOutcome
-from carmask.pipeline.journal import Provenance
+from carmask.pipeline.provenance import Provenance
 from carmask.pipeline.sinks import Sink
 from carmask.pipeline.urls import URL
 
@@ -79,10 +79,10 @@ class Team:
             ClusterError: no worker can go on, or the cluster is lost.
 
         """
-        if not store.jobs:
+        if not len(store.jobs):
             return
         threads = max(_FETCHERS if isinstance(self.scene.root, URL) else _READERS, self.cores)
-        order = Order(self.scene, self.recipe, store.branch(), store.jobs.suffix, batch_size, threads)
+        order = Order(self.scene, self.recipe, store.remote(), store.jobs.suffix, batch_size, threads)
         done = bytearray(len(store.jobs.photos.names))
         try:
             for table in self._tables(order, store.jobs, self._photos_at_once(len(store.jobs), batch_size)):
@@ -109,7 +109,9 @@ class Team:
         context.enable_progress_bars = False
         # Workers refuse and fail in words: what fails without is lost with its worker, and the rest goes on.
         context.max_errored_blocks = -1
-        tables = [to_tasks(jobs[start : start + at_once]) for start in range(0, len(jobs), at_once)]
+        tables = [
+            to_tasks(jobs.only(jobs.positions[start : start + at_once])) for start in range(0, len(jobs), at_once)
+        ]
         workers = min(self.workers, len(tables))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")

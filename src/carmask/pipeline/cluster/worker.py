@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from carmask.errors import CarmaskError
 from carmask.pipeline.cluster.exchange import defect, refusal, to_jobs, to_table
 from carmask.pipeline.cluster.order import Machine, Order, Scene
-from carmask.pipeline.predict import predict
+from carmask.pipeline.predict import predict_jobs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,9 +46,9 @@ class Worker:
             if self._segmenter is None:
                 self._segmenter = self._load()
             jobs = to_jobs(tasks, order.scene.root, order.suffix)
-            with order.branch.open() as put:
+            with order.sink.open() as put:
                 return to_table(
-                    predict(
+                    predict_jobs(
                         jobs,
                         self._segmenter,
                         put,

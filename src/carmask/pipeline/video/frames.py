@@ -13,8 +13,7 @@ from carmask.imaging.cutout import cut_out
 from carmask.imaging.decode import Photo
 from carmask.imaging.draw import draw_overlay
 from carmask.imaging.masks import ALL_REGIONS, Regions
-from carmask.pipeline.kinds import PhotoKind
-from carmask.pipeline.render import OutputStyle
+from carmask.pipeline.kinds import OutputStyle, PhotoKind
 from carmask.pipeline.video.smoothing import TemporalSmoother
 from carmask.runner import Prediction, run_segmenter
 from carmask.segmenter import Segmenter
