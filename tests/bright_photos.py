@@ -1,5 +1,6 @@
 """Photos in which what is bright is the vehicle, and a way to run commands on them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,26 @@ class Command:
         assert isinstance(exit_.value.code, int)
         return exit_.value.code
 
-    def assert_refused(self, *arguments: object, saying: tuple[str, ...] = ()) -> None:
-        """It does nothing, and says why: all of `saying`."""
+    @property
+    def done_before(self) -> tuple[int, int]:
+        """How many of how many photos it found done by an earlier run; zeros if it found none."""
+        return self._counts("done before")
+
+    @property
+    def written(self) -> tuple[int, int]:
+        """How many of how many photos it wrote."""
+        return self._counts("written")
+
+    def assert_refused(self, *arguments: object, naming: tuple[str, ...] = ()) -> None:
+        """It does nothing, and its error names the files, options and values in `naming`."""
         assert self(*arguments) == 1, self.out
         error = self.err[self.err.index("error: ") :]
-        for part in saying:
-            assert part in error
+        for name in naming:
+            assert name in error
+
+    def _counts(self, what: str) -> tuple[int, int]:
+        found = re.search(rf"^(\d+) of (\d+) \w+ {what}\b", self.out, re.MULTILINE)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def vehicle(size_HW: tuple[int, int] = SIZE_HW) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bright_photos import Command, contents, files, mask_of, save, vehicle
 from carmask.pipeline.sources import NoPhotos, find_photos
-from carmask.pipeline.urls import URL, URLError, common_folder, path_or_url
+from carmask.pipeline.urls import URL, URLError, common_folder, parse_path
 
 NEEDED = ("fsspec", "pyarrow")
 pytestmark = pytest.mark.skipif(
@@ -47,13 +47,13 @@ def test_a_common_folder_and_names_make_the_addresses_again(paths: list[list[str
 
 
 def test_what_is_an_address_and_what_a_path() -> None:
-    assert path_or_url("s3://bucket/a.jpg") == URL("s3", "bucket/a.jpg")
-    assert path_or_url("zip://a/b.jpg::s3://bucket/x.zip") == URL("zip", "a/b.jpg", "s3://bucket/x.zip")
+    assert parse_path("s3://bucket/a.jpg") == URL("s3", "bucket/a.jpg")
+    assert parse_path("zip://a/b.jpg::s3://bucket/x.zip") == URL("zip", "a/b.jpg", "s3://bucket/x.zip")
     for text in ("s3://bucket/a.jpg", "zip://::/tmp/x.zip", "https://host/a//b.jpg?x=1"):
-        assert str(path_or_url(text)) == text
-    assert path_or_url("file:///photos/a.jpg") == Path("/photos/a.jpg")
+        assert str(parse_path(text)) == text
+    assert parse_path("file:///photos/a.jpg") == Path("/photos/a.jpg")
     for path in ("photos/a.jpg", "C:/photos", "s3:/bucket", "a::b.jpg"):
-        assert path_or_url(path) == Path(path)
+        assert parse_path(path) == Path(path)
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("mask", ""), ("cutout", ""), ("coco", ".json")])
@@ -67,22 +67,22 @@ def test_an_archive_gives_what_its_files_give(archive: str, predict: Command, ki
     if not ending:
         # What is done is known without the archive.
         assert predict(f"zip://photos{archive}", away, "-k", kind) == 0
-        assert "4 of 4 photos done before" in predict.out
+        assert predict.done_before == (4, 4)
 
 
 def test_what_is_not_there_is_a_failure_or_refused(archive: str, predict: Command) -> None:
     Path("list.txt").write_text(f"zip://photos/b.png{archive}\nzip://photos/gone.png{archive}\n")
     assert predict("list.txt", "out") == 2
-    assert f"zip://photos/gone.png{archive}: there is no such file" in predict.out
+    assert f"zip://photos/gone.png{archive}: " in predict.out
     assert files("out") == {"b.png", "failures.csv"}
-    predict.assert_refused(f"zip://nowhere{archive}", "out", saying=("zip://nowhere", "no such file or folder"))
-    predict.assert_refused(f"zip://photos/sub{archive}", "outlines", "-k", "labelme", saying=("--kind labelme",))
-    predict.assert_refused("photos", "memory://out", saying=("memory://out: results go to files",))
-    predict.assert_refused("nostore://bucket", "out", saying=("nostore://bucket: cannot be read", "nostore"))
+    predict.assert_refused(f"zip://nowhere{archive}", "out", naming=("zip://nowhere",))
+    predict.assert_refused(f"zip://photos/sub{archive}", "outlines", "-k", "labelme", naming=("--kind labelme",))
+    predict.assert_refused("photos", "memory://out", naming=("memory://out",))
+    predict.assert_refused("nostore://bucket", "out", naming=("nostore://bucket",))
     Path("mixed.txt").write_text(f"photos/b.png\nzip://photos/b.png{archive}\n")
-    predict.assert_refused("mixed.txt", "out", saying=("names files and addresses",))
+    predict.assert_refused("mixed.txt", "out", naming=("mixed.txt",))
     Path("stores.txt").write_text(f"s3://bucket/a.png\nzip://photos/b.png{archive}\n")
-    predict.assert_refused("stores.txt", "out", saying=("several stores",))
+    predict.assert_refused("stores.txt", "out", naming=("stores.txt",))
 
 
 def test_lists_and_photos_in_memory() -> None:
@@ -91,14 +91,14 @@ def test_lists_and_photos_in_memory() -> None:
     with fsspec.open("memory://cars/list.txt", "wb") as stream:
         stream.write(b"sub/a.jpg\nmemory://cars/b.jpg\n")
     photos = find_photos(URL("memory", "cars/list.txt"), results=None)
-    assert [str(photos.place(name)) for name in photos.names] == ["memory://cars/sub/a.jpg", "memory://cars/b.jpg"]
+    assert [str(photos.locate(name)) for name in photos.names] == ["memory://cars/sub/a.jpg", "memory://cars/b.jpg"]
     one = find_photos(URL("memory", "cars/list.txt").parent / "list.txt", results=None)
     assert one.names == photos.names
-    with pytest.raises(NoPhotos, match="no photo in it"):
+    with pytest.raises(NoPhotos, match="memory://cars"):
         find_photos(URL("memory", "cars"), results=None)
-    with pytest.raises(URLError, match="no such file"):
+    with pytest.raises(URLError, match="memory://nowhere"):
         find_photos(URL("memory", "nowhere"), results=None)
-    with pytest.raises(NoPhotos, match="files are needed here"):
+    with pytest.raises(NoPhotos, match="memory://cars"):
         photos.path("b.jpg")
 
 
@@ -139,7 +139,7 @@ def test_parquet_of_paths_and_of_results(predict: Command) -> None:
     # What failed is tried again, and the rest is kept with the seconds that it took then.
     save("broken.jpg", quality=95)
     assert predict("parts.parquet", "out.parquet") == 0
-    assert "3 of 4 photos done before" in predict.out
+    assert predict.done_before == (3, 4)
     mended = parquet.read_table("out.parquet").to_pylist()
     assert mended[:2] == [whole, empty]
     assert mended[2]["error"] is None
@@ -154,12 +154,12 @@ def test_parquet_that_is_none(predict: Command) -> None:
     from pyarrow import parquet
 
     Path("text.parquet").write_text("no table")
-    predict.assert_refused("text.parquet", "out", saying=("text.parquet: cannot be read as a Parquet table",))
+    predict.assert_refused("text.parquet", "out", naming=("text.parquet",))
     parquet.write_table(pa.table({"file": ["a.jpg"], "id": [1]}), "other.parquet")
-    predict.assert_refused("other.parquet", "out", saying=("no column 'path'", "it has file, id"))
+    predict.assert_refused("other.parquet", "out", naming=("other.parquet", "'path'", "file, id"))
     parquet.write_table(pa.table({"path": [1, 2]}), "numbers.parquet")
-    predict.assert_refused("numbers.parquet", "out", saying=("holds int64, not text",))
+    predict.assert_refused("numbers.parquet", "out", naming=("numbers.parquet", "int64"))
     parquet.write_table(pa.table({"path": pa.array([], pa.string())}), "empty.parquet")
-    predict.assert_refused("empty.parquet", "out", saying=("names no photo",))
+    predict.assert_refused("empty.parquet", "out", naming=("empty.parquet",))
     save("a.png")
-    predict.assert_refused("a.png", "out.csv", "-k", "parquet", saying=(".parquet",))
+    predict.assert_refused("a.png", "out.csv", "-k", "parquet", naming=(".parquet",))

@@ -21,8 +21,9 @@ from bright_photos import contents, files, save
 from carmask.imaging.masks import Regions
 from carmask.pipeline.cluster.networks import Networks
 from carmask.pipeline.cluster.order import ClusterError, Machine, Scene
-from carmask.pipeline.outputs import Plan, Wanted, make_plan
-from carmask.pipeline.summary import RunSummary, run
+from carmask.pipeline.outputs import Plan, make_plan
+from carmask.pipeline.sinks import Sink
+from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
 from carmask.runtime.options import RunOptions
 from carstudio import render_dataset
 
@@ -52,18 +53,17 @@ class Cluster:
                 if mark in environment.read_bytes():
                     os.kill(int(environment.parent.name), signal.SIGKILL)
 
-    def predict(self, source: Path, destination: Path, wanted: Wanted | None = None, **options: Any) -> RunSummary:
-        plan = make_plan([source], destination, wanted or Wanted())
-        return self.follow(plan, **options)
+    def predict(self, source: Path, destination: Path) -> RunSummary:
+        return self.follow(make_plan([source], destination))
 
-    def follow(self, plan: Plan, *, each: Any = None, batch_size: int = 4) -> RunSummary:
+    def follow(self, plan: Plan, *, observer: RunObserver | None = None, batch_size: int = 4) -> RunSummary:
         from carmask.pipeline.cluster.team import Team
 
         scene = Scene(Networks.read(()), Regions(), str(Path.cwd()), plan.jobs.photos.root)
         team = Team.gather(self.ray, scene)
-        with plan.open_sink(team.recipe, overwrite=False) as store:
-            outcomes = team.predict(store, batch_size=batch_size)
-            return run(outcomes, store, plan.jobs, plan.lists, each=each)
+        with plan.open_sink(team.recipe, overwrite=False) as sink:
+            outcomes = team.predict(sink, batch_size=batch_size)
+            return collect_outcomes(outcomes, plan, sink, observer)
 
 
 @pytest.fixture(scope="module")
@@ -151,18 +151,22 @@ def test_a_killed_command_and_a_lost_node_leave_no_trace(
     assert len(made) < PHOTOS
     written_ns = {name: (destination / name).stat().st_mtime_ns for name in made}
 
-    plan = make_plan([photos], destination, Wanted())
+    plan = make_plan([photos], destination)
     left: list[int] = []
 
-    def each(*_: object) -> None:
-        if not left:
-            cluster.lose_one_node()
-            left.append(PHOTOS + 2 - len([name for name in files(destination) if name.endswith(".png")]))
+    class LosesOneNode:
+        def started(self, sink: Sink) -> None:
+            pass
 
-    summary = cluster.follow(plan, each=each)
+        def photo_done(self, *_: object) -> None:
+            if not left:
+                cluster.lose_one_node()
+                left.append(PHOTOS + 2 - len([name for name in files(destination) if name.endswith(".png")]))
+
+    summary = cluster.follow(plan, observer=LosesOneNode())
     assert left[0] > 0, "all was done before the node was lost"
-    assert summary.before >= len(made)
-    assert summary.before + summary.done == PHOTOS + 2
+    assert summary.done_before >= len(made)
+    assert summary.done_before + summary.done == PHOTOS + 2
     assert {name: (destination / name).stat().st_mtime_ns for name in made} == written_ns
     wanted = {name[len("masks/") :]: data for name, data in contents(whole).items() if name.startswith("masks/")}
     assert contents(destination) == wanted

@@ -79,7 +79,7 @@ def test_the_tree_is_mirrored_and_each_result_has_its_photo_s_size(predict: Comm
     assert files("out") == {f"{name}.png" for name in shown}
     for name, size_HW in shown.items():
         assert overlap(mask_of(f"out/{name}.png"), vehicle(size_HW)) > 0.9, name
-    assert "5 of 5 photos written to out" in predict.out
+    assert predict.written == (5, 5)
     assert predict.err == ""
 
 
@@ -91,7 +91,7 @@ def test_an_empty_scene_has_an_empty_mask_and_is_listed_so_that_it_can_be_tried_
     assert predict("photos", "out") == 0
     assert f"no vehicle found: {Path('photos', 'empty00.png')}\n" in predict.out
     assert predict.out.count("no vehicle found") == 10
-    assert "... and 2 more, listed in out/no_vehicle.txt" in predict.out
+    assert "out/no_vehicle.txt" in predict.out
     assert "car.png" not in predict.out
     np.testing.assert_array_equal(mask_of("out/empty00.png"), NOTHING_HW)
     # A lower threshold finds something everywhere.
@@ -100,7 +100,7 @@ def test_an_empty_scene_has_an_empty_mask_and_is_listed_so_that_it_can_be_tried_
     assert mask_of("again/empty00.png").all()
     # What was done before is still known to be empty.
     assert predict("photos", "out") == 0
-    assert "13 of 13 photos done before" in predict.out
+    assert predict.done_before == (13, 13)
     assert len(Path("out/no_vehicle.txt").read_text().splitlines()) == 1 + 12
 
 
@@ -116,11 +116,11 @@ def test_failures_are_listed_and_the_list_goes_when_all_is_well(predict: Command
         (row,) = csv.DictReader(file)
     assert row["photo"] == str(broken)
     assert row["cause"] in predict.out
-    assert "2 of 3 photos written" in predict.out
+    assert predict.written == (2, 3)
 
     save("photos/sub/broken.jpg")
     assert predict("photos", "out") == 0
-    assert "2 of 3 photos done before" in predict.out
+    assert predict.done_before == (2, 3)
     assert files("out") == {"a.png", "z.png", "sub/broken.png"}
 
 
@@ -174,8 +174,8 @@ def test_parts_of_a_mask_that_are_too_small_are_dropped(predict: Command) -> Non
         assert predict("car.png", "mask.png", *options) == 0
         assert mask_of("mask.png")[8, 8] == corner, options
         assert mask_of("mask.png")[60, 90]
-    predict.assert_refused("car.png", "mask.png", "--min-area", "5%%", saying=("--min-area 5%%", "0.5%"))
-    predict.assert_refused("car.png", "mask.png", "--min-area", "101%", saying=("--min-area 101%",))
+    predict.assert_refused("car.png", "mask.png", "--min-area", "5%%", naming=("--min-area 5%%", "0.5%"))
+    predict.assert_refused("car.png", "mask.png", "--min-area", "101%", naming=("--min-area 101%",))
 
 
 def test_lines_for_machines(predict: Command) -> None:
@@ -191,7 +191,7 @@ def test_lines_for_machines(predict: Command) -> None:
     assert car["coverage"] == pytest.approx(mask_of("out/a.png").mean(), abs=1e-6)
     assert car["seconds"] > 0
     assert broken["photo"] == "photos/broken.jpg"
-    assert "not a picture" in broken["error"]
+    assert "broken.jpg" in broken["error"]
     assert (empty["found"], empty["box_px"], empty["coverage"]) == (False, None, 0)
     counts = {"photos": 3, "done": 2, "done_before": 0, "failed": 1, "without_vehicle": 1, "destination": "out"}
     assert last == {"summary": counts}
@@ -211,7 +211,7 @@ def test_several_networks_are_averaged(predict: Command) -> None:
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_batch_holds_at_least_one_photo(predict: Command, size: int) -> None:
     save("photos/a.png")
-    predict.assert_refused("photos", "out", f"--batch-size={size}", saying=(f'"{size}" for --batch-size', ">= 1"))
+    predict.assert_refused("photos", "out", f"--batch-size={size}", naming=(f'"{size}" for --batch-size', ">= 1"))
     assert not Path("out").exists()
 
 
@@ -224,16 +224,16 @@ def test_odd_names_are_printed_so_that_they_do_no_harm(predict: Command) -> None
     assert predict("photos [bold]", "out [/]") == 0
     for shown in ("not-\\udcff-text.png", "\\x1b[31mred.png", "two\\nlines.png", "[red]no markup[/red].png"):
         assert f"no vehicle found: photos [bold]/{shown}\n" in predict.out
-    assert "5 of 5 photos written to out [/] (" in predict.out
+    assert predict.written == (5, 5)
     assert "\x1b" not in predict.out
     predict.out.encode()
     assert predict("photos [bold]", "out [/]") == 0
-    assert "5 of 5 photos done before" in predict.out
+    assert predict.done_before == (5, 5)
 
     Path(os.fsdecode(b"\x1b[31m\xff.png")).write_bytes(b"no picture")
     assert predict(os.fsdecode(b"\x1b[31m\xff.png"), "out") == 2
     assert "\\x1b[31m\\udcff.png: " in predict.out
-    predict.assert_refused(os.fsdecode(b"\x1b[31m[red]\xff"), "out", saying=("\\x1b[31m[red]\\udcff: does not exist",))
+    predict.assert_refused(os.fsdecode(b"\x1b[31m[red]\xff"), "out", naming=("\\x1b[31m[red]\\udcff: ",))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs folders deeper than a path can be long")
@@ -264,4 +264,4 @@ def test_bars_are_drawn_on_standard_error(predict: Command, monkeypatch: pytest.
     assert "cutting out" in predict.err
     assert "img/s" in predict.err
     assert "cutting out" not in predict.out
-    assert "photo written" in predict.out
+    assert predict.written == (1, 1)

@@ -41,7 +41,7 @@ def test_folders_patterns_and_single_photos() -> None:
     # Folders that match are taken with all that is in them.
     assert listed("cars/202?") == ("cars", ["2024/c.jpg", "2025/d.JPG"])
     assert listed(str(Path.cwd() / "*.jpg")) == (Path.cwd().as_posix(), ["e.jpg"])
-    with pytest.raises(NoPhotos, match=r"cars/\*\.bmp: does not exist, .* no photo"):
+    with pytest.raises(NoPhotos, match=r"cars/\*\.bmp"):
         listed("cars/*.bmp")
 
 
@@ -65,7 +65,7 @@ def test_lists_keep_their_order_and_are_seen_from_here_or_from_beside_them() -> 
     Path("list.txt").write_bytes("cars/a.jpg\ncars/b.png\n".encode("utf-16"))  # as PowerShell writes it
     assert listed("list.txt") == ("cars", ["a.jpg", "b.png"])
     Path("list.txt").write_text("# nothing\n")
-    with pytest.raises(NoPhotos, match=r"list\.txt: names no photo"):
+    with pytest.raises(NoPhotos, match=r"list\.txt"):
         listed("list.txt")
 
 
@@ -75,7 +75,7 @@ def test_a_list_on_standard_input_may_be_ended_by_nul() -> None:
     assert listed("-", b"cars/a.jpg\0two\nlines.jpg\0") == (".", ["cars/a.jpg", "two\nlines.jpg"])
     assert listed("-", b"BM/a.jpg\0GIF89a.jpg\0") == (".", ["BM/a.jpg", "GIF89a.jpg"])
     assert listed("-", os.fsencode("ünï.jpg") + b"\n\xff.jpg") == (".", ["ünï.jpg", os.fsdecode(b"\xff.jpg")])
-    with pytest.raises(NoPhotos, match="nothing came in"):
+    with pytest.raises(NoPhotos, match="standard input"):
         listed("-", b"")
 
 
@@ -95,9 +95,9 @@ def test_a_list_in_any_order_is_done_and_what_is_gone_is_a_failure(predict: Comm
     Path("list.txt").write_text("photos/b.png\nphotos/gone.png\nphotos/sub/a.png\nphotos/b.png\nphotos/sub\n")
     assert predict("list.txt", "out") == 2
     assert files("out") == {"b.png", "sub/a.png", "failures.csv"}
-    assert "photos/gone.png: there is no such file" in predict.out
-    assert "photos/sub: this is a folder" in predict.out
-    assert "2 of 4 photos written" in predict.out
+    assert "photos/gone.png: " in predict.out
+    assert "photos/sub: " in predict.out
+    assert predict.written == (2, 4)
 
 
 def test_through_a_pipe_and_out_again(model: Path, tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_through_a_pipe_and_out_again(model: Path, tmp_path: Path) -> None:
 
 def test_a_photo_without_a_name_needs_one_for_its_result(predict: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     data = save("car.png").read_bytes()
-    for destination, options, part in (("out", (), "name its result"), ("a.json", ("-k", "labelme"), "labelme")):
+    for destination, options, part in (("out", (), "standard input"), ("a.json", ("-k", "labelme"), "labelme")):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-        predict.assert_refused("-", destination, *options, saying=(part,))
+        predict.assert_refused("-", destination, *options, naming=(part,))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"car.png\n")))
     assert predict("-", "out") == 0
     assert mask_of("out/car.png").any()
@@ -130,19 +130,19 @@ def test_several_photos_and_folders_as_a_shell_gives_them(predict: Command) -> N
     save("c.png")
     save("out/c.png")
     assert predict("photos", "c.png", "photos/a.png", "out") == 1
-    assert "out: c.png would be overwritten" in predict.err
+    assert "out: c.png" in predict.err
     assert predict("photos", "c.png", "photos/a.png", "masks") == 0
     assert files("masks") == {"photos/a.png", "photos/sub/b.png", "c.png"}
     assert predict("photos/a.png", "photos/sub/b.png", "out.csv") == 0
-    predict.assert_refused("photos", "c.png", "photos", saying=("photos: is the folder of the photos itself",))
+    predict.assert_refused("photos", "c.png", "photos", naming=("photos",))
     assert predict("photos/a.png", "photos/b.png", "two") == 2
-    assert "photos/b.png: there is no such file" in predict.out
+    assert "photos/b.png: " in predict.out
 
 
 def test_what_is_not_there_is_refused(predict: Command) -> None:
     Path("none").mkdir()
     Path("none/notes.md").touch()
-    predict.assert_refused("nowhere", "out", saying=("nowhere", "does not exist"))
-    predict.assert_refused("none", "out", saying=("none", "no photo", ".jpg"))
-    predict.assert_refused("x" * 300, "out", saying=("cannot be opened",))
+    predict.assert_refused("nowhere", "out", naming=("nowhere",))
+    predict.assert_refused("none", "out", naming=("none", ".jpg"))
+    predict.assert_refused("x" * 300, "out", naming=("x" * 300,))
     assert not Path("out").exists()

@@ -68,7 +68,7 @@ def test_names_with_commas_and_quotes_are_kept(predict: Command) -> None:
 def test_photos_of_one_name_are_refused_where_names_are_all_there_is(predict: Command) -> None:
     save("photos/1/car.png")
     save("photos/2/car.png")
-    predict.assert_refused("photos", "out.csv", saying=("photos/1/car.png and photos/2/car.png", "coco"))
+    predict.assert_refused("photos", "out.csv", naming=("photos/1/car.png and photos/2/car.png", "coco"))
     assert files(".") == {"photos/1/car.png", "photos/2/car.png"}
     assert predict("photos", "out.json", "-k", "coco") == 0
 
@@ -99,7 +99,7 @@ def test_pycocotools_reads_the_annotations(photos: Path, predict: Command, name:
 def test_a_compressed_table_of_json_can_only_be_coco(photos: Path, predict: Command) -> None:
     assert predict(photos, "out.json.gz") == 0
     assert json.loads(gzip.decompress(Path("out.json.gz").read_bytes()))["images"]
-    predict.assert_refused(photos, "out.json", saying=("may be coco, polygons or labelme",))
+    predict.assert_refused(photos, "out.json", naming=("out.json", "coco", "polygons", "labelme"))
 
 
 def test_outlines_of_each_photo(photos: Path, predict: Command) -> None:

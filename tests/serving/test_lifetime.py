@@ -216,7 +216,7 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], bright: Path) 
         taken.listen()
         port = taken.getsockname()[1]
         Command("serve", capsys).assert_refused(
-            "-m", bright, *ON_CPU, "--port", port, saying=(f"127.0.0.1:{port}: cannot be listened on", "--port")
+            "-m", bright, *ON_CPU, "--port", port, naming=(f"127.0.0.1:{port}: cannot be listened on", "--port")
         )
 
 
@@ -236,19 +236,19 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], bright: Path) 
 def test_what_is_set_wrongly_is_said_at_once(
     capsys: pytest.CaptureFixture[str], options: tuple[str, ...], words: str
 ) -> None:
-    Command("serve", capsys).assert_refused(*options, "--port", "0", saying=(words,))
+    Command("serve", capsys).assert_refused(*options, "--port", "0", naming=(words,))
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two\nlines", "umlaut ä"])
 def test_a_token_file_without_a_token(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str) -> None:
     (tmp_path / "token").write_text(content)
-    Command("serve", capsys).assert_refused("--token-file", tmp_path / "token", saying=("holds no token",))
+    Command("serve", capsys).assert_refused("--token-file", tmp_path / "token", naming=("holds no token",))
 
 
 def test_a_network_that_finds_no_probabilities(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     broken = write_bright_onnx(tmp_path / "broken.onnx", slope=float("nan"))
     Command("serve", capsys).assert_refused(
-        "-m", broken, *ON_CPU, "--port", 0, saying=("found no probabilities in the self-test",)
+        "-m", broken, *ON_CPU, "--port", 0, naming=("found no probabilities in the self-test",)
     )
 
 
