@@ -1,5 +1,6 @@
 """Kinds of results and how they look. Imports nothing slow, so that `--help` stays fast."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,20 +42,24 @@ class OutputStyle:
     crop: bool = False
 
     def __post_init__(self) -> None:
-        check_cutout_options(self.kind, self.background, crop=self.crop)
+        refuse_cutout_options(self.kind, cutout_options(self.background, self.crop))
 
 
-def check_cutout_options(kind: Kind, background: str, *, crop: bool) -> None:
-    """Refuse a background or a crop for anything but a cut-out.
+def cutout_options(background: str, crop: bool) -> list[str]:
+    """Return the names of the options that only cut-outs have and that differ from their defaults."""
+    given = {"--background": background != TRANSPARENT, "--crop": crop}
+    return [option for option, is_given in given.items() if is_given]
+
+
+def refuse_cutout_options(kind: Kind, options: Iterable[str]) -> None:
+    """Refuse options that only cut-outs have for any other kind.
 
     Raises:
-        CarmaskError: with the option's name.
+        CarmaskError: with the names of the options.
 
     """
-    given = {"--background": background != TRANSPARENT, "--crop": crop}
-    if kind != "cutout" and any(given.values()):
-        options = " and ".join(option for option, is_given in given.items() if is_given)
-        raise CarmaskError(f"{options}: only for --kind cutout, not for {kind}")
+    if kind != "cutout" and (names := " and ".join(options)):
+        raise CarmaskError(f"{names}: only for cutout, not for {kind}")
 
 
 def is_table(kind: Kind) -> bool:

@@ -18,11 +18,12 @@ from carmask.pipeline.kinds import (
     OutputStyle,
     PhotoKind,
     TableKind,
-    check_cutout_options,
     choose_format,
     choose_kind,
+    cutout_options,
     is_picture,
     is_table,
+    refuse_cutout_options,
     result_suffix,
 )
 from carmask.pipeline.provenance import Provenance
@@ -147,7 +148,7 @@ def plan_outputs(
         )
     if is_table(kind):
         path = _table_path(kind, destination, shard.suffix)
-        check_cutout_options(kind, background, crop=crop)
+        refuse_cutout_options(kind, cutout_options(background, crop))
         return Plan(kind, Jobs.plan(photos, path.suffix, shard), path, False, None, shard)
     style = OutputStyle(cast(PhotoKind, kind), picture_format, background, crop)
     suffix = result_suffix(kind, picture_format)

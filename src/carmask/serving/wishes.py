@@ -9,7 +9,7 @@ from carmask.errors import CarmaskError, explain
 from carmask.imaging import PictureFormat
 from carmask.imaging.background import Background, named_background
 from carmask.imaging.masks import Area, Regions
-from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO
+from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, refuse_cutout_options
 from carmask.serving.accept import choose
 from carmask.serving.form import Form, Upload, bad_form
 from carmask.serving.refusals import Refusal
@@ -122,9 +122,10 @@ def _read_fields(texts: dict[str, Any]) -> Fields:
 
 def _refuse_contradictions(fields: Fields, backdrop: Upload | None) -> None:
     given = fields.model_fields_set | ({BACKDROP} if backdrop is not None else set())
-    if fields.kind != "cutout":
-        for name in sorted(given & {"crop", "background", BACKDROP}):
-            raise bad_form(f"{name}: is for kind cutout, not {fields.kind}")
+    try:
+        refuse_cutout_options(fields.kind, sorted(given & {"crop", "background", BACKDROP}))
+    except CarmaskError as error:
+        raise bad_form(str(error)) from error
     if {"background", BACKDROP} <= given:
         raise bad_form(f"background and {BACKDROP}: give one of them")
     if fields.format is not None and fields.kind not in OF_PHOTO:

@@ -4,17 +4,15 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.imaging.background import parse_background
-from carmask.imaging.cutout import cut_out
 from carmask.imaging.decode import Photo
-from carmask.imaging.draw import draw_overlay
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.kinds import OutputStyle, PhotoKind
+from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.smoothing import TemporalSmoother
+from carmask.result import Result
 from carmask.runner import Prediction, run_segmenter
 from carmask.segmenter import Segmenter
 
@@ -61,20 +59,10 @@ def make_compositor(style: OutputStyle) -> Compositor:
         CarmaskError: there is no such background.
 
     """
-    if style.kind == "mask":
-        return lambda _, probability_HW, threshold: _to_gray(probability_HW >= threshold)
-    if style.kind == "soft":
-        return lambda _, probability_HW, __: cv2.convertScaleAbs(probability_HW, alpha=255)[..., None]
-    if style.kind == "overlay":
-        return lambda image_HWC, probability_HW, threshold: draw_overlay(image_HWC, probability_HW >= threshold)
-    background = parse_background(style.background)
-    return lambda image_HWC, probability_HW, threshold: cut_out(
-        image_HWC, probability_HW, background, threshold=threshold
+    background = load_background(style)
+    return lambda image_HWC, probability_HW, threshold: draw(
+        style, image_HWC, Result(probability_HW, threshold), background
     )
-
-
-def _to_gray(mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return (mask_HW.view(np.uint8) * np.uint8(255))[..., None]
 
 
 def segment_frames(
