@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from carmask.models.network import Network, NetworkConfig
-from carmask.models.presets import PRESETS
+from carmask.models.card import ModelCard
+from carmask.models.config import PRESETS
+from carmask.models.network import Network
 from carmask.training.losses import make_loss
 from carmask.training.settings import LossSettings
 from record import record
@@ -73,7 +74,7 @@ def measure(name: str, size_px: int, variant: str, device: str) -> dict[str, Any
     batch = max(1, BATCH * 512**2 // size_px**2) if device == "cuda" else 2
     layout = torch.channels_last if how["channels_last"] else torch.contiguous_format
     preset = next(preset for preset in PRESETS if preset == name)
-    network = Network(NetworkConfig.from_preset(preset)).train()
+    network = Network(ModelCard.from_preset(preset)).train()
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     forward = torch.compile(network) if how["compiled"] else network
     loss_of = make_loss(LossSettings(name="border"))

@@ -11,8 +11,8 @@ the held-out cars. Writes docs/results/packaged.json, and the figures into the n
 import argparse
 from pathlib import Path
 
-from carmask.exporting.hub import note_held_out
-from carmask.models.hub_card import HeldOut
+from carmask.exporting.graph import note_held_out
+from carmask.models.card import HeldOut
 from carmask.runtime.locate import packaged_models
 from carmask.segmenter import Segmenter
 from held_out import HasNone, figures_on

@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from carmask.models.network import Network, NetworkConfig
+from carmask.models.card import ModelCard
+from carmask.models.network import Network
 from carmask.training.memory import keep_freed_memory
 from carmask.training.settings import TrainSettings
 from record import record
@@ -39,7 +40,7 @@ def loop_seconds(variant: str) -> list[float]:
     if level >= 1:
         keep_freed_memory()
     layout = torch.channels_last if level >= 2 else torch.contiguous_format
-    network = Network(NetworkConfig.from_preset("small")).train()
+    network = Network(ModelCard.from_preset("small")).train()
     network.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     images_NCHW, masks_N1HW = torch.rand(4 * BATCH, 1, 128, 128), torch.rand(4 * BATCH, 1, 128, 128).round()

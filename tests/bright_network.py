@@ -5,15 +5,16 @@ from pathlib import Path
 import torch
 
 from carmask.imaging.geometry import Geometry
+from carmask.models.card import ModelCard
 from carmask.models.config import UNetConfig
-from carmask.models.network import Network, NetworkConfig
+from carmask.models.network import Network
 
 
 def bright_is_vehicle(folder: Path, *, channels: int = 1, keep_aspect: bool = False, threshold: float = 0.5) -> Path:
     """Save a network that takes for a vehicle what is brighter than middle gray, and knows nothing else."""
     unet = UNetConfig(in_channels=channels, widths=(1, 1), norm="none")
     geometry = Geometry(height_px=64, width_px=90, keep_aspect=keep_aspect)
-    network = Network(NetworkConfig(name="bright", unet=unet, geometry=geometry, threshold=threshold))
+    network = Network(ModelCard(name="bright", unet=unet, geometry=geometry, threshold=threshold))
     net = network.unet
     with torch.no_grad():
         for parameter in net.parameters():

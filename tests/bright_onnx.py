@@ -7,7 +7,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from carmask.imaging.geometry import Geometry
-from carmask.runtime.card import CARD_KEY, ModelCard
+from carmask.models.card import CARD_KEY, ModelCard
+from carmask.models.config import UNetConfig
 
 SIZE_HW = (64, 96)
 
@@ -36,14 +37,10 @@ def write_bright_onnx(path: Path, *, name: str = "bright", threshold: float = 0.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     card = ModelCard(
         name=name,
-        version="test",
-        preset=None,
+        unet=UNetConfig(in_channels=3, widths=(1, 1)),
         geometry=Geometry(height_px=SIZE_HW[0], width_px=SIZE_HW[1]),
-        channels=3,
-        stride_px=1,
         threshold=threshold,
-        precision="float32",
     )
-    helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
+    helper.set_model_props(model, {CARD_KEY: card.to_json()})
     onnx.save(model, path)
     return path

@@ -14,8 +14,9 @@ from bright_network import bright_is_vehicle
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import UnreadableImage
 from carmask.imaging.geometry import Geometry
+from carmask.models.card import ModelCard
 from carmask.models.config import UNetConfig
-from carmask.models.network import Network, NetworkConfig, WeightsError
+from carmask.models.network import Network, WeightsError
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 
@@ -34,7 +35,7 @@ def random_net(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
     folder = tmp_path_factory.mktemp("random")
     unet = UNetConfig(in_channels=3, widths=(4, 6, 8), stem=2, head_kernel=3)
     geometry = Geometry(height_px=50, width_px=70, keep_aspect=True)
-    Network(NetworkConfig(name="random", unet=unet, geometry=geometry, threshold=0.4)).save_pretrained(folder)
+    Network(ModelCard(name="random", unet=unet, geometry=geometry, threshold=0.4)).save_pretrained(folder)
     return Segmenter.load(folder, RunOptions(device="cpu", precision="float32", threads=1))
 
 

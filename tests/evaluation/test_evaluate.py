@@ -96,12 +96,11 @@ def test_the_command_measures_a_real_network(folder, tmp_path, capsys):
     pytest.importorskip("torch")
     from carmask.cli.evaluate import evaluate_command
     from carmask.cli.network import NetworkOptions
-    from carmask.models.network import Network, NetworkConfig
-    from carmask.models.unet import UNetConfig
+    from carmask.models import ModelCard, Network, UNetConfig
 
     run = tmp_path / "runs" / "tiny"
     unet = UNetConfig(in_channels=1, widths=(4, 8))
-    network = Network(NetworkConfig(name="tiny", unet=unet, geometry=Geometry(height_px=32, width_px=32)))
+    network = Network(ModelCard(name="tiny", unet=unet, geometry=Geometry(height_px=32, width_px=32)))
     network.save_pretrained(run / "weights" / "best")
     (run / "config.yaml").touch()
     ids = [pair.id for pair in find_pairs(folder).pairs]

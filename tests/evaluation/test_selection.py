@@ -15,7 +15,8 @@ from carmask.evaluation.selection import (
     select_pairs,
 )
 from carmask.imaging.geometry import Geometry
-from carmask.runtime.card import ModelCard
+from carmask.models.card import ModelCard
+from carmask.models.config import UNetConfig
 
 
 def some_pairs(tmp_path, *ids):
@@ -74,9 +75,8 @@ def test_without_any_split_all_photos_are_measured_and_nothing_is_claimed(tmp_pa
 
 def some_card(learned=(), held_out=()):
     geometry = Geometry(height_px=64, width_px=96)
-    known = {"train_groups": learned, "held_out_groups": held_out}
-    fixed = {"version": "1", "preset": None, "channels": 3, "stride_px": 8, "threshold": 0.5, "precision": "float32"}
-    return ModelCard(name="x", geometry=geometry, **fixed, **known)
+    unet = UNetConfig(in_channels=3, widths=(4, 8))
+    return ModelCard(name="x", unet=unet, geometry=geometry, train_groups=learned, held_out_groups=held_out)
 
 
 def test_an_exported_model_says_itself_what_it_held_out(tmp_path):

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from carmask.models.config import UNetConfig
-from carmask.models.presets import PRESETS, PresetName
+from carmask.models.config import PRESETS, PresetName, UNetConfig
 from carmask.models.summary import receptive_field_px, summarize
 from carmask.models.unet import UNet, WrongInputShape
 

@@ -16,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
+from carmask.models.card import ModelFileError, read_card
 from carmask.runtime.engine import Engine, EngineError, EngineMissing
+from carmask.runtime.load import open_onnx
 from carmask.runtime.locate import packaged_models
-from carmask.runtime.onnx_file import ModelFileError, read_card
-from carmask.runtime.open import open_onnx
 from carmask.runtime.options import EngineName, RunOptions
 
 FAST = packaged_models()["fast"]
@@ -160,7 +160,7 @@ def test_threads_are_bound_to_no_processor(name: EngineName) -> None:
 import contextlib, os, threading
 from pathlib import Path
 import numpy as np
-from carmask.runtime.open import open_onnx
+from carmask.runtime.load import open_onnx
 from carmask.runtime.options import RunOptions
 everywhere = os.sched_getaffinity(0)
 engine = open_onnx(Path({str(FAST)!r}), RunOptions({name!r}, threads=1))

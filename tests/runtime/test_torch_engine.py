@@ -9,8 +9,9 @@ import torch
 from bright_network import bright_is_vehicle
 from carmask.errors import CarmaskError
 from carmask.imaging.geometry import Geometry
+from carmask.models.card import ModelCard
 from carmask.models.config import UNetConfig
-from carmask.models.network import Network, NetworkConfig
+from carmask.models.network import Network
 from carmask.runtime.engine import EngineError
 from carmask.runtime.hardware import Hardware, HardwareSettings, set_up
 from carmask.runtime.options import RunOptions
@@ -19,7 +20,7 @@ from carmask.segmenter import Segmenter
 
 
 def small_engine() -> tuple[TorchEngine, Network]:
-    config = NetworkConfig(
+    config = ModelCard(
         name="n", unet=UNetConfig(in_channels=3, widths=(4, 8)), geometry=Geometry(height_px=16, width_px=16)
     )
     network = Network(config).eval()

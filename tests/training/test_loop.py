@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from carmask.models.network import Network, NetworkConfig
+from carmask.models.card import ModelCard
+from carmask.models.network import Network
 from carmask.training.checkpoint import before, load_checkpoint
 from tiny_runs import SMALL, TINY, train, weights
 
@@ -86,7 +87,7 @@ def test_photos_that_are_learned_badly_come_more_often_in_the_next_epoch(tiny: P
     settings = make(
         PLAIN, data=data, epoch_samples=64, hard=1.0, optimizer={"name": "sgd", "lr": 1e-12}, init=tmp_path / "blind"
     )
-    network = Network(NetworkConfig(name="small", unet=settings.unet(), geometry=settings.geometry()))
+    network = Network(ModelCard(name="small", unet=settings.unet(), geometry=settings.geometry()))
     nn.init.zeros_(network.unet.head.weight)
     nn.init.constant_(network.unet.head.bias, -5)
     network.save_pretrained(tmp_path / "blind")

@@ -147,7 +147,7 @@ def test_initial_weights_are_not_needed_any_more(finished: tuple[RunFolder, str]
         run, _ = train(make(SMALL, init=init, name="from-init"))
     shutil.rmtree(init)
     resume(run)
-    assert Network.load(run.path).config.training["started_from"]["epoch"] >= 1
+    assert Network.load(run.path).card.training["started_from"]["epoch"] >= 1
 
 
 def test_other_photos_are_not_resumed_with(tiny: Path, make: Any, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_best_weights_that_are_lost_are_said_and_made_anew(stopped: RunFolder) -
     (stopped.weights("best") / "model.safetensors").write_bytes(b"")
     said = resume(stopped)
     assert f"{stopped.weights('best')}: the best weights, of epoch 1, are missing or damaged" in said
-    assert Network.load(stopped.path).config.training["epoch"] == 2
+    assert Network.load(stopped.path).card.training["epoch"] == 2
 
 
 def test_best_weights_that_are_the_checkpoint_s_are_taken_from_there(make: Any) -> None:

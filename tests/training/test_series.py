@@ -93,8 +93,8 @@ def test_each_run_is_an_ordinary_one_and_starts_from_the_one_before(whole: tuple
     assert_same_training(first_stage, RunFolder(folder / "fold-1.stages" / "1"))
     last_stage, _ = train(make(TINY, name="last", init=first_stage.path, **LARGER, **second))
     assert_same_training(last_stage, RunFolder(folder / "fold-1"))
-    assert Network.load(folder / "fold-1").config.geometry.size_HW == (48, 48)
-    assert Network.load(folder / "fold-1.stages" / "1").config.geometry.size_HW == (32, 32)
+    assert Network.load(folder / "fold-1").card.geometry.size_HW == (48, 48)
+    assert Network.load(folder / "fold-1.stages" / "1").card.geometry.size_HW == (32, 32)
 
 
 def test_stopped_at_every_step_it_comes_to_the_same(whole: tuple[Path, str], make: Any) -> None:

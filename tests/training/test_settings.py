@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from carmask.data.augment import AugmentSettings
 from carmask.errors import explain
 from carmask.imaging.geometry import Geometry
-from carmask.models.presets import PRESETS
+from carmask.models.config import PRESETS
 from carmask.training.series import stage_settings
 from carmask.training.settings import OptimizerSettings, SettingsError, TrainSettings
 

@@ -22,7 +22,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from carmask.errors import CarmaskError
-from carmask.models.network import Network, NetworkConfig
+from carmask.models.card import ModelCard
+from carmask.models.network import Network
 from carmask.training import recording
 from carmask.training.recording import Trackers
 from carmask.training.run import RunFolder
@@ -268,7 +269,7 @@ def test_a_run_ends_without_a_tracker_that_never_answers(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(("one_class", "masks"), [("background", "empty"), ("vehicle", "full")])
 def test_masks_of_one_class_are_warned_of_once(make: Any, tmp_path: Path, one_class: str, masks: str) -> None:
     given = make(SMALL, epochs=2, epoch_samples=4, optimizer={"name": "sgd", "lr": 1e-12}, init=tmp_path / "biased")
-    network = Network(NetworkConfig.from_preset("small"))
+    network = Network(ModelCard.from_preset("small"))
     with torch.no_grad():
         network.unet.head.bias.fill_(-60.0 if one_class == "background" else 60.0)
     network.save_pretrained(tmp_path / "biased")

@@ -18,7 +18,8 @@ from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, SplitError, make_split
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
-from carmask.models.network import Network, NetworkConfig
+from carmask.models.card import ModelCard
+from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
@@ -82,10 +83,10 @@ def test_metrics_have_a_row_for_each_epoch_and_the_loss_falls(finished: tuple[Ru
 def test_the_best_weights_are_those_of_the_best_epoch(finished: tuple[RunFolder, str]) -> None:
     run, said = finished
     scores = [float(row["dice"]) for row in rows(run)]
-    best = Network.load(run.weights("best")).config
+    best = Network.load(run.weights("best")).card
     assert best.training["epoch"] == 1 + scores.index(max(scores))
     assert best.training["held_out_dice"] == pytest.approx(max(scores), abs=1e-5)
-    assert Network.load(run.weights("last")).config.training["epoch"] == 3
+    assert Network.load(run.weights("last")).card.training["epoch"] == 3
     assert f"best Dice {max(scores):.5f}" in said
     assert best.geometry.size_HW == (32, 32)
 
@@ -152,7 +153,7 @@ def test_training_stops_early_when_nothing_gets_better(make: Any) -> None:
     run, said = train(make(stuck))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert "no better Dice for 2 epochs" in said
-    assert Network.load(run.path).config.training["epoch"] == 1
+    assert Network.load(run.path).card.training["epoch"] == 1
     resume(run)
     assert len(rows(run)) == 3
 
@@ -232,7 +233,7 @@ def test_training_runs_in_bfloat16(make: Any) -> None:
 
 def test_weight_decay_spares_biases_and_norms(make: Any) -> None:
     settings = make(FAST, optimizer={"weight_decay": 0.1})
-    network = Network(NetworkConfig.from_preset("fast"))
+    network = Network(ModelCard.from_preset("fast"))
     hardware = Hardware(torch.device("cpu"), torch.float32, "as asked")
     state = start_state(settings, network, hardware, photos="", photo_count=1)
     decay_of = {
@@ -271,7 +272,7 @@ def test_weights_to_start_from_are_those_that_are_given(finished: tuple[RunFolde
     run, _ = train(make({**SMALL, "epochs": 1, "optimizer": {"lr": 1e-30}, "init": before.path}))
     for name, tensor in weights(before, "best").items():
         assert torch.equal(tensor, weights(run, "last")[name]), name
-    assert Network.load(run.path).config.training["started_from"]["photos"] == 16
+    assert Network.load(run.path).card.training["started_from"]["photos"] == 16
 
 
 def test_weights_of_another_network_are_refused(finished: tuple[RunFolder, str], make: Any) -> None:

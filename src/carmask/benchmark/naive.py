@@ -19,7 +19,7 @@ class NaiveWay:
     """`NaiveWay(network)(path)` gives the bytes of a mask's PNG."""
 
     def __init__(self, network: Network) -> None:
-        config = network.config
+        config = network.card
         self._network = network.eval()
         self._gray = config.unet.in_channels == 1
         self._threshold = config.threshold
@@ -28,7 +28,7 @@ class NaiveWay:
     @property
     def input_1CHW(self) -> torch.Tensor:
         """A picture of the network's own size, float32, in PyTorch's usual layout."""
-        return torch.rand(1, self._network.config.unet.in_channels, *self._size_HW)
+        return torch.rand(1, self._network.card.channels, *self._size_HW)
 
     @torch.inference_mode()
     def infer(self, x_1CHW: torch.Tensor) -> torch.Tensor:

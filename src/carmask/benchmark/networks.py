@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from carmask.benchmark.clock import median_s
-from carmask.runtime.card import ModelCard
+from carmask.models.card import ModelCard
 from carmask.runtime.engine import EngineMissing
 from carmask.runtime.load import Member, load_member
 from carmask.runtime.options import EngineName, Precision, RunOptions

@@ -7,20 +7,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carmask.exporting.export import ExportSettings, make_card
+from carmask.exporting.export import int8_card, make_card
 from carmask.exporting.graph import build_graph, store_float16, to_file
 from carmask.exporting.quantize import quantize
 from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.geometry import fit_image, plan
-from carmask.models.network import Network, NetworkConfig
-from carmask.models.presets import PresetName
+from carmask.models.card import ModelCard
+from carmask.models.config import PresetName
+from carmask.models.network import Network
 
 
 def build(preset: PresetName) -> Network:
     """An untrained network, the same every time."""
     torch.manual_seed(0)
-    return Network(NetworkConfig.from_preset(preset)).eval()
+    return Network(ModelCard.from_preset(preset)).eval()
 
 
 def save(network: Network, folder: Path, photos: Sequence[Path]) -> list[Path]:
@@ -28,9 +29,9 @@ def save(network: Network, folder: Path, photos: Sequence[Path]) -> list[Path]:
 
     `photos` set the scale of the int8 file's values.
     """
-    weights = folder / network.config.name
+    weights = folder / network.card.name
     network.save_pretrained(weights)
-    card = make_card(weights, network, ExportSettings())
+    card = make_card(weights, network)
     graph = build_graph(network)
 
     def fitted(path: Path) -> NDArray[np.uint8]:
@@ -38,7 +39,7 @@ def save(network: Network, folder: Path, photos: Sequence[Path]) -> list[Path]:
         return fit_image(photo.image_HWC, plan(photo.size_HW, card.geometry, stride_px=card.stride_px))
 
     written = [weights]
-    for model, said in ((store_float16(graph), card), (quantize(graph, map(fitted, photos)), card.as_int8())):
+    for model, said in ((store_float16(graph), card), (quantize(graph, map(fitted, photos)), int8_card(card))):
         written.append(folder / f"{said.name}.onnx")
         write_bytes_atomically(written[-1], to_file(model, said))
     return written

@@ -14,7 +14,7 @@ from carmask.benchmark.whole import WholeTime, time_whole
 from carmask.environment import cpu_name, environment
 from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
-from carmask.models.presets import PresetName
+from carmask.models.config import PresetName
 from carmask.pipeline.kinds import Kind
 from carmask.pipeline.sources import find_photos
 from carmask.runtime.locate import locate, packaged_models

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from carmask.cli.console import plain, print_facts, print_line, wide_console
 from carmask.errors import CarmaskError
-from carmask.models.presets import PresetName
+from carmask.models.config import PresetName
 from carmask.pipeline.kinds import Kind
 
 if TYPE_CHECKING:

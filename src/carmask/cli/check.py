@@ -11,7 +11,7 @@ from carmask.data.pairs import describe_rules
 from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.imaging.encode import encode_png
-from carmask.models.presets import PresetName
+from carmask.models.config import PresetName
 
 _SHOWN_SIZES = 5
 

@@ -8,8 +8,8 @@ from typing import Literal
 from carmask.data.pairs import Pair
 from carmask.data.split import Split, some
 from carmask.evaluation.results import EvaluationError
+from carmask.models.card import ModelCard
 from carmask.models.config import CONFIG_OF_RUN, SPLIT_OF_RUN
-from carmask.runtime.card import ModelCard
 
 Part = Literal["validation", "train", "all"]
 

@@ -1,8 +1,8 @@
 """From a network to one ONNX graph: pixels as they are in, probabilities out, of any height and width.
 
-PyTorch exports the network itself, whose sides are multiples of its stride. What stands before and behind it is
-written here in ONNX's own text form, because `torch.export` cannot follow the padding's arithmetic for sizes that are
-not known. Only standard operators, of opset 18 (onnxruntime 1.14, OpenVINO 2023.0 and later).
+PyTorch exports the network itself, whose sides are multiples of its stride. Padding before it and cropping after it are
+written here in ONNX's own text form, because `torch.export` cannot follow the padding's arithmetic for unknown sizes.
+Only standard operators, of opset 18 (onnxruntime 1.14, OpenVINO 2023.0 and later).
 """
 
 import contextlib
@@ -10,15 +10,17 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, compose, helper, numpy_helper, parser
 
+from carmask.files import write_bytes_atomically
+from carmask.models.card import CARD_KEY, HeldOut, ModelCard, read_card
 from carmask.models.network import Network
-from carmask.runtime.card import CARD_KEY, ModelCard
 
 IMAGE, PROBABILITY = "image", "probability"
 
@@ -62,14 +64,14 @@ def build_graph(network: Network) -> onnx.ModelProto:
     Sides that are no multiples of the network's stride are padded by repeating the last row and column, and the
     probability is cropped back. The weights are float32.
     """
-    unet = network.config.unet
+    unet = network.card.unet
     values = {"ir": _IR_VERSION, "opset": _OPSET, "channels": unet.in_channels, "stride_px": unet.stride_px}
     entrance, exit_ = (parser.parse_model(text.format_map(values)) for text in (_ENTRANCE, _EXIT))
     # Operators are checked once, in the whole.
     inner = compose.merge_models(entrance, _export(network), [("pixels", "x_BCHW")], outputs=["logits_B1HW", "size_HW"])
     model = compose.merge_models(inner, exit_, [("logits_B1HW", "padded_logits"), ("size_HW", "photo_HW")])
     model.graph.name = "carmask"
-    return tidied(model)
+    return cleaned(model)
 
 
 def store_float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -91,11 +93,11 @@ def store_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.initializer[:], model.graph.node[:]
     model.graph.initializer.extend(kept)
     model.graph.node.extend(nodes)
-    return tidied(model)
+    return cleaned(model)
 
 
-def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Check a graph, after taking away what tools have left in it: traces of this machine's paths, unused domains."""
+def cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what tools leave in a graph (paths of this machine, unused domains), and check it."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.ClearField("doc_string")
@@ -115,18 +117,46 @@ def to_file(model: onnx.ModelProto, card: ModelCard) -> bytes:
         f"{PROBABILITY} (float32 0..1, N x H x W). Made for photos fitted to {card.geometry.height_px} x "
         f"{card.geometry.width_px} px (height x width); the card under '{CARD_KEY}' in the metadata says more."
     )
-    helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
+    helper.set_model_props(model, {CARD_KEY: card.to_json()})
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
+def note_held_out(path: Path, figures: Sequence[HeldOut]) -> None:
+    """Replace the held-out figures in the card of an exported network; graph and weights stay as they are.
+
+    Raises:
+        ModelFileError: there is no such file, or carmask has not exported it.
+        UnwritableFile: it cannot be written.
+
+    """
+    card = read_card(path)
+    measured = card.measured.model_copy(update={"held_out": tuple(figures)})
+    write_bytes_atomically(path, to_file(onnx.load(path), card.model_copy(update={"measured": measured})))
+
+
+@contextlib.contextmanager
+def log_level(name: str | None, level: int) -> Iterator[None]:
+    """Set the level of a logger, of the root logger for None, and restore it afterwards."""
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def _export(network: Network) -> onnx.ModelProto:
     """Graph of the network itself: `x_BCHW` float 0..1 -> `logits_B1HW`, sides multiples of the stride."""
-    unet = network.config.unet
+    unet = network.card.unet
     # A batch of one, or sides of one stride, would be taken for constants.
     example_BCHW = torch.zeros(2, unet.in_channels, 2 * unet.stride_px, 3 * unet.stride_px)
     sides = {axis: unet.stride_px * torch.export.Dim(name) for axis, name in ((2, "rows"), (3, "columns"))}
-    with _quiet():
+    # The exporter prints its steps, logs them, and warns that torchvision is missing.
+    quiet = log_level("torch.onnx", logging.ERROR), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings()
+    with quiet[0], quiet[1], quiet[2]:
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             copy.deepcopy(network).cpu().float().eval(),
             (example_BCHW,),
@@ -141,17 +171,3 @@ def _export(network: Network) -> onnx.ModelProto:
     model = program.model_proto
     model.ir_version = _IR_VERSION
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter says while it works: its steps, and that torchvision is not there."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)

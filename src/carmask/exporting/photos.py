@@ -1,11 +1,10 @@
-"""Photos to compare engines on and to measure ranges with: the run's own, a folder's, or else rendered ones."""
+"""Photos to compare engines on and to calibrate int8 with: the run's own, a folder's, or else rendered ones."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from carmask.data.layout import DatasetError, index_folder, locate_dataset
 from carmask.data.pairs import Dataset, Pair, find_pairs, spread
@@ -19,9 +18,7 @@ from carmask.training.run import RunFolder
 from carmask.training.settings import TrainSettings
 from carstudio import StudioError, render_dataset
 
-Item = TypeVar("Item")
-
-# Rendering takes its time: so many cars, from so many sides, small, with odd sides.
+# Rendering takes time: few cars, from few sides, small, with odd sides.
 _RENDERED_CARS, _RENDERED_VIEWS, _RENDERED_HW = 6, 4, (321, 479)
 
 
@@ -30,18 +27,23 @@ class NoPhotos(CarmaskError):
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Where photos are taken from, and how many.
+class PhotoOptions:
+    """Where photos come from, and how many.
 
     data: folder of photos and masks; the run's own photos when not given. calibration: folder of photos, with masks or
-    without; those of `data` that are not measured when not given. foreground: see `decode_mask`.
+    without; those of `data` that are not compared when not given. photos, calibration_photos: how many at most, 1 or
+    more. foreground: see `decode_mask`. Raises `NoPhotos` for a number below 1.
     """
 
     data: Path | None = None
     calibration: Path | None = None
-    measured: int = 24
-    calibrated: int = 64
+    photos: int = 24
+    calibration_photos: int = 64
     foreground: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.photos < 1 or self.calibration_photos < 1:
+            raise NoPhotos("at least one photo is needed to compare on, and one to calibrate with")
 
 
 @dataclass(frozen=True)
@@ -53,23 +55,23 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Photos:
-    """The chosen photos, and in a few words which they are; what is to be said about the choice."""
+class ExportPhotos:
+    """The chosen photos, a description of each choice in a few words, and remarks about it."""
 
-    measured: tuple[Pair, ...] = field(repr=False)
+    compared: tuple[Pair, ...] = field(repr=False)
     calibration: tuple[Path, ...] = field(repr=False)
-    told: str
-    told_calibration: str
+    description: str
+    calibration_description: str
     remarks: tuple[str, ...]
     channels: int
     foreground: int | None
 
     def samples(self) -> Iterator[Sample]:
-        """Decode the photos to measure on.
+        """Decode the photos to compare on.
 
-        Every second one is cut to odd sides: photos of any size must come back as they went in.
+        Every second one is cut to odd sides, because photos of any size must come back at their size.
         """
-        for number, pair in enumerate(self.measured):
+        for number, pair in enumerate(self.compared):
             image_HWC = decode_photo(pair.image, channels=self.channels).image_HWC
             truth_HW = load_truth(pair, image_HWC.shape[:2], self.foreground).mask_HW
             if number % 2:
@@ -84,90 +86,74 @@ class Photos:
 
 
 @contextmanager
-def chosen_photos(model: Path, sources: Sources, *, channels: int) -> Iterator[Photos]:
-    """Choose photos for the network that lies in `model`, a run or a folder of weights. Rendered ones are gone after.
+def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Iterator[ExportPhotos]:
+    """Choose photos for the network in `model`, a run or a folder of weights. Rendered ones are removed afterwards.
 
     Raises:
-        CarmaskError: a folder that was named holds no photos, or they cannot be used.
+        CarmaskError: a given folder holds no photos, or they cannot be used.
 
     """
     with tempfile.TemporaryDirectory(prefix="carmask-") as scratch:
         run = find_run(model)
-        settings = TrainSettings.from_yaml(RunFolder(run).config) if run and not sources.data else None
-        if sources.data:
-            dataset, foreground = find_pairs(sources.data), sources.foreground
+        settings = TrainSettings.from_yaml(RunFolder(run).config) if run and not options.data else None
+        foreground = options.foreground if options.data else None
+        trained_on = TrainingSplit.from_split(Split.load(RunFolder(run).split)) if run else None
+        remark = None
+        if options.data:
+            dataset = find_pairs(options.data)
         elif settings and settings.data.is_dir():
             dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
             foreground = settings.dataset.foreground
         else:
-            yield _rendered(Path(scratch, "studio"), sources, channels, settings.data if settings else None)
-            return
-        trained_on = TrainingSplit.from_split(Split.load(RunFolder(run).split)) if run else None
-        yield _choose(dataset, trained_on, sources, channels=channels, foreground=foreground)
+            dataset, trained_on = _render(Path(scratch, "studio")), None
+            missing = settings and settings.data
+            why = f"the run's photos are not in {missing}" if missing else "nothing says which photos it was trained on"
+            remark = f"Compared on rendered example photos, because {why}; name a folder of photos and masks: --data."
+        selection = select_pairs(dataset.pairs, trained_on=trained_on)
+        others = [pair for pair in dataset.pairs if trained_on and pair in trained_on.train]
+        half = max(1, len(selection.pairs) // 2)
+        compared = spread(selection.pairs, options.photos if others else min(options.photos, half))
+        others = others or [pair for pair in selection.pairs if pair not in compared] or list(compared)
+        source = "rendered example photos" if remark else f"photos of {dataset.root.resolve().name}"
+        calibration, calibration_description = _calibration(others, source, options)
+        held_out = selection.part == "validation"
+        # The description says already that photos are held out.
+        remarks = selection.warnings if held_out else (*selection.remarks, *selection.warnings)
+        yield ExportPhotos(
+            compared=compared,
+            calibration=calibration,
+            description=f"{len(compared)} {'held-out ' if held_out else ''}{source}",
+            calibration_description=calibration_description,
+            remarks=(remark,) if remark else remarks,
+            channels=channels,
+            foreground=foreground,
+        )
 
 
-def _choose(
-    dataset: Dataset, trained_on: TrainingSplit | None, sources: Sources, *, channels: int, foreground: int | None
-) -> Photos:
-    selection = select_pairs(dataset.pairs, trained_on=trained_on)
-    others = [pair for pair in dataset.pairs if trained_on and pair in trained_on.train]
-    measured = spread(selection.pairs, sources.measured if others else min(sources.measured, _half(selection.pairs)))
-    others = others or [pair for pair in selection.pairs if pair not in measured] or list(measured)
-    calibration, told_calibration = _calibration(others, dataset.root.resolve().name, sources)
-    held_out = "held-out " if selection.part == "validation" else ""
-    return Photos(
-        measured=measured,
-        calibration=calibration,
-        told=f"{len(measured)} {held_out}photos of {dataset.root.resolve().name}",
-        told_calibration=told_calibration,
-        # That they are held out is said with their number.
-        remarks=selection.warnings if held_out else (*selection.remarks, *selection.warnings),
-        channels=channels,
-        foreground=foreground,
-    )
-
-
-def _rendered(folder: Path, sources: Sources, channels: int, missing: Path | None) -> Photos:
+def _render(folder: Path) -> Dataset:
     try:
         render_dataset(folder, cars=_RENDERED_CARS, views=_RENDERED_VIEWS, size_HW=_RENDERED_HW)
     except StudioError as error:
         raise CarmaskError(str(error)) from error
-    pairs = find_pairs(folder).pairs
-    measured = spread(pairs, min(sources.measured, _half(pairs)))
-    others = [pair for pair in pairs if pair not in measured]
-    calibration, told_calibration = _calibration(others, "", sources)
-    why = f"the run's photos are not in {missing}" if missing else "nothing says which photos it was trained on"
-    return Photos(
-        measured=measured,
-        calibration=calibration,
-        told=f"{len(measured)} rendered example photos",
-        told_calibration=told_calibration,
-        remarks=(f"Compared on rendered example photos, for {why}; name a folder of photos and masks with --data.",),
-        channels=channels,
-        foreground=None,
-    )
+    return find_pairs(folder)
 
 
-def _calibration(others: Sequence[Pair], name: str, sources: Sources) -> tuple[tuple[Path, ...], str]:
-    """Files to calibrate with, and in a few words which they are."""
-    if sources.calibration is None:
-        chosen = spread([pair.image for pair in others], sources.calibrated)
-        return chosen, f"{len(chosen)} photos of {name}" if name else f"{len(chosen)} rendered example photos"
-    files = [path for paths in index_folder(_photo_folder(sources.calibration)).pictures.values() for path in paths]
+def _calibration(others: Sequence[Pair], source: str, options: PhotoOptions) -> tuple[tuple[Path, ...], str]:
+    """Return files to calibrate with, and their description."""
+    if options.calibration is None:
+        chosen = spread([pair.image for pair in others], options.calibration_photos)
+        return chosen, f"{len(chosen)} {source}"
+    files = [path for paths in index_folder(_photo_folder(options.calibration)).pictures.values() for path in paths]
     if not files:
-        raise NoPhotos(f"{sources.calibration}: holds no photos to calibrate with")
-    chosen = spread(sorted(files), sources.calibrated)
-    return chosen, f"{len(chosen)} photos of {sources.calibration.resolve().name}"
+        raise NoPhotos(f"{options.calibration}: holds no photos to calibrate with")
+    chosen = spread(sorted(files), options.calibration_photos)
+    return chosen, f"{len(chosen)} photos of {options.calibration.resolve().name}"
 
 
 def _photo_folder(folder: Path) -> Path:
-    """Where the photos are, also of a folder of photos and masks."""
+    """Return the folder of the photos, also of a data set with masks."""
     try:
         return locate_dataset(folder).photos
     except DatasetError:
         # Photos without masks will do.
         return folder
-
-
-def _half(items: Sequence[Item]) -> int:
-    return max(1, len(items) // 2)

@@ -1,20 +1,25 @@
-"""What a U-Net is made of. Needs no PyTorch, so that presets can be named without it."""
+"""The U-Net's configuration, the four presets, and the files in a folder of weights. Needs no PyTorch."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from carmask.imaging.geometry import Geometry
+
 # What a folder of weights holds.
 WEIGHTS = ("config.json", "model.safetensors")
-# Where a run keeps the weights that it is judged by.
+# The best weights in a run's folder.
 BEST_OF_RUN = Path("weights", "best")
-# Its settings, who was held out, and a row for each epoch.
+# A run's settings, its split, and a row for each epoch.
 CONFIG_OF_RUN, SPLIT_OF_RUN, METRICS_OF_RUN = "config.yaml", "split.json", "metrics.csv"
+
+PresetName = Literal["small", "classic", "deep", "fast"]
 
 
 def weights_folder(folder: Path) -> Path:
-    """Return the folder of weights that is meant: the best ones where it is a run's folder, otherwise itself."""
+    """Return the folder of the best weights for a run's folder; any other folder is returned as it is."""
     best = folder / BEST_OF_RUN
     return best if not (folder / WEIGHTS[0]).exists() and best.is_dir() else folder
 
@@ -42,3 +47,45 @@ class UNetConfig(BaseModel):
     def stride_px(self) -> int:
         """Height and width of an input must be multiples of this."""
         return int(self.stem * 2 ** (len(self.widths) - 1))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network, the size at which it sees photos, and one sentence about it."""
+
+    name: PresetName
+    summary: str
+    unet: UNetConfig
+    geometry: Geometry
+
+
+PRESETS: dict[PresetName, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "small",
+            "the light U-Net: gray 128 x 128 px, three levels, no normalization",
+            UNetConfig(in_channels=1, widths=(64, 128, 256), norm="none", up_kernel=3),
+            Geometry(height_px=128, width_px=128),
+        ),
+        Preset(
+            "classic",
+            "the paper's symmetric U-Net, with BatchNorm and padding",
+            UNetConfig(in_channels=3, widths=(64, 128, 256, 512, 1024)),
+            Geometry(height_px=640, width_px=960, keep_aspect=True),
+        ),
+        Preset(
+            "deep",
+            "seven levels: a wider view than `classic` for a third of its arithmetic per pixel",
+            UNetConfig(in_channels=3, widths=(32, 64, 128, 256, 512, 512, 512)),
+            Geometry(height_px=1024, width_px=1024),
+        ),
+        Preset(
+            "fast",
+            "a slim U-Net behind a space-to-depth stem: photo-sized masks in real time on a CPU",
+            UNetConfig(in_channels=3, widths=(16, 32, 64, 128, 256, 256), stem=2, head_kernel=3),
+            Geometry(height_px=512, width_px=768, keep_aspect=True),
+        ),
+    )
+}
+assert set(PRESETS) == set(get_args(PresetName))

@@ -23,7 +23,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Summary:
+class NetworkSummary:
     """The figures of a network for one input size and a batch of one."""
 
     input_CHW: tuple[int, int, int]
@@ -56,7 +56,7 @@ class Summary:
         return "\n".join(rows)
 
 
-def summarize(model: UNet, size_HW: Size) -> Summary:
+def summarize(model: UNet, size_HW: Size) -> NetworkSummary:
     """Measure a network by sending one empty image of `size_HW` through a copy that computes shapes only."""
     model = copy.deepcopy(model).to("meta").eval()
     names = {id(module): name for name, module in _blocks(model)}
@@ -89,7 +89,7 @@ def summarize(model: UNet, size_HW: Size) -> Summary:
     input_CHW = (model.config.in_channels, *size_HW)
     with torch.no_grad():
         model(torch.zeros(1, *input_CHW, device="meta"))
-    return Summary(input_CHW, tuple(levels), receptive_field_px(model))
+    return NetworkSummary(input_CHW, tuple(levels), receptive_field_px(model))
 
 
 def receptive_field_px(model: UNet) -> int:

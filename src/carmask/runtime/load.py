@@ -1,17 +1,19 @@
 """From what a user calls a model to a network that is ready to run."""
 
-from dataclasses import dataclass
+import platform
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from carmask.errors import CarmaskError
+from carmask.models.card import ModelCard, read_card, source_name
 from carmask.models.config import WEIGHTS, weights_folder
-from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import Engine, EngineMissing
 from carmask.runtime.locate import EXPORTED, locate
-from carmask.runtime.onnx_file import read_card
-from carmask.runtime.open import open_onnx
 from carmask.runtime.options import EngineName, RunOptions
+
+_PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "tensorrt": "onnxruntime-gpu"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,35 @@ def load_member(model: str | Path | None, options: RunOptions = RunOptions()) ->
     return Member(open_onnx(place, options), read_card(place), place)
 
 
+def open_onnx(source: str | Path | bytes, options: RunOptions = RunOptions()) -> Engine:
+    """Open a network that `carmask export` wrote: a file's path, or its bytes.
+
+    The engine `auto` is the fastest that is there: onnxruntime on a GPU that it can use, OpenVINO on x86 processors,
+    onnxruntime elsewhere. `tensorrt` is onnxruntime with TensorRT.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or carmask has not exported it.
+        EngineMissing: this machine or this file cannot be run with these options.
+
+    """
+    card = read_card(source)
+    if card.precision == "int8" and options.precision != "auto":
+        raise EngineMissing(
+            f"{source_name(source)}: is int8 and cannot run in {options.precision}; export it in float32"
+        )
+    if options.engine != "auto":
+        return _start(source, card, options)
+    if options.device.startswith("cuda"):
+        return _start(source, card, replace(options, engine="onnxruntime"))
+    if options.device == "auto" and options.precision != "bf16" and _has_cuda_build():
+        try:
+            return _start(source, card, replace(options, engine="onnxruntime", device="cuda"))
+        except EngineMissing:
+            # onnxruntime is built for a GPU that this machine does not have: use the CPU.
+            pass
+    return _start(source, card, replace(options, engine=_fastest_on_cpu()))
+
+
 def place_for(model: str | Path | None, engine: EngineName) -> Path:
     """Where a model lies that this engine can run: an exported file goes before the weights beside it.
 
@@ -87,7 +118,7 @@ def _load_weights(folder: Path, options: RunOptions) -> Member:
     try:
         from carmask.models.network import Network
         from carmask.runtime.hardware import HardwareSettings, set_up
-        from carmask.runtime.torch_engine import TorchEngine, card_of
+        from carmask.runtime.torch_engine import TorchEngine
     except ImportError as error:
         raise EngineMissing(
             f"{folder}: holds PyTorch weights, and PyTorch is not installed ({error}); `pip install 'carmask[train]'` "
@@ -95,4 +126,64 @@ def _load_weights(folder: Path, options: RunOptions) -> Member:
         ) from error
     network = Network.load(folder)
     hardware = set_up(HardwareSettings(device=options.device, precision=options.precision, threads=options.threads))
-    return Member(TorchEngine(network, hardware), card_of(network), folder)
+    return Member(TorchEngine(network, hardware), network.card, folder)
+
+
+def _start(source: str | Path | bytes, card: ModelCard, options: RunOptions) -> Engine:
+    engine, device = options.engine, options.device
+    if engine == "torch":
+        raise EngineMissing(
+            f"{source_name(source)}: PyTorch runs folders of weights, not .onnx files; name the run's folder, or "
+            "choose another engine"
+        )
+    if device == "mps" or (engine == "openvino" and device.startswith("cuda")):
+        raise EngineMissing(
+            f"device '{device}': {engine} cannot use it; choose another engine, or leave the device at auto"
+        )
+    if engine == "tensorrt":
+        _check_tensorrt(options)
+    try:
+        if engine == "openvino":
+            from carmask.runtime.openvino_engine import OpenVinoEngine
+
+            return OpenVinoEngine(source, card, options)
+        from carmask.runtime.onnx_engine import OnnxEngine
+
+        return OnnxEngine(source, card, options)
+    except ImportError as error:
+        package = _PACKAGES[engine]
+        raise EngineMissing(
+            f"engine '{engine}' needs {package}, which is not installed ({error}); `pip install {package}` brings it"
+        ) from error
+
+
+def _check_tensorrt(options: RunOptions) -> None:
+    if options.device == "cpu":
+        raise EngineMissing(
+            "device 'cpu': tensorrt runs on NVIDIA GPUs only; choose engine onnxruntime, or leave the device at auto"
+        )
+    if options.precision == "float32":
+        # onnxruntime has no option that would keep TensorRT's convolutions from TF32.
+        raise EngineMissing(
+            "precision 'float32': tensorrt computes in tf32, and that cannot be switched off; choose engine "
+            "onnxruntime, or leave the precision at auto"
+        )
+
+
+def _fastest_on_cpu() -> EngineName:
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    order: tuple[EngineName, ...] = ("openvino", "onnxruntime") if is_x86 else ("onnxruntime", "openvino")
+    for engine in order:
+        if find_spec(_PACKAGES[engine]):
+            return engine
+    raise EngineMissing(
+        "neither openvino nor onnxruntime is installed, and one is needed to run a network; `pip install carmask` "
+        "brings them"
+    )
+
+
+def _has_cuda_build() -> bool:
+    """Whether onnxruntime is installed in its build for NVIDIA GPUs. Looking is cheaper than importing it."""
+    spec = find_spec("onnxruntime")
+    folders = spec.submodule_search_locations if spec else None
+    return any(list(Path(folder, "capi").glob("*onnxruntime_providers_cuda.*")) for folder in folders or ())

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from carmask.errors import first_line
 from carmask.limits import usable_cpus
-from carmask.runtime.card import ModelCard
+from carmask.models.card import ModelCard, ModelFileError, source_name
 from carmask.runtime.engine import EngineError, EngineMissing, Owner, check_images
-from carmask.runtime.onnx_file import ModelFileError, model_name
 from carmask.runtime.options import Precision, RunOptions
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -25,7 +24,7 @@ class OnnxEngine:
     def __init__(self, source: str | Path | bytes, card: ModelCard, options: RunOptions) -> None:
         self._owner = Owner()
         self._card = card
-        self._name = model_name(source)
+        self._name = source_name(source)
         tensorrt = options.engine == "tensorrt"
         device = options.device
         if device == "auto":

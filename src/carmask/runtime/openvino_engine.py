@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from carmask.errors import first_line
 from carmask.limits import cpu_quota
-from carmask.runtime.card import ModelCard
+from carmask.models.card import ModelCard, ModelFileError, source_name
 from carmask.runtime.engine import EngineError, EngineMissing, Owner, check_images
-from carmask.runtime.onnx_file import ModelFileError, model_name
 from carmask.runtime.options import RunOptions
 
 # Each size is compiled for itself, since calls with changing shapes have given wrong outputs; so many are kept.
@@ -59,7 +58,7 @@ class OpenVinoEngine:
     def __init__(self, source: str | Path | bytes, card: ModelCard, options: RunOptions) -> None:
         self._owner = Owner()
         self._card = card
-        self._name = model_name(source)
+        self._name = source_name(source)
         self._core = ov.Core()
         # By itself OpenVINO binds its threads to the first processors, in every process to the same ones.
         self._settings: dict[str, object] = {"ENABLE_CPU_PINNING": False}

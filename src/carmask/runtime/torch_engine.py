@@ -5,10 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from carmask import __version__
 from carmask.errors import first_line
 from carmask.models.network import Network
-from carmask.runtime.card import ModelCard
 from carmask.runtime.engine import EngineError, Owner, check_images
 from carmask.runtime.hardware import Hardware
 
@@ -32,7 +30,7 @@ class TorchEngine:
     def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine.run`."""
         self._owner.check()
-        check_images(images_NHWC, self._network.config.unet.in_channels)
+        check_images(images_NHWC, self._network.card.channels)
         count, height, width, _ = images_NHWC.shape
         try:
             with self._hardware.autocast():
@@ -40,7 +38,7 @@ class TorchEngine:
             probability_BHW: NDArray[np.float32] = logits_B1HW[:, 0].float().sigmoid().cpu().numpy()
         except RuntimeError as error:
             raise EngineError(
-                f"{self._network.config.name}: PyTorch failed on {count} x {height} x {width} px: {first_line(error)}"
+                f"{self._network.card.name}: PyTorch failed on {count} x {height} x {width} px: {first_line(error)}"
             ) from error
         return probability_BHW
 
@@ -49,19 +47,3 @@ def to_input(images_NHWC: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Photos as a network takes them: `x_NCHW` float32 0..1, channels_last, on `device`."""
     # H x W x C in memory seen as C x H x W is what channels_last means: no copy.
     return torch.from_numpy(images_NHWC).to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-
-
-def card_of(network: Network) -> ModelCard:
-    """What a network's weights say of it; an export says more."""
-    config = network.config
-    return ModelCard(
-        name=config.name,
-        version=__version__,
-        preset=None,
-        geometry=config.geometry,
-        channels=config.unet.in_channels,
-        stride_px=config.unet.stride_px,
-        threshold=config.threshold,
-        precision="float32",
-        training=config.training,
-    )

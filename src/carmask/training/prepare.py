@@ -14,7 +14,8 @@ from carmask.data.cache import Cache, CacheUnfinished, open_cache
 from carmask.data.pairs import Dataset, describe_odd, describe_rules, find_pairs
 from carmask.data.split import Split, make_split
 from carmask.errors import CarmaskError, explain
-from carmask.models.network import Network, NetworkConfig
+from carmask.models.card import ModelCard
+from carmask.models.network import Network
 from carmask.progress import progress_bar
 from carmask.runtime.hardware import Hardware, set_up
 from carmask.training.batches import seed_step
@@ -200,7 +201,7 @@ def _make_split(settings: TrainSettings, materials: _Materials) -> Split:
 
 def _new_network(settings: TrainSettings, data: TrainingData) -> Network:
     seed_step(settings.seed, INITIAL_WEIGHTS_STEP)
-    config = NetworkConfig.from_preset(settings.preset)
+    config = ModelCard.from_preset(settings.preset)
     network = Network(config.model_copy(update={"unet": settings.unet(), "geometry": settings.geometry()}))
     network.note_training(
         {
@@ -217,13 +218,13 @@ def _new_network(settings: TrainSettings, data: TrainingData) -> Network:
 def _take_weights(network: Network, folder: Path) -> None:
     """Start from the weights of another training, and remember what that was."""
     given = Network.load(folder)
-    if given.config.unet != network.config.unet:
+    if given.card.unet != network.card.unet:
         raise CarmaskError(
-            f"{folder}: holds the network '{given.config.name}', and '{network.config.name}' cannot start from its "
+            f"{folder}: holds the network '{given.card.name}', and '{network.card.name}' cannot start from its "
             "weights; name its own --preset, or other weights"
         )
     network.load_state_dict(given.state_dict())
-    network.note_training({"started_from": given.config.training})
+    network.note_training({"started_from": given.card.training})
 
 
 def _with_batch_size(

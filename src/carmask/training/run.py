@@ -176,7 +176,7 @@ def _old(weights: Path) -> Path:
 def _epoch_of(weights: Path) -> int | None:
     """After which epoch a network was written; nothing where there is none that can be loaded."""
     try:
-        epoch = Network.load(weights).config.training.get("epoch")
+        epoch = Network.load(weights).card.training.get("epoch")
     except WeightsError:
         return None
     return epoch if isinstance(epoch, int) else None

@@ -16,8 +16,7 @@ from carmask.data.cache import CacheKey
 from carmask.data.split import FOLDS
 from carmask.errors import CarmaskError, explain
 from carmask.imaging.geometry import Geometry
-from carmask.models.config import UNetConfig
-from carmask.models.presets import PRESETS, PresetName
+from carmask.models.config import PRESETS, PresetName, UNetConfig
 from carmask.runtime.hardware import HardwareSettings
 from carmask.training.recipes import RECIPES
 

@@ -88,7 +88,7 @@ class TrainingState:
                 "averaged": None if self.averaged is None else self.averaged.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "photos": self.photos,
-                "notes": self.validated.config.training,
+                "notes": self.validated.card.training,
                 **{name: getattr(self, name) for name in _PLAIN + _PLAIN_SINCE},
                 "history": [row.model_dump() for row in self.history],
             },

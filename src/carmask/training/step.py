@@ -44,7 +44,7 @@ class Stepper:
         self._team = team
         self._reporter = reporter
         self._loss_of = make_loss(settings.loss)
-        self._augment = Augmenter(settings.augment, channels=state.network.config.unet.in_channels)
+        self._augment = Augmenter(settings.augment, channels=state.network.card.channels)
         self._clip_norm = settings.optimizer.clip_norm or math.inf
         self._parameters = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
         self._statistics = _Statistics(state.network)

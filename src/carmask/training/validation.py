@@ -97,7 +97,7 @@ class Validator:
                 scores = pool.map(lambda item: _score(network, *item), zip(probability_NHW, truths, strict=True))
                 for id_, (dice_, coverage) in zip(ids, scores, strict=True):
                     mine.dice_of[id_], mine.coverage_of[id_] = dice_, coverage
-                masks_NHW = probability_NHW >= network.config.threshold
+                masks_NHW = probability_NHW >= network.card.threshold
                 mine.shown.update((id_, mask) for id_, mask in zip(ids, masks_NHW, strict=True) if id_ in self._shown)
         network.train(was_training)
         return _all_of(self._team.gather(mine))
@@ -119,6 +119,6 @@ def _sorted(items: dict[str, T]) -> dict[str, T]:
 
 def _score(network: Network, probability_HW: NDArray[np.float32], truth: PackedMask) -> tuple[float, float]:
     """Dice and coverage."""
-    placement = plan(truth.size_HW, network.config.geometry, stride_px=network.config.unet.stride_px)
-    mask_HW = restore(probability_HW, placement) >= network.config.threshold
+    placement = plan(truth.size_HW, network.card.geometry, stride_px=network.card.stride_px)
+    mask_HW = restore(probability_HW, placement) >= network.card.threshold
     return dice(truth.mask_HW, mask_HW), float(mask_HW.mean())

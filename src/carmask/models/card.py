@@ -1,0 +1,211 @@
+"""What a network says about itself, in `config.json` beside its weights and inside its `.onnx` file.
+
+Needs no PyTorch.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from carmask import __version__
+from carmask.errors import CarmaskError, explain
+from carmask.imaging.geometry import Geometry
+from carmask.models.config import PRESETS, PresetName, UNetConfig
+
+# The key of the card, which is JSON, in an `.onnx` file's metadata.
+CARD_KEY = "carmask"
+
+_EXPORT = "export the network again with `carmask export`"
+
+
+class ModelFileError(CarmaskError):
+    """An `.onnx` file that is missing, damaged, or was not exported by carmask."""
+
+
+class HeldOut(BaseModel):
+    """What a network reached on the photos of one data set, each at its own size, as `carmask evaluate` measures it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field(description="name of the folder of photos and masks")
+    photos: int = Field(ge=1, description="number of photos measured")
+    groups: int | None = Field(default=None, ge=1, description="number of groups (cars) in them")
+    dice: float = Field(ge=0, le=1, description="mean over the photos, each counting the same")
+    median_dice: float | None = Field(default=None, ge=0, le=1)
+    worst_dice: float | None = Field(default=None, ge=0, le=1)
+    boundary_error_px: float | None = Field(default=None, ge=0, description="mean distance between the two outlines")
+    engine: str | None = Field(default=None, description="what ran the network, and in which precision")
+    of_twin: bool = Field(
+        default=False,
+        description="measured on a network trained in the same way, but without these photos, which this one has seen",
+    )
+    remarks: tuple[str, ...] = Field(default=(), description="whether the photos were held out, and who chose them")
+
+
+class EngineParity(BaseModel):
+    """How one engine's results on photos compare with those of PyTorch in float32, and with the true masks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: str
+    precision: str = Field(description="what the engine computes in")
+    dice: float = Field(description="mean Dice with the true masks, each photo at its own size")
+    same_mask: float = Field(description="mean Dice with PyTorch's masks")
+    largest_difference: float = Field(description="of a pixel's probability from PyTorch's, 0..1")
+    mean_difference: float = Field(description="mean difference of the pixels' probabilities from PyTorch's")
+
+    def rounded(self) -> "EngineParity":
+        """Return the figures as they are kept with a network: six decimals."""
+        figures = {name: round(value, 6) for name, value in self if isinstance(value, float)}
+        return self.model_copy(update=figures)
+
+
+class Measured(BaseModel):
+    """What was measured of these very weights, in this form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    compared_on: str | None = Field(default=None, description="photos on which the export was compared with PyTorch")
+    pytorch_dice: float | None = Field(default=None, description="PyTorch's mean Dice on these photos, in float32")
+    engines: tuple[EngineParity, ...] = ()
+    parity: dict[str, Any] | None = Field(default=None, description="the graph against PyTorch, in float32")
+    dice_drop: dict[str, float] | None = Field(default=None, description="engine -> Dice lost by int8")
+    calibrated_on: str | None = Field(default=None, description="photos that gave int8 its ranges")
+    held_out: tuple[HeldOut, ...] = ()
+
+
+class ModelCard(BaseModel):
+    """What a network is, how photos are fitted to it, and what is known about it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="the preset it was built from, or a name of your own")
+    version: str = Field(default=__version__, description="version of carmask that made it")
+    unet: UNetConfig
+    geometry: Geometry
+    threshold: float = Field(
+        default=0.5, gt=0, lt=1, description="a pixel belongs to the mask from this probability on"
+    )
+    precision: Literal["float32", "int8"] = Field(default="float32", description="what the convolutions are made for")
+    weights: Literal["float32", "float16", "int8"] = Field(default="float32", description="how the weights are stored")
+    training: dict[str, Any] = Field(default_factory=dict, description="data, settings and figures of the training")
+    train_groups: tuple[str, ...] = Field(default=(), description="groups (cars) that it was trained on")
+    held_out_groups: tuple[str, ...] = Field(default=(), description="groups by which its best epoch was chosen")
+    measured: Measured = Measured()
+
+    @classmethod
+    def from_preset(cls, preset: PresetName) -> "ModelCard":
+        """Return the card of an untrained preset."""
+        chosen = PRESETS[preset]
+        return cls(name=chosen.name, unet=chosen.unet, geometry=chosen.geometry)
+
+    @property
+    def preset(self) -> PresetName | None:
+        """Name of the preset that has this U-Net."""
+        return next((name for name, preset in PRESETS.items() if preset.unet == self.unet), None)
+
+    @property
+    def channels(self) -> Literal[1, 3]:
+        """1 for gray images, 3 for RGB."""
+        return self.unet.in_channels
+
+    @property
+    def stride_px(self) -> int:
+        """Sides that are multiples of this are not padded inside the network."""
+        return self.unet.stride_px
+
+    def to_json(self) -> str:
+        """Return the text that an `.onnx` file holds; what is not known is left out."""
+        return self.model_dump_json(exclude_none=True)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return everything that is known, as labels and texts for people."""
+        height, width = self.geometry.size_HW
+        fit = "proportions kept" if self.geometry.keep_aspect else "stretched"
+        rows = [
+            ("name", self.name),
+            ("preset", self.preset or "none"),
+            ("input size", f"{height} x {width} px, {fit}, {'RGB' if self.channels == 3 else 'gray'}"),
+            ("threshold", f"{self.threshold:g}"),
+            ("precision", self.precision),
+            ("trained on", f"{len(self.train_groups)} groups" if self.train_groups else "not known"),
+            ("held out", f"{len(self.held_out_groups)} groups" if self.held_out_groups else "not known"),
+        ]
+        measured = self.measured.model_dump(exclude_defaults=True)
+        rows += [(f"training: {name}", _text(value)) for name, value in self.training.items()]
+        return rows + [(f"measured: {name}", _text(value)) for name, value in measured.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def read_card(source: str | Path | bytes) -> ModelCard:
+    """Read the card of an exported network from its file or its bytes.
+
+    Raises:
+        ModelFileError: the file is missing, is no whole ONNX file, or carmask has not exported it.
+
+    """
+    name = source_name(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        file = _onnx_message().FromString(data)
+        metadata = {entry.key: entry.value for entry in file.metadata_props}
+    except OSError as error:
+        raise ModelFileError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
+    except DecodeError as error:
+        raise ModelFileError(f"{name}: not an ONNX file, or not a whole one; copy it again, or {_EXPORT}") from error
+    if not file.graph:
+        raise ModelFileError(f"{name}: not an ONNX file, or not a whole one; copy it again, or {_EXPORT}")
+    if CARD_KEY not in metadata:
+        raise ModelFileError(
+            f"{name}: an ONNX file that carmask has not exported (its metadata has no '{CARD_KEY}', so its input size "
+            f"and threshold are not known); {_EXPORT}"
+        )
+    try:
+        return ModelCard.model_validate_json(metadata[CARD_KEY])
+    except ValidationError as error:
+        raise ModelFileError(
+            f"{name}: cannot understand its card ({explain(error, ModelCard)}); another version of carmask may have "
+            f"written it: update carmask, or {_EXPORT}"
+        ) from error
+
+
+def source_name(source: str | Path | bytes) -> str:
+    """Return what messages call a model."""
+    return "model in memory" if isinstance(source, bytes) else str(source)
+
+
+@cache
+def _onnx_message() -> Any:
+    """Return a message class with the two fields of ONNX's `ModelProto` that matter here.
+
+    `onnx` is not part of the core installation, protobuf is (onnxruntime needs it). Reading the metadata of `fast` so
+    takes 12 ms and 25 ms for the import; in onnxruntime it takes 60 ms and 140 ms, in OpenVINO 70 ms and 220 ms.
+    """
+    file = descriptor_pb2.FileDescriptorProto(name="onnx_metadata.proto", package="carmask", syntax="proto3")
+    kinds = descriptor_pb2.FieldDescriptorProto
+    entry = file.message_type.add(name="Entry")
+    for number, name in ((1, "key"), (2, "value")):
+        entry.field.add(name=name, number=number, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+    model = file.message_type.add(name="Model")
+    model.field.add(name="graph", number=7, type=kinds.TYPE_BYTES, label=kinds.LABEL_OPTIONAL)
+    model.field.add(
+        name="metadata_props",
+        number=14,
+        type=kinds.TYPE_MESSAGE,
+        type_name=".carmask.Entry",
+        label=kinds.LABEL_REPEATED,
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("carmask.Model"))
