@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from carmask.serving.settings import Limits
+from carmask.serving.settings import ServiceLimits
 from photos import link_photos, photos_in
 from record import CARVANA, record
 from serve_attacks import ANSWER_TIMEOUT_S, BODY_TIMEOUT_S, HEADER_TIMEOUT_S, MAX_BYTES, Attack, attacks
@@ -38,7 +38,7 @@ OPTIONS = (
 )
 GOOD_CLIENTS = 4
 # What docs/serving.md says that the process stays below: of its own, and what it allows photos.
-_LIMITS = Limits()
+_LIMITS = ServiceLimits()
 MOST_MEMORY_MB = 300 + _LIMITS.uploads_mb + _LIMITS.work_mb
 
 

@@ -1,8 +1,9 @@
-"""What a client wants, by its header Accept."""
+"""The Accept header chooses among the media types of a response."""
 
 import pytest
 
-from carmask.serving.accept import choose
+from carmask.serving.errors import ServiceError
+from carmask.serving.responses import choose_media_type
 
 OFFERS = ("image/png", "image/webp", "application/json")
 
@@ -22,11 +23,15 @@ OFFERS = ("image/png", "image/webp", "application/json")
         ("image/*;q=0.5, application/json", "application/json"),
         ("*/*, image/png;q=0", "image/webp"),
         ("image/png;q=0.2, image/*;q=0.9", "image/webp"),
-        ("text/html", None),
-        ("*/*;q=0", None),
-        ("image/png;q=nonsense", None),
         (",, ,", "image/png"),
     ],
 )
-def test_choice(accept: str, chosen: str | None) -> None:
-    assert choose(accept, OFFERS) == chosen
+def test_choice(accept: str, chosen: str) -> None:
+    assert choose_media_type(accept, OFFERS) == chosen
+
+
+@pytest.mark.parametrize("accept", ["text/html", "*/*;q=0", "image/png;q=nonsense"])
+def test_nothing_acceptable(accept: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        choose_media_type(accept, OFFERS)
+    assert (caught.value.status_code, caught.value.code) == (406, "not_acceptable")

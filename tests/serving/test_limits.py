@@ -68,7 +68,6 @@ def test_a_body_that_says_how_large_it_is_is_refused_at_once(tight: Service) -> 
     with tight.connect() as wire:
         reply = wire.send(head(MAX_BYTES + 1)).reply()
     assert reply.refused == (413, "too_large")
-    assert f"{MAX_BYTES} bytes" in reply.json["error"]["message"]
 
 
 def test_a_body_that_does_not_is_refused_at_the_limit_and_not_at_its_end(tight: Service) -> None:
@@ -130,7 +129,6 @@ def test_pixels_are_counted_before_they_are_decoded(tight: Service) -> None:
     assert len(bomb) < 60_000
     reply = tight.segment(bomb)
     assert reply.refused == (422, "too_many_pixels")
-    assert "400.0 megapixels, more than the 1.0 allowed" in reply.json["error"]["message"]
     assert tight.segment(png_that_declares(1000, 1001)).status == 422
     assert tight.segment(png_that_declares(1000, 1000)).status == 200
     backdrop = tight.segment(png_that_declares(100, 100), kind="cutout", background_file=bomb)
@@ -151,10 +149,9 @@ def test_parts_and_fields_are_counted(tight: Service, service: Service, photo: P
     assert service.ask("POST", "/v1/segment", many, {"Content-Type": FORM}).refused == (400, "bad_form")
     few = b"".join(part(name, "1") for name in ("kind", "crop", "threshold", "min_area", "format", "background", "x"))
     reply = tight.ask("POST", "/v1/segment", few, {"Content-Type": FORM})
-    assert "more than 6 parts" in reply.json["error"]["message"]
+    assert reply.refused == (400, "bad_form")
     reply = tight.segment(photo, min_area="1" * 101)
     assert reply.refused == (400, "bad_form")
-    assert "min_area has more than 100 bytes" in reply.json["error"]["message"]
 
 
 def test_a_head_of_100_kb(tight: Service) -> None:
@@ -162,7 +159,6 @@ def test_a_head_of_100_kb(tight: Service) -> None:
         with tight.connect() as wire:
             reply = wire.send(head(0, line)).reply()
             assert reply.refused == (431, "headers_too_large")
-            assert "4096 bytes" in reply.json["error"]["message"]
     with tight.connect() as wire:
         reply = wire.send(b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n").reply()
         assert reply.refused == (431, "headers_too_large")

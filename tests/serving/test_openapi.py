@@ -35,6 +35,6 @@ def test_the_description_is_whole(service: Service) -> None:
                 assert answer["description"]
                 if int(status) >= 400:
                     schema = answer["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}
+                    assert schema == {"$ref": "#/components/schemas/ErrorResponse"}
     said = set(description["paths"]["/v1/segment"]["post"]["responses"])
     assert said == {"200", "400", "406", "408", "413", "415", "422", "431", "500", "503"}

@@ -30,7 +30,7 @@ _EXTRAS = {"serve": "serve"}
 _SETTINGS = {
     "train": ("carmask.training.settings", "TrainSettings"),
     "check": ("carmask.training.settings", "TrainSettings"),
-    "serve": ("carmask.serving.settings", "Limits"),
+    "serve": ("carmask.serving.settings", "ServiceLimits"),
 }
 # Module and function of each command, and its line in `carmask --help`.
 _COMMANDS = {

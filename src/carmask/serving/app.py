@@ -1,14 +1,16 @@
-"""The addresses of the service, and what answers at each."""
+"""The service's routes, as a FastAPI application."""
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import APIRouter, Depends, FastAPI, Form
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -17,178 +19,245 @@ from starlette.types import ASGIApp
 
 from carmask import __version__
 from carmask.errors import CarmaskError
-from carmask.serving import metrics as prometheus
-from carmask.serving import openapi, refusals
-from carmask.serving.docs import docs_page
-from carmask.serving.envelope import Envelope
-from carmask.serving.gate import Gate
-from carmask.serving.metrics import Metrics
-from carmask.serving.page import load_assets
-from carmask.serving.readiness import self_test
-from carmask.serving.refusals import Refusal, as_refusal
-from carmask.serving.segment import ClientGone, segment
-from carmask.serving.service import Service
+from carmask.serving.errors import (
+    COMMON_ERRORS,
+    SEGMENT_ERRORS,
+    ClientDisconnected,
+    ServiceError,
+    as_service_error,
+    describe_errors,
+    error_response,
+    internal_error,
+    invalid_form,
+    not_ready,
+)
+from carmask.serving.metrics import CONTENT_TYPE, ServiceMetrics
+from carmask.serving.middleware import REQUEST_ID, LimitMiddleware, RequestMiddleware
+from carmask.serving.page import docs_page, load_assets
+from carmask.serving.responses import (
+    RESULT_HEADERS,
+    EncodedResult,
+    ResultResponse,
+    choose_media_type,
+    describe_result,
+)
+from carmask.serving.schemas import ModelInfo, SegmentForm, Status
+from carmask.serving.self_test import self_test
+from carmask.serving.uploads import Upload, UploadRequest
+from carmask.serving.worker import PhotoTask, PhotoWorker
 
-_HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
-_ADDRESSES = _HEALTH | {"/", "/docs", "/openapi.json", "/v1/model", "/v1/segment"}
+Result = TypeVar("Result")
 
-# What nginx calls it when a client left; nobody gets to see it but the log.
-_CLIENT_GONE = 499
-
-_EXPOSED = ("X-Request-Id", "Retry-After", *openapi.RESULT_HEADERS)
+_HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+_PATHS = _HEALTH_PATHS | {"/", "/docs", "/openapi.json", "/v1/model", "/v1/segment"}
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who may use the service. token: must be sent along, if there is one. origins: other sites whose pages may."""
+    """Who may use the service. token: clients must send it, if it is set. origins: other sites whose pages may."""
 
     token: str | None = None
     origins: Sequence[str] = ()
 
 
+class ApiRoute(APIRoute):
+    """A route below /v1. FastAPI reads a form before it runs dependencies; the token is checked before that."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler."""
+        handle = super().get_route_handler()
+
+        async def check_token_first(request: Request) -> Response:
+            await _check_token(request)
+            return await handle(UploadRequest(request.scope, request.receive))
+
+        return check_token_first
+
+
+async def get_worker(request: Request) -> PhotoWorker:
+    """Dependency: what segments photos."""
+    worker: PhotoWorker = request.app.state.worker
+    return worker
+
+
+Worker = Annotated[PhotoWorker, Depends(get_worker)]
+bearer = HTTPBearer(auto_error=False, description="The service's token")
+health = APIRouter(tags=["health"], responses=describe_errors(*COMMON_ERRORS))
+api = APIRouter(prefix="/v1", tags=["photos"], route_class=ApiRoute, responses=describe_errors(*COMMON_ERRORS))
+
+
+@health.get("/healthz", summary="Whether the process is alive")
+async def healthz() -> Status:
+    """Always ok."""
+    return Status(status="ok")
+
+
+@health.get("/readyz", summary="Whether photos are accepted: the self-test passed and the network runs")
+async def readyz(worker: Worker) -> Status:
+    """Ready, or 503 with the reason."""
+    if worker.problem is not None:
+        raise not_ready(worker.problem)
+    return Status(status="ready")
+
+
+@health.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def get_metrics(request: Request) -> Response:
+    """All metrics as text."""
+    return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE)
+
+
+@api.get("/model", summary="The network and the limits of a request", responses={200: {"model": ModelInfo}})
+async def get_model(request: Request) -> JSONResponse:
+    """Describe the network."""
+    return JSONResponse(request.app.state.model)
+
+
+@api.post(
+    "/segment",
+    summary="Segment one photo",
+    response_class=Response,
+    responses={**describe_errors(*SEGMENT_ERRORS), 200: describe_result()},
+)
+async def segment(
+    request: Request, form: Annotated[SegmentForm, Form(media_type="multipart/form-data")], worker: Worker
+) -> Response:
+    """Segment a photo, unless the client leaves before."""
+    media_type = choose_media_type(",".join(request.headers.getlist("accept")), form.media_types())
+    background_file = form.background_file
+    task = PhotoTask(
+        photo=await Upload.read(form.file),
+        request_id=request.state.request_id,
+        kind=form.kind,
+        media_type=media_type,
+        threshold=form.threshold,
+        background=await Upload.read(background_file) if background_file else form.parsed_background(),
+        crop=form.crop,
+        regions=form.regions(),
+    )
+    result: EncodedResult = await _while_connected(request, worker.segment(task))
+    return ResultResponse(result)
+
+
 def build_app(
-    service: Service,
-    metrics: Metrics,
+    worker: PhotoWorker,
+    metrics: ServiceMetrics,
     access: Access,
     *,
-    is_logged: bool,
+    log_requests: bool,
     on_tested: Callable[[CarmaskError | None], None],
 ) -> ASGIApp:
-    """Put the service together. Its self-test begins with it; `on_tested` is told how that ends."""
+    """Build the application. Its self-test runs at start-up and ends with a call of `on_tested`."""
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        testing = asyncio.create_task(_test(service, on_tested))
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        testing = asyncio.create_task(_run_self_test(worker, on_tested))
         yield
         testing.cancel()
         with suppress(asyncio.CancelledError):
             await testing
-        service.close()
+        worker.close()
 
     app = FastAPI(
         title="carmask",
         version=__version__,
-        description="Cuts vehicles out of photos. Nothing that is sent is kept.",
+        description="Cuts vehicles out of photos. Nothing that is sent is stored.",
         docs_url=None,
         redoc_url=None,
-        # They would lead to wherever the header Host says.
+        # Redirects would go to wherever the Host header says.
         redirect_slashes=False,
-        lifespan=life,
+        lifespan=lifespan,
     )
+    limits = worker.limits
+    app.state.worker, app.state.metrics, app.state.limits, app.state.token = worker, metrics, limits, access.token
+    request_limits = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
+    app.state.model = {**worker.segmenter.describe(), "limits": request_limits}
+    metrics.ready.set_function(lambda: worker.problem is None)
     _add_pages(app)
-    app.include_router(_health(service, metrics))
-    app.include_router(_api(service, metrics, access.token))
-    _say_errors(app, metrics)
-    gate = Gate(app, service.limits, metrics, always_open=_HEALTH)
-    inner: ASGIApp = gate
+    app.include_router(health)
+    if access.token is None:
+        app.include_router(api)
+    else:
+        app.include_router(api, dependencies=[Depends(bearer)], responses=describe_errors(401))
+    app.add_exception_handler(HTTPException, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_error)
+    app.add_exception_handler(Exception, _on_bug)
+    # Not app.add_middleware: FastAPI answers bugs outside of that, and these responses need the headers too.
+    wrapped: ASGIApp = LimitMiddleware(app, limits, metrics, always_open=_HEALTH_PATHS)
     if access.origins:
-        inner = CORSMiddleware(
-            gate,
+        wrapped = CORSMiddleware(
+            wrapped,
             allow_origins=access.origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization"],
-            expose_headers=_EXPOSED,
+            expose_headers=(REQUEST_ID, "Retry-After", *RESULT_HEADERS),
         )
-    metrics.ready.set_function(lambda: service.obstacle is None)
-    return Envelope(inner, metrics, addresses=_ADDRESSES, is_logged=is_logged)
+    return RequestMiddleware(wrapped, metrics, paths=_PATHS, log_requests=log_requests)
 
 
-async def _test(service: Service, on_tested: Callable[[CarmaskError | None], None]) -> None:
+async def _run_self_test(worker: PhotoWorker, on_tested: Callable[[CarmaskError | None], None]) -> None:
     try:
-        await self_test(service)
-    except Exception as error:  # noqa: BLE001 - a service that cannot test itself says so and ends
+        await self_test(worker)
+    except Exception as error:  # noqa: BLE001 - reported, and ends the process
         failure = error if isinstance(error, CarmaskError) else CarmaskError(f"the self-test failed: {error!r}")
-        service.obstacle = str(failure)
+        worker.problem = str(failure)
         on_tested(failure)
     else:
-        service.open()
+        worker.accept_photos()
         on_tested(None)
 
 
-def _health(service: Service, metrics: Metrics) -> APIRouter:
-    router = APIRouter(tags=["health"], responses=openapi.refusals_of(openapi.EVERYWHERE))
-    yes = openapi.json_answer("Yes.", openapi.STATUS)
-
-    @router.get("/healthz", summary="Whether the process answers", responses={200: yes})
-    async def healthz() -> JSONResponse:
-        return JSONResponse({"status": "ok"})
-
-    @router.get("/readyz", summary="Whether photos can be cut out, by a self-test", responses={200: yes})
-    async def readyz() -> JSONResponse:
-        if service.obstacle is not None:
-            raise refusals.not_ready(service.obstacle)
-        return JSONResponse({"status": "ready"})
-
-    @router.get(
-        "/metrics",
-        summary="Counters for Prometheus",
-        response_class=Response,
-        responses={200: {"description": "The counters.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
-    )
-    async def counters() -> Response:
-        return Response(metrics.text(), media_type=prometheus.CONTENT_TYPE)
-
-    return router
+async def _check_token(request: Request) -> None:
+    token = request.app.state.token
+    if token is None:
+        return
+    credentials = await bearer(request)
+    # Compared in a time that does not depend on how much of it is right.
+    if credentials is None or not hmac.compare_digest(credentials.credentials.encode(), token.encode()):
+        message = "this service requires a token; send the header Authorization: Bearer TOKEN"
+        raise ServiceError(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
 
-def _api(service: Service, metrics: Metrics, token: str | None) -> APIRouter:
-    described = openapi.refusals_of((*openapi.EVERYWHERE, *((401,) if token else ())))
-    router = APIRouter(
-        prefix="/v1", tags=["photos"], dependencies=[Depends(_guard(token))] if token else [], responses=described
-    )
-    limits = {"max_bytes": service.limits.max_bytes, "max_pixels": service.limits.max_pixels}
-    model = JSONResponse({**service.segmenter.describe(), "limits": limits})
+async def _while_connected(request: Request, work: Coroutine[None, None, Result]) -> Result:
+    """Await some work, and cancel it when the client disconnects.
 
-    told = openapi.json_answer("Its name, input, threshold and engine.", openapi.MODEL)
+    Raises:
+        ClientDisconnected: it did.
 
-    @router.get("/model", summary="The network, and the limits", responses={200: told})
-    async def show_model() -> JSONResponse:
-        return model
-
-    @router.post(
-        "/segment",
-        summary="Cut out one photo",
-        response_class=Response,
-        responses={**openapi.refusals_of(openapi.SEGMENT), 200: openapi.success_of_segment()},
-        openapi_extra={"requestBody": openapi.form_of_segment()},
-    )
-    async def cut_out(request: Request) -> Response:
-        try:
-            return await segment(request, service)
-        except ClientGone:
-            metrics.clients_gone.inc()
-            return Response(status_code=_CLIENT_GONE)
-
-    return router
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnected
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-def _guard(token: str) -> Callable[..., Any]:
-    bearer = HTTPBearer(auto_error=False, description="The token of the service's owner")
-
-    async def guard(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-        # Compared in a time that does not depend on how much of it is right.
-        if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
-            raise Refusal(
-                401,
-                "unauthorized",
-                "this service wants a token; send the header Authorization: Bearer TOKEN",
-                {"WWW-Authenticate": "Bearer"},
-            )
-
-    return guard
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _add_pages(app: FastAPI) -> None:
     assets = load_assets()
 
     async def page(request: Request) -> Response:
-        return assets["index.html"].answer(request)
+        return assets["index.html"].respond(request)
 
     async def asset(request: Request) -> Response:
         found = assets.get(request.path_params["name"])
         if found is None:
             raise HTTPException(404)
-        return found.answer(request)
+        return found.respond(request)
 
     async def docs(request: Request) -> Response:
         return HTMLResponse(docs_page(app.openapi(), str(request.base_url)), headers={"Cache-Control": "no-cache"})
@@ -198,16 +267,19 @@ def _add_pages(app: FastAPI) -> None:
     app.add_route("/docs", docs, include_in_schema=False)
 
 
-def _say_errors(app: FastAPI, metrics: Metrics) -> None:
-    async def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        refusal = as_refusal(error)
-        metrics.refusals.labels(refusal.code).inc()
-        return refusals.answer(refusal, request.state.request_id)
+async def _on_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        error = invalid_form(error)
+    assert isinstance(error, HTTPException)
+    service_error = as_service_error(error)
+    metrics: ServiceMetrics = request.app.state.metrics
+    if isinstance(error, ClientDisconnected):
+        metrics.clients_gone.inc()
+    else:
+        metrics.errors.labels(service_error.code).inc()
+    return error_response(service_error, request.state.request_id)
 
-    async def fail(request: Request, _: Exception) -> Response:
-        # It is raised once more afterwards, and stands in the log then.
-        return refusals.answer(refusals.defect(), request.state.request_id)
 
-    app.add_exception_handler(HTTPException, refuse)
-    app.add_exception_handler(Exception, fail)
+async def _on_bug(request: Request, _: Exception) -> Response:
+    # The exception is raised again after this, and RequestMiddleware logs it.
+    return error_response(internal_error(), request.state.request_id)

@@ -1,4 +1,4 @@
-"""The one thread that runs the networks, and the photos that wait for it."""
+"""Micro-batching: one thread that runs the networks on the photos that wait."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class _Waiting:
+class _QueuedPhoto:
     fitted: Fitted
     since_s: float
     done: "Future[Raw]" = field(default_factory=Future)
@@ -24,11 +24,11 @@ class _Waiting:
 
 
 class Batcher:
-    """Collects photos for a few milliseconds and runs them together.
+    """Collects photos for a few milliseconds and runs them as one batch.
 
-    Only photos whose canvases are alike share a batch, the one that came first deciding; the others keep their places.
-    What is cancelled while it waits is dropped. Photos that come while the network is at work are collected meanwhile,
-    so that the wait costs time only when little is asked of the service.
+    A batch holds the oldest photo and others with canvases of the same shape; the rest stay in the queue in order.
+    Photos cancelled while they wait are dropped. Photos that arrive while the network runs form the next batch, so the
+    wait adds latency only when the service is nearly idle.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class Batcher:
         """Start the thread.
 
         Args:
-            infer: Runs the networks on some photos; it is called by one thread only.
-            batch_size: Photos that run together at most.
+            infer: Runs the networks on some photos; called in one thread only.
+            batch_size: Most photos in a batch.
             wait_s: How long a photo waits for others.
-            on_batch: Is told of each batch: how many photos, and how long they took in seconds.
+            on_batch: Called after each batch with its number of photos and its time in seconds.
 
         """
         self._infer = infer
         self._batch_size = batch_size
         self._wait_s = wait_s
         self._on_batch = on_batch
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_QueuedPhoto] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
@@ -64,17 +64,17 @@ class Batcher:
         return len(self._waiting)
 
     def submit(self, fitted: Fitted) -> "Future[Raw]":
-        """Let a photo wait for its turn."""
-        item = _Waiting(fitted, time.perf_counter())
+        """Queue a photo."""
+        item = _QueuedPhoto(fitted, time.perf_counter())
         with self._changed:
             if self._is_closing:
-                raise RuntimeError("photos are no longer taken")
+                raise RuntimeError("the batcher is closed")
             self._waiting.append(item)
             self._changed.notify()
         return item.done
 
     def close(self) -> None:
-        """Finish what waits, and end the thread."""
+        """Run what is queued, and end the thread."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -86,11 +86,11 @@ class Batcher:
             if running:
                 self._run(running)
 
-    def _run(self, batch: Sequence[_Waiting]) -> None:
+    def _run(self, batch: Sequence[_QueuedPhoto]) -> None:
         started_s = time.perf_counter()
         try:
             raws = self._infer([item.fitted for item in batch])
-        except Exception as error:  # noqa: BLE001 - whoever waits for the photos gets it
+        except Exception as error:  # noqa: BLE001 - raised where the photos are awaited
             for item in batch:
                 item.done.set_exception(error)
             return
@@ -98,8 +98,8 @@ class Batcher:
         for item, raw in zip(batch, raws, strict=True):
             item.done.set_result(raw)
 
-    def _next_batch(self) -> list[_Waiting]:
-        """Photos to run together; none when there will be no more."""
+    def _next_batch(self) -> list[_QueuedPhoto]:
+        """The next batch; empty when the batcher is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closing)
             if not self._waiting:
@@ -107,12 +107,14 @@ class Batcher:
             first = self._waiting[0]
             left_s = first.since_s + self._wait_s - time.perf_counter()
             if left_s > 0 and self._batch_size > 1:
-                self._changed.wait_for(lambda: len(self._alike(first)) == self._batch_size or self._is_closing, left_s)
-            batch = self._alike(first)
+                self._changed.wait_for(
+                    lambda: len(self._same_shape(first)) == self._batch_size or self._is_closing, left_s
+                )
+            batch = self._same_shape(first)
             for item in batch:
                 self._waiting.remove(item)
             return batch
 
-    def _alike(self, first: _Waiting) -> list[_Waiting]:
-        alike = [item for item in self._waiting if item.shapes == first.shapes]
-        return alike[: self._batch_size]
+    def _same_shape(self, first: _QueuedPhoto) -> list[_QueuedPhoto]:
+        same = [item for item in self._waiting if item.shapes == first.shapes]
+        return same[: self._batch_size]

@@ -1,4 +1,4 @@
-"""Accounts of memory: how many bytes may be in use at a time."""
+"""Memory that requests share: how many bytes may be in use at the same time."""
 
 import threading
 from collections import deque
@@ -6,65 +6,64 @@ from types import TracebackType
 from typing import Self
 
 
-class Memory:
-    """A number of bytes that requests share. May be used from any thread."""
+class MemoryBudget:
+    """A number of bytes that requests reserve parts of. Thread-safe."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._used_bytes = 0
-        self._line: deque[object] = deque()
+        self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
 
     @property
     def used_bytes(self) -> int:
-        """How many bytes are taken."""
+        """How many bytes are reserved."""
         return self._used_bytes
 
-    def take(self, size_bytes: int) -> bool:
-        """Take so many bytes if they are there now; they have to be given back."""
+    def try_reserve(self, size_bytes: int) -> bool:
+        """Reserve bytes if they are free now. Whoever reserved them calls `release`."""
         with self._changed:
-            is_there = self._used_bytes + size_bytes <= self._limit_bytes
-            if is_there:
+            fits = self._used_bytes + size_bytes <= self._limit_bytes
+            if fits:
                 self._used_bytes += size_bytes
-            return is_there
+            return fits
 
-    def give_back(self, size_bytes: int) -> None:
-        """Give back what was taken, or a part of it."""
+    def release(self, size_bytes: int) -> None:
+        """Free bytes that were reserved."""
         with self._changed:
             self._used_bytes -= size_bytes
             self._changed.notify_all()
 
-    def wait_for(self, size_bytes: int) -> "Share":
-        """Take so many bytes as soon as they are there, in the order of asking.
-
-        Who asks for more than there ever is gets all of it.
-        """
+    def reserve(self, size_bytes: int) -> "Reservation":
+        """Wait until the bytes are free, first come first served. A request for more than the limit gets the limit."""
         size_bytes = min(size_bytes, self._limit_bytes)
         turn = object()
         with self._changed:
-            self._line.append(turn)
-            self._changed.wait_for(lambda: self._line[0] is turn and self._used_bytes + size_bytes <= self._limit_bytes)
-            self._line.popleft()
+            self._waiting.append(turn)
+            self._changed.wait_for(
+                lambda: self._waiting[0] is turn and self._used_bytes + size_bytes <= self._limit_bytes
+            )
+            self._waiting.popleft()
             self._used_bytes += size_bytes
             self._changed.notify_all()
-        return Share(self, size_bytes)
+        return Reservation(self, size_bytes)
 
 
-class Share:
-    """Bytes that were taken from an account."""
+class Reservation:
+    """Reserved bytes; a context manager that frees them."""
 
-    def __init__(self, memory: Memory, size_bytes: int) -> None:
-        self._memory = memory
+    def __init__(self, budget: MemoryBudget, size_bytes: int) -> None:
+        self._budget = budget
         self._size_bytes = size_bytes
 
     def shrink(self, size_bytes: int) -> None:
-        """Keep no more than so many bytes."""
+        """Free all but this many bytes."""
         kept_bytes = min(size_bytes, self._size_bytes)
-        self._memory.give_back(self._size_bytes - kept_bytes)
+        self._budget.release(self._size_bytes - kept_bytes)
         self._size_bytes = kept_bytes
 
     def close(self) -> None:
-        """Give back what is left."""
+        """Free what is left."""
         self.shrink(0)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The process around the service: its socket, its signals, its log."""
+"""The process of the service: its socket, its signals, its log."""
 
 import logging
 import signal
@@ -7,27 +7,28 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
 
 from carmask.errors import CarmaskError
 from carmask.segmenter import Segmenter
 from carmask.serving.app import Access, build_app
-from carmask.serving.metrics import Metrics
-from carmask.serving.protocol import GuardedConfig
-from carmask.serving.service import Service
-from carmask.serving.settings import Batching, Limits
+from carmask.serving.metrics import ServiceMetrics
+from carmask.serving.protocol import LimitedProtocol
+from carmask.serving.settings import Batching, ServiceLimits
+from carmask.serving.worker import PhotoWorker
 
 _BACKLOG = 1024
 
 
 class CannotListen(CarmaskError):
-    """The address cannot be had."""
+    """The address is not available."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the service is. Port 0 is any that is free."""
+class ListenAddress:
+    """Where the service listens. Port 0 is any free port."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -40,110 +41,108 @@ class Place:
 
 def run(
     segmenter: Segmenter,
-    place: Place,
-    limits: Limits,
+    address: ListenAddress,
+    limits: ServiceLimits,
     batching: Batching,
     access: Access,
     *,
-    is_logged: bool,
+    log_requests: bool,
     announce: Callable[[str], None],
 ) -> bool:
-    """Serve until a signal comes, then finish what is there.
+    """Serve until SIGINT or SIGTERM, then finish the requests in progress.
 
     Args:
-        segmenter: What photos are cut out with.
-        place: Where.
-        limits: How much of everything is taken.
+        segmenter: What segments photos.
+        address: Where to listen.
+        limits: The limits of requests, connections and memory.
         batching: How photos share the network.
-        access: Who may.
-        is_logged: Whether each answer is a line on standard error.
-        announce: Is told the service's address as soon as photos can be sent there.
+        access: Who may use the service.
+        log_requests: Whether each response is a line on standard error.
+        announce: Called with the service's URL as soon as it accepts photos.
 
     Returns:
-        Whether it was Ctrl-C that ended it.
+        Whether it was SIGINT (Ctrl-C) that ended it.
 
     Raises:
-        CannotListen: another program is there, or the address is none of this machine.
-        CarmaskError: limits that do not go together, or the self-test failed.
+        CannotListen: another program uses the address, or this machine does not have it.
+        CarmaskError: the self-test failed.
 
     """
-    limits.check()
-    _set_up_log(is_logged=is_logged)
-    with _listening(place) as listener:
-        metrics = Metrics()
-        service = Service(segmenter, limits, batching, metrics)
+    _set_up_log(log_requests=log_requests)
+    failures: list[CarmaskError] = []
+    with _listening(address) as listener, _recorded_signals() as signals:
+        metrics = ServiceMetrics()
+        worker = PhotoWorker(segmenter, limits, batching, metrics)
 
-        def take_test(failure: CarmaskError | None) -> None:
+        def on_tested(failure: CarmaskError | None) -> None:
             if failure is None:
-                announce(_address(listener))
+                announce(_url(listener))
             else:
-                server.leave(failure)
+                failures.append(failure)
+                server.should_exit = True
 
-        app = build_app(service, metrics, access, is_logged=is_logged, on_tested=take_test)
-        server = _Server(GuardedConfig(app, limits, metrics, log_config=None, access_log=False, backlog=_BACKLOG))
+        app = build_app(worker, metrics, access, log_requests=log_requests, on_tested=on_tested)
+        config = uvicorn.Config(
+            app,
+            http=partial(LimitedProtocol, limits=limits, metrics=metrics),  # type: ignore[arg-type]
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            h11_max_incomplete_event_size=limits.max_header_bytes,
+            timeout_keep_alive=limits.keep_alive_s,
+            timeout_graceful_shutdown=limits.shutdown_s,
+        )
+        server = uvicorn.Server(config)
         metrics.connections_now.set_function(lambda: len(server.server_state.connections))
         server.run(sockets=[listener])
-    if server.failure is not None:
-        raise server.failure
-    return signal.SIGINT in server.signals
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, which knows why it left."""
-
-    failure: CarmaskError | None = None
-
-    @property
-    def signals(self) -> list[int]:
-        """Which signals came."""
-        return self._captured_signals
-
-    def leave(self, failure: CarmaskError) -> None:
-        """Stop, because of this."""
-        self.failure = failure
-        self.should_exit = True
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn's own sends itself the signal once more in the end, and what was finished well looks killed.
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    if failures:
+        raise failures[0]
+    return signal.SIGINT in signals
 
 
 @contextmanager
-def _listening(place: Place) -> Iterator[socket.socket]:
+def _recorded_signals() -> Iterator[list[int]]:
+    """Record SIGINT and SIGTERM: uvicorn stops at them, and raises them again when it has stopped."""
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        family, _, _, _, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _listening(address: ListenAddress) -> Iterator[socket.socket]:
+    try:
+        info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(info[4][:2], family=info[0], backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise CannotListen(
-            f"{place.host}:{place.port}: cannot be listened on ({reason}); choose another --port or --host"
+            f"{address.host}:{address.port}: cannot listen there ({reason}); choose another --port or --host"
         ) from error
     with listener:
         yield listener
 
 
-def _address(listener: socket.socket) -> str:
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _set_up_log(*, is_logged: bool) -> None:
+def _set_up_log(*, log_requests: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
-    handler.setFormatter(formatter)
-    log = logging.getLogger("carmask.serving")
-    log.setLevel(logging.INFO if is_logged else logging.ERROR)
-    log.addHandler(handler)
-    log.propagate = False
-    # What strangers send wrongly is counted, and not worth a line each.
-    for name in ("uvicorn.error", "python_multipart"):
-        quiet = logging.getLogger(name)
-        quiet.setLevel(logging.ERROR)
-        quiet.addHandler(handler)
-        quiet.propagate = False
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    # uvicorn's and the parser's warnings are about single bad requests; the metrics count those.
+    levels = {"carmask.serving": logging.INFO if log_requests else logging.ERROR}
+    for name in ("carmask.serving", "uvicorn.error", "python_multipart"):
+        log = logging.getLogger(name)
+        log.setLevel(levels.get(name, logging.ERROR))
+        log.addHandler(handler)
+        log.propagate = False

@@ -1,4 +1,4 @@
-"""Accounts of memory."""
+"""Memory that requests share."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -6,24 +6,24 @@ from concurrent.futures import ThreadPoolExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carmask.serving.memory import Memory
+from carmask.serving.memory import MemoryBudget
 
 
 def test_what_is_not_there_is_not_given() -> None:
-    memory = Memory(100)
-    assert memory.take(60)
-    assert not memory.take(41)
-    assert memory.take(40)
-    memory.give_back(100)
+    memory = MemoryBudget(100)
+    assert memory.try_reserve(60)
+    assert not memory.try_reserve(41)
+    assert memory.try_reserve(40)
+    memory.release(100)
     assert memory.used_bytes == 0
 
 
 @given(st.lists(st.integers(0, 150), max_size=40))
 def test_many_threads_never_have_more_than_there_is(sizes: list[int]) -> None:
-    memory = Memory(100)
+    memory = MemoryBudget(100)
 
     def use(size: int) -> int:
-        with memory.wait_for(size) as share:
+        with memory.reserve(size) as share:
             most = memory.used_bytes
             share.shrink(size // 2)
             return max(most, memory.used_bytes)
@@ -35,12 +35,12 @@ def test_many_threads_never_have_more_than_there_is(sizes: list[int]) -> None:
 
 def test_who_asked_first_is_served_first() -> None:
     """What is large is not overtaken for ever by what is small."""
-    memory = Memory(10)
+    memory = MemoryBudget(10)
     served: list[int] = []
-    first = memory.wait_for(5)
+    first = memory.reserve(5)
 
     def ask(size: int) -> None:
-        share = memory.wait_for(size)
+        share = memory.reserve(size)
         served.append(size)
         share.close()
 
@@ -48,7 +48,7 @@ def test_who_asked_first_is_served_first() -> None:
     for size in (9, 1, 2):
         threads.append(threading.Thread(target=ask, args=(size,)))
         threads[-1].start()
-        while len(memory._line) < len(threads):
+        while len(memory._waiting) < len(threads):
             pass
     assert not served, "there would be room for 1 and 2, but 9 was first"
     first.close()

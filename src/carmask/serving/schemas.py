@@ -1,0 +1,153 @@
+"""What a request may say and what a response says, as pydantic models: FastAPI validates and describes them."""
+
+from typing import Annotated, Literal
+
+from fastapi import UploadFile
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from carmask.errors import CarmaskError
+from carmask.imaging import PictureFormat
+from carmask.imaging.background import Background, named_background
+from carmask.imaging.masks import Area, Regions
+from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, refuse_cutout_options
+
+SegmentKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons"]
+
+PICTURE_TYPES = {"png": "image/png", "webp": "image/webp"}
+GEOJSON = "application/geo+json"
+JSON = "application/json"
+
+
+def _strict_bool(value: object) -> object:
+    if isinstance(value, str):
+        if value.lower() not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return value.lower() == "true"
+    return value
+
+
+StrictBool = Annotated[bool, BeforeValidator(_strict_bool)]
+
+
+class SegmentForm(BaseModel):
+    """The form of `POST /v1/segment`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: UploadFile = Field(description="The photo: JPEG, PNG, GIF, BMP, TIFF or WebP.")
+    kind: SegmentKind = Field(
+        default="mask",
+        description="mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another background. "
+        "overlay: the mask drawn over the photo. compare: the photo above its mask. polygons: outlines as GeoJSON.",
+    )
+    threshold: Annotated[float, Field(gt=0, lt=1)] | SkipJsonSchema[None] = Field(
+        default=None,
+        description="Pixels of at least this probability belong to the mask. Default: the network's own threshold.",
+    )
+    background: str = Field(
+        default="transparent",
+        max_length=64,
+        description="Cut-outs only: transparent, blur, or a color (white, #00ff00).",
+        examples=["white"],
+    )
+    background_file: UploadFile | SkipJsonSchema[None] = Field(
+        default=None, description="Cut-outs only: a picture as the background."
+    )
+    crop: StrictBool = Field(default=False, description="Cut-outs only: crop to the box around the vehicle.")
+    keep_largest: StrictBool = Field(default=False, description="Keep only the largest region of the mask.")
+    min_area: str = Field(
+        default="0",
+        max_length=64,
+        description="Remove smaller regions of the mask: an area in pixels (400) or a share of the photo (0.5%).",
+        examples=["0.5%"],
+    )
+    format: PictureFormat | SkipJsonSchema[None] = Field(
+        default=None,
+        description="Cut-outs, overlays and comparisons only: png, or webp, which is smaller and slower to encode. "
+        "Default: what the Accept header prefers, else png.",
+    )
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> "SegmentForm":
+        given = self.model_fields_set
+        if {"background", "background_file"} <= given:
+            raise ValueError("background and background_file: send only one of them")
+        if self.format is not None and self.kind not in OF_PHOTO:
+            raise ValueError(f"format: works only with {', '.join(OF_PHOTO)}; {self.kind} has one format")
+        try:
+            refuse_cutout_options(self.kind, sorted(given & {"crop", "background", "background_file"}))
+            self.parsed_background()
+            self.regions()
+        except CarmaskError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def parsed_background(self) -> Background:
+        """The background by name. Never opens a file."""
+        return named_background(self.background)
+
+    def regions(self) -> Regions:
+        """Which regions of the mask are kept."""
+        return Regions(self.keep_largest, Area.parse(self.min_area, "min_area"))
+
+    def media_types(self) -> list[str]:
+        """Media types in which the response can be sent, the default first."""
+        if self.kind in JSON_KINDS:
+            return [GEOJSON, JSON]
+        if self.kind in OF_PHOTO and self.format is None:
+            return [*PICTURE_TYPES.values(), JSON]
+        return [PICTURE_TYPES[self.format or "png"], JSON]
+
+
+class Segmentation(BaseModel):
+    """The mask and what was measured on it."""
+
+    size: tuple[int, int] = Field(description="height and width of the photo as displayed, in pixels")
+    box: tuple[int, int, int, int] | None = Field(
+        description="top, left, bottom, right of the box around the mask in pixels, bottom and right exclusive; null "
+        "if no vehicle was found"
+    )
+    coverage: float = Field(ge=0, le=1, description="share of the photo that the mask covers")
+    threshold: float = Field(gt=0, lt=1, description="pixels of at least this probability belong to the mask")
+    rle: str = Field(description="the mask as run lengths: `start length` pairs, 1-indexed, row by row")
+    model: str = Field(description="name of the network")
+    seconds: float = Field(ge=0, description="from the photo's arrival to the response")
+    request_id: str
+
+
+class Status(BaseModel):
+    """The state of the process."""
+
+    status: Literal["ok", "ready"]
+
+
+class RequestLimits(BaseModel):
+    """How large a request may be."""
+
+    max_bytes: int
+    max_pixels: int
+
+
+class ModelInfo(BaseModel):
+    """The network, with more fields about its input and engine."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    threshold: float
+    limits: RequestLimits
+
+
+class ErrorDetails(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="for programs", examples=["too_large"])
+    message: str = Field(description="for people: what is wrong and what to do")
+    request_id: str = Field(description="identifies the request in the log; also in X-Request-Id")
+
+
+class ErrorResponse(BaseModel):
+    """Every response that is not a success."""
+
+    error: ErrorDetails
