@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from carmask.environment import environment
-from carmask.pipeline.cluster.connection import folder_for_ray, import_ray
+from carmask.pipeline.cluster.connection import folder_for_ray, quiet_ray
 from kill_predict import contents
 from photos import link_photos, seconds_of_predict
 from record import CARVANA, RESULTS, record
@@ -68,10 +68,9 @@ class Task:
 
 @contextmanager
 def cluster(nodes: int, *, cores: int = 1) -> Iterator[Any]:
-    """A head without cores and so many nodes; gives Ray's `Cluster`."""
-    with folder_for_ray() as folder:
+    """Start a head without cores and this many nodes; yields Ray's `Cluster`."""
+    with folder_for_ray() as folder, quiet_ray():
         os.environ["RAY_TMPDIR"] = folder
-        import_ray()
         from ray.cluster_utils import Cluster
 
         started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})

@@ -30,6 +30,7 @@ from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.segment_video import segment_video
 from carmask.pipeline.video.smoothing import TemporalSmoother
 from carmask.pipeline.video.writer import open_video_writer
+from carmask.result import Result
 from carmask.segmenter import Segmenter
 from record import record
 from video_clip import FRAMES_PER_S, SIZE_HW, make_clip
@@ -87,7 +88,7 @@ def measure_stages(clip: Path, frames: int, segmenter: Segmenter, batch_size: in
         "restore": median_ms(lambda: segmenter.restore(fitted, raw)),
     }
     for name, style in STYLES.items():
-        composite = partial(make_compositor(style), image_HWC, probability_HW, segmenter.threshold)
+        composite = partial(make_compositor(style), image_HWC, Result(probability_HW, segmenter.threshold))
         stages[f"composite: {name}"] = median_ms(composite)
     return stages
 
@@ -115,15 +116,8 @@ def measure_encoders(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
 
 def composite_rate(clip: Path, segmenter: Segmenter, style: OutputStyle, **options: Any) -> dict[str, float]:
     """Frames per second from the file's bytes to composited RGB pixels, without the first second."""
-    composite = make_compositor(style)
     with VideoReader(clip) as reader:
-        frames = segment_frames(
-            iter(reader),
-            segmenter,
-            reader.to_rgb,
-            lambda image_HWC, found_HW: composite(image_HWC, found_HW, segmenter.threshold),
-            **options,
-        )
+        frames = segment_frames(iter(reader), segmenter, reader.to_rgb, make_compositor(style), **options)
         with closing(frames):
             _exhaust(islice(frames, FRAMES_PER_S))
             began_s, cpu_s = time.perf_counter(), time.process_time()

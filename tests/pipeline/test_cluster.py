@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import logging
 import os
 import signal
 import subprocess
@@ -9,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from zipfile import ZipFile
 
 import pytest
 
-from bright_photos import contents, files, save
+from bright_photos import Command, contents, files, save
 from carmask.imaging.masks import Regions
-from carmask.pipeline.cluster.networks import Networks
-from carmask.pipeline.cluster.order import ClusterError, Machine, Scene
+from carmask.pipeline.cluster.connection import connect, folder_for_ray, quiet_ray
+from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport, NetworkFiles
 from carmask.pipeline.outputs import Plan, make_plan
 from carmask.pipeline.sinks import Sink
 from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
@@ -56,37 +56,34 @@ class Cluster:
     def predict(self, source: Path, destination: Path) -> RunSummary:
         return self.follow(make_plan([source], destination))
 
-    def follow(self, plan: Plan, *, observer: RunObserver | None = None, batch_size: int = 4) -> RunSummary:
-        from carmask.pipeline.cluster.team import Team
+    def follow(self, plan: Plan, observer: RunObserver | None = None) -> RunSummary:
+        from carmask.pipeline.cluster.workers import RayWorkers
 
-        scene = Scene(Networks.read(()), Regions(), str(Path.cwd()), plan.jobs.photos.root)
-        team = Team.gather(self.ray, scene)
-        with plan.open_sink(team.recipe, overwrite=False) as sink:
-            outcomes = team.predict(sink, batch_size=batch_size)
-            return collect_outcomes(outcomes, plan, sink, observer)
+        job = ClusterJob(NetworkFiles.read(()), Regions(), str(Path.cwd()), plan.jobs.photos.root)
+        workers = RayWorkers.gather(self.ray, job)
+        with plan.open_sink(workers.provenance, overwrite=False) as sink:
+            return collect_outcomes(workers.predict(sink, batch_size=4), plan, sink, observer)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    from carmask.pipeline.cluster.connection import folder_for_ray, import_ray, joined
-
     with folder_for_ray() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("HOME", folder)
-        import_ray()
-        from ray.cluster_utils import Cluster as Nodes
+        with quiet_ray():
+            from ray.cluster_utils import Cluster as Nodes
 
-        # A lost node is noticed in seconds, not in half a minute.
-        notice = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
-        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": notice}
-        nodes = Nodes(initialize_head=True, head_node_args=head)
-        try:
-            for _ in range(NODES):
-                nodes.add_node(num_cpus=1)
-            with joined(nodes.address) as ray:
-                yield Cluster(ray, nodes)
-        finally:
-            nodes.shutdown()
+            # A lost node is noticed in seconds, not in half a minute.
+            notice = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
+            head = {"num_cpus": 0, "include_dashboard": False, "_system_config": notice}
+            nodes = Nodes(initialize_head=True, head_node_args=head)
+            try:
+                for _ in range(NODES):
+                    nodes.add_node(num_cpus=1)
+                with connect(nodes.address) as ray:
+                    yield Cluster(ray, nodes)
+            finally:
+                nodes.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +119,7 @@ def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one machine makes of the photos."""
     folder = tmp_path_factory.mktemp("whole")
     for destination in ("masks", "table.csv.gz"):
-        out, _ = finish(carmask("predict", photos, folder / destination), 2)
-        assert f"{PHOTOS + 2} of {PHOTOS + 3} photos written" in out
+        finish(carmask("predict", photos, folder / destination), 2)
     return folder
 
 
@@ -151,10 +147,9 @@ def test_a_killed_command_and_a_lost_node_leave_no_trace(
     assert len(made) < PHOTOS
     written_ns = {name: (destination / name).stat().st_mtime_ns for name in made}
 
-    plan = make_plan([photos], destination)
     left: list[int] = []
 
-    class LosesOneNode:
+    class NodeLosingObserver:
         def started(self, sink: Sink) -> None:
             pass
 
@@ -163,7 +158,7 @@ def test_a_killed_command_and_a_lost_node_leave_no_trace(
                 cluster.lose_one_node()
                 left.append(PHOTOS + 2 - len([name for name in files(destination) if name.endswith(".png")]))
 
-    summary = cluster.follow(plan, observer=LosesOneNode())
+    summary = cluster.follow(make_plan([photos], destination), NodeLosingObserver())
     assert left[0] > 0, "all was done before the node was lost"
     assert summary.done_before >= len(made)
     assert summary.done_before + summary.done == PHOTOS + 2
@@ -201,61 +196,74 @@ def test_from_an_archive_and_a_parquet_table_to_parquet(
     broken, gone = rows[9:]
     assert (broken["rle"], gone["rle"], broken["seconds"]) == (None, None, None)
     assert broken["error"].startswith(f"{paths[9]}: ")
-    assert "there is no such file" in gone["error"]
-
-
-def test_what_a_cluster_cannot_do_is_said(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
-    scene = Scene(Networks.read((), RunOptions(threads=2)), Regions(), str(tmp_path), photos)
-    from carmask.pipeline.cluster.team import Team
-
-    with pytest.raises(ClusterError, match=r"none of its machines has 2 cores .*--threads"):
-        Team.gather(cluster.ray, scene)
-    with pytest.raises(ClusterError, match="none of its machines has a GPU"):
-        Team.gather(cluster.ray, replace(scene, networks=Networks.read((), RunOptions(device="cuda"))))
-    away = tmp_path / "not shared"
-    with pytest.raises(ClusterError, match="not shared: is not there; photos lie in a folder that all machines share"):
-        Team.gather(cluster.ray, replace(scene, networks=Networks.read(()), root=away))
-    networks = Networks.read((), RunOptions(engine="onnxruntime", precision="bf16"))
-    with pytest.raises(ClusterError, match="onnxruntime does not compute in bf16"):
-        Team.gather(cluster.ray, replace(scene, networks=networks))
-
-
-def test_machines_that_differ_are_told_apart() -> None:
-    recipe = {"carmask": "1.0", "engine": "openvino", "precision": "bf16"}
-    Machine("a", dict(recipe), "").require(recipe)
-    with pytest.raises(ClusterError, match=r"b: would make other results .*precision: bf16 there, float32 now"):
-        Machine("b", {**recipe, "precision": "float32"}, "").require(recipe)
-    with pytest.raises(ClusterError, match=r"c: no such engine"):
-        Machine("c", {}, "", "no such engine").require(recipe)
+    assert gone["error"].startswith(f"{paths[10]}: ")
 
 
 @pytest.mark.parametrize(
-    ("address", "part"),
-    [("127.0.0.1:1", "does not answer"), ("127.0.0.1", "host:port"), ("ray://127.0.0.1:10001", "host:port")],
+    ("options", "named"),
+    [
+        (RunOptions(threads=2), "--threads"),
+        (RunOptions(device="cuda"), "GPU"),
+        (RunOptions(engine="onnxruntime", precision="bf16"), "bf16"),
+    ],
 )
-def test_a_cluster_that_is_not_there_is_named(photos: Path, tmp_path: Path, address: str, part: str) -> None:
-    _, errors = finish(carmask("predict", photos, tmp_path / "out", "--cluster", address), 1)
-    assert errors.startswith(f"error: --cluster {address}: ")
-    assert part in errors
+def test_what_no_machine_can_run_is_refused(cluster: Cluster, photos: Path, options: RunOptions, named: str) -> None:
+    from carmask.pipeline.cluster.workers import RayWorkers
+
+    job = ClusterJob(NetworkFiles.read((), options), Regions(), str(photos.parent), photos)
+    with pytest.raises(ClusterError, match=named):
+        RayWorkers.gather(cluster.ray, job)
+
+
+def test_photos_that_a_machine_does_not_see_are_refused(cluster: Cluster, tmp_path: Path) -> None:
+    from carmask.pipeline.cluster.workers import RayWorkers
+
+    files = NetworkFiles.read(())
+    with pytest.raises(ClusterError, match="not shared"):
+        RayWorkers.gather(cluster.ray, ClusterJob(files, Regions(), str(tmp_path), tmp_path / "not shared"))
+    with pytest.raises(ClusterError, match="no such folder"):
+        RayWorkers.gather(cluster.ray, ClusterJob(files, Regions(), str(tmp_path / "no such folder"), Path("photos")))
+
+
+def test_machines_with_other_results_are_refused() -> None:
+    provenance = {"carmask": "1.0", "engine": "openvino", "precision": "bf16"}
+    MachineReport("a", dict(provenance), "").require(provenance)
+    with pytest.raises(ClusterError, match=r"machine-b: .*precision"):
+        MachineReport("machine-b", {**provenance, "precision": "float32"}, "").require(provenance)
+    with pytest.raises(ClusterError, match=r"machine-c: no such engine"):
+        MachineReport("machine-c", {}, "", "no such engine").require(provenance)
+
+
+def test_a_process_is_left_as_it_was() -> None:
+    """Environment, loggers and standard error after a cluster was looked for, also where none was found."""
+    before = dict(os.environ), sys.stderr, os.fstat(2).st_ino, logging.getLogger("ray.data").level
+    with pytest.raises(ClusterError), connect("127.0.0.1:1"):
+        pass
+    assert (dict(os.environ), sys.stderr, os.fstat(2).st_ino, logging.getLogger("ray.data").level) == before
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "ray://127.0.0.1:10001"])
+def test_a_cluster_that_does_not_exist_is_named(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    Command("predict", capsys).assert_refused(photos, tmp_path / "out", "--cluster", address, naming=(address,))
     assert not (tmp_path / "out").exists()
 
 
-def test_one_photo_needs_no_cluster(photos: Path, tmp_path: Path) -> None:
-    _, errors = finish(carmask("predict", photos / "0" / "000.jpg", tmp_path / "out.png", "--cluster", "auto"), 1)
-    assert errors == "error: --cluster: is for many photos; leave it out for one\n"
+def test_one_photo_needs_no_cluster(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = photos / "0" / "000.jpg"
+    Command("predict", capsys).assert_refused(one, tmp_path / "out.png", "--cluster", "auto", naming=("--cluster",))
 
 
 def test_one_machine_is_a_cluster_too(photos: Path, whole: Path, tmp_path: Path) -> None:
-    """Relative paths, the command as it is typed; nothing of Ray is seen, and nothing of it is left."""
+    """Relative paths, the command as typed; Ray prints nothing and leaves nothing behind."""
     (tmp_path / "few.txt").write_text(f"{photos}/0/000.jpg\n{photos}/{BROKEN}\n{photos}/1/001.jpg\n")
     environment = {**os.environ, "HOME": str(tmp_path / "home"), "RAY_TMPDIR": str(tmp_path)}
     process = carmask("predict", "few.txt", "out", "--cluster", "auto", cwd=tmp_path, env=environment)
     out, errors = finish(process, 2)
     assert errors == ""
-    assert [line.partition(" (")[0] for line in out.splitlines()[-2:]] == [
-        "2 of 3 photos written to out",
-        "1 failure, listed in out/failures.csv",
-    ]
+    assert "out/failures.csv" in out
+    assert files(tmp_path / "out") == {"0/000.png", "1/001.png", "failures.csv"}
     wanted = contents(whole)
     assert contents(tmp_path / "out")["0/000.png"] == wanted["masks/0/000.jpg.png"]
     assert not list(Path("/tmp").glob(f"carmask-ray-*/session_*_{process.pid}"))  # noqa: S108

@@ -1,13 +1,12 @@
-"""`carmask predict --cluster`: the same plan, done by many machines."""
+"""`carmask predict --cluster`: the same plan, carried out by a Ray cluster."""
 
 from pathlib import Path
 
 from carmask.cli.network import NetworkOptions
 from carmask.cli.results import ResultReporter
 from carmask.imaging.masks import Regions
-from carmask.pipeline.cluster.connection import joined
-from carmask.pipeline.cluster.networks import Networks
-from carmask.pipeline.cluster.order import ClusterError, Scene
+from carmask.pipeline.cluster.connection import connect
+from carmask.pipeline.cluster.job import ClusterError, ClusterJob, NetworkFiles
 from carmask.pipeline.summary import collect_outcomes
 
 
@@ -20,26 +19,26 @@ def predict_on_cluster(
     *,
     overwrite: bool,
 ) -> int:
-    """See `carmask.cli.predict.predict`; the exit status.
+    """Do the work of `carmask.cli.predict.predict`; the exit status.
 
     Raises:
-        CarmaskError: there is no such cluster, or it cannot do what is asked for.
+        CarmaskError: the cluster cannot be used.
 
     """
     plan = reporter.plan
     if plan.of_one:
         raise ClusterError("--cluster: is for many photos; leave it out for one")
-    networks = Networks.read(
+    files = NetworkFiles.read(
         network.model, network.run, tta=network.tta, tile=network.tile, threshold=network.threshold
     )
-    scene = Scene(networks, regions, str(Path.cwd()), plan.jobs.photos.root)
-    with joined(address) as ray:
-        # It defines what runs on other machines with what comes with Ray.
-        from carmask.pipeline.cluster.team import Team
+    job = ClusterJob(files, regions, str(Path.cwd()), plan.jobs.photos.root)
+    with connect(address) as ray:
+        # Imports pyarrow, which comes with Ray.
+        from carmask.pipeline.cluster.workers import RayWorkers
 
-        team = Team.gather(ray, scene)
-        reporter.say(f"{team.network}; {team.describe()}")
+        workers = RayWorkers.gather(ray, job)
+        reporter.say(f"{workers.network}; {workers.describe()}")
         reporter.say_skipped()
-        with reporter.running("cutting out"), plan.open_sink(team.recipe, overwrite=overwrite) as sink:
-            summary = collect_outcomes(team.predict(sink, batch_size=batch_size), plan, sink, reporter)
+        with reporter.running("cutting out"), plan.open_sink(workers.provenance, overwrite=overwrite) as sink:
+            summary = collect_outcomes(workers.predict(sink, batch_size=batch_size), plan, sink, reporter)
     return reporter.finish(summary)

@@ -1,1 +1,1 @@
-"""The same masks by many machines, on Ray Data, which does all scheduling, retrying and holding back."""
+"""The same results from many machines. Ray Data places the work, retries what was lost and limits what waits."""

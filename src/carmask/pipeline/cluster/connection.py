@@ -1,4 +1,4 @@
-"""Join a Ray cluster, or start one on this machine, so that nothing of it shows but its errors."""
+"""Join a Ray cluster, or start one on this machine."""
 
 import logging
 import os
@@ -9,17 +9,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from carmask.errors import first_line
-from carmask.pipeline.cluster.order import ClusterError
+from carmask.pipeline.cluster.job import ClusterError
 
 AUTO = "auto"
 
-# Set before Ray is imported: it tells its makers nothing, and measures nothing.
-_QUIET = {
+# No usage statistics are sent to Ray's makers, no metrics collected, no progress bars drawn.
+_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -27,161 +27,76 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 _SILENT = logging.CRITICAL + 1
-_SILENTLY = {"log_to_driver": False, "logging_level": _SILENT}
-_ADDRESS = "RAY_ADDRESS"
-_ANSWER_S = 10.0
-# Where Ray keeps what it knows, too; a user's own folder for it may have too long a name for sockets.
+_CONNECT_TIMEOUT_S = 10.0
+# Socket paths have at most 107 characters and Ray's are long, so its files lie in a folder with a short name.
 _TEMPORARY = "/tmp" if os.name == "posix" else tempfile.gettempdir()  # noqa: S108
 
 
 @contextmanager
-def joined(address: str) -> Iterator[Any]:
-    """Join the cluster at `address` (host:port), or `auto`; gives the module `ray`. Leaves it when the block ends.
+def connect(address: str) -> Iterator[Any]:
+    """Join the cluster at `address` (host:port, or `auto`) for the block; yields the module `ray`.
 
-    auto is the cluster that RAY_ADDRESS names or this machine belongs to; where there is none, one is started on this
-    machine, with all its cores, for as long as the block lasts.
+    auto is the cluster that RAY_ADDRESS names or this machine belongs to; if there is none, one is started on this
+    machine, with all its cores, for the length of the block.
 
     Raises:
-        ClusterError: nothing answers there, or Ray is not installed.
+        ClusterError: the address does not answer, or Ray is not installed.
 
     """
-    named = os.environ.get(_ADDRESS) if address == AUTO else address
-    found = named or _find_own()
-    if found:
-        # What answers and is no Ray is given up after one try of most of a minute, not after twenty.
-        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
-    else:
-        _lock()
-    ray = import_ray()
-    if named:
-        _reach(named)
-    with _silent_core(), _joined(ray, found) if found else _started_here(ray):
+    named = os.environ.get("RAY_ADDRESS") if address == AUTO else address
+    found = named or _find_own_cluster()
+    # If something other than Ray answers, one attempt takes most of a minute; the default is twenty attempts.
+    with quiet_ray({"RAY_NUM_REDIS_GET_RETRIES": "1"} if found else _new_token()) as ray, ExitStack() as stack:
+        quiet = {"log_to_driver": False, "logging_level": _SILENT}
+        if found:
+            _check_reachable(found)
+            stack.callback(ray.shutdown)
+            _join(ray, found, quiet)
+        else:
+            folder = stack.enter_context(folder_for_ray())
+            stack.callback(ray.shutdown)
+            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
         yield ray
 
 
-def import_ray() -> Any:
-    """Import Ray Data, quietly; the module `ray`.
-
-    Raises:
-        ClusterError: it is not installed.
-
-    """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ClusterError(
-            f"--cluster: needs Ray Data, which is not installed ({first_line(error)}); "
-            "`pip install 'carmask[cluster]'` brings it"
-        ) from error
-    logging.getLogger("ray.data").setLevel(_SILENT)
-    # What it hears of machines and workers it prints among our results otherwise; there is no public switch.
-    ray._private.worker._worker_logs_enabled = False
-    return ray
-
-
-def _find_own() -> str | None:
-    """The cluster that `ray start` made this machine part of, if it is still there."""
-    note = Path(os.environ.get("RAY_TMPDIR", _TEMPORARY), "ray", "ray_current_cluster")
-    try:
-        found = note.read_text(encoding="utf-8").strip()
-        _reach(found)
-    except (OSError, ClusterError):
-        return None
-    return found
-
-
-def _lock() -> None:
-    """Let nobody else use a cluster that is started here. Ray would leave its token in the user's home."""
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-
-
-def _reach(address: str) -> None:
-    """Find out at once that nothing answers; Ray would try for long.
-
-    Raises:
-        ClusterError: nothing answers, or it is no such address.
-
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "://" in host:
-        raise ClusterError(
-            f"--cluster {address}: give auto, or host:port of a cluster that this machine belongs to, as `ray start` "
-            "shows it"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(
-            f"--cluster {address}: does not answer ({first_line(error)}); check the address, and that `ray start "
-            "--head` runs there"
-        ) from error
-
-
 @contextmanager
-def _silent_core() -> Iterator[None]:
-    """Keep what Ray's compiled parts write to the terminal away from it; what Python writes there still arrives.
+def quiet_ray(environment: dict[str, str] | None = None) -> Iterator[Any]:
+    """Import Ray Data and keep it quiet for the block; yields the module `ray`. Everything is restored afterwards.
 
-    They complain of much that Ray then puts right, and no setting stops them.
+    Ray has no public switch for two of its voices: messages of its daemons, which the driver prints on standard output
+    between our results, and complaints of its C++ core on file descriptor 2, about things that Ray then repairs itself.
+
+    Args:
+        environment: Further environment variables for Ray, besides those that keep it quiet.
+
+    Raises:
+        ClusterError: Ray is not installed.
+
     """
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    python_stderr = sys.stderr
-    with os.fdopen(terminal, "w", 1, "utf-8", "backslashreplace") as stream:
-        if _writes_to_terminal(python_stderr):
-            sys.stderr = stream
+    with _environment({**_ENVIRONMENT, **(environment or {})}):
         try:
-            yield
-        finally:
-            sys.stderr = python_stderr
-            os.dup2(terminal, 2)
-
-
-def _writes_to_terminal(stream: TextIO) -> bool:
-    try:
-        return stream.fileno() == 2
-    except OSError:
-        return False  # what a test or a notebook has put there
-
-
-@contextmanager
-def _joined(ray: Any, address: str) -> Iterator[None]:
-    try:
-        ray.init(address=address, **_SILENTLY)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        if "InvalidAuthToken" in str(error.__cause__):
+            import ray
+            import ray.data
+        except ImportError as error:
             raise ClusterError(
-                f"--cluster {address}: wants another token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray "
-                "get-auth-token` says there"
+                f"--cluster: needs Ray Data, which is not installed ({first_line(error)}); "
+                "install it with `pip install 'carmask[cluster]'`"
             ) from error
-        raise ClusterError(
-            f"--cluster {address}: cannot be joined ({first_line(error)}); this machine has to belong to the cluster "
-            f"(`ray start --address={address}`), with the same versions of Python and Ray"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _started_here(ray: Any) -> Iterator[None]:
-    with folder_for_ray() as folder:
+        logger, worker = logging.getLogger("ray.data"), ray._private.worker
+        level, prints_logs = logger.level, worker._worker_logs_enabled
+        logger.setLevel(_SILENT)
+        worker._worker_logs_enabled = False
         try:
-            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **_SILENTLY)
-            yield
+            with _silent_file_descriptor_2():
+                yield ray
         finally:
-            ray.shutdown()
+            logger.setLevel(level)
+            worker._worker_logs_enabled = prints_logs
 
 
 @contextmanager
 def folder_for_ray() -> Iterator[str]:
-    """A folder with a short name for what Ray keeps, which is gone afterwards."""
-    # Names of sockets have at most 107 characters, and Ray's are long.
+    """A folder with a short name for Ray's files, removed afterwards."""
     folder = tempfile.mkdtemp(prefix="carmask-ray-", dir=_TEMPORARY)
     try:
         yield folder
@@ -192,3 +107,84 @@ def folder_for_ray() -> Iterator[str]:
             if not os.path.exists(folder):  # noqa: PTH110
                 break
             time.sleep(0.1)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the block; those that the user has set stay."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _silent_file_descriptor_2() -> Iterator[None]:
+    """Send file descriptor 2 to the null device for the block; Python's own standard error still arrives."""
+    with os.fdopen(os.dup(2), "w", 1, "utf-8", "backslashreplace") as terminal:
+        with open(os.devnull, "wb") as null:  # noqa: PTH123
+            os.dup2(null.fileno(), 2)
+        try:
+            # Tests and notebooks replace sys.stderr, and keep theirs.
+            with redirect_stderr(terminal) if sys.stderr is sys.__stderr__ else nullcontext():
+                yield
+        finally:
+            os.dup2(terminal.fileno(), 2)
+
+
+def _find_own_cluster() -> str | None:
+    """Return the address of the cluster that `ray start` made this machine a part of, if it still answers."""
+    note = Path(os.environ.get("RAY_TMPDIR", _TEMPORARY), "ray", "ray_current_cluster")
+    try:
+        address = note.read_text(encoding="utf-8").strip()
+        _check_reachable(address)
+    except (OSError, ClusterError):
+        return None
+    return address
+
+
+def _new_token() -> dict[str, str]:
+    """A token that keeps others out of a cluster started here; Ray itself would save one in the user's home folder."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def _check_reachable(address: str) -> None:
+    """Check quickly that something answers at an address; Ray would try for a long time.
+
+    Raises:
+        ClusterError: nothing answers, or it is not an address.
+
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in host:
+        raise ClusterError(
+            f"--cluster {address}: give auto, or the host:port that `ray start` shows, of a cluster that this machine "
+            "belongs to"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"--cluster {address}: does not answer ({first_line(error)}); check the address, and that `ray start "
+            "--head` runs there"
+        ) from error
+
+
+def _join(ray: Any, address: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        if "InvalidAuthToken" in str(error.__cause__):
+            raise ClusterError(
+                f"--cluster {address}: needs its own token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the output "
+                "of `ray get-auth-token` there"
+            ) from error
+        raise ClusterError(
+            f"--cluster {address}: cannot be joined ({first_line(error)}); this machine must belong to the cluster "
+            f"(`ray start --address={address}`) and have the same versions of Python and Ray"
+        ) from error

@@ -19,9 +19,9 @@ from carmask.segmenter import Segmenter
 Frame = TypeVar("Frame")
 Output = TypeVar("Output")
 
-# image_HWC uint8 RGB, probability_HW float32 0..1 and the threshold, to uint8 pixels with 1 (gray), 3 (RGB) or 4 (RGBA)
-# channels.
-Compositor = Callable[[NDArray[np.uint8], NDArray[np.float32], float], NDArray[np.uint8]]
+# From a frame (uint8 RGB, height x width x 3) and what was found in it to uint8 pixels with 1 (gray), 3 (RGB) or 4
+# (RGBA) channels; runs in any thread.
+Compositor = Callable[[NDArray[np.uint8], Result], NDArray[np.uint8]]
 
 _WORKERS = 2
 
@@ -53,23 +53,21 @@ def is_transparent(style: OutputStyle) -> bool:
 
 
 def make_compositor(style: OutputStyle) -> Compositor:
-    """Return the function that makes a result's pixels of a frame and its probabilities; it may run in any thread.
+    """Return the function that makes a result's pixels.
 
     Raises:
         CarmaskError: there is no such background.
 
     """
     background = load_background(style)
-    return lambda image_HWC, probability_HW, threshold: draw(
-        style, image_HWC, Result(probability_HW, threshold), background
-    )
+    return lambda image_HWC, found: draw(style, image_HWC, found, background)
 
 
 def segment_frames(
     frames: Iterator[Frame],
     segmenter: Segmenter,
     to_rgb: Callable[[Frame], NDArray[np.uint8]],
-    make_output: Callable[[NDArray[np.uint8], NDArray[np.float32]], Output],
+    make_output: Callable[[NDArray[np.uint8], Result], Output],
     *,
     regions: Regions = ALL_REGIONS,
     smooth: bool = False,
@@ -82,8 +80,7 @@ def segment_frames(
         frames: Frames in display order; they are read in a thread of their own.
         segmenter: The networks.
         to_rgb: Converts a frame to upright uint8 RGB pixels (height, width, 3); in any thread.
-        make_output: Makes the output of those pixels and the probabilities (float32 0..1, height x width); in any
-            thread.
+        make_output: Makes the output of those pixels and what was found in them; in any thread.
         regions: Which regions of a mask are kept.
         smooth: Whether to smooth the probabilities over time.
         batch_size: Frames that pass through the networks together.
@@ -95,10 +92,9 @@ def segment_frames(
         image_HWC = to_rgb(frame)
         return Photo(image_HWC, (image_HWC.shape[0], image_HWC.shape[1])), image_HWC
 
-    def consume(found: Prediction[Frame, NDArray[np.uint8]]) -> SegmentedFrame[Frame, Output]:
-        probability_HW = regions.keep(found.probability_HW, segmenter.threshold)
-        has_vehicle = bool(probability_HW.max() >= segmenter.threshold)
-        return SegmentedFrame(found.item, make_output(found.extra, probability_HW), has_vehicle)
+    def consume(prediction: Prediction[Frame, NDArray[np.uint8]]) -> SegmentedFrame[Frame, Output]:
+        result = Result(regions.keep(prediction.probability_HW, segmenter.threshold), segmenter.threshold)
+        return SegmentedFrame(prediction.item, make_output(prediction.extra, result), bool(result.mask.any()))
 
     return run_segmenter(
         frames,

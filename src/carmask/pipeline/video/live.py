@@ -107,13 +107,7 @@ def segment_live(
             writer.write(writer.prepare(segmented.output), last_ms)
 
     segmented_frames = segment_frames(
-        islice(camera, frames),
-        segmenter,
-        CameraFrame.to_rgb,
-        lambda image_HWC, found_HW: composite(image_HWC, found_HW, segmenter.threshold),
-        regions=regions,
-        smooth=smooth,
-        ahead=1,
+        islice(camera, frames), segmenter, CameraFrame.to_rgb, composite, regions=regions, smooth=smooth, ahead=1
     )
     with closing(segmented_frames), ThreadPoolExecutor(1, "deliver") as delivering:
         for _ in map_ahead(delivering, deliver, segmented_frames, 1):

@@ -83,7 +83,7 @@ def segment_video(
             iter(reader),
             segmenter,
             reader.to_rgb,
-            lambda image_HWC, found_HW: writer.prepare(composite(image_HWC, found_HW, segmenter.threshold)),
+            lambda image_HWC, found: writer.prepare(composite(image_HWC, found)),
             regions=regions,
             smooth=smooth,
             batch_size=batch_size,

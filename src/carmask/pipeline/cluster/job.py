@@ -1,0 +1,157 @@
+"""What the machines of a cluster are asked to do, and what each reports about itself before the work begins."""
+
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, chdir, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from carmask.errors import CarmaskError
+from carmask.imaging.masks import Regions
+from carmask.pipeline.provenance import Provenance, differences, provenance_of
+from carmask.pipeline.urls import URL
+from carmask.runtime.load import files_of, place_for
+from carmask.runtime.locate import locate_all
+from carmask.runtime.options import RunOptions
+from carmask.segmenter import Segmenter, Tta
+
+
+class ClusterError(CarmaskError):
+    """A cluster cannot be used, or has failed."""
+
+
+@dataclass(frozen=True)
+class NetworkFiles:
+    """Networks as the names and bytes of their files, which other machines need not see; loaded with `options`."""
+
+    networks: tuple[dict[str, bytes], ...]
+    options: RunOptions
+    tta: Tta = "none"
+    tile: bool = False
+    threshold: float | None = None
+
+    @classmethod
+    def read(
+        cls,
+        models: Sequence[str],
+        options: RunOptions = RunOptions(),
+        *,
+        tta: Tta = "none",
+        tile: bool = False,
+        threshold: float | None = None,
+    ) -> "NetworkFiles":
+        """Read the files of models; the arguments are those of `Segmenter.load`, with one thread as the default.
+
+        Raises:
+            CarmaskError: there is no such model.
+
+        """
+        found = (
+            place for model in models or (None,) for place in locate_all(model, exported=options.engine != "torch")
+        )
+        files = [files_of(place_for(place, options.engine)) for place in found]
+        networks = tuple({path.name: path.read_bytes() for path in paths} for paths in files)
+        return cls(networks, replace(options, threads=options.threads or 1), tta, tile, threshold)
+
+    @contextmanager
+    def loaded(self) -> Iterator[Segmenter]:
+        """Yield a segmenter. Its `Member.place` exists only inside the block.
+
+        Raises:
+            CarmaskError: the networks cannot run on this machine with these options.
+
+        """
+        with tempfile.TemporaryDirectory(prefix="carmask-networks-", ignore_cleanup_errors=True) as folder:
+            models = []
+            for number, files in enumerate(self.networks):
+                model = Path(folder, str(number))
+                model.mkdir()
+                for name, data in files.items():
+                    (model / name).write_bytes(data)
+                models.append(model if len(files) > 1 else model / next(iter(files)))
+            yield Segmenter.load(models, self.options, tta=self.tta, tile=self.tile, threshold=self.threshold)
+
+
+@dataclass(frozen=True)
+class ClusterJob:
+    """What all machines must agree on.
+
+    folder: the working folder of the command, to which relative paths refer. root: as in `PhotoList`.
+    """
+
+    files: NetworkFiles
+    regions: Regions
+    folder: str
+    root: Path | URL
+
+    @contextmanager
+    def working_folder(self) -> Iterator[None]:
+        """Change to the command's working folder for the block, so that paths in messages are those the user gave.
+
+        Raises:
+            ClusterError: this machine does not have that folder, and the photos have relative paths.
+
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(chdir(self.folder))
+            except OSError as error:
+                if isinstance(self.root, Path) and not self.root.is_absolute():
+                    raise ClusterError(
+                        f"{self.folder}: cannot be entered there ({error.strerror}); give absolute paths of folders "
+                        "that all machines share"
+                    ) from error
+            yield
+
+    @contextmanager
+    def loaded(self) -> Iterator[tuple[Segmenter, "MachineReport"]]:
+        """Yield a segmenter and the report of this machine; call it in the working folder.
+
+        Raises:
+            CarmaskError: this machine does not see the photos, or cannot run the networks.
+
+        """
+        if isinstance(self.root, Path) and not self.root.is_dir():
+            raise ClusterError(f"{self.root.absolute()}: does not exist there; photos must lie in a shared folder")
+        with self.files.loaded() as segmenter:
+            network = f"{segmenter.name}: {segmenter.describe_engine()}"
+            yield segmenter, MachineReport(socket.gethostname(), provenance_of(segmenter, self.regions), network)
+
+
+@dataclass(frozen=True)
+class MachineReport:
+    """How a machine would make results.
+
+    network: networks and engine in words. cause: why it cannot make results, or None.
+    """
+
+    machine: str
+    provenance: Provenance
+    network: str
+    cause: str | None = None
+
+    def require(self, provenance: Provenance) -> None:
+        """Check that this machine would make the same results.
+
+        Raises:
+            ClusterError: it cannot make results, or they would differ; the message says how.
+
+        """
+        if self.cause is not None:
+            raise ClusterError(f"{self.machine}: {self.cause}")
+        if self.provenance != provenance:
+            raise ClusterError(
+                f"{self.machine}: its results would differ from the rest of the cluster "
+                f"({differences(provenance, self.provenance)}); install the same versions on all machines, and choose "
+                "an --engine and a --precision that all of them have"
+            )
+
+
+def report_machine(job: ClusterJob) -> MachineReport:
+    """Report how this machine would make results, or why it cannot."""
+    try:
+        with job.working_folder(), job.loaded() as (_, report):
+            return report
+    except CarmaskError as error:
+        return MachineReport(socket.gethostname(), {}, "", str(error))

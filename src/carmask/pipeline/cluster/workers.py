@@ -1,0 +1,238 @@
+"""Workers on the machines of a Ray cluster, and photos through them. Ray Data places, retries and limits the work."""
+
+import math
+import socket
+import time
+import traceback
+import warnings
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from carmask.errors import CarmaskError, first_line
+from carmask.pipeline.cluster.arrow import decode_jobs, decode_outcomes, encode_error, encode_jobs, encode_outcomes
+from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport, report_machine
+from carmask.pipeline.jobs import Jobs, PhotoOutcome
+from carmask.pipeline.predict import predict_jobs
+from carmask.pipeline.provenance import Provenance
+from carmask.pipeline.sinks import RemoteSink, Sink
+from carmask.pipeline.urls import URL
+from carmask.segmenter import Segmenter
+
+# A table holds at most this many photos, which a lost worker costs, and few enough that each worker gets several.
+_MAX_PHOTOS = 64
+_TABLES_PER_WORKER = 8
+# One table waits at each worker while it processes another.
+_TABLES_IN_FLIGHT = 2
+# How often photos of a lost worker are retried. Until a lost machine is noticed, some retries fail too.
+_RETRIES = 100
+_REPORT_TIMEOUT_S = 300.0
+# Object stores serve many requests in parallel, file systems read ahead.
+_URL_THREADS = 8
+_FILE_THREADS = 2
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker needs to process tables of jobs.
+
+    suffix: as in `Jobs`. threads: for decoding, and as many for encoding, besides those of the network.
+    """
+
+    job: ClusterJob
+    provenance: Provenance
+    sink: RemoteSink
+    suffix: str
+    batch_size: int
+    threads: int
+
+
+class PhotoWorker:
+    """A Ray actor that processes tables of jobs with one segmenter, like `carmask predict` on one machine."""
+
+    def __init__(self, settings: Any) -> None:
+        """Get the settings from Ray's object store."""
+        import ray
+
+        self._settings: WorkerSettings = ray.get(settings)
+        # A segmenter belongs to one thread, and Ray does not promise to call from one only.
+        self._thread = ThreadPoolExecutor(1, "network")
+        self._segmenter: Segmenter | None = None
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Process jobs; the table of their outcomes, in the same order."""
+        return self._thread.submit(self._process, table).result()
+
+    def _process(self, table: pa.Table) -> pa.Table:
+        settings = self._settings
+        try:
+            with settings.job.working_folder():
+                if self._segmenter is None:
+                    self._segmenter = self._load()
+                with settings.sink.open() as put:
+                    outcomes = predict_jobs(
+                        decode_jobs(table, settings.job.root, settings.suffix),
+                        self._segmenter,
+                        put,
+                        regions=settings.job.regions,
+                        batch_size=settings.batch_size,
+                        workers=settings.threads,
+                    )
+                    return encode_outcomes(outcomes)
+        except CarmaskError as error:
+            return encode_error(ClusterError(f"{socket.gethostname()}: {error}"))
+        except Exception:  # noqa: BLE001 - Ray would retry what always fails, without a traceback
+            return encode_error(RuntimeError(f"in a worker:\n{traceback.format_exc()}"))
+
+    def _load(self) -> Segmenter:
+        with self._settings.job.loaded() as (segmenter, report):
+            # A machine that joined the cluster later has not been asked yet.
+            report.require(self._settings.provenance)
+            return segmenter
+
+
+@dataclass(frozen=True)
+class RayWorkers:
+    """Workers on machines that would all make the same results. cores, gpus: of each worker. network: in words."""
+
+    ray: Any
+    job: ClusterJob
+    machines: int
+    workers: int
+    cores: int
+    gpus: int
+    provenance: Provenance
+    network: str
+
+    @classmethod
+    def gather(cls, ray: Any, job: ClusterJob) -> "RayWorkers":
+        """Find the machines with resources for a worker, and check that all would make the same results.
+
+        Raises:
+            ClusterError: no machine has enough resources, or their results would differ.
+
+        """
+        options = job.files.options
+        nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        gpus = int(options.device.startswith("cuda"))
+        cores = _cores_per_gpu(nodes.values()) if gpus else options.threads or 1
+        capacity = {node: _capacity(resources, cores, gpus) for node, resources in nodes.items()}
+        usable = [node for node, workers in capacity.items() if workers]
+        if not usable:
+            needed = "a GPU" if gpus else f"{cores} core{'s' * (cores > 1)} for a worker (--threads)"
+            found = ", ".join(f"{_count(one, 'CPU')} cores and {_count(one, 'GPU')} GPUs" for one in nodes.values())
+            raise ClusterError(f"--cluster: none of its machines has {needed}; they have {found}")
+        reports = _collect_reports(ray, job, usable, gpus)
+        first = reports[0]
+        for report in reports:
+            report.require(first.provenance)
+        return cls(ray, job, len(usable), sum(capacity.values()), cores, gpus, first.provenance, first.network)
+
+    def describe(self) -> str:
+        """The number of workers and machines in words."""
+        each = "one GPU" if self.gpus else f"{self.cores} core{'s' * (self.cores > 1)}"
+        machines = f"{self.machines} machine{'s' * (self.machines > 1)}"
+        return f"{self.workers} worker{'s' * (self.workers > 1)} of {each} on {machines}"
+
+    def predict(self, sink: Sink, *, batch_size: int) -> Generator[PhotoOutcome, None, None]:
+        """Segment every photo of a sink; outcomes come as they are done. Photos of a lost worker are retried.
+
+        Raises:
+            ClusterError: no worker can continue, or the cluster is lost.
+        RuntimeError: the program itself failed in a worker.
+
+        """
+        if not len(sink.jobs):
+            return
+        threads = max(_URL_THREADS if isinstance(self.job.root, URL) else _FILE_THREADS, self.cores)
+        settings = WorkerSettings(self.job, self.provenance, sink.remote(), sink.jobs.suffix, batch_size, threads)
+        done = bytearray(len(sink.jobs.photos.names))
+        try:
+            for table in self._run(settings, sink.jobs):
+                for outcome in decode_outcomes(table, sink.jobs):
+                    done[outcome.job.position] = True
+                    yield outcome
+        except self.ray.exceptions.RayError as error:
+            raise ClusterError(
+                f"the cluster was lost ({first_line(error)}); run the same command again to continue"
+            ) from error
+        for job in sink.jobs:
+            if not done[job.position]:
+                cause = f"{job.origin}: every worker that tried it was lost; run the same command again to retry"
+                yield PhotoOutcome(job, cause)
+
+    def _run(self, settings: WorkerSettings, jobs: Jobs) -> Iterator[pa.Table]:
+        """Send tables of jobs, in whole batches, to the workers; yields the tables of their outcomes."""
+        batch_size = settings.batch_size
+        batches = math.ceil(len(jobs) / (_TABLES_PER_WORKER * self.workers * batch_size))
+        size = batch_size * max(1, min(batches, _MAX_PHOTOS // batch_size))
+        starts = range(0, len(jobs), size)
+        tables = [encode_jobs(jobs.only(jobs.positions[start : start + size])) for start in starts]
+        data = self.ray.data
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        # Workers report errors in their tables. Only a lost worker fails a block, and the other blocks go on.
+        context.max_errored_blocks = -1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+            dataset = data.from_blocks(tables).map_batches(
+                PhotoWorker,
+                fn_constructor_args=(self.ray.put(settings),),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=data.ActorPoolStrategy(
+                    size=min(self.workers, len(tables)), max_tasks_in_flight_per_actor=_TABLES_IN_FLIGHT
+                ),
+                num_cpus=self.cores,
+                num_gpus=self.gpus,
+                max_task_retries=_RETRIES,
+            )
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _collect_reports(ray: Any, job: ClusterJob, nodes: list[str], gpus: int) -> list[MachineReport]:
+    """Ask machines for their reports; machines that are lost meanwhile are skipped.
+
+    Raises:
+        ClusterError: none answers, or one does not have carmask.
+
+    """
+    # Without CPUs of its own the task also runs where other work has all cores.
+    remote = ray.remote(num_cpus=0, num_gpus=gpus / 100)(report_machine)
+    job_ref = ray.put(job)
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    pending = [remote.options(scheduling_strategy=strategy(node, soft=False)).remote(job_ref) for node in nodes]
+    reports: list[MachineReport] = []
+    cause = ""
+    deadline_s = time.monotonic() + _REPORT_TIMEOUT_S
+    for report in pending:
+        try:
+            reports.append(ray.get(report, timeout=max(0.0, deadline_s - time.monotonic())))
+        except ray.exceptions.RayError as error:
+            cause = first_line(error)
+            if "No module named 'carmask'" in str(error):
+                raise ClusterError(
+                    "--cluster: a machine does not have carmask; install the same version on all of them"
+                ) from error
+    if not reports:
+        raise ClusterError(f"--cluster: no machine answers ({cause}); look at `ray status`")
+    return reports
+
+
+def _capacity(resources: dict[str, float], cores: int, gpus: int) -> int:
+    """How many workers a machine has resources for."""
+    workers = _count(resources, "CPU") // cores
+    return min(workers, _count(resources, "GPU")) if gpus else workers
+
+
+def _cores_per_gpu(machines: Iterable[dict[str, float]]) -> int:
+    """The cores for each worker with a GPU: the smallest share of any machine."""
+    shares = [_count(one, "CPU") // _count(one, "GPU") for one in machines if _count(one, "GPU")]
+    return max(1, min(shares, default=1))
+
+
+def _count(resources: dict[str, float], kind: str) -> int:
+    return int(resources.get(kind, 0))
