@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from carmask.imaging.decode import Photo
 from carmask.imaging.masks import ALL_REGIONS, Regions
-from carmask.pipeline.kinds import OutputStyle, PhotoKind
+from carmask.pipeline.kinds import TRANSPARENT, OutputStyle, PhotoKind, refuse_cutout_options
 from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.smoothing import TemporalSmoother
 from carmask.result import Result
@@ -44,12 +44,14 @@ def choose_style(kind: PhotoKind | None, background: str | None) -> OutputStyle:
     """
     if background is None:
         return OutputStyle(kind or "overlay")
-    return OutputStyle(kind or "cutout", background=background.strip())
+    kind = kind or "cutout"
+    refuse_cutout_options(kind, ["--background"])
+    return OutputStyle(kind, background=background.strip())
 
 
 def is_transparent(style: OutputStyle) -> bool:
     """Whether results have an alpha channel."""
-    return style.kind == "cutout" and style.background == "transparent"
+    return style.kind == "cutout" and style.background == TRANSPARENT
 
 
 def make_compositor(style: OutputStyle) -> Compositor:
