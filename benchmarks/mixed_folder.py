@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from carmask.data.duplicates import REDUCED_HW, near_pictures, sign
+from carmask.data.duplicates import REDUCED_HW, near_pictures, signature_of
 from carmask.data.pairs import Pair, find_pairs
 from carmask.data.split import Split, make_split
 from carmask.imaging.decode import decode_photo
@@ -38,7 +38,7 @@ def divide(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Street photos to learn from, and held-out ones none of which is also among the first."""
     by_id = {pair.id: pair for pair in pairs}
     split = make_split({id_: id_ for id_ in by_id}, dict.fromkeys(by_id, 0.0), fraction=HELD_OUT)
-    signatures = {id_: sign(decode_photo(pair.image, at_least_HW=REDUCED_HW)) for id_, pair in by_id.items()}
+    signatures = {id_: signature_of(decode_photo(pair.image, at_least_HW=REDUCED_HW)) for id_, pair in by_id.items()}
     seen = {id_ for id_, _, _ in near_pictures(signatures, split.train, split.validation)}
     return [by_id[id_] for id_ in split.train], [by_id[id_] for id_ in split.validation if id_ not in seen]
 

@@ -1,4 +1,4 @@
-"""Look at every photo and mask of a data set and report everything that is wrong, not the first thing."""
+"""Read every photo and mask of a data set, and report all faults, not only the first."""
 
 import time
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, sign
+from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, signature_of
 from carmask.data.layout import Problem, ProblemKind
 from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
 from carmask.data.split import Split, SplitError, shared_groups
@@ -37,14 +37,14 @@ class CheckReport:
     """What `check_dataset` found.
 
     Attributes:
-        dataset: The pairs, with the problems that already showed in the folders.
+        dataset: The pairs, and the problems that the folders alone show.
         problems: All problems, sorted by subject.
-        rules: How masks were read -> number of masks read so.
+        rules: How masks were read -> number of masks.
         sizes: Photo size (height, width) in pixels -> number of photos.
-        area_of: Share of the picture, 0..1, that the mask covers, for every mask that could be read.
-        doubtful: Ids of the pairs that have a problem -> what kinds of problem.
-        outside_split: How many pairs the split does not name; 0 without a split.
-        seconds: How long the check took.
+        area_of: Share of the picture, 0..1, that the mask covers, for every readable mask.
+        doubtful: Ids of the pairs with a problem -> the kinds of problem.
+        outside_split: Number of pairs that the split does not name; 0 without a split.
+        seconds: Duration of the check.
 
     """
 
@@ -59,8 +59,8 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What one pair showed."""
+class _PairFindings:
+    """What reading one pair showed."""
 
     problems: list[Problem]
     size_HW: tuple[int, int] | None = None
@@ -83,27 +83,29 @@ def check_dataset(
         root: The data set, as for `find_pairs`.
         group_pattern: As for `find_pairs`.
         foreground: As for `decode_mask`.
-        split: A split.json; then photos are also compared across its sides.
-        progress: Called with the number of pairs looked at and the number of all.
+        split: A split.json. Photos are then also compared between its sides.
+        progress: Called with (pairs read, pairs in all).
 
     Raises:
-        DatasetError: There is no data set to look at.
+        DatasetError: there is no readable data set.
 
     """
     started = time.perf_counter()
     dataset = find_pairs(root, group_pattern=group_pattern)
     pairs = {pair.id: pair for pair in dataset.pairs}
-    looks = dict(zip(pairs, in_threads(lambda pair: _look(pair, foreground), dataset.pairs, progress), strict=True))
+    findings = dict(
+        zip(pairs, in_threads(lambda pair: _examine(pair, foreground), dataset.pairs, progress), strict=True)
+    )
     problems = list(dataset.problems)
     kinds_of: dict[str, list[str]] = defaultdict(list)
-    for id_, look in looks.items():
-        problems += look.problems
-        for problem in look.problems:
+    for id_, found in findings.items():
+        problems += found.problems
+        for problem in found.problems:
             kinds_of[id_].append(problem.kind)
 
     sides, outside, split_problems = _read_split(split, dataset) if split else (([], []), 0, [])
     problems += split_problems
-    signatures = {id_: look.signature for id_, look in looks.items() if look.signature}
+    signatures = {id_: found.signature for id_, found in findings.items() if found.signature}
     for ids, problem in _duplicates(pairs, signatures, sides):
         problems.append(problem)
         for id_ in ids:
@@ -111,9 +113,9 @@ def check_dataset(
     return CheckReport(
         dataset=dataset,
         problems=tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind))),
-        rules=dict(Counter(look.rule for look in looks.values() if look.rule).most_common()),
-        sizes=dict(Counter(look.size_HW for look in looks.values() if look.size_HW).most_common()),
-        area_of={id_: look.area for id_, look in looks.items() if look.area is not None},
+        rules=dict(Counter(found.rule for found in findings.values() if found.rule).most_common()),
+        sizes=dict(Counter(found.size_HW for found in findings.values() if found.size_HW).most_common()),
+        area_of={id_: found.area for id_, found in findings.items() if found.area is not None},
         doubtful={id_: ", ".join(dict.fromkeys(kinds)) for id_, kinds in kinds_of.items()},
         outside_split=outside,
         seconds=time.perf_counter() - started,
@@ -123,7 +125,7 @@ def check_dataset(
 def measure_areas(
     pairs: Sequence[Pair], *, foreground: int | None = None, progress: Progress | None = None
 ) -> tuple[dict[str, float], list[Problem]]:
-    """Read every mask: the share of the picture, 0..1, that it covers, and the masks that could not be read."""
+    """Read every mask. Return the share of the picture, 0..1, that each covers, and the unreadable masks."""
 
     def measure(pair: Pair) -> float | Problem:
         try:
@@ -144,10 +146,10 @@ def measure_areas(
 def contact_sheet(
     dataset: Dataset, count: int = 24, *, doubtful: Mapping[str, str] | None = None, foreground: int | None = None
 ) -> NDArray[np.uint8]:
-    """Draw `count` photos with their masks on one sheet: uint8 RGB, `image_HWC`.
+    """Draw `count` photos with their masks on one sheet: uint8 RGB, (height, width, 3).
 
-    The pairs named in `doubtful` (id -> what is wrong) lead, as many as there is room for; the rest is spread over
-    the data set, one from each of equal stretches, drawn at random so that not every one is the same view.
+    The pairs in `doubtful` (id -> kinds of problem) come first. The others are spread over the data set: one from each
+    of equal parts, drawn at random so that they do not all show the same view.
     """
     pairs = {pair.id: pair for pair in dataset.pairs}
     doubtful = doubtful or {}
@@ -162,7 +164,7 @@ def contact_sheet(
 
 
 def in_threads(work: Callable[[S], T], items: Sequence[S], progress: Progress | None = None) -> Iterator[T]:
-    """Yield `work(item)` of every item, in order. Threads suffice: the decoders let other threads run."""
+    """Yield `work(item)` for every item, in order. Threads are enough, since decoders release the GIL."""
     workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool:
         for done, result in enumerate(map_ahead(pool, work, items, 4 * workers), start=1):
@@ -171,37 +173,35 @@ def in_threads(work: Callable[[S], T], items: Sequence[S], progress: Progress | 
             yield result
 
 
-def _look(pair: Pair, foreground: int | None) -> _Look:
+def _examine(pair: Pair, foreground: int | None) -> _PairFindings:
     problems: list[Problem] = []
     size_HW, signature, reading = None, None, None
     try:
-        # A JPEG decoded small is still read to its last byte, so a photo cut short is found.
+        # A JPEG that is decoded at a reduced size is still read to its last byte, so a truncated photo is found.
         photo = decode_photo(pair.image, at_least_HW=REDUCED_HW)
-        size_HW, signature = photo.size_HW, sign(photo)
+        size_HW, signature = photo.size_HW, signature_of(photo)
     except CarmaskError as error:
         problems.append(_unreadable(pair, error))
-    if size_HW or isinstance(pair.mask, Path):  # run lengths need the photo's size
+    if size_HW or isinstance(pair.mask, Path):  # reading run lengths needs the photo's size
         try:
             reading = load_soft_mask(pair, foreground=foreground)
         except CarmaskError as error:
             problems.append(_unreadable(pair, error))
     if reading is None:
-        return _Look(problems, size_HW, signature)
-    problems += [Problem(pair.id, kind, detail) for kind, detail in _mask_faults(reading, size_HW)]
-    return _Look(problems, size_HW, signature, reading.rule, reading.area)
+        return _PairFindings(problems, size_HW, signature)
+    problems += [Problem(pair.id, kind, detail) for kind, detail in _mask_problems(reading, size_HW)]
+    return _PairFindings(problems, size_HW, signature, reading.rule, reading.area)
 
 
-def _mask_faults(reading: MaskReading, photo_HW: tuple[int, int] | None) -> Iterator[tuple[ProblemKind, str]]:
+def _mask_problems(reading: MaskReading, photo_HW: tuple[int, int] | None) -> Iterator[tuple[ProblemKind, str]]:
     height, width = reading.soft_HW.shape
     if photo_HW and photo_HW != (height, width):
-        turned = ", as if one of them were turned" if photo_HW == (width, height) else ""
+        turned = ", as if one of them were rotated" if photo_HW == (width, height) else ""
         photo_text = f"{photo_HW[0]} x {photo_HW[1]}"
         yield "size mismatch", f"the photo is {photo_text} px (height x width), the mask {height} x {width}{turned}"
     brightest, darkest = int(reading.soft_HW.max()), int(reading.soft_HW.min())
     if brightest < FOREGROUND_FROM:
-        reason = (
-            "no pixel is foreground" if brightest == 0 else f"its brightest value is {brightest} of 255, under half"
-        )
+        reason = "no pixel is foreground" if brightest == 0 else f"its largest value is {brightest} of 255, under half"
         yield "empty mask", f"{reason} ({reading.rule})"
     elif darkest >= FOREGROUND_FROM:
         yield "full mask", f"every pixel is foreground ({reading.rule})"
@@ -216,14 +216,14 @@ def _unreadable(pair: Pair, error: CarmaskError) -> Problem:
 
 
 def _read_split(path: Path, dataset: Dataset) -> tuple[tuple[list[str], list[str]], int, list[Problem]]:
-    """Read a split and hold it against the data: its sides, how many pairs it leaves out, and what is wrong with it."""
+    """Compare a split with the data: its sides, the number of pairs that it does not name, and its problems."""
     try:
         split = Split.load(path)
     except SplitError as error:
         return ([], []), 0, [Problem(path.name, "split", str(error))]
     group_of = dataset.group_of
     problems = [
-        Problem(id_, "split", f"named in {path.name}, and there is no such pair in the data")
+        Problem(id_, "split", f"named in {path.name}, but there is no such pair in the data")
         for id_ in (*split.train, *split.validation)
         if id_ not in group_of
     ]
@@ -244,23 +244,23 @@ def _duplicates(
         across = not train.isdisjoint(ids) and not validation.isdisjoint(ids)
         kind: ProblemKind = "duplicate across split" if across else "duplicate picture"
         reported.update(ids if across else ())
-        where = "; it stands in train and in validation" if across else ""
+        where = "; they are in train and in validation" if across else ""
         yield ids, Problem(ids[0], kind, f"the same picture as {', '.join(ids[1:])}{where}")
     readable = [[id_ for id_ in side if id_ in signatures] for side in sides]
     for id_, other, levels in near_pictures(signatures, *readable):
         if id_ not in reported:
-            detail = f"in validation, and all but the same picture as {other} in train ({levels:.1f} gray levels apart)"
+            detail = f"in validation, and nearly the same picture as {other} in train ({levels:.1f} gray levels apart)"
             yield [id_, other], Problem(id_, "duplicate across split", detail)
 
 
 def _tile(pair: Pair, foreground: int | None) -> NDArray[np.uint8]:
-    """Draw the photo with its mask over it, or what there is of both."""
+    """Draw the photo with its mask over it, or without, or a gray area, if they cannot be read."""
     try:
         photo = decode_photo(pair.image, at_least_HW=(_TILE_WIDTH_PX, _TILE_WIDTH_PX))
     except CarmaskError:
         return np.full((_TILE_WIDTH_PX * 2 // 3, _TILE_WIDTH_PX, 3), 96, dtype=np.uint8)
     height, width = photo.size_HW
-    # A strip many times as high as wide is squeezed: it must not make the sheet endless.
+    # A photo many times as high as wide is squeezed, so that the sheet stays small.
     height_px = min(max(round(_TILE_WIDTH_PX * height / width), 16), 2 * _TILE_WIDTH_PX)
     geometry = Geometry(height_px=height_px, width_px=_TILE_WIDTH_PX)
     image_HWC = fit_image(photo.image_HWC, plan(photo.size_HW, geometry))

@@ -1,4 +1,4 @@
-"""Find photos that stand in a data set twice, and photos that stand, a little changed, on both sides of a split."""
+"""Find photos that are in a data set twice, and photos that are, slightly changed, on both sides of a split."""
 
 import hashlib
 from collections import defaultdict
@@ -12,7 +12,7 @@ from carmask.data.pairs import Pair
 from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, plan
 
-# A JPEG is decoded at the smallest faithful scale that keeps this many pixels. That is a half for Carvana's photos:
+# JPEGs are decoded at the smallest exact scale that keeps this many pixels. For Carvana's photos that is a half, since
 # 1918 px cannot be divided by more (see `decode_photo`).
 REDUCED_HW = (96, 128)
 _SIGNATURE = Geometry(height_px=16, width_px=24)
@@ -25,26 +25,26 @@ _BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class Signature:
-    """What is kept of a photo to compare it with others.
+    """A photo's digest and thumbnail, to compare it with others.
 
-    digest: of the size and the decoded (reduced) pixels. thumbnail_HWC: uint8, 16 x 24 px RGB.
+    digest: of the size and the decoded (reduced) pixels. thumbnail_HWC: uint8 RGB, 16 x 24 px.
     """
 
     digest: bytes
     thumbnail_HWC: NDArray[np.uint8]
 
 
-def sign(photo: Photo) -> Signature:
-    """Take the signature of a photo decoded with `at_least_HW=REDUCED_HW`."""
+def signature_of(photo: Photo) -> Signature:
+    """Compute the signature of a photo that was decoded with `at_least_HW=REDUCED_HW`."""
     digest = hashlib.sha256(repr((photo.size_HW, photo.image_HWC.shape)).encode())
     digest.update(np.ascontiguousarray(photo.image_HWC).data)
     return Signature(digest.digest(), fit_image(photo.image_HWC, plan(photo.size_HW, _SIGNATURE)))
 
 
 def same_pictures(pairs: Mapping[str, Pair], signatures: Mapping[str, Signature]) -> list[list[str]]:
-    """Return the sets, each of two or more ids, whose photos have the same pixels; files may differ in metadata.
+    """Return sets of two or more ids whose photos have the same pixels; the files may differ in metadata.
 
-    Photos that agree when decoded small are decoded whole before they are called the same.
+    Photos whose reduced pixels agree are decoded at full size and compared again.
     """
     alike = _by_digest({id_: signature.digest for id_, signature in signatures.items()})
     same: list[list[str]] = []
@@ -57,9 +57,9 @@ def same_pictures(pairs: Mapping[str, Pair], signatures: Mapping[str, Signature]
 def near_pictures(
     signatures: Mapping[str, Signature], train: Sequence[str], validation: Sequence[str]
 ) -> list[tuple[str, str, float]]:
-    """Return (validation id, train id, difference in gray levels) of photos that are the same but for their coding.
+    """Return (validation id, train id, difference in gray levels) of photos that differ only in their encoding.
 
-    Each validation photo is named once, with the training photo most like it.
+    Each validation photo is returned once at most, with the training photo most similar to it.
     """
     if not train or not validation:
         return []

@@ -1,19 +1,17 @@
-"""Recognize a data set's folders and list what lies in them.
-
-Two layouts are understood.
+"""Recognize the layout of a data set's folders, and list their files. Two layouts are supported.
 
 `carvana`, as Kaggle's archives unzip::
 
-    train/<car>_<view>.jpg          (or train_hq/; where both are there, train/ is read)
+    train/<car>_<view>.jpg          (or train_hq/; if both exist, train/ is read)
     train_masks/<car>_<view>_mask.gif
-    train_masks.csv                 optional; its run lengths stand in for masks that are not there as files
+    train_masks.csv                 optional; its run lengths replace mask files that are missing
 
 `folders`, anything else::
 
     images/<any>/<stem>.<suffix>    (or imgs/)
     masks/<any>/<stem>.<suffix>     (or <stem>_mask.<suffix>)
 
-Every folder is listed once and everything else is dictionary look-ups, so names may hold any character.
+Every folder is listed once, and names are only compared, so that they may contain any character.
 """
 
 from collections.abc import Iterable
@@ -45,15 +43,15 @@ CARVANA_CSV = "train_masks.csv"
 MASK_ENDING = "_mask"
 _CARVANA_PHOTOS = ("train", "train_hq")
 _FOLDER_PHOTOS = ("images", "imgs")
-_UNDERSTOOD = (
-    "Understood are Carvana's layout (train/ or train_hq/ with train_masks/ or train_masks.csv) and two folders "
-    "of the same file names (images/ or imgs/ with masks/)"
+_SUPPORTED = (
+    "Supported are Carvana's layout (train/ or train_hq/ with train_masks/ or train_masks.csv) and two folders "
+    "with the same file names (images/ or imgs/ with masks/)"
 )
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong with one file or one pair of a data set. `subject` is the file, or the pair's id."""
+    """A fault of one file or one pair of a data set. `subject` is the file, or the pair's id."""
 
     subject: str
     kind: ProblemKind
@@ -61,7 +59,7 @@ class Problem:
 
 
 class DatasetError(CarmaskError):
-    """No data set can be read here. `problems` lists what was found wrong before that became clear."""
+    """There is no readable data set. `problems` lists the faults found until then."""
 
     def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
         super().__init__(message)
@@ -70,7 +68,7 @@ class DatasetError(CarmaskError):
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where a layout keeps its files: the photos' folder, the masks' folder and Carvana's table, where there."""
+    """The folders of a data set's photos and masks, and Carvana's table of run lengths."""
 
     root: Path
     layout: Layout
@@ -81,7 +79,7 @@ class DatasetPaths:
 
 @dataclass(frozen=True)
 class FileIndex:
-    """What lies in one folder and below: files by relative path without suffix, pictures apart from the rest."""
+    """The files in one folder and below, by relative path without suffix; pictures and other files apart."""
 
     pictures: dict[str, list[Path]]
     others: dict[str, list[Path]]
@@ -89,38 +87,38 @@ class FileIndex:
 
 
 def locate_dataset(root: Path) -> DatasetPaths:
-    """Find the data set in `root`, or in the one folder of `root` that holds one.
+    """Find the data set in `root`, or in the only folder of `root` that holds one.
 
     Raises:
-        DatasetError: There is no known layout, or more than one.
+        DatasetError: there is no data set of a supported layout, or more than one.
 
     """
     if not root.is_dir():
         raise DatasetError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; a data set is a folder")
-    place = _locate_in(root)
-    if place:
-        return place
+    found = _locate_in(root)
+    if found:
+        return found
     entries = _list_folder(root)
     below = [_locate_or_none(folder) for _, folder in sorted(entries.items()) if folder.is_dir()]
-    places = [place for place in below if place]
-    if len(places) == 1:
-        return places[0]
-    if places:
-        found = ", ".join(place.root.name for place in places)
-        raise DatasetError(f"{root}: holds several data sets ({found}); name one of them")
+    datasets = [paths for paths in below if paths]
+    if len(datasets) == 1:
+        return datasets[0]
+    if datasets:
+        names_found = ", ".join(paths.root.name for paths in datasets)
+        raise DatasetError(f"{root}: holds several data sets ({names_found}); name one of them")
     names = [path.name + ("/" if path.is_dir() else "") for path in sorted(entries.values())]
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     shown = ", ".join(names[:8]) + more or "nothing"
     above = root.resolve().parent
-    hint = f". The folder above, {above}, looks like one: name that" if _locate_or_none(above) else ""
-    raise DatasetError(f"{root}: no data set of a known layout. Found here: {shown}. {_UNDERSTOOD}{hint}")
+    hint = f". The folder above, {above}, is one: name that" if _locate_or_none(above) else ""
+    raise DatasetError(f"{root}: no data set of a supported layout. Found here: {shown}. {_SUPPORTED}{hint}")
 
 
 def index_folder(folder: Path) -> FileIndex:
-    """List a folder and all below it, once. Hidden files and the clutter of file managers are left out.
+    """List a folder and all folders below it, without hidden files and the clutter of file managers.
 
     Raises:
-        DatasetError: A folder cannot be listed.
+        DatasetError: a folder cannot be listed.
 
     """
     index = FileIndex({}, {}, [])
@@ -138,10 +136,10 @@ def index_folder(folder: Path) -> FileIndex:
 
 
 def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
-    """Read Carvana's `img,rle_mask` table: photo's name without suffix -> run lengths, and what is wrong with rows.
+    """Read Carvana's `img,rle_mask` table: photo's name without suffix -> run lengths, and the faults of its rows.
 
     Raises:
-        DatasetError: The file cannot be read or is not that table.
+        DatasetError: the file cannot be read, or is not such a table.
 
     """
     if not path.is_file():
@@ -170,7 +168,7 @@ def _locate_in(root: Path) -> DatasetPaths | None:
     folders = {name: path for name, path in entries.items() if path.is_dir()}
     masks = folders.get("train_masks")
     csv = entries.get(CARVANA_CSV)
-    if csv and csv.is_dir():  # some unzippers make a folder of the archive's name
+    if csv and csv.is_dir():  # some unzip programs make a folder of the archive's name
         csv = _list_folder(csv).get(CARVANA_CSV)
     for name in _CARVANA_PHOTOS:
         if name in folders and (masks or csv):
@@ -184,7 +182,7 @@ def _locate_in(root: Path) -> DatasetPaths | None:
 
 
 def _locate_or_none(root: Path) -> DatasetPaths | None:
-    """Look where the user did not point: what is wrong there is no concern of theirs."""
+    """As `_locate_in`, for folders that the user did not name and whose faults are not reported."""
     try:
         return _locate_in(root)
     except DatasetError:
@@ -192,7 +190,7 @@ def _locate_or_none(root: Path) -> DatasetPaths | None:
 
 
 def _list_folder(folder: Path) -> dict[str, Path]:
-    """Return what lies in a folder, by lower-case name, without hidden files and clutter."""
+    """Return the entries of a folder by lower-case name, without hidden files and clutter."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -201,7 +199,7 @@ def _list_folder(folder: Path) -> dict[str, Path]:
 
 
 def _unnest(folder: Path) -> Path:
-    """Return `train/train` for `train` where an unzipper put the archive's folder into one of its own name."""
+    """Return `train/train` for `train` if an unzip program put the archive's folder into one of the same name."""
     inner = folder / folder.name
     return inner if inner.is_dir() and len(_list_folder(folder)) == 1 else folder
 
@@ -211,7 +209,7 @@ def _refuse_unlistable(error: OSError) -> None:
 
 
 def _unlistable(error: OSError) -> DatasetError:
-    return DatasetError(f"{error.filename}: cannot be listed ({error.strerror}); see to its permissions")
+    return DatasetError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions")
 
 
 def _is_text(name: str) -> bool:

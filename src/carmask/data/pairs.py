@@ -1,4 +1,4 @@
-"""Pair the photos of a data set with their masks. `carmask.data.layout` says which folders are understood."""
+"""Pair the photos of a data set with their masks; `carmask.data.layout` describes the folders."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ from carmask.imaging.rle import RleError, decode_carvana
 
 Item = TypeVar("Item")
 
-# Twelve hexadecimal digits and one of sixteen views: Carvana's photos, put into images/ and masks/ as other programs
-# want them, must still be split by car.
+# Twelve hexadecimal digits and one of sixteen views. Carvana's photos must be split by car also if they are in images/
+# and masks/, as other programs need them.
 _CARVANA_ID = re.compile(r"(?:.*/)?[0-9a-f]{12}_(?:0[1-9]|1[0-6])")
 
 _SHOWN_RULES = 5
@@ -38,10 +38,10 @@ class Pair:
     """One photo and its mask.
 
     Attributes:
-        id: Path of the photo below its folder, without suffix, with forward slashes: "00087_01".
+        id: Path of the photo relative to its folder, without suffix, with forward slashes: "00087_01".
         image: The photo's file.
         mask: The mask's file, or, as text, the run lengths from Carvana's `train_masks.csv`.
-        group: What must not be torn apart by a split: the car in Carvana's layout.
+        group: Pairs of one group belong on one side of a split. In Carvana's layout it is the car.
         view: In Carvana's layout the part of the name after the car, "01" to "16".
 
     """
@@ -55,7 +55,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The pairs found below `root`, sorted by id, and what was wrong on the way."""
+    """The pairs found below `root`, sorted by id, and the faults found on the way."""
 
     root: Path
     layout: Layout
@@ -72,47 +72,47 @@ def find_pairs(root: str | Path, *, group_pattern: str | None = None) -> Dataset
     """Find the photos below `root`, each with its mask.
 
     Args:
-        root: The data set's folder, or the folder above it where it holds only one data set.
-        group_pattern: Regular expression searched in each id; its one capture group, or else the whole match, is the
-            pair's group. Without it the group is the car in Carvana's layout (and wherever every file is named as
-            Carvana's photos are), and each photo on its own otherwise.
+        root: The data set's folder, or the folder above it if that holds only one data set.
+        group_pattern: Regular expression searched in each id. Its capture group, or else the whole match, is the
+            pair's group. Without it the group is the car in Carvana's layout (and if all files are named like
+            Carvana's photos); otherwise each photo is its own group.
 
     Raises:
-        DatasetError: There is no known layout, no pair at all, or `group_pattern` is wrong or does not match.
+        DatasetError: there is no supported layout or no pair, or `group_pattern` is wrong or does not match.
 
     """
-    place = locate_dataset(Path(root))
-    photos = index_folder(place.photos)
-    masks = index_folder(place.masks) if place.masks else FileIndex({}, {}, [])
+    paths = locate_dataset(Path(root))
+    photos = index_folder(paths.photos)
+    masks = index_folder(paths.masks) if paths.masks else FileIndex({}, {}, [])
     files_of, orphans = _masks_by_photo(photos, masks)
     problems = [*photos.problems, *masks.problems]
 
     rows: dict[str, str] = {}
-    if place.csv and not photos.pictures.keys() <= files_of.keys():
-        rows, row_problems = read_run_lengths(place.csv)
+    if paths.csv and not photos.pictures.keys() <= files_of.keys():
+        rows, row_problems = read_run_lengths(paths.csv)
         problems += row_problems
         if not masks.pictures:
-            orphans += [(stem, place.csv) for stem in rows if stem not in photos.pictures]
-    problems += [_orphan(stem, path, photos, place) for stem, path in orphans]
+            orphans += [(stem, paths.csv) for stem in rows if stem not in photos.pictures]
+    problems += [_orphan(stem, path, photos, paths) for stem, path in orphans]
 
     found: dict[str, tuple[Path, Path | str]] = {}
     for stem, images in sorted(photos.pictures.items()):
         files = files_of.get(stem, [])
         if len(images) > 1 or len(files) > 1:
             several = [*images, *files] if len(images) > 1 else files
-            names = ", ".join(_relative(path, place.root) for path in several)
-            problems.append(Problem(stem, "ambiguous", f"more than one file of its name, keep one: {names}"))
+            names = ", ".join(_relative(path, paths.root) for path in several)
+            problems.append(Problem(stem, "ambiguous", f"several files have this name, keep one: {names}"))
         elif files or stem in rows:
             found[stem] = (images[0], files[0] if files else rows[stem])
         else:
-            problems.append(_missing_mask(stem, images[0], masks, place))
+            problems.append(_missing_mask(stem, images[0], masks, paths))
     problems.sort(key=lambda problem: (problem.subject, problem.kind))
     if not found:
-        raise DatasetError(_no_pairs(place, len(photos.pictures), problems), problems)
+        raise DatasetError(_no_pairs(paths, len(photos.pictures), problems), problems)
 
-    group_and_view = _group_and_view(list(found), place.layout, group_pattern)
+    group_and_view = _group_and_view(list(found), paths.layout, group_pattern)
     pairs = tuple(Pair(stem, image, mask, *group_and_view[stem]) for stem, (image, mask) in found.items())
-    return Dataset(place.root, place.layout, pairs, tuple(problems))
+    return Dataset(paths.root, paths.layout, pairs, tuple(problems))
 
 
 def photo_stems(mask_stem: str) -> tuple[str, str]:
@@ -123,11 +123,11 @@ def photo_stems(mask_stem: str) -> tuple[str, str]:
 def load_soft_mask(pair: Pair, *, foreground: int | None = None) -> MaskReading:
     """Read the mask of a pair: `soft_HW` uint8 0..255 at the mask's own size.
 
-    Run lengths are drawn at the photo's size, and `foreground` (see `decode_mask`) does not concern them.
+    Run lengths give a mask of the photo's size, whatever `foreground` is (see `decode_mask`).
 
     Raises:
-        UnreadableImage: The mask, or for run lengths the photo's header, cannot be read.
-        RleError: The run lengths are wrong or do not fit the photo.
+        UnreadableImage: the mask, or for run lengths the photo's header, cannot be read.
+        RleError: the run lengths are wrong or do not fit the photo.
 
     """
     if isinstance(pair.mask, Path):
@@ -141,7 +141,7 @@ def load_soft_mask(pair: Pair, *, foreground: int | None = None) -> MaskReading:
 
 
 def describe_rules(rules: Mapping[str, int]) -> list[str]:
-    """Say in a few lines how masks were read (rule -> number of masks), the most usual way first."""
+    """Describe in a few lines how masks were read (rule -> number of masks), the most frequent way first."""
     ranked = sorted(rules.items(), key=lambda item: -item[1])
     lines = [f"{rule}: {count}" for rule, count in ranked[:_SHOWN_RULES]]
     if others := ranked[_SHOWN_RULES:]:
@@ -150,7 +150,7 @@ def describe_rules(rules: Mapping[str, int]) -> list[str]:
 
 
 def describe_odd(odd: Mapping[str, str]) -> str | None:
-    """Warn in one sentence of masks that look like something else (id -> complaint), or None where there are none."""
+    """Summarize the warnings about masks (id -> warning) in one sentence; None if there are none."""
     if not odd:
         return None
     first = "; ".join(f"{id_}: {complaint}" for id_, complaint in list(odd.items())[:_SHOWN_ODD])
@@ -159,7 +159,7 @@ def describe_odd(odd: Mapping[str, str]) -> str | None:
 
 
 def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list[Path]], list[tuple[str, Path]]]:
-    """Give every mask file to the photo of the same stem, or else of the same stem without `_mask`."""
+    """Assign every mask file to the photo of the same stem, or else of the same stem without `_mask`."""
     files_of: dict[str, list[Path]] = {}
     orphans = []
     for stem, files in masks.pictures.items():
@@ -189,32 +189,32 @@ def _group_and_view(ids: list[str], layout: Layout, pattern: str | None) -> dict
     group_of = {id_: match.group(regex.groups) for id_, match in matches.items() if match and match.group(regex.groups)}
     if unmatched := [id_ for id_ in ids if id_ not in group_of]:
         raise DatasetError(
-            f"group pattern {pattern!r}: finds nothing in {len(unmatched)} of {len(ids)} ids, "
-            f"for example {', '.join(unmatched[:3])}; it must find the group in every one"
+            f"group pattern {pattern!r}: does not match {len(unmatched)} of {len(ids)} ids, "
+            f"for example {', '.join(unmatched[:3])}; it must find the group in every id"
         )
     return {id_: (group_of[id_], known[id_][1]) for id_ in ids}
 
 
-def _missing_mask(stem: str, image: Path, masks: FileIndex, place: DatasetPaths) -> Problem:
+def _missing_mask(stem: str, image: Path, masks: FileIndex, paths: DatasetPaths) -> Problem:
     other = masks.others.get(stem) or masks.others.get(stem + MASK_ENDING)
-    where = _relative(place.masks, place.root) + "/" if place.masks else CARVANA_CSV
-    reason = f"{other[0].name} is of a kind that is not read" if other else f"nothing of its name in {where}"
-    return Problem(_relative(image, place.root), "missing mask", reason)
+    where = _relative(paths.masks, paths.root) + "/" if paths.masks else CARVANA_CSV
+    reason = f"{other[0].name} is not a supported picture file" if other else f"no file of this name in {where}"
+    return Problem(_relative(image, paths.root), "missing mask", reason)
 
 
-def _orphan(stem: str, path: Path, photos: FileIndex, place: DatasetPaths) -> Problem:
+def _orphan(stem: str, path: Path, photos: FileIndex, paths: DatasetPaths) -> Problem:
     other = photos.others.get(stem)
-    reason = f"{other[0].name} is of a kind that is not read" if other else "its photo is not there"
-    subject = f"{path.name}, row of {stem}" if path == place.csv else _relative(path, place.root)
+    reason = f"{other[0].name} is not a supported picture file" if other else "there is no photo of this name"
+    subject = f"{path.name}, row of {stem}" if path == paths.csv else _relative(path, paths.root)
     return Problem(subject, "missing image", reason)
 
 
-def _no_pairs(place: DatasetPaths, photos: int, problems: list[Problem]) -> str:
+def _no_pairs(paths: DatasetPaths, photos: int, problems: list[Problem]) -> str:
     if not photos:
-        return f"{place.photos}: holds no photos"
+        return f"{paths.photos}: holds no photos"
     first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"{place.root}: not one of {photos} photos has a mask to go with it. {first}{more}"
+    return f"{paths.root}: none of {photos} photos has a mask. {first}{more}"
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -222,6 +222,6 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:
-    """Take the first item of each of `count` equal stretches; all items where there are no more."""
+    """Return `count` evenly spread items, or all if there are no more."""
     count = min(count, len(items))
     return tuple(items[index * len(items) // count] for index in range(count))

@@ -1,7 +1,7 @@
 """Split a data set into training and validation photos, by group and stratified by mask area.
 
-Photos of one car are near copies of each other, so a car must stand wholly on one side: a model that has seen the
-car scores too well on it. Cars are dealt out along their mean mask area, so that every side has small and large ones.
+Photos of one car are nearly copies of each other, so all photos of a car must be on one side: a model scores too well
+on a car that it has seen. Cars are assigned by their mean mask area, so that both sides have small and large ones.
 """
 
 import json
@@ -20,7 +20,7 @@ from carmask.data.pairs import Pair
 from carmask.errors import CarmaskError, explain
 from carmask.files import write_bytes_atomically
 
-# How many parts there are, of which one is held out, where nobody says.
+# The default number of folds, of which one is held out.
 FOLDS = 5
 METHOD = "by group, stratified by mean mask area"
 
@@ -30,18 +30,18 @@ class SplitError(CarmaskError):
 
 
 class Split(BaseModel):
-    """Which ids are trained on and which are held out. Refuses a group, or an id, on both sides.
+    """The ids to train on and the ids that are held out. A group or an id on both sides is an error.
 
     Attributes:
-        train: Ids to learn from, sorted.
-        validation: Ids held out, sorted.
+        train: Ids to train on, sorted.
+        validation: Held-out ids, sorted.
         group_of: Group of every id of both sides.
         seed: Seed of the shuffle.
-        folds: Number of folds, where the split is one of k folds.
-        fold: Which fold is held out, from 0.
-        fraction: The part of the photos that was asked for validation, where it was one fraction.
+        folds: Number of folds, if the split is one of k folds.
+        fold: The fold that is held out, from 0.
+        fraction: The requested share of held-out photos, if the split was made by fraction.
         method: How the split was made, for the reader.
-        carmask_version: What made it.
+        carmask_version: The version of carmask that made it.
 
     """
 
@@ -68,9 +68,9 @@ class Split(BaseModel):
         ids = {*self.train, *self.validation}
         without_group = sorted(ids - self.group_of.keys())
         if without_group:
-            raise SplitError(f"the split gives no group for {some(without_group)}")
+            raise SplitError(f"the split gives no group for {first_few(without_group)}")
         if extra := sorted(self.group_of.keys() - ids):
-            raise SplitError(f"the split gives a group for {some(extra)}, on neither side")
+            raise SplitError(f"the split gives a group for {first_few(extra)}, on neither side")
         refuse_shared_groups(self.train, self.validation, self.group_of)
         return self
 
@@ -84,7 +84,7 @@ class Split(BaseModel):
         """Read a split.
 
         Raises:
-            SplitError: The file is missing, is not a split, or has a group on both sides.
+            SplitError: the file is missing, is not a split, or has a group on both sides.
 
         """
         try:
@@ -92,57 +92,58 @@ class Split(BaseModel):
         except OSError as error:
             raise SplitError(f"{path}: cannot be read ({error.strerror})") from error
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise SplitError(f"{path}: is not JSON ({error}); make it anew with `carmask split`") from error
+            raise SplitError(f"{path}: not JSON ({error}); create it again with `carmask split`") from error
         except ValidationError as error:
             faults = explain(error, cls)
-            raise SplitError(f"{path}: is not a split ({faults}); make it anew with `carmask split`") from error
+            raise SplitError(f"{path}: not a split ({faults}); create it again with `carmask split`") from error
         except SplitError as error:
             raise SplitError(f"{path}: {error}") from error
 
     def select(self, pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pair]]:
-        """Return the training and the validation pairs, each sorted by id. Pairs the split does not name are left out.
+        """Return the training and the validation pairs, each sorted by id, without pairs that the split does not name.
 
         Raises:
-            SplitError: The split names a photo that is not among `pairs`, or, by the pairs' own groups, has a group
-                on both sides.
+            SplitError: the split names a photo that is not in `pairs`, or has one of the pairs' groups on both sides.
 
         """
         by_id = {pair.id: pair for pair in pairs}
         if gone := sorted({*self.train, *self.validation} - by_id.keys()):
-            raise SplitError(f"the split names {some(gone)}, not in the data; make the split anew with `carmask split`")
+            raise SplitError(
+                f"the split names {first_few(gone)}, not in the data; create the split again with `carmask split`"
+            )
         refuse_shared_groups(self.train, self.validation, {id_: pair.group for id_, pair in by_id.items()})
         return [by_id[id_] for id_ in sorted(self.train)], [by_id[id_] for id_ in sorted(self.validation)]
 
 
 def shared_groups(train: Iterable[str], validation: Iterable[str], group_of: Mapping[str, str]) -> list[str]:
-    """Return the groups that stand on both sides, sorted."""
+    """Return the groups that are on both sides, sorted."""
     return sorted({group_of[id_] for id_ in train} & {group_of[id_] for id_ in validation})
 
 
 def refuse_shared_groups(train: Iterable[str], validation: Iterable[str], group_of: Mapping[str, str]) -> None:
-    """Raise `SplitError`, naming the groups, where one stands on both sides."""
+    """Raise `SplitError` with the names of the groups if any is on both sides."""
     if both := shared_groups(train, validation, group_of):
         raise SplitError(
-            f"group {some(both)} in both train and validation: the model would be measured on what it has seen. "
-            "Put every photo of a group on one side"
+            f"group {first_few(both)} in both train and validation: the model would be evaluated on what it has seen; "
+            "put every photo of a group on one side"
         )
 
 
 def split_folds(group_of: Mapping[str, str], area_of: Mapping[str, float], *, folds: int, seed: int) -> list[list[str]]:
-    """Deal the ids into `folds` lists, each sorted, no group torn apart.
+    """Divide the ids into `folds` sorted lists that keep groups together.
 
-    Groups are sorted by mean mask area and dealt in blocks of `folds`, one to each fold; inside a block the group
-    with the most photos goes to the fold with the fewest so far, and equals are shuffled. So the folds differ by at
-    most one group, and by at most the photos of the largest group.
+    Groups are sorted by mean mask area and assigned in blocks of `folds`, one to each fold. Within a block the group
+    with the most photos goes to the fold with the fewest so far, and ties are shuffled. So the folds differ by at most
+    one group, and by at most the photos of the largest group.
 
     Args:
         group_of: Group of every id.
-        area_of: Mask area of every id, in any one unit; the fraction of the picture is usual.
+        area_of: Mask area of every id, in any unit.
         folds: Number of folds, at least 2.
-        seed: The same ids, areas and seed give the same folds, in whatever order the ids come.
+        seed: The same ids, areas and seed give the same folds, whatever the order of the ids.
 
     Raises:
-        SplitError: There are fewer groups than folds, or an area is missing or not a number.
+        SplitError: there are fewer groups than folds, or an area is missing or not a number.
 
     """
     if folds < 2:
@@ -150,17 +151,17 @@ def split_folds(group_of: Mapping[str, str], area_of: Mapping[str, float], *, fo
     groups = _groups_by_area(group_of, area_of)
     if len(groups) < folds:
         raise SplitError(
-            f"{len(groups)} groups cannot be dealt into {folds} folds: every fold needs one. Use fewer folds"
+            f"{len(groups)} groups cannot be divided into {folds} folds, since every fold needs one; use fewer folds"
         )
     rng = _generator(seed)
-    dealt: list[list[str]] = [[] for _ in range(folds)]
+    assigned: list[list[str]] = [[] for _ in range(folds)]
     for start in range(0, len(groups), folds):
         block = [groups[start + k] for k in rng.permutation(len(groups[start : start + folds]))]
         block.sort(key=lambda group: -len(group.ids))
-        by_need = sorted(rng.permutation(folds).tolist(), key=lambda fold: len(dealt[fold]))
+        by_need = sorted(rng.permutation(folds).tolist(), key=lambda fold: len(assigned[fold]))
         for fold, group in zip(by_need, block, strict=False):
-            dealt[fold].extend(group.ids)
-    return [sorted(ids) for ids in dealt]
+            assigned[fold].extend(group.ids)
+    return [sorted(ids) for ids in assigned]
 
 
 def make_split(
@@ -172,10 +173,10 @@ def make_split(
     fraction: float | None = None,
     seed: int = 0,
 ) -> Split:
-    """Hold out one fold of `folds`, or, where `fraction` is given, about that part of the groups and of the photos.
+    """Hold out one fold of `folds` or, with `fraction`, about that share of the groups and photos.
 
     Raises:
-        SplitError: The figures are out of range or there are too few groups for them.
+        SplitError: a number is out of range, or there are too few groups.
 
     """
     if fraction is not None:
@@ -190,9 +191,9 @@ def make_split(
 def make_fold_splits(
     group_of: Mapping[str, str], area_of: Mapping[str, float], *, folds: int = 5, seed: int = 0
 ) -> list[Split]:
-    """Return one split for each fold held out; every id is held out once."""
-    dealt = split_folds(group_of, area_of, folds=folds, seed=seed)
-    return [_split(group_of, ids, seed=seed, folds=folds, fold=fold) for fold, ids in enumerate(dealt)]
+    """Return one split for each fold; every id is held out in exactly one of them."""
+    assigned = split_folds(group_of, area_of, folds=folds, seed=seed)
+    return [_split(group_of, ids, seed=seed, folds=folds, fold=fold) for fold, ids in enumerate(assigned)]
 
 
 @dataclass(frozen=True)
@@ -204,9 +205,9 @@ class _Group:
 
 def _groups_by_area(group_of: Mapping[str, str], area_of: Mapping[str, float]) -> list[_Group]:
     if missing := sorted(id_ for id_ in group_of if id_ not in area_of):
-        raise SplitError(f"no mask area for {some(missing)}")
+        raise SplitError(f"no mask area for {first_few(missing)}")
     if odd := sorted(id_ for id_ in group_of if not math.isfinite(area_of[id_])):
-        raise SplitError(f"the mask area is not a number for {some(odd)}")
+        raise SplitError(f"the mask area is not a number for {first_few(odd)}")
     ids_of: dict[str, list[str]] = defaultdict(list)
     for id_ in sorted(group_of):
         ids_of[group_of[id_]].append(id_)
@@ -217,20 +218,20 @@ def _groups_by_area(group_of: Mapping[str, str], area_of: Mapping[str, float]) -
 
 
 def _fraction_of(groups: list[_Group], fraction: float, seed: int) -> list[str]:
-    """Pick one group from each of equal strata of area, the one that keeps the number of photos nearest its due."""
+    """Choose a group from each of equal strata of area: the one that keeps the number of photos nearest its target."""
     if not 0.0 < fraction < 1.0:
         raise SplitError(f"fraction {fraction}: must lie between 0 and 1")
     if len(groups) < 2:
-        raise SplitError("there is only one group, so it cannot be split; give each photo its group")
+        raise SplitError("there is only one group, which cannot be split; give each photo its group")
     rng = _generator(seed)
     photos = sum(len(group.ids) for group in groups)
     wanted = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
     picked: list[str] = []
     for stratum in range(wanted):
         first, end = (len(groups) * k // wanted for k in (stratum, stratum + 1))
-        due = fraction * photos * (stratum + 1) / wanted - len(picked)
+        target = fraction * photos * (stratum + 1) / wanted - len(picked)
         candidates = [groups[first + k] for k in rng.permutation(end - first)]
-        picked += min(candidates, key=lambda group: abs(len(group.ids) - due)).ids
+        picked += min(candidates, key=lambda group: abs(len(group.ids) - target)).ids
     return picked
 
 
@@ -261,7 +262,7 @@ def _generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def some(names: Collection[str]) -> str:
-    """The first few of these names, for a message, and how many more there are."""
+def first_few(names: Collection[str]) -> str:
+    """The first three names, for a message, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(sorted(names)[:3]) + more

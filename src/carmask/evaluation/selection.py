@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from carmask.data.pairs import Pair
-from carmask.data.split import Split, some
+from carmask.data.split import Split, first_few
 from carmask.evaluation.results import EvaluationError
 from carmask.models.card import ModelCard
 from carmask.models.config import CONFIG_OF_RUN, SPLIT_OF_RUN
@@ -216,7 +216,7 @@ def read_folds(folders: Sequence[Path]) -> dict[str, Split]:
     check_folds(splits)
     if missing := _all_ids(splits) - {id_ for split in splits.values() for id_ in split.validation}:
         raise FoldsError(
-            f"no fold holds out {some(missing)}: these are not all the folds of one split; train the folds again"
+            f"no fold holds out {first_few(missing)}: these are not all the folds of one split; train the folds again"
         )
     return splits
 
@@ -234,8 +234,8 @@ def check_folds(splits: Mapping[str, Split]) -> None:
         if split.group_of != reference.group_of:
             differing = {id_ for id_, _ in split.group_of.items() ^ reference.group_of.items()}
             raise FoldsError(
-                f"{first} and {name} were split differently: they do not agree on {some(differing)}. The photos have "
-                "changed between them; train the folds again"
+                f"{first} and {name} were split differently: they do not agree on {first_few(differing)}. "
+                "The photos have changed between them; train the folds again"
             )
         if (split.folds, split.seed) != (reference.folds, reference.seed):
             raise FoldsError(
@@ -244,7 +244,7 @@ def check_folds(splits: Mapping[str, Split]) -> None:
             )
         if both := held_out_by.keys() & set(split.validation):
             raise FoldsError(
-                f"{held_out_by[min(both)]} and {name} overlap: both hold out {some(both)}; train the folds again"
+                f"{held_out_by[min(both)]} and {name} overlap: both hold out {first_few(both)}; train the folds again"
             )
         held_out_by |= dict.fromkeys(split.validation, name)
 
@@ -264,7 +264,7 @@ def select_out_of_fold(pairs: Sequence[Pair], splits: Mapping[str, Split]) -> Se
     if not of_folds:
         return None
     if unknown := {pair.id for pair in pairs} - _all_ids(splits):
-        warnings.append(f"{len(unknown)} photos of the data are in no fold and are left out: {some(unknown)}.")
+        warnings.append(f"{len(unknown)} photos of the data are in no fold and are left out: {first_few(unknown)}.")
     chosen = sorted((pair for of_fold in of_folds.values() for pair in of_fold), key=lambda pair: pair.id)
     remarks = (
         f"Out of fold: each of these {len(chosen)} photos was measured by the network of the fold that held it out, "
