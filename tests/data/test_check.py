@@ -250,7 +250,7 @@ def test_command_names_every_problem_even_when_there_is_no_pair(
     for number in range(5):
         make_pair(tmp_path, f"photo{number}")
         (tmp_path / "masks" / f"photo{number}.png").unlink()
-    status, out, err = run(capsys, "check", str(tmp_path))
+    status, out, _ = run(capsys, "check", str(tmp_path))
     assert status == 1
     assert all(f"images/photo{number}.jpg" in out for number in range(5))
 

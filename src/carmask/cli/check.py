@@ -30,18 +30,18 @@ def check(
 ) -> int:
     """Look for every problem in a folder of photos and masks.
 
-    Exit status 1 when something is wrong.
+    The exit status is 1 if there is any problem.
 
     Args:
         data: Folder in Carvana's layout, or with images/ and masks/.
-        split: A split.json: look also for the same picture, or one group, in both of its halves.
+        split: A split.json. Also look for pictures and groups that are on both of its sides.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
-        foreground: Stored mask value that means foreground, where 0 and one other value is not the rule.
-        sheet: Where to save the contact sheet of photos and masks; check/NAME.png, by the folder's name, if not given.
-        photos: Photos on the contact sheet, doubtful ones first; 0 for no sheet.
-        augmented: Where to save a sheet of what training sees: photos and masks as they are varied. Needs PyTorch.
-        preset: The network whose training is shown there; the config's, or without a config `fast`, if not given.
-        config: A YAML file of training settings, whose augmentation is shown there.
+        foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
+        sheet: Where to save the contact sheet of photos and masks. Default: check/NAME.png, by the folder's name.
+        photos: Number of photos on the contact sheet, those with problems first; 0 for no sheet.
+        augmented: Where to save a sheet of augmented photos and masks, as training sees them. Needs PyTorch.
+        preset: The preset whose training that sheet shows. Default: that of the config, or else `fast`.
+        config: A YAML file of training settings, whose augmentation that sheet shows.
 
     """
     if photos < 0:
@@ -74,8 +74,8 @@ def _save_augmented(
 ) -> None:
     pairs = [pair for pair in report.dataset.pairs if pair.id not in report.doubtful]
     if not pairs:
-        raise CarmaskError(f"--augmented {path}: no sound pair to show; see to the problems first")
-    # Kept out of the command's start: torch takes a second to import, and is not needed for the rest.
+        raise CarmaskError(f"--augmented {path}: every pair has a problem; solve the problems first")
+    # Torch takes a second to import, and the rest of the command does not need it.
     from carmask.training.preview import augmented_sheet
     from carmask.training.settings import TrainSettings
 
@@ -92,16 +92,16 @@ def _save_augmented(
 def _print_summary(report: CheckReport, sheet: Path | None) -> None:
     dataset = report.dataset
     groups = len({pair.group for pair in dataset.pairs})
-    usual = list(report.sizes.items())[:_SHOWN_SIZES]
+    frequent = list(report.sizes.items())[:_SHOWN_SIZES]
     facts = [
         ("data", str(dataset.root)),
         ("layout", dataset.layout),
         ("pairs", f"{len(dataset.pairs)} in {groups} groups"),
-        *(("photo size", f"{height} x {width} px: {count}") for (height, width), count in usual),
+        *(("photo size", f"{height} x {width} px: {count}") for (height, width), count in frequent),
         *(("mask rule", rule) for rule in describe_rules(report.rules)),
     ]
     if len(report.sizes) > _SHOWN_SIZES:
-        facts.insert(3, ("photo sizes", f"{len(report.sizes)} different ones, the most usual:"))
+        facts.insert(3, ("photo sizes", f"{len(report.sizes)} different ones, the most frequent:"))
     if report.area_of:
         areas = report.area_of.values()
         mean, least, most = fmean(areas), min(areas), max(areas)

@@ -24,32 +24,30 @@ def split(
     foreground: int | None = None,
     out: Path | None = None,
 ) -> int:
-    """Divide photos into training and held-out ones: whole groups, with alike mask areas on both sides.
+    """Divide photos into training and held-out photos, by group, with similar mask areas on both sides.
 
-    Exit status 2 when photos had to be left out, because they have no readable mask.
+    The exit status is 2 if photos are left out because they have no readable mask.
 
     Args:
         data: Folder in Carvana's layout, or with images/ and masks/.
-        folds: Number of parts, of which one is held out; 5 if not given.
-        fold: Which part is held out, from 0; the first if not given.
-        fraction: Hold out this part of the photos instead, for example 0.2.
-        all_folds: Write one split for each fold held out: fold_0.json, fold_1.json, ...
+        folds: Number of folds, of which one is held out. Default: 5.
+        fold: The fold that is held out, from 0. Default: 0.
+        fraction: Hold out this share of the photos instead of a fold, for example 0.2.
+        all_folds: Write one split for each fold: fold_0.json, fold_1.json, ...
         seed: The same photos, masks and seed give the same split.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
-        foreground: Stored mask value that means foreground, where 0 and one other value is not the rule.
-        out: File to write, split.json if not given; with --all-folds the folder to write to, folds/ if not given.
+        foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
+        out: File to write. Default: split.json. With --all-folds the folder to write to. Default: folds/.
 
     """
     if all_folds and fraction is not None:
-        raise CarmaskError("--all-folds and --fraction exclude each other: a fraction is one split")
+        raise CarmaskError("--all-folds and --fraction cannot be combined: a fraction is a single split")
     if fraction is not None and (folds is not None or fold is not None):
-        raise CarmaskError(
-            "--fraction and --fold or --folds exclude each other: a fraction is held out in place of a fold"
-        )
+        raise CarmaskError("--fraction cannot be combined with --fold or --folds: it is held out instead of a fold")
     if all_folds and fold is not None:
-        raise CarmaskError("--all-folds and --fold exclude each other: each fold is held out in one of the splits")
+        raise CarmaskError("--all-folds and --fold cannot be combined: --all-folds holds out every fold in turn")
     if all_folds and out is not None and out.suffix == ".json":
-        raise CarmaskError(f"--out {out}: with --all-folds name a folder, for there is a file for every fold")
+        raise CarmaskError(f"--out {out}: must be a folder with --all-folds, which writes a file for each fold")
     folds = FOLDS if folds is None else folds
     dataset = find_pairs(data, group_pattern=group_pattern)
     with progress_bar("measuring masks") as progress:

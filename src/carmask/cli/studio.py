@@ -21,13 +21,13 @@ def studio(
     """Render example data: invented cars on a turntable, with exact masks, in the layout of Kaggle's Carvana folder.
 
     Args:
-        out: Folder to write; an interrupted call goes on where it stopped, and a complete set is left as it is.
+        out: Folder to write. An interrupted command continues where it stopped; a complete set is not changed.
         cars: Number of cars. A larger set begins with the same cars.
-        views: Photos of each car, evenly around it.
+        views: Photos of each car, taken evenly around it.
         height_px: Height of the photos in pixels.
         width_px: Width of the photos in pixels.
-        seed: 0 or more; another seed gives other cars, rooms and light.
-        workers: Processes to render with; 0 means one for each processor that may be used.
+        seed: 0 or more. Another seed gives other cars, studios and light.
+        workers: Number of processes to render with; 0 means one for each usable CPU.
 
     """
     with progress_bar("rendering example photos") as advance:
