@@ -17,7 +17,7 @@ from carmask.data.split import Split, SplitError
 from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import evaluate_selection
 from carmask.evaluation.selection import FoldsError, Selection, read_folds, select_out_of_fold
-from carmask.exporting.export import export_network
+from carmask.exporting.export import export
 from carmask.models.network import Network
 from carmask.models.series_file import SeriesError, SeriesFile, fold_folders, stages_folder
 from carmask.runtime.options import RunOptions
