@@ -269,7 +269,7 @@ def test_a_folder_of_folds_is_an_ensemble(whole: tuple[Path, str], tiny: Path) -
 
 
 def test_where_one_network_is_wanted_a_fold_must_be_named(whole: tuple[Path, str]) -> None:
-    for use in (Network.load, export_network):
+    for use in (Network.load, export):
         with pytest.raises(
             CarmaskError, match=r"whole: holds 2 folds, each with a network; name one, such as .*fold-0"
         ):
