@@ -22,8 +22,8 @@ import torch
 from carmask.models.card import ModelCard
 from carmask.models.config import PRESETS
 from carmask.models.network import Network
+from carmask.training.config import LossSettings
 from carmask.training.losses import make_loss
-from carmask.training.settings import LossSettings
 from record import record
 
 NETWORKS = ("classic", "deep")

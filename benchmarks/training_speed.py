@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from torch.nn import functional
 
 from carmask.models.card import ModelCard
 from carmask.models.network import Network
+from carmask.training.config import TrainSettings
 from carmask.training.memory import keep_freed_memory
-from carmask.training.settings import TrainSettings
 from record import record
 
 BATCH = 16
@@ -36,9 +37,11 @@ VARIANTS = ("plain", "+ kept memory", "+ channels_last", "+ bfloat16")
 
 def loop_seconds(variant: str) -> list[float]:
     """Seconds of each step of a hand-written loop, with all that `variant` and those before it add."""
-    level = VARIANTS.index(variant)
-    if level >= 1:
-        keep_freed_memory()
+    with keep_freed_memory(torch.device("cpu")) if variant != "plain" else nullcontext():
+        return _step_seconds(VARIANTS.index(variant))
+
+
+def _step_seconds(level: int) -> list[float]:
     layout = torch.channels_last if level >= 2 else torch.contiguous_format
     network = Network(ModelCard.from_preset("small")).train()
     network.to(memory_format=layout)  # type: ignore[call-overload]
@@ -61,7 +64,7 @@ def loop_seconds(variant: str) -> list[float]:
 
 def carmask_rates() -> list[float]:
     """Images per second in each epoch of a run of `carmask train` with the published recipe."""
-    from carmask.training.start import train
+    from carmask.training.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"

@@ -14,8 +14,8 @@ settings.load_profile("carmask")
 
 # Files whose tests start processes and wait for them. Started last, one of them would keep a single worker busy.
 LONG_FILES = {
-    *("test_kill.py", "test_team.py", "test_cluster.py", "test_machines.py", "test_series.py", "test_resume.py"),
-    *("test_lifetime.py", "test_openapi.py", "test_predict_resume.py", "test_carstudio.py"),
+    *("test_kill.py", "test_distributed.py", "test_cluster.py", "test_two_machines.py", "test_experiments.py"),
+    *("test_resume.py", "test_lifetime.py", "test_openapi.py", "test_predict_resume.py", "test_carstudio.py"),
 }
 
 TINY_CARS = 6

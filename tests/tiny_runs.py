@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from carmask.training import start
-from carmask.training.run import RunFolder
-from carmask.training.settings import TrainSettings
+from carmask.training import train as training
+from carmask.training.config import TrainSettings
+from carmask.training.run_folder import RunFolder
 
 # Sixteen photos of four cars to learn from, eight of two cars held out: four steps in an epoch.
 STEPS_IN_EPOCH = 4
@@ -19,11 +19,18 @@ SMALL: dict[str, Any] = {
     "preset": "small",
     "epochs": 3,
     "batch_size": 4,
+    "network": {"widths": (8, 16)},
     "input": {"height_px": 32, "width_px": 32},
-    "optimizer": {"lr": 1e-3},
+    "optimizer": {"lr": 1e-2},
 }
 # Everything that has a state of its own or draws at random: BatchNorm, averaged weights, schedule, augmentation.
-FAST: dict[str, Any] = {"preset": "fast", "epochs": 2, "batch_size": 4, "input": {"height_px": 64, "width_px": 64}}
+FAST: dict[str, Any] = {
+    "preset": "fast",
+    "network": {"widths": (8, 16, 32)},
+    "epochs": 2,
+    "batch_size": 4,
+    "input": {"height_px": 64, "width_px": 64},
+}
 # A network of next to nothing, with everything that has a state or draws at random. Two steps.
 TINY: dict[str, Any] = {
     "preset": "fast",
@@ -31,7 +38,7 @@ TINY: dict[str, Any] = {
     "epochs": 1,
     "epoch_samples": 8,
     "batch_size": 4,
-    "trackers": (),
+    "tensorboard": False,
     "input": {"height_px": 32, "width_px": 32},
 }
 TIMES = {"images_per_s", "train_s", "validation_s"}
@@ -49,16 +56,16 @@ def tiny_settings(recipe: dict[str, Any], *, data: Path, cache: Path, runs: Path
 
 
 def train(settings: TrainSettings) -> tuple[RunFolder, str]:
-    """Train; the run and what was said."""
-    said = io.StringIO()
-    run = start.train(settings, Console(file=said, width=200)).run
-    return run, said.getvalue()
+    """Train; the run and what was printed."""
+    printed = io.StringIO()
+    run = training.train(settings, console=Console(file=printed, width=200)).run
+    return run, printed.getvalue()
 
 
 def resume(run: RunFolder) -> str:
-    said = io.StringIO()
-    assert start.resume(run.path, Console(file=said, width=200)).run == run
-    return said.getvalue()
+    printed = io.StringIO()
+    assert training.train(resume=run.path, console=Console(file=printed, width=200)).run == run
+    return printed.getvalue()
 
 
 def rows(run: RunFolder) -> list[dict[str, str]]:

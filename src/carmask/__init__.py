@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from carmask.models.unet import UNet
     from carmask.result import Result
     from carmask.segmenter import Segmenter
-    from carmask.training.settings import TrainSettings
-    from carmask.training.start import train
+    from carmask.training.config import TrainSettings
+    from carmask.training.train import train
 
 __version__ = "0.1.0"
 
@@ -27,10 +27,10 @@ _MODULES = {
     "CarmaskError": "carmask.errors",
     "Result": "carmask.result",
     "Segmenter": "carmask.segmenter",
-    "TrainSettings": "carmask.training.settings",
+    "TrainSettings": "carmask.training.config",
     "UNet": "carmask.models.unet",
     "evaluate": "carmask.evaluation.evaluate",
-    "train": "carmask.training.start",
+    "train": "carmask.training.train",
 }
 
 

@@ -20,8 +20,8 @@ from carmask.exporting.photos import PhotoOptions, chosen_photos
 from carmask.models.card import EngineParity, read_card
 from carmask.models.network import Network
 from carmask.segmenter import Segmenter
-from carmask.training.run import RunFolder
-from carmask.training.settings import TrainSettings
+from carmask.training.config import TrainSettings
+from carmask.training.run_folder import RunFolder
 
 
 def carmask(*arguments: str | Path) -> int:

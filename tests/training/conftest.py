@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from carmask.training.run import RunFolder
+from carmask.training.run_folder import RunFolder
 from tiny_runs import SMALL, tiny_settings, train
 
 

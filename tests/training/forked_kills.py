@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from forked_runs import end_of, start_team
+from forked_runs import end_of, start_processes
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from carmask.models.network import Network
-from carmask.training.settings import TrainSettings
+from carmask.training.config import TrainSettings
 
 # Of the time that steps, validations and writing take in all: kills come so soon after a turn's first step.
 SOON = 0.4
@@ -70,7 +70,7 @@ class Killing:
         Of each the bytes: of a network those of its weights, 0 where there are none yet.
         """
         # TensorBoard's file would come to the limit first.
-        settings = self._named("writing").model_copy(update={"trackers": ()})
+        settings = self._named("writing").model_copy(update={"tensorboard": False})
         left = []
         for moment in moments:
             turn = _Turn(settings, self._processes, self._said, lambda moment=moment: die_at(**moment))  # type: ignore[misc]
@@ -113,7 +113,7 @@ class _Turn:
 
             register_module_forward_pre_hook(tell)
 
-        self._children = start_team(settings, processes, said, first=first)
+        self._children = start_processes(settings, processes, said, first=first)
         os.close(told)
 
     def wait_for_step(self) -> bool:

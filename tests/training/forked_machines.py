@@ -11,10 +11,10 @@ import signal
 import sys
 from pathlib import Path
 
-from forked_runs import end_of, fork_team
+from forked_runs import end_of, fork_processes
 
 import carmask.cli
-from carmask.training import series
+from carmask.training import experiments
 
 # A process that waits for what the other will never send.
 PATIENCE_S = 90
@@ -25,7 +25,7 @@ def main() -> None:
     order_file = Path(sys.argv[1]).absolute()
     order = json.loads(order_file.read_text())
     # Imported before a fork, as what `forked_runs` imports.
-    assert series
+    assert experiments
 
     def work(rank: int, command: list[str]) -> int:
         signal.alarm(PATIENCE_S)
@@ -44,7 +44,7 @@ def main() -> None:
 
     ends = []
     for command in order["commands"]:
-        ends.append(end_of(fork_team(2, lambda rank, command=command: work(rank, command))))  # type: ignore[misc]
+        ends.append(end_of(fork_processes(2, lambda rank, command=command: work(rank, command))))  # type: ignore[misc]
         if not {0, 130} >= set(ends[-1]):
             break
     print(json.dumps(ends))

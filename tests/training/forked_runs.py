@@ -24,8 +24,8 @@ from rich.console import Console
 from torch import nn
 
 from carmask.errors import CarmaskError
-from carmask.training import start, team
-from carmask.training.settings import TrainSettings
+from carmask.training import distributed, experiments
+from carmask.training.config import TrainSettings
 
 # A process that waits for what will never come.
 PATIENCE_S = 300
@@ -46,7 +46,7 @@ def fork(work: Callable[[], int], environment: dict[str, str]) -> int:
         os._exit(status)
 
 
-def start_team(
+def start_processes(
     settings: TrainSettings,
     processes: int,
     said: Path,
@@ -65,20 +65,22 @@ def start_team(
         spoken = io.StringIO()
         try:
             if not synced:
-                team._synced = lambda norm: norm  # type: ignore[assignment]
-            with team.joined_team() as mine:
-                outcome = start.train_or_resume(settings, Console(file=spoken, width=300), team=mine)
+                distributed._sync_batch_norm = lambda norm: norm  # type: ignore[assignment]
+            with distributed.init_distributed() as context:
+                result = experiments.run_experiment(
+                    settings, resume="auto", console=Console(file=spoken, width=300), distributed=context
+                )
         except CarmaskError as error:
             spoken.write(f"{type(error).__name__}: {error}")
             return 1
         finally:
             said.with_name(f"{said.name}-{rank}.txt").write_text(spoken.getvalue())
-        return 0 if outcome.finished else 130
+        return 0 if result.finished else 130
 
-    return fork_team(processes, work)
+    return fork_processes(processes, work)
 
 
-def fork_team(processes: int, work: Callable[[int], int]) -> list[int]:
+def fork_processes(processes: int, work: Callable[[int], int]) -> list[int]:
     """Do `work(rank)` in so many children, whose environment says what `torchrun` would; their ids."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,7 +101,7 @@ def main() -> None:
     """Do what the order says."""
     order = json.loads(Path(sys.argv[1]).read_text())
     settings = TrainSettings.model_validate(order["settings"])
-    ends = end_of(start_team(settings, order["processes"], Path(order["said"]), synced=order.get("synced", True)))
+    ends = end_of(start_processes(settings, order["processes"], Path(order["said"]), synced=order.get("synced", True)))
     print(json.dumps({"ends": ends}))
 
 

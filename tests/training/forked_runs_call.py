@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from carmask.training.settings import TrainSettings
+from carmask.training.config import TrainSettings
 
 
 def forked(settings: TrainSettings, folder: Path, *, script: str = "forked_runs.py", **order: Any) -> dict[str, Any]:

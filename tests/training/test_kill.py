@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from forked_runs_call import forked
 
-from carmask.training.run import RunFolder
+from carmask.training.run_folder import RunFolder
 from tiny_runs import FAST, assert_same_training, rows, tiny_settings
 
 KILLS = 10
 # A checkpoint after every step; a state of every kind; a network that is soon written.
-RECIPE = {**FAST, "epochs": 4, "checkpoint_minutes": 0, "hard": 0.5, "network": {"widths": [4, 8]}}
+RECIPE = {**FAST, "epochs": 4, "checkpoint_minutes": 0, "network": {"widths": [4, 8]}}
 # Fewer than a checkpoint or a network has.
 CUT_BYTES = 5000
 # A run is killed before the last of these calls with this file or folder, or, where it is one to write into, while the
 # first file is written there. And what there is of its kind then.
 CHECKPOINT_MOMENTS = (
     (["open"], ["checkpoint.pt.partial"], {"checkpoint.pt", "checkpoint.pt.partial"}),
-    (["os.rename"], ["checkpoint.before.pt"], {"checkpoint.pt", "checkpoint.pt.partial"}),
-    (["os.rename"], ["checkpoint.pt"], {"checkpoint.before.pt", "checkpoint.pt.partial"}),
+    (["os.rename"], ["checkpoint.previous.pt"], {"checkpoint.pt", "checkpoint.pt.partial"}),
+    (["os.rename"], ["checkpoint.pt"], {"checkpoint.previous.pt", "checkpoint.pt.partial"}),
 )
 LAST_MOMENTS = (
     (["os.mkdir"], ["last.partial"], {"last.partial"}),

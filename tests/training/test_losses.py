@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from carmask.training.config import LossSettings
 from carmask.training.losses import border_weights, make_loss, soft_dice
-from carmask.training.settings import LossSettings
 
 NAMES = ("bce", "dice", "bce+dice", "border")
 Array = NDArray[np.float64]

@@ -1,4 +1,3 @@
-import io
 import json
 import shutil
 import signal
@@ -15,12 +14,13 @@ from rich.console import Console
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from carmask.errors import CarmaskError
 from carmask.models.network import Network
-from carmask.training import start
-from carmask.training.checkpoint import CheckpointError, before, load_checkpoint, save_checkpoint
-from carmask.training.interrupt import Interrupt
-from carmask.training.run import RunError, RunFolder
+from carmask.training.checkpoint import CheckpointError, load_checkpoint, previous_checkpoint, save_checkpoint
+from carmask.training.config import SettingsError, TrainSettings
+from carmask.training.experiments import ExperimentResult, run_experiment
+from carmask.training.run_folder import RunError, RunFolder
+from carmask.training.stopping import StopRequest
+from carmask.training.train import train as train_network
 from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, TINY, assert_same_training, resume, rows, train, weights
 
 
@@ -44,16 +44,25 @@ def interrupted_in_step(step: int, *, times: int = 1) -> Iterator[None]:
         handle.remove()
 
 
+def steps_of(run: RunFolder) -> int:
+    """Steps that the run's checkpoint has made."""
+    return int(load_checkpoint(run.checkpoint, pytest.fail)["step"])
+
+
+def train_or_resume(settings: TrainSettings, max_minutes: float | None = None) -> ExperimentResult:
+    return run_experiment(settings, resume="auto", console=Console(quiet=True), max_minutes=max_minutes)
+
+
 @pytest.mark.parametrize("step", [1, STEPS_IN_EPOCH + 2, 2 * STEPS_IN_EPOCH])
 def test_interrupted_and_resumed_is_as_if_undisturbed(finished: tuple[RunFolder, str], make: Any, step: int) -> None:
     with interrupted_in_step(step):
-        run, said = train(make(SMALL))
-    assert f"stopped after step {step}" in said
-    assert f"carmask train --resume {run.path}" in said
+        run, printed = train(make(SMALL))
+    assert steps_of(run) == step
+    assert f"carmask train --resume {run.path}" in printed
     # After an epoch's last step its validation waits for the resumption.
     measured = (step - 1) // STEPS_IN_EPOCH
     assert len(rows(run)) == measured if run.metrics.exists() else measured == 0
-    assert "best Dice" in resume(run)
+    resume(run)
     assert_same_training(run, finished[0])
 
 
@@ -63,7 +72,8 @@ def test_resuming_restores_all_that_has_a_state(make: Any) -> None:
     with interrupted_in_step(3):
         run, _ = train(make(FAST, name="parts"))
     with interrupted_in_step(3):
-        assert "stopped after step 6" in resume(run)
+        resume(run)
+    assert steps_of(run) == 6
     resume(run)
     assert_same_training(run, whole)
     # And once more: there is nothing left to do.
@@ -93,30 +103,28 @@ def test_a_run_that_died_before_its_first_epoch_can_be_resumed(finished: tuple[R
 
 def test_a_run_stops_in_time_and_the_same_command_goes_on(finished: tuple[RunFolder, str], make: Any) -> None:
     settings = make(SMALL, name="again")
-    said = io.StringIO()
     turns = 0
     # So little time that each turn is one step.
-    while not start.train_or_resume(settings, Console(file=said, width=200), max_minutes=1e-9).finished:
+    while not train_or_resume(settings, max_minutes=1e-9).finished:
         turns += 1
     assert turns == 3 * STEPS_IN_EPOCH, "the last turn measures"
     run = RunFolder.existing(settings.runs / "again")
     assert_same_training(run, finished[0])
-    assert start.train_or_resume(settings, Console(file=said, width=200)).finished
-    with pytest.raises(CarmaskError, match=r"again: was begun with another epochs, optimizer\.lr; "):
-        start.train_or_resume(make({**SMALL, "epochs": 5, "optimizer": {"lr": 0.5}}, name="again"))
-    with pytest.raises(CarmaskError, match="--name"):
-        start.train_or_resume(make(SMALL))
+    assert train_or_resume(settings).finished
+    with pytest.raises(SettingsError, match=r"epochs, optimizer\.lr"):
+        train_or_resume(make({**SMALL, "epochs": 5, "optimizer": {"lr": 0.5}}, name="again"))
+    with pytest.raises(SettingsError):
+        train_or_resume(make(SMALL))
 
 
 def test_a_run_stops_in_time_while_photos_are_decoded(
     finished: tuple[RunFolder, str], make: Any, tmp_path: Path
 ) -> None:
     settings = make(SMALL, name="decoding", dataset={"cache": tmp_path / "cache", "folds": 3})
-    said = io.StringIO()
-    assert not start.train_or_resume(settings, Console(file=said, width=200), max_minutes=1e-9).finished
-    assert said.getvalue() == "stopped before a step: 1 of 24 photos are read; that is kept for the next time\n"
+    assert not train_or_resume(settings, max_minutes=1e-9).finished
     assert not settings.runs.exists()
-    assert start.train_or_resume(settings, Console(file=said, width=200)).finished
+    assert len(json.loads((tmp_path / "cache" / "digests.json").read_text())) == 2, "one photo and its mask"
+    assert train_or_resume(settings).finished
     assert_same_training(RunFolder(settings.runs / "decoding"), finished[0])
 
 
@@ -131,11 +139,11 @@ def test_what_is_killed_in_a_validation_is_measured_and_not_trained_again(
 
     handle = register_module_forward_pre_hook(kill)
     with pytest.raises(KeyboardInterrupt):
-        start.train(settings, Console(quiet=True), max_minutes=60)
+        train_network(settings, console=Console(quiet=True), max_minutes=60)
     handle.remove()
     run = RunFolder.existing(settings.runs / "measured")
     assert not run.metrics.exists()
-    assert load_checkpoint(run.checkpoint, pytest.fail)["step"] == STEPS_IN_EPOCH
+    assert steps_of(run) == STEPS_IN_EPOCH
     resume(run)
     assert_same_training(run, finished[0])
     assert all(float(row["images_per_s"]) > 0 for row in rows(run))
@@ -157,7 +165,7 @@ def test_other_photos_are_not_resumed_with(tiny: Path, make: Any, tmp_path: Path
     photo = sorted((data / "train").glob("*.jpg"))[0]
     with Image.open(photo) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photo)
-    with pytest.raises(CheckpointError, match="not those that the run began with"):
+    with pytest.raises(CheckpointError):
         resume(run)
 
 
@@ -165,18 +173,19 @@ def test_a_damaged_checkpoint_is_recognized_and_the_one_before_is_used(make: Any
     whole, _ = train(make(FAST, name="whole"))
     run, _ = train(make(FAST, name="damaged"))
     run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-1])
-    said = resume(run)
-    assert "checkpoint.pt: damaged; going on from the one before, checkpoint.before.pt, at step 4" in said
+    assert "checkpoint.previous.pt" in resume(run)
     assert_same_training(run, whole)
     # The damaged one has not taken the place of the one before.
-    assert [load_checkpoint(place, pytest.fail)["step"] for place in (run.checkpoint, before(run.checkpoint))] == [8, 4]
+    assert [
+        load_checkpoint(place, pytest.fail)["step"] for place in (run.checkpoint, previous_checkpoint(run.checkpoint))
+    ] == [8, 4]
     for foreign in ({"network": {}}, {}):
         save_checkpoint(run.checkpoint, foreign)
-        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: does not fit the settings"):
+        with pytest.raises(CheckpointError):
             resume(run)
     run.checkpoint.unlink()
-    before(run.checkpoint).unlink()
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    previous_checkpoint(run.checkpoint).unlink()
+    with pytest.raises(CheckpointError):
         resume(run)
 
 
@@ -212,8 +221,7 @@ def test_best_weights_of_an_epoch_without_a_checkpoint_are_taken_back(stopped: R
 def test_best_weights_that_are_lost_are_said_and_made_anew(stopped: RunFolder) -> None:
     # As a power cut may leave it.
     (stopped.weights("best") / "model.safetensors").write_bytes(b"")
-    said = resume(stopped)
-    assert f"{stopped.weights('best')}: the best weights, of epoch 1, are missing or damaged" in said
+    assert f"warning   {stopped.weights('best')}: " in resume(stopped)
     assert Network.load(stopped.path).card.training["epoch"] == 2
 
 
@@ -225,49 +233,47 @@ def test_best_weights_that_are_the_checkpoint_s_are_taken_from_there(make: Any) 
     assert all(torch.equal(tensor, best[name]) for name, tensor in weights(run, "best").items())
 
 
-def test_a_folder_of_any_name_is_spoken_of_as_it_is_called(make: Any, runs: Path) -> None:
+def test_a_folder_of_any_name_is_printed_as_it_is(make: Any, runs: Path) -> None:
     with interrupted_in_step(1):
         run, _ = train(make(TINY, runs=runs / "[red]" / "[/red]", name="marked"))
     run.checkpoint.write_bytes(b"")
-    assert f"{run.checkpoint}: damaged; going on from the one before" in resume(run)
-
-
-def test_an_older_checkpoint_is_gone_on_with(finished: tuple[RunFolder, str], make: Any) -> None:
-    with interrupted_in_step(2):
-        run, _ = train(make(SMALL, name="older"))
-    saved = load_checkpoint(run.checkpoint, pytest.fail)
-    # Checkpoints did not always hold these.
-    save_checkpoint(run.checkpoint, {name: saved[name] for name in saved if name not in ("images_per_s", "train_s")})
-    resume(run)
-    assert_same_training(run, finished[0])
+    assert str(run.checkpoint) in resume(run)
 
 
 def test_a_folder_that_is_no_run_is_not_resumed(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="not the folder of a run"):
-        start.resume(tmp_path)
+    for resume_it in (train_network, run_experiment):
+        with pytest.raises(RunError):
+            resume_it(resume=tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_a_wish_first_and_a_command_then(number: signal.Signals) -> None:
+def test_the_first_signal_asks_to_stop_and_the_second_stops(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with Interrupt() as interrupt:
-        assert not interrupt.asked
+    stop = StopRequest()
+    with stop.on_signals():
+        assert not stop.is_set()
         signal.raise_signal(number)
-        assert interrupt.asked
+        assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     assert signal.getsignal(number) is before
 
 
-def test_a_worker_s_thread_leaves_signals_alone() -> None:
+def test_time_that_is_over_asks_to_stop() -> None:
+    assert not StopRequest(60).is_set()
+    assert StopRequest(0).is_set()
+    assert StopRequest().minutes_left() is None
+
+
+def test_in_another_thread_signals_are_left_alone() -> None:
     before = signal.getsignal(signal.SIGINT)
     seen = []
 
     def work() -> None:
-        with Interrupt() as interrupt:
-            seen.append((interrupt.asked, signal.getsignal(signal.SIGINT)))
+        with StopRequest().on_signals():
+            seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [(False, before)]
+    assert seen == [before]

@@ -28,8 +28,8 @@ app = App(
 _EXTRAS = {"serve": "serve"}
 # Module and class of the settings that a command takes.
 _SETTINGS = {
-    "train": ("carmask.training.settings", "TrainSettings"),
-    "check": ("carmask.training.settings", "TrainSettings"),
+    "train": ("carmask.training.config", "TrainSettings"),
+    "check": ("carmask.training.config", "TrainSettings"),
     "serve": ("carmask.serving.settings", "ServiceLimits"),
 }
 # Module and function of each command, and its line in `carmask --help`.

@@ -76,8 +76,8 @@ def _save_augmented(
     if not pairs:
         raise CarmaskError(f"--augmented {path}: every pair has a problem; solve the problems first")
     # Torch takes a second to import, and the rest of the command does not need it.
+    from carmask.training.config import TrainSettings
     from carmask.training.preview import augmented_sheet
-    from carmask.training.settings import TrainSettings
 
     given: dict[str, Any] = {"data": report.dataset.root}
     if config:

@@ -2,8 +2,7 @@
 
 import signal
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -11,7 +10,7 @@ from rich.console import Console
 from carmask.cli import INTERRUPTED
 from carmask.cli.options import Flag
 from carmask.errors import CarmaskError
-from carmask.training.settings import TrainSettings
+from carmask.training.config import TrainSettings
 
 
 def train(
@@ -20,95 +19,87 @@ def train(
     resume: str | None = None,
     max_minutes: float | None = None,
     devices: str = "1",
-    folds: int | None = None,
+    all_folds: Flag = False,
     overfit_batch: Flag = False,
 ) -> int:
     """Train a network on a folder of photos and masks.
 
-    What is not given is taken from --config, then from the preset's recipe, then from the defaults below. The recipe of
-    `small` is the one it was published with: the defaults, and nothing varied. Ctrl-C finishes the step, writes a
-    checkpoint and says how to go on. Photos that cannot be used are listed in the run's left_out.csv.
+    A setting that is not given is taken from the --config file, then from the preset, then from the defaults below.
+    `small` is trained as it was published, with these defaults and no augmentation. Ctrl-C finishes the step, writes a
+    checkpoint and prints how to resume. Photos that cannot be used are listed in the run's left_out.csv.
 
-    Exit status 0 when the run reached its end, 130 when it was stopped before, by Ctrl-C or by --max-minutes.
+    Exit status 0 if training finished, 130 if it was stopped by Ctrl-C or --max-minutes.
 
     Args:
-        settings: All about the run.
-        resume: Go on with this run's folder, whose own settings hold; give it alone. Or auto: begin the run of this
-            --name, or go on with it where it was begun, so that the same command can be given until all is done.
-        max_minutes: Stop in order after so many minutes, to be resumed: when the step, or the photo that is decoded
-            before all steps, is done, of which there is one each time. A validation that has begun is not cut short,
-            nor what cannot be divided: starting up, finding the photos, checking what was decoded before.
-        devices: Processes that train together on this machine: a number, or auto for one on each GPU. Several machines
-            are started with torchrun.
-        folds: Train one network for each of so many folds, each with another part held out; `carmask evaluate` measures
-            every photo by the network that has not seen its car.
-        overfit_batch: Self-test: learn a single batch by heart, and write no run. Exit status 1 where that fails.
+        settings: Settings of the run.
+        resume: Folder of a run to resume, with its own settings and without other options. Or auto: resume the run of
+            this --name if it was started, else start it; so the same command can be repeated until it has finished.
+        max_minutes: Stop after this many minutes, with a checkpoint to resume from. The current step is finished first,
+            also a validation that has begun.
+        devices: Number of processes on this machine, or auto for one per GPU. For several machines use torchrun.
+        all_folds: Train a network for each of --dataset.folds folds; `carmask evaluate` then measures every photo with
+            the network that was not trained on it.
+        overfit_batch: Self-test: train on a single batch, and write no run. Exit status 1 if it is not learned.
 
     """
-    # Kept out of `--help`, which has to wait for the settings alone.
+    # Not needed for `--help`, and slow to import.
     from carmask.training import launch
 
-    _check(settings, resume, max_minutes, folds)
+    _check_options(settings, resume, max_minutes, all_folds=all_folds)
     if overfit_batch:
         if settings is None:
-            raise CarmaskError("--overfit-batch tests settings before a run: give it with a folder of photos")
+            raise CarmaskError("--overfit-batch tests the settings of a new run: give it a folder of photos")
         return _overfit(settings)
     if not launch.is_launched() and (processes := launch.count_devices(devices)) > 1:
         return launch.launch(processes, sys.argv[1:])
-    return _train(settings, resume, max_minutes, folds)
+    return _train(settings, resume, max_minutes, all_folds=all_folds)
 
 
-def _check(settings: TrainSettings | None, resume: str | None, max_minutes: float | None, folds: int | None) -> None:
-    """Refuse what does not go together."""
+def _check_options(
+    settings: TrainSettings | None, resume: str | None, max_minutes: float | None, *, all_folds: bool
+) -> None:
+    """Refuse options that exclude each other."""
     if settings is None and resume in (None, "auto"):
         raise CarmaskError("which photos? Name a folder, `carmask train DATA`, or a run, `carmask train --resume RUN`")
-    if resume not in (None, "auto") and (settings is not None or folds is not None):
-        raise CarmaskError("--resume goes on with the run's own settings: give it alone, or as --resume auto")
+    if resume not in (None, "auto") and (settings is not None or all_folds):
+        raise CarmaskError("--resume RUN uses the run's own settings: give it alone, or use --resume auto")
     if max_minutes is not None and max_minutes <= 0:
         raise CarmaskError(f"--max-minutes {max_minutes:g}: give a time above 0")
-    if folds is not None and folds < 2:
-        raise CarmaskError(f"--folds {folds}: give 2 or more")
 
 
-def _train(settings: TrainSettings | None, resume: str | None, max_minutes: float | None, folds: int | None) -> int:
-    from carmask.training import series, start
-    from carmask.training.team import TeamError, TeamLost, joined_team
+def _train(settings: TrainSettings | None, resume: str | None, max_minutes: float | None, *, all_folds: bool) -> int:
+    from carmask.training.distributed import DistributedError, ProcessLostError, init_distributed
+    from carmask.training.experiments import run_experiment
 
-    with joined_team() as team:
-        options: dict[str, Any] = {"console": Console(), "team": team, "max_minutes": max_minutes}
-        outcome: start.Outcome | series.SeriesOutcome
+    with init_distributed() as distributed:
         try:
-            if settings is None:
-                folder = Path(str(resume))
-                is_series = team.from_first(lambda: series.is_series(folder))
-                resume_it = series.resume_series if is_series else start.resume
-                outcome = resume_it(folder, **options)
-            elif folds is not None or settings.stages:
-                make = series.train_or_resume_series if resume is not None else series.train_series
-                outcome = make(settings, folds, **options)
-            elif resume is not None:
-                outcome = start.train_or_resume(settings, **options)
-            else:
-                outcome = start.train(settings, **options)
-        except TeamError as error:
-            # Said once is enough. But who would say it may be the one that was lost: so two on each machine say that.
-            if not team.is_first and not (isinstance(error, TeamLost) and team.local_rank < 2):
+            result = run_experiment(
+                settings,
+                resume=resume,
+                all_folds=all_folds,
+                console=Console(),
+                distributed=distributed,
+                max_minutes=max_minutes,
+            )
+        except DistributedError as error:
+            # Rank 0 prints the error. If a process was lost, it may be rank 0, so two on each machine print it.
+            if not distributed.is_main and not (isinstance(error, ProcessLostError) and distributed.local_rank < 2):
                 return 1
-            # Who started the processes ends all when one is lost, and this one is at its end and has a word to say.
+            # The launcher ends all processes when one is lost; this one is about to end and prints the error first.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise
-    return 0 if outcome.finished else INTERRUPTED
+    return 0 if result.finished else INTERRUPTED
 
 
 def _overfit(settings: TrainSettings) -> int:
     from carmask.training.overfit import STEPS, overfit_batch
 
     console = Console()
-    outcome = overfit_batch(settings, console)
-    if outcome.passed:
-        console.print(f"learned by heart in {outcome.steps} steps: network, loss and data fit together")
+    result = overfit_batch(settings, console)
+    if result.passed:
+        console.print(f"learned the batch in {result.steps} steps: network, loss and data work together")
         return 0
     raise CarmaskError(
-        f"one batch was not learned in {STEPS} steps (Dice {outcome.dice:.3f}): look at the masks with `carmask check "
+        f"one batch was not learned in {STEPS} steps (Dice {result.dice:.3f}): look at the masks with `carmask check "
         f"--sheet`, and try another --optimizer.lr (it is {settings.optimizer.lr:g})"
     )

@@ -31,7 +31,7 @@ from carmask.models.network import Network
 from carmask.progress import Progress
 from carmask.runtime.hardware import HardwareSettings, set_up
 from carmask.runtime.torch_engine import TorchEngine
-from carmask.training.run import RunFolder
+from carmask.training.run_folder import RunFolder
 
 FloatWeights = Literal["float16", "float32"]
 

@@ -14,8 +14,8 @@ from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.selection import TrainingSplit, find_run, select_pairs
 from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.masks import PackedMask
-from carmask.training.run import RunFolder
-from carmask.training.settings import TrainSettings
+from carmask.training.config import TrainSettings
+from carmask.training.run_folder import RunFolder
 from carstudio import StudioError, render_dataset
 
 # Rendering takes time: few cars, from few sides, small, with odd sides.

@@ -1,110 +1,260 @@
-"""The state of a run on disk: all that the next step depends on.
+"""The state of a run, and its checkpoint on disk.
 
-A checkpoint is written aside, read back, checked and only then moved to its name; the one before is kept beside it.
-Each begins with the SHA-256 of what follows, by which a damaged one is recognized.
+A checkpoint is written to a temporary name, read back, verified and only then renamed; the previous one is kept beside
+it. Each begins with the SHA-256 of what follows, so that damage is noticed.
 """
 
 import io
+import math
 import os
 import pickle
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict
+from torch.optim.swa_utils import AveragedModel
 
 from carmask.errors import CarmaskError, first_line
 from carmask.files import flush_to_disk
+from carmask.models.network import Network
+from carmask.runtime.hardware import Hardware
+from carmask.training.config import TrainSettings
+from carmask.training.distributed import DistributedContext
+from carmask.training.optimizer import make_averaged_model, make_optimizer
 
 _HEADING = b"carmask checkpoint, sha256 "
 _HEADER_BYTES = len(_HEADING) + 64 + 1
+# Fields of `TrainingState` that are saved as they are.
+_PLAIN = (
+    "photos", "accumulate", "step", "loss_sum", "loss_steps", "skipped_steps", "images_per_s", "train_s", "best_dice",
+    "best_epoch",
+)  # fmt: skip
 
 
 class CheckpointError(CarmaskError):
     """A checkpoint that is missing, damaged or of another run."""
 
 
-def save_checkpoint(path: Path, state: dict[str, Any], *, is_own: bool = False) -> None:
-    """Write `state`, so that a crash at any moment leaves the checkpoint or the one before, whole.
+class EpochMetrics(BaseModel):
+    """One row of `metrics.csv`. Dice is measured on held-out photos at their own size."""
 
-    is_own: the checkpoint there was written by this process, and need not be read again before it is kept as the one
-    before. A damaged one is not kept: it would take the place of that which the run was resumed from.
+    model_config = ConfigDict(frozen=True)
+
+    epoch: int
+    step: int
+    photos: int
+    lr: float
+    train_loss: float
+    dice: float
+    dice_median: float
+    dice_worst: float
+    images_per_s: float
+    train_s: float
+    validation_s: float
+
+
+@dataclass
+class TrainingState:
+    """All that changes from step to step. Everything else follows from the settings and the step."""
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    averaged: AveragedModel | None
+    scaler: torch.amp.GradScaler
+    # Digest of photos and masks.
+    photos: str
+    # Parts in which a batch goes through the network; grows when memory runs out.
+    accumulate: int = 1
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    # Steps in a row that were skipped because the gradient was not finite.
+    skipped_steps: int = 0
+    # Speed and time of the current epoch, for the log.
+    images_per_s: float = 0.0
+    train_s: float = 0.0
+    best_dice: float = -math.inf
+    best_epoch: int = 0
+    history: list[EpochMetrics] = field(default_factory=list)
+    # Of this process, and not saved: the checkpoint that it has written, and when.
+    own_checkpoint: Path | None = None
+    saved_s: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def create(cls, settings: TrainSettings, network: Network, hardware: Hardware, photos: str) -> "TrainingState":
+        """Build the state before the first step; moves `network` to the device. `photos` is a digest of the data."""
+        network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(
+            network=network,
+            optimizer=make_optimizer(network, settings.optimizer),
+            averaged=make_averaged_model(network, settings.ema) if settings.ema else None,
+            scaler=torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == torch.float16),
+            photos=photos,
+            accumulate=settings.accumulate,
+        )
+
+    @property
+    def evaluated_network(self) -> Network:
+        """The network that is validated and saved: the averaged one if there is one."""
+        network = self.network if self.averaged is None else self.averaged.module
+        assert isinstance(network, Network)
+        return network
+
+    def finish_epoch(self, metrics: EpochMetrics, *, held_out_photos: int) -> bool:
+        """Add an epoch to the history and to the network's configuration. Returns whether it is the best so far."""
+        self.history.append(metrics)
+        self.evaluated_network.note_training(
+            {
+                "epoch": metrics.epoch,
+                "photos_seen": metrics.photos,
+                "held_out_photos": held_out_photos,
+                "held_out_dice": round(metrics.dice, 5),
+            }
+        )
+        self.loss_sum, self.loss_steps = 0.0, 0
+        is_best = metrics.dice > self.best_dice
+        if is_best:
+            self.best_dice, self.best_epoch = metrics.dice, metrics.epoch
+        return is_best
+
+    def save(self, path: Path, distributed: DistributedContext) -> None:
+        """Write the checkpoint, on rank 0. Raises `CheckpointError`."""
+        if distributed.is_main:
+            save_checkpoint(path, self.state_dict(), is_own=self.own_checkpoint == path)
+        self.own_checkpoint, self.saved_s = path, time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values, for `torch.save`."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "notes": self.evaluated_network.card.training,
+            **{name: getattr(self, name) for name in _PLAIN},
+            "history": [metrics.model_dump() for metrics in self.history],
+        }
+
+    def load_state_dict(self, saved: dict[str, Any], run: Path) -> None:
+        """Restore what `state_dict` returned; `run` is the folder that errors name.
+
+        Raises:
+            CheckpointError: it belongs to other photos or settings.
+
+        """
+        if saved.get("photos", self.photos) != self.photos:
+            raise CheckpointError(
+                f"{run}: the photos, or how this version decodes them, are not those that the run began with; "
+                "restore them, or start a new run"
+            )
+        try:
+            self.network.load_state_dict(saved["network"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(saved["averaged"])
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(saved["scaler"])
+            for name in _PLAIN:
+                setattr(self, name, saved[name])
+            self.evaluated_network.note_training(saved["notes"])
+            self.history = [EpochMetrics(**metrics) for metrics in saved["history"]]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{run}: the checkpoint does not fit the settings in config.yaml ({first_line(error)}); the run cannot "
+                "be resumed"
+            ) from error
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], *, is_own: bool = False) -> None:
+    """Write `state` so that after a crash at any moment the new checkpoint or the previous one is complete.
+
+    Not with `files.atomic_write`: between writing and renaming, the new file is read back and the old one is moved.
+
+    Args:
+        path: The checkpoint.
+        state: Tensors and plain values.
+        is_own: This process wrote the checkpoint that is there, so it need not be verified before it becomes the
+            previous one. A damaged checkpoint is never kept: it would replace the one that the run was resumed from.
 
     Raises:
         CheckpointError: it cannot be written.
 
     """
-    packed = io.BytesIO()
-    torch.save(state, packed)
-    content = packed.getvalue()
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
     content = _HEADING + sha256(content).hexdigest().encode() + b"\n" + content
-    aside = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + ".partial")
     try:
-        with aside.open("wb") as file:
+        with partial.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # A full or failing disk does not always say so when it is written to.
-        _unpacked(aside)
-        if path.exists() and (is_own or _is_whole(path)):
-            path.replace(before(path))
-        aside.replace(path)
+        # A full or failing disk does not always report errors while writing.
+        _read_verified(partial)
+        if path.exists() and (is_own or _is_intact(path)):
+            path.replace(previous_checkpoint(path))
+        partial.replace(path)
         flush_to_disk(path.parent)
     except (OSError, CheckpointError) as error:
-        aside.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written ({first_line(error)}); the one before is kept") from error
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written ({first_line(error)}); the previous one is kept") from error
 
 
-def load_checkpoint(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, or the one before where it is damaged; only tensors and plain values, never code.
+def load_checkpoint(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+    """Read a checkpoint to the CPU, or the previous one if it is damaged; only tensors and plain values, never code.
 
     Raises:
         CheckpointError: there is none, or both are damaged.
 
     """
-    places = [place for place in (path, before(path)) if place.exists()]
-    if not places:
+    candidates = [file for file in (path, previous_checkpoint(path)) if file.exists()]
+    if not candidates:
         raise CheckpointError(f"{path}: no checkpoint there; start the run again under another --name")
-    causes = []
-    for place in places:
+    problems = []
+    for file in candidates:
         try:
-            state = _read(place)
+            state = _read(file)
         except CheckpointError as error:
-            causes.append(str(error))
+            problems.append(str(error))
             continue
-        for cause in causes:
-            say(f"{cause}; going on from the one before, {place.name}, at step {state.get('step')}")
+        for problem in problems:
+            warn(f"{problem}; resuming from the previous one, {file.name}, at step {state.get('step')}")
         return state
-    raise CheckpointError(f"{'; '.join(causes)}; the run cannot go on")
+    raise CheckpointError(f"{'; '.join(problems)}; the run cannot be resumed")
 
 
-def before(path: Path) -> Path:
-    """Where the checkpoint before is kept."""
-    return path.with_name(f"{path.stem}.before{path.suffix}")
+def previous_checkpoint(path: Path) -> Path:
+    """Where the previous checkpoint is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = _unpacked(path)
+    content = _read_verified(path)
     try:
         state: object = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: not written by this version ({first_line(error)})") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: not a run's checkpoint")
+        raise CheckpointError(f"{path}: not the checkpoint of a run")
     return state
 
 
-def _is_whole(path: Path) -> bool:
+def _is_intact(path: Path) -> bool:
     try:
-        _unpacked(path)
+        _read_verified(path)
     except CheckpointError:
         return False
     return True
 
 
-def _unpacked(path: Path) -> bytes:
-    """The content without its header, once the two agree."""
+def _read_verified(path: Path) -> bytes:
+    """Return the content after the header, whose digest it must match."""
     try:
         content = path.read_bytes()
     except OSError as error:

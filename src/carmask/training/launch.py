@@ -1,4 +1,4 @@
-"""Start processes that train together on this machine, as `torchrun --standalone` does, and say how they ended."""
+"""Start several training processes on this machine, as `torchrun --standalone` does."""
 
 import logging
 import os
@@ -11,9 +11,9 @@ import torch
 
 from carmask.errors import CarmaskError
 from carmask.limits import usable_cpus
-from carmask.training.team import TeamError
+from carmask.training.distributed import DistributedError
 
-# How long processes may take to finish their step and write a checkpoint when they are to stop.
+# How long processes may take to finish their step and write a checkpoint after a signal.
 STOP_S = 120
 WATCH_S = 0.3
 
@@ -24,10 +24,10 @@ def is_launched() -> bool:
 
 
 def count_devices(wanted: str) -> int:
-    """How many processes are meant: `auto` is one for each GPU.
+    """Number of processes for `--devices`: `auto` is one per GPU.
 
     Raises:
-        CarmaskError: not a number of processes.
+        CarmaskError: `wanted` is not a number.
 
     """
     if wanted == "auto":
@@ -38,19 +38,19 @@ def count_devices(wanted: str) -> int:
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run `carmask` with these arguments in several processes, and wait for their end. Returns their exit status.
+    """Run `carmask` with these arguments in several processes. Returns the exit status.
 
     Raises:
-        TeamError: one of them was killed.
+        DistributedError: one of them was killed.
 
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # It prints a page about every failure, which is told in one sentence below.
+    # It prints a page about every failure; `_exit_status` says it in one sentence.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    # Else torchrun gives each process one thread, also where there are cores for more.
+    # Otherwise torchrun gives each process one thread, even if there are cores for more.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // processes)))
     config = LaunchConfig(
         min_nodes=1,
@@ -70,16 +70,16 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     except SignalException as error:
         return 128 + error.sigval
     except ChildFailedError as error:
-        return _status_of({rank: failure.exitcode for rank, failure in error.failures.items()})
+        return _exit_status({rank: failure.exitcode for rank, failure in error.failures.items()})
     return 0
 
 
-def _status_of(exit_codes: dict[int, int]) -> int:
-    """What the ends of the processes that failed come down to."""
+def _exit_status(exit_codes: dict[int, int]) -> int:
+    """Exit status of the run, from those of the processes that failed."""
     killed = {rank: -code for rank, code in exit_codes.items() if code < 0}
     if killed:
         rank, number = min(killed.items())
-        raise TeamError(
+        raise DistributedError(
             f"process {rank} of the run was ended by {signal.Signals(number).name}, and the others were stopped; "
             "when the cause is gone, go on with `carmask train --resume`"
         )

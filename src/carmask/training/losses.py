@@ -1,4 +1,4 @@
-"""Losses on logits against soft targets: `logits_B1HW` (float), `soft_B1HW` (float 0..1) to one for each image."""
+"""Losses of logits (`logits_B1HW`, float) against soft masks (`soft_B1HW`, float 0..1), one value per image."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from carmask.training.settings import LossSettings
+from carmask.training.config import LossSettings
 
 # `logits_B1HW`, `soft_B1HW` -> `loss_B`
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# Keeps the Dice of an image without a car, predicted so, at one.
+# Makes the Dice of an empty mask that is predicted empty one.
 DICE_SMOOTHING = 1.0
 # A pixel lies in the band along the edge where the mean of the mask around it lies between these.
 BAND_LOWEST, BAND_HIGHEST = 0.01, 0.99
@@ -21,7 +21,7 @@ BAND_WINDOW_SHARE = 0.04
 
 
 def make_loss(settings: LossSettings) -> Loss:
-    """The loss that the settings name, with targets rounded to 0 and 1 first where they say so."""
+    """Return the loss function that the settings name."""
     losses: dict[str, Loss] = {
         "bce": cross_entropy,
         "dice": soft_dice,
@@ -55,7 +55,7 @@ def soft_dice(logits_B1HW: Tensor, soft_B1HW: Tensor, weights_B1HW: Tensor | Non
 
 
 def bce_and_dice(logits_B1HW: Tensor, soft_B1HW: Tensor) -> Tensor:
-    """Binary cross-entropy, which moves every pixel, plus soft Dice, which is what is measured."""
+    """Binary cross-entropy, which moves every pixel, plus soft Dice, which is close to the metric."""
     return cross_entropy(logits_B1HW, soft_B1HW) + soft_dice(logits_B1HW, soft_B1HW)
 
 

@@ -1,9 +1,11 @@
-"""Memory while training: keeping what the C library would give away, and a batch size that fits."""
+"""Memory during training: keeping freed memory, noticing that it has run out, and a batch size that fits."""
 
 import copy
 import ctypes
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -14,35 +16,44 @@ from carmask.runtime.hardware import Hardware
 
 # glibc's <malloc.h>
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+GLIBC_DEFAULTS = {M_MMAP_MAX: 65536, M_TRIM_THRESHOLD: 128 << 10, M_TOP_PAD: 128 << 10}
 GROWTH_BYTES = 1 << 28
 LARGEST_FOUND_BATCH = 16
-# What a training step needs beside saved activations: gradients of them, workspaces, the images themselves.
+# Memory of a training step by that of its saved activations: also their gradients, workspaces, the images.
 ACTIVATION_FACTOR = 2.5
 MEMORY_SHARE = 0.7
 
-# PyTorch's allocator on a GPU has an error of its own. What others say: that on a CPU; oneDNN, which names no cause;
-# and on a GPU cuDNN, cuBLAS and the driver, of memory that they ask for themselves.
-_NO_MEMORY = re.compile(
+# PyTorch's allocator for GPUs has an exception class of its own. These are the messages of others: PyTorch on a CPU,
+# oneDNN, and on a GPU cuDNN, cuBLAS and the driver, which allocate memory themselves.
+_OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|could not create a (primitive(?! descriptor)|memory object)"
     r"|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory"
 )
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep freed memory instead of handing it back to the system after each operation.
+@contextmanager
+def keep_freed_memory(device: torch.device) -> Iterator[None]:
+    """On a CPU, let the C library keep freed memory while inside, instead of returning it after each operation.
 
-    Training frees and asks for the same hundreds of megabytes in every step. glibc gives each back at once, and the
+    Training frees and allocates the same hundreds of megabytes in every step. glibc returns each at once, and the
     system clears every page again, which is over a third of a step in float32 (`benchmarks/training_speed.py`).
     """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
-        libc.mallopt(M_TOP_PAD, GROWTH_BYTES)
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL("libc.so.6")
+    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, GROWTH_BYTES)):
+        libc.mallopt(option, value)
+    try:
+        yield
+    finally:
+        for option, value in GLIBC_DEFAULTS.items():
+            libc.mallopt(option, value)
+        libc.malloc_trim(0)
 
 
-def give_back_freed_memory(device: torch.device) -> None:
-    """Hand memory that is kept for the next step back to the system, for those who ask the system and not the keeper.
+def return_freed_memory(device: torch.device) -> None:
+    """Return memory that is kept for the next step to the system, for libraries that allocate from the system.
 
     On a CPU that is oneDNN, which maps the code that it compiles for each convolution.
     """
@@ -53,15 +64,15 @@ def give_back_freed_memory(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether it says, in whatever words, that memory did not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)) is not None
+    """Whether the error means that memory has run out, whichever library raised it."""
+    return isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def find_batch_size(model: nn.Module, hardware: Hardware, input_CHW: tuple[int, int, int], photos: int) -> int:
     """The largest power of two, up to 16 and to half the photos, whose training step fits into free memory.
 
-    Counts the bytes that two images make the network save for its backward pass, instead of provoking a failure: two,
-    because BatchNorm refuses a single value for each channel, which one image may come down to.
+    Counts the bytes that the network saves for its backward pass of two images, instead of provoking a failure; two,
+    because BatchNorm refuses a single value per channel, which is all that one image may leave.
     """
     saved_bytes = 0
 
@@ -70,13 +81,13 @@ def find_batch_size(model: nn.Module, hardware: Hardware, input_CHW: tuple[int, 
         saved_bytes += tensor.numel() * tensor.element_size()
         return tensor
 
-    # Of a copy, because BatchNorm learns from every image that it sees.
+    # A copy, because BatchNorm updates its statistics in every forward pass.
     with saved_tensors_hooks(count, lambda tensor: tensor), hardware.autocast():
         copy.deepcopy(model)(torch.zeros(2, *input_CHW, device=hardware.device))
     on_gpu = hardware.device.type == "cuda"
     free_bytes = torch.cuda.mem_get_info(hardware.device)[0] if on_gpu else free_memory_bytes()
-    room_bytes = MEMORY_SHARE * free_bytes
+    usable_bytes = MEMORY_SHARE * free_bytes
     batch = LARGEST_FOUND_BATCH
-    while batch > 1 and (batch * ACTIVATION_FACTOR * saved_bytes / 2 > room_bytes or 2 * batch > photos):
+    while batch > 1 and (batch * ACTIVATION_FACTOR * saved_bytes / 2 > usable_bytes or 2 * batch > photos):
         batch //= 2
     return batch

@@ -1,4 +1,4 @@
-"""A sheet of what training sees: photos and soft masks as they are varied."""
+"""A sheet of augmented photos with their masks, as training sees them."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from carmask.data.augment import Augmenter
 from carmask.data.cache import fit_pair
 from carmask.data.pairs import Pair, spread
 from carmask.imaging.draw import draw_overlay, sheet
-from carmask.training.batches import seed_step, to_batch
-from carmask.training.settings import TrainSettings
+from carmask.training.config import TrainSettings
+from carmask.training.data_loading import seed_step, to_batch
 
 TILE_WIDTH_PX = 240
 
@@ -19,7 +19,7 @@ TILE_WIDTH_PX = 240
 def augmented_sheet(
     pairs: Sequence[Pair], settings: TrainSettings, *, photos: int = 4, variations: int = 6
 ) -> NDArray[np.uint8]:
-    """Draw each of a few photos as it is and in several variations, the mask laid over (uint8, H x W x 3)."""
+    """Draw a few photos, each unchanged and in several augmentations, with the mask over it (uint8, H x W x 3)."""
     chosen = spread(pairs, photos)
     recipe = settings.cache_key()
     augment = Augmenter(settings.augment, channels=recipe.channels)
@@ -27,7 +27,7 @@ def augmented_sheet(
     columns = [to_batch(np.stack(images), np.stack(masks), torch.device("cpu"))]
     for variation in range(variations):
         seed_step(settings.seed, variation)
-        # All photos in one batch, because a vehicle that is pasted comes from another photo.
+        # All photos in one batch, because copy-paste takes vehicles from the batch's other photos.
         columns.append(augment(*(tensor.clone() for tensor in columns[0])))
     names = ["as it is", *map(str, range(1, variations + 1))]
     tiles = [

@@ -1,9 +1,9 @@
 """Validation during training: Dice of each held-out photo at its own size, as `carmask evaluate` measures it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,107 +18,100 @@ from carmask.models.network import Network
 from carmask.runner import in_batches
 from carmask.runtime.hardware import Hardware
 from carmask.runtime.torch_engine import TorchEngine
-from carmask.training.team import Team
+from carmask.training.distributed import DistributedContext
 
-T = TypeVar("T")
-SHOWN_PHOTOS = 6
+SAMPLE_PHOTOS = 6
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Dice and coverage (0..1) of each held-out photo, and some masks (bool, canvas height x width) to be shown."""
+class ValidationSet:
+    """One process's share of the held-out photos, with their true masks in memory at one bit per pixel."""
+
+    cache: Cache
+    truths: Mapping[str, PackedMask]
+    # Photos that are drawn in each epoch.
+    samples: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Dice and coverage (0..1) of each held-out photo, and some predicted masks (bool, network height x width)."""
 
     dice_of: dict[str, float]
     coverage_of: dict[str, float]
-    shown: dict[str, NDArray[np.bool_]]
+    sample_masks: dict[str, NDArray[np.bool_]]
 
     @property
     def mean(self) -> float:
-        """The figure by which the best weights are chosen."""
+        """Mean Dice, by which the best weights are chosen."""
         return float(np.mean(list(self.dice_of.values())))
 
     @property
     def median(self) -> float:
-        """Half of the photos are better."""
+        """Median Dice."""
         return float(np.median(list(self.dice_of.values())))
 
     @property
     def worst(self) -> float:
-        """The photo that is cut out worst."""
+        """Lowest Dice."""
         return min(self.dice_of.values())
 
     @property
     def one_class(self) -> Literal["background", "vehicle"] | None:
-        """The one class of every pixel of every photo, where that is so: nothing was learned, or all was forgotten."""
-        found = set(self.coverage_of.values())
-        return {0.0: "background", 1.0: "vehicle"}.get(found.pop()) if len(found) == 1 else None  # type: ignore[return-value]
+        """The class of every pixel of every photo, if they are all the same: the network has learned nothing."""
+        coverages = set(self.coverage_of.values())
+        return {0.0: "background", 1.0: "vehicle"}.get(coverages.pop()) if len(coverages) == 1 else None  # type: ignore[return-value]
 
 
-class Validator:
-    """Holds the true masks in memory, one bit for each pixel, and measures networks against them.
+def load_validation_set(
+    pairs: Sequence[Pair], cache: Cache, foreground: int | None, distributed: DistributedContext
+) -> ValidationSet:
+    """Read the true masks of this process's share of the held-out `pairs`."""
+    samples = frozenset(pair.id for pair in spread(pairs, SAMPLE_PHOTOS))
+    share = distributed.shard(pairs)
 
-    In a team every process measures its share of the photos, and all know all figures.
-    """
+    def read(pair: Pair) -> PackedMask:
+        return PackedMask.of(load_soft_mask(pair, foreground=foreground).mask_HW)
 
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        cache: Cache,
-        hardware: Hardware,
-        batch_size: int,
-        foreground: int | None,
-        team: Team,
-    ) -> None:
-        self._team = team
-        # Those in the pictures of each epoch.
-        self._shown = frozenset(pair.id for pair in spread(pairs, SHOWN_PHOTOS))
-        pairs = team.share(pairs)
-        self._ids = tuple(pair.id for pair in pairs)
-        self._cache = cache
-        self._hardware = hardware
-        self._batch_size = batch_size
-
-        def read(pair: Pair) -> PackedMask:
-            return PackedMask.of(load_soft_mask(pair, foreground=foreground).mask_HW)
-
-        with ThreadPoolExecutor(usable_cpus()) as pool:
-            self._truths = dict(zip(self._ids, pool.map(read, pairs), strict=True))
-
-    def __call__(self, network: Network) -> Validation:
-        """Measure a network; leaves it in the mode (training or not) in which it came."""
-        was_training = network.training
-        engine = TorchEngine(network, self._hardware)
-        mine = Validation({}, {}, {})
-        with ThreadPoolExecutor(usable_cpus()) as pool:
-            for ids in in_batches(self._ids, self._batch_size):
-                rows = [self._cache.row_of[id_] for id_ in ids]
-                probability_NHW = engine.run(self._cache.images_NHWC[rows])
-                truths = [self._truths[id_] for id_ in ids]
-                scores = pool.map(lambda item: _score(network, *item), zip(probability_NHW, truths, strict=True))
-                for id_, (dice_, coverage) in zip(ids, scores, strict=True):
-                    mine.dice_of[id_], mine.coverage_of[id_] = dice_, coverage
-                masks_NHW = probability_NHW >= network.card.threshold
-                mine.shown.update((id_, mask) for id_, mask in zip(ids, masks_NHW, strict=True) if id_ in self._shown)
-        network.train(was_training)
-        return _all_of(self._team.gather(mine))
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        truths = dict(zip((pair.id for pair in share), pool.map(read, share), strict=True))
+    return ValidationSet(cache, truths, samples)
 
 
-def _all_of(parts: Sequence[Validation]) -> Validation:
-    """What the processes of a team found, in an order that does not depend on their number."""
-    whole = Validation({}, {}, {})
-    for part in parts:
-        whole.dice_of.update(part.dice_of)
-        whole.coverage_of.update(part.coverage_of)
-        whole.shown.update(part.shown)
-    return Validation(_sorted(whole.dice_of), _sorted(whole.coverage_of), _sorted(whole.shown))
-
-
-def _sorted(items: dict[str, T]) -> dict[str, T]:
-    return dict(sorted(items.items()))
+def validate(
+    network: Network, photos: ValidationSet, hardware: Hardware, batch_size: int, distributed: DistributedContext
+) -> ValidationResult:
+    """Measure a network on all held-out photos. Leaves it in the mode (training or evaluation) in which it was."""
+    was_training = network.training
+    engine = TorchEngine(network, hardware)
+    result = ValidationResult({}, {}, {})
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        for ids in in_batches(photos.truths, batch_size):
+            probability_NHW = engine.run(photos.cache.images_NHWC[[photos.cache.row_of[id_] for id_ in ids]])
+            truths = [photos.truths[id_] for id_ in ids]
+            scores = pool.map(lambda item: _score(network, *item), zip(probability_NHW, truths, strict=True))
+            for id_, probability_HW, (dice_, coverage) in zip(ids, probability_NHW, scores, strict=True):
+                result.dice_of[id_], result.coverage_of[id_] = dice_, coverage
+                if id_ in photos.samples:
+                    result.sample_masks[id_] = probability_HW >= network.card.threshold
+    network.train(was_training)
+    return _merge(distributed.all_gather_object(result))
 
 
 def _score(network: Network, probability_HW: NDArray[np.float32], truth: PackedMask) -> tuple[float, float]:
-    """Dice and coverage."""
+    """Dice and coverage, at the photo's size."""
     placement = plan(truth.size_HW, network.card.geometry, stride_px=network.card.stride_px)
     mask_HW = restore(probability_HW, placement) >= network.card.threshold
     return dice(truth.mask_HW, mask_HW), float(mask_HW.mean())
+
+
+def _merge(parts: Sequence[ValidationResult]) -> ValidationResult:
+    """Results of all processes, sorted, so that means do not depend on the number of processes."""
+    whole = ValidationResult({}, {}, {})
+    for part in parts:
+        whole.dice_of.update(part.dice_of)
+        whole.coverage_of.update(part.coverage_of)
+        whole.sample_masks.update(part.sample_masks)
+    return ValidationResult(
+        *(dict(sorted(values.items())) for values in (whole.dice_of, whole.coverage_of, whole.sample_masks))  # type: ignore[arg-type]
+    )

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carmask.training.schedule import learning_rate
-from carmask.training.settings import ScheduleSettings
+from carmask.training.config import ScheduleSettings
+from carmask.training.optimizer import learning_rate
 
 NAMES = ("constant", "one-cycle", "cosine")
 

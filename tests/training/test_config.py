@@ -11,8 +11,8 @@ from carmask.data.augment import AugmentSettings
 from carmask.errors import explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import PRESETS
-from carmask.training.series import stage_settings
-from carmask.training.settings import OptimizerSettings, SettingsError, TrainSettings
+from carmask.training.config import OptimizerSettings, SettingsError, TrainSettings
+from carmask.training.experiments import stage_settings
 
 DATA = Path("cars")
 
@@ -63,9 +63,9 @@ def test_sizes_that_nobody_has_set_are_not_blamed(tmp_path: Path) -> None:
     assert again.augment.without_effect() == settings.augment.without_effect() == {"color": ["brightness"]}
 
 
-def test_what_is_given_goes_before_the_file_and_the_file_before_the_recipe(tmp_path: Path) -> None:
-    recipe = TrainSettings(data=DATA, preset="fast")
-    assert (recipe.optimizer.name, recipe.optimizer.clip_norm, recipe.batch_size) == ("adamw", 1.0, 8)
+def test_arguments_override_the_file_and_the_file_overrides_the_preset(tmp_path: Path) -> None:
+    preset = TrainSettings(data=DATA, preset="fast")
+    assert (preset.optimizer.name, preset.optimizer.clip_norm, preset.batch_size) == ("adamw", 1.0, 8)
 
     config = write(
         tmp_path / "c.yaml", preset="fast", epochs=7, batch_size=4, optimizer={"lr": 0.5}, loss={"name": "dice"}
@@ -73,25 +73,25 @@ def test_what_is_given_goes_before_the_file_and_the_file_before_the_recipe(tmp_p
     from_file = TrainSettings(data=DATA, config=config)
     assert (from_file.preset, from_file.epochs, from_file.batch_size) == ("fast", 7, 4)
     assert (from_file.optimizer.lr, from_file.optimizer.name, from_file.loss.name) == (0.5, "adamw", "dice")
-    assert from_file.schedule == recipe.schedule
+    assert from_file.schedule == preset.schedule
 
     explicit = TrainSettings(data=DATA, config=config, epochs=3, optimizer={"clip_norm": 0})
     assert (explicit.epochs, explicit.batch_size) == (3, 4)
     assert (explicit.optimizer.lr, explicit.optimizer.clip_norm) == (0.5, 0)
 
-    # The preset that is given decides which recipe lies below, also where the file names another.
+    # The defaults are those of the preset that is given, also if the file names another.
     other = TrainSettings(data=DATA, config=config, preset="classic")
     assert (other.preset, other.epochs, other.ema) == ("classic", 7, 0.995)
     assert TrainSettings(data=DATA, config=config, preset="small").ema == 0
 
 
-def test_a_group_given_as_a_model_is_filled_from_the_recipe_like_one_given_as_words() -> None:
+def test_a_group_given_as_a_model_gets_the_preset_s_defaults_like_a_dictionary() -> None:
     settings = TrainSettings(data=DATA, preset="fast", optimizer=OptimizerSettings(lr=0.25))
     assert settings == TrainSettings(data=DATA, preset="fast", optimizer={"lr": 0.25})
     assert settings.optimizer.name == "adamw"
 
 
-def test_the_data_may_stand_in_the_file(tmp_path: Path) -> None:
+def test_the_file_may_name_the_data(tmp_path: Path) -> None:
     config = write(tmp_path / "c.yaml", data="elsewhere")
     assert TrainSettings(config=config).data == Path("elsewhere")
     assert TrainSettings(config=config, data=DATA).data == DATA
@@ -183,25 +183,23 @@ def test_a_fold_does_not_matter_where_a_fraction_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        (b"epochs: [", "not YAML"),
-        (b"\xff\xfe\x00\x01", "not YAML"),
-        (b"- 1\n- 2\n", "holds no settings"),
-        (b"", "holds no settings"),
-        (b"just text", "holds no settings"),
-        (b"!!python/object/apply:os.getcwd []", "not YAML"),
-        (b"1: 2\n", "1"),
+        b"epochs: [",
+        b"\xff\xfe\x00\x01",
+        b"- 1\n- 2\n",
+        b"",
+        b"just text",
+        b"!!python/object/apply:os.getcwd []",
     ],
 )
-def test_a_file_that_holds_no_settings_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_without_settings_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(content)
-    with pytest.raises((SettingsError, ValidationError)) as caught:
+    with pytest.raises(SettingsError) as caught:
         TrainSettings(data=DATA, config=path)
-    text = explain(caught.value, TrainSettings) if isinstance(caught.value, ValidationError) else str(caught.value)
-    assert message in text
-    assert "\n" not in text
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

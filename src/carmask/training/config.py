@@ -1,0 +1,278 @@
+"""Settings of a training run: the same model is the Python API, the YAML file and the command line.
+
+A setting that is not passed is taken from the YAML file (`config`), then from the preset (`PRESET_DEFAULTS`), then from
+the defaults below.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from carmask.data.augment import AugmentSettings
+from carmask.data.cache import CacheKey
+from carmask.data.split import FOLDS
+from carmask.errors import CarmaskError, explain
+from carmask.imaging.geometry import Geometry
+from carmask.models.config import PRESETS, PresetName, UNetConfig
+from carmask.runtime.hardware import HardwareSettings
+
+_MODERN: dict[str, Any] = {
+    "epochs": 30,
+    "ema": 0.995,
+    "optimizer": {"name": "adamw", "lr": 3e-3, "weight_decay": 1e-4, "clip_norm": 1.0},
+    "schedule": {"name": "one-cycle", "warmup": 0.2},
+    "loss": {"name": "bce+dice"},
+}
+# `small` is trained as it was published: Adam at 1e-4, BCE, 10 epochs, which are the defaults, and no augmentation.
+PRESET_DEFAULTS: Mapping[str, dict[str, Any]] = {
+    "small": {"augment": AugmentSettings.off().model_dump(exclude_unset=True)},
+    "fast": {**_MODERN, "batch_size": 8},
+    "classic": {**_MODERN, "optimizer": {**_MODERN["optimizer"], "lr": 1e-3}},
+    "deep": {**_MODERN, "optimizer": {**_MODERN["optimizer"], "lr": 1e-3}},
+}
+
+
+class SettingsError(CarmaskError):
+    """A setting that does not exist or cannot have that value."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(_Settings):
+    """Which photos the network is trained on, and which are held out for validation."""
+
+    split: Path | None = Field(default=None, description="split.json to use; a new split is made if not given")
+    folds: int = Field(default=FOLDS, ge=2, description="number of folds that the groups are divided into")
+    fold: int = Field(default=0, ge=0, description="fold to hold out, counted from 0")
+    fraction: float | None = Field(default=None, gt=0, lt=1, description="hold out this share instead of a fold")
+    split_seed: int = Field(default=0, ge=0, description="seed of the split; independent of the training seed")
+    group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
+    foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")
+    cache: Path = Field(default=Path(".cache/carmask"), description="folder for decoded and resized photos")
+
+
+class InputSettings(_Settings):
+    """Size of the network's input; the preset's if not given."""
+
+    height_px: int | None = Field(default=None, ge=16, le=8192, description="height in pixels")
+    width_px: int | None = Field(default=None, ge=16, le=8192, description="width in pixels")
+
+
+class NetworkSettings(_Settings):
+    """Changes to the preset's network."""
+
+    widths: tuple[int, ...] | None = Field(
+        default=None, description="feature channels of each level, finest first; also sets the number of levels"
+    )
+    stem: int | None = Field(default=None, description="space-to-depth factor before the first level: 1, 2 or 4")
+
+
+class OptimizerSettings(_Settings):
+    """The optimizer."""
+
+    name: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="optimizer")
+    lr: float = Field(default=1e-4, gt=0, le=10, description="learning rate; with a schedule, its peak")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="weight decay; not applied to biases and norms")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd")
+    clip_norm: float = Field(default=0.0, ge=0, description="clip the gradient to this norm; 0 to not clip")
+
+
+class ScheduleSettings(_Settings):
+    """The learning rate over the run."""
+
+    name: Literal["constant", "one-cycle", "cosine"] = Field(default="constant", description="learning rate schedule")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the run in which the rate rises to its peak")
+
+
+class LossSettings(_Settings):
+    """The loss."""
+
+    name: Literal["bce", "dice", "bce+dice", "border"] = Field(default="bce", description="loss function")
+    border_weight: float = Field(default=3.0, ge=1, description="weight of pixels near the edge, for `border`")
+    hard_targets: bool = Field(default=False, description="round soft masks to 0 and 1 before the loss")
+
+
+class TrainingHardwareSettings(HardwareSettings):
+    """Device, precision and threads, and what only training can use."""
+
+    compile: bool = Field(default=False, description="compile the network with torch.compile")
+
+
+class TrainSettings(_Settings):
+    """Settings of one training run."""
+
+    data: Path = Field(description="folder of photos and masks")
+    preset: PresetName = Field(default="small", description="network to train")
+    config: Path | None = Field(default=None, description="YAML file of settings; options override it")
+    name: str | None = Field(
+        default=None, pattern=r"^\w[\w.+-]*$", description="name of the run; preset and time if not given"
+    )
+    runs: Path = Field(default=Path("runs"), description="parent folder of the run's folder")
+    epochs: int = Field(
+        default=10, ge=1, le=100_000, description="number of epochs; each ends with validation and a checkpoint"
+    )
+    epoch_samples: int | None = Field(
+        default=None, ge=1, description="photos per epoch; as many as there are to train on if not given"
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, le=4096, description="photos per step, over all devices; chosen by free memory if not given"
+    )
+    accumulate: int = Field(default=1, ge=1, le=1024, description="run each batch in this many parts, to save memory")
+    seed: int = Field(default=0, ge=0, description="seed of weights, photo order and augmentation")
+    init: Path | None = Field(
+        default=None, description="run or weights folder to start from; same network, any input size"
+    )
+    patience: int | None = Field(default=None, ge=1, description="stop after this many epochs without a better Dice")
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of the averaged weights that are validated and saved; 0 for none"
+    )
+    checkpoint_minutes: float = Field(default=10.0, ge=0, description="minutes between checkpoints within an epoch")
+    tensorboard: bool = Field(default=True, description="also log to TensorBoard, in the run's folder")
+    stages: tuple[dict[str, Any], ...] = Field(
+        default=(),
+        description="settings that change from stage to stage, for a --config file; each stage starts from the best "
+        "weights of the one before",
+    )
+    dataset: DataSettings = DataSettings()
+    network: NetworkSettings = NetworkSettings()
+    input: InputSettings = InputSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    loss: LossSettings = LossSettings()
+    augment: AugmentSettings = AugmentSettings()
+    hardware: TrainingHardwareSettings = TrainingHardwareSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_config_and_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        given = dict(given)
+        config = given.pop("config", None)
+        if config is not None:
+            given = merge(_read_yaml(Path(config)), given)
+        defaults = PRESET_DEFAULTS.get(str(given.get("preset", "small")), {})
+        return {**merge(defaults, given), "config": config}
+
+    @model_validator(mode="after")
+    def _check_fold(self) -> "TrainSettings":
+        if self.dataset.fraction is None and self.dataset.fold >= self.dataset.folds:
+            raise ValueError(f"dataset.fold {self.dataset.fold}: folds are counted from 0 to {self.dataset.folds - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_network(self) -> "TrainSettings":
+        try:
+            self.unet()
+        except ValidationError as error:
+            raise ValueError(f"network.{explain(error, UNetConfig)}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _check_accumulate(self) -> "TrainSettings":
+        if self.batch_size is not None and self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be divided into {self.accumulate} equal parts")
+        return self
+
+    @model_validator(mode="after")
+    def _check_batch_norm(self) -> "TrainSettings":
+        unet = self.unet()
+        canvas_HW = self.geometry().canvas_HW(unet.stride_px)
+        if self.batch_size == self.accumulate and unet.norm == "batch" and max(canvas_HW) == unet.stride_px:
+            raise ValueError(
+                f"batch_size {self.batch_size}, photos one at a time at {canvas_HW[0]} x {canvas_HW[1]} px, leaves "
+                "BatchNorm one value for each channel at the lowest level; use a larger batch or input"
+            )
+        return self
+
+    def unet(self) -> UNetConfig:
+        """The preset's network with the changes in `network`."""
+        changes = self.network.model_dump(exclude_none=True)
+        return UNetConfig.model_validate({**PRESETS[self.preset].unet.model_dump(), **changes})
+
+    def geometry(self) -> Geometry:
+        """The preset's geometry at the size in `input`."""
+        preset = PRESETS[self.preset].geometry
+        return Geometry(
+            height_px=self.input.height_px or preset.height_px,
+            width_px=self.input.width_px or preset.width_px,
+            keep_aspect=preset.keep_aspect,
+        )
+
+    def cache_key(self) -> CacheKey:
+        """How photos and masks are resized for the network."""
+        unet = self.unet()
+        return CacheKey(
+            geometry=self.geometry(),
+            channels=unet.in_channels,
+            stride_px=unet.stride_px,
+            foreground=self.dataset.foreground,
+        )
+
+    def with_absolute_paths(self) -> "TrainSettings":
+        """The same settings with absolute paths, so that a run can be resumed from any working folder."""
+        split = self.dataset.split.absolute() if self.dataset.split else None
+        dataset = self.dataset.model_copy(update={"cache": self.dataset.cache.absolute(), "split": split})
+        init = self.init.absolute() if self.init else None
+        return self.model_copy(update={"data": self.data.absolute(), "init": init, "dataset": dataset})
+
+    def differences(self, other: "TrainSettings") -> list[str]:
+        """Names of the settings that differ, such as "optimizer.lr"; `config` and `runs` are ignored."""
+        both = (one.with_absolute_paths().model_dump(exclude={"config", "runs"}) for one in (self, other))
+        mine, theirs = map(flatten, both)
+        return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+
+    def to_yaml(self) -> str:
+        """All settings as YAML, for `from_yaml`."""
+        return str(yaml.safe_dump(self.model_dump(mode="json", exclude={"config"}), sort_keys=False))
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> "TrainSettings":
+        """Read a YAML file of settings.
+
+        Raises:
+            SettingsError: the file cannot be read, or a setting does not exist or has an impossible value.
+
+        """
+        try:
+            return cls.model_validate(_read_yaml(path))
+        except ValidationError as error:
+            raise SettingsError(f"{path}: {explain(error, cls)}") from error
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names."""
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        result.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value})
+    return result
+
+
+def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `defaults`, group by group. A group may also be a model, of which the fields that were set count."""
+    result = dict(defaults)
+    for name, value in given.items():
+        if isinstance(value, BaseModel):
+            value = value.model_dump(exclude_unset=True)
+        if isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
+            result[name] = merge(result[name], value)
+        else:
+            result[name] = value
+    return result
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: contains no settings; expected lines such as 'epochs: 10'")
+    return content

@@ -1,0 +1,337 @@
+"""Everything that one `carmask train` command runs: a single run, a run per fold, one network in stages, or both.
+
+Several runs are made in order. Finished ones are kept, a stopped one is resumed, the others are started;
+`models.series_file` describes their folders.
+"""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from carmask.data.split import Split
+from carmask.errors import CarmaskError, explain
+from carmask.evaluation.selection import check_folds
+from carmask.models.series_file import (
+    FILE_NAME,
+    SeriesError,
+    SeriesFile,
+    find_series_file,
+    fold_folders,
+    fold_name,
+    stages_folder,
+)
+from carmask.training.config import SettingsError, TrainSettings, merge
+from carmask.training.distributed import DistributedContext
+from carmask.training.loggers import say
+from carmask.training.run_folder import RunFolder
+from carmask.training.stopping import StopRequest
+from carmask.training.train import TrainResult, train
+
+# Settings that are the same for all stages. Later stages use the split of the first.
+_NOT_PER_STAGE = frozenset({"data", "preset", "network", "config", "name", "runs", "init", "dataset", "stages"})
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """The folder to resume, evaluate or predict with, and whether all its runs are finished."""
+
+    folder: Path
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Series:
+    """Several runs, their folder, and the file that says which of them are finished."""
+
+    folder: Path
+    file: Path
+    record: SeriesFile
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a series.
+
+    It starts from the best weights and with the split of `previous_stage`, and has the batch size of `first_fold`.
+    """
+
+    folder: Path
+    settings: TrainSettings
+    previous_stage: Path | None = None
+    first_fold: Path | None = None
+
+
+def run_experiment(
+    settings: TrainSettings | None = None,
+    *,
+    resume: Path | str | None = None,
+    all_folds: bool = False,
+    console: Console | None = None,
+    distributed: DistributedContext | None = None,
+    max_minutes: float | None = None,
+) -> ExperimentResult:
+    """Start or resume all runs that the settings ask for.
+
+    Args:
+        settings: Settings of all runs, with their stages; None to resume a folder.
+        resume: Folder to resume, with its own settings. Or "auto": resume `settings.name` if it was started, else start
+            it; so the same call can be repeated until everything is finished.
+        all_folds: Train a network for each of `dataset.folds` folds, in turn held out.
+        console: Where progress is printed; the terminal if not given.
+        distributed: The processes that train together; this one alone if not given.
+        max_minutes: Stop all runs together after this time, with a checkpoint to resume from.
+
+    Raises:
+        CarmaskError: data, settings or a folder cannot be used, or training cannot go on.
+
+    """
+    stop = StopRequest(max_minutes)
+    distributed = distributed or DistributedContext()
+    console = (console or Console()) if distributed.is_main else Console(quiet=True)
+    # Folders are looked at by rank 0 only: other machines need not see them.
+    series = distributed.broadcast_object(lambda: open_series(settings, resume, all_folds=all_folds))
+    if series is not None:
+        return run_series(series, console, distributed, stop)
+    run = distributed.broadcast_object(lambda: find_run(settings, resume))
+    new = settings if run is None else None
+    result = train(new, resume=run, console=console, distributed=distributed, max_minutes=max_minutes)
+    return ExperimentResult(result.run.path, result.finished)
+
+
+def run_series(
+    series: Series, console: Console, distributed: DistributedContext, stop: StopRequest
+) -> ExperimentResult:
+    """Start or resume the runs of a series, one after the other."""
+    folder, record = series.folder, series.record
+    runs = distributed.broadcast_object(lambda: {_name_of(run, series): run for run in plan_runs(folder, record)})
+    for number, (name, run) in enumerate(runs.items(), 1):
+        if name in record.finished:
+            continue
+        minutes_left = distributed.broadcast_object(stop.minutes_left)
+        # However little time there is, the first run makes a step, so that repeating the command comes to an end.
+        if minutes_left is not None and minutes_left <= 0 and record.finished != series.record.finished:
+            return _stopped(folder, record, len(runs), console)
+        _say(console, f"run {number} of {len(runs)}")
+        try:
+            result = start_or_resume(run, console, distributed, minutes_left)
+        except CarmaskError:
+            if distributed.is_main and number == 1 and not run.folder.exists():
+                remove_record(series.file)
+            raise
+        if distributed.is_main:
+            check_same_photos(folder)
+        if not result.finished:
+            return _stopped(folder, record, len(runs), console)
+        record = record.model_copy(update={"finished": (*record.finished, name)})
+        if distributed.is_main:
+            record.save(series.file)
+    if record.folds is not None and distributed.is_main:
+        _print_folds(folder, record.settings["data"], console)
+    return ExperimentResult(folder, finished=True)
+
+
+def start_or_resume(
+    run: PlannedRun, console: Console, distributed: DistributedContext, max_minutes: float | None
+) -> TrainResult:
+    """Resume a run of a series if it was started, else start it with what follows from the runs before it."""
+    if distributed.broadcast_object(run.folder.exists):
+        return train(resume=run.folder, console=console, distributed=distributed, max_minutes=max_minutes)
+    settings = distributed.broadcast_object(lambda: _complete_settings(run))
+    return train(settings, console=console, distributed=distributed, max_minutes=max_minutes)
+
+
+def _complete_settings(run: PlannedRun) -> TrainSettings:
+    changes: dict[str, Any] = {"runs": run.folder.parent, "name": run.folder.name, "stages": ()}
+    if run.previous_stage is not None:
+        # The same split: no photo that an earlier stage was trained on may be held out.
+        split = RunFolder(run.previous_stage).split.absolute()
+        dataset = run.settings.dataset.model_copy(update={"split": split})
+        changes |= {"init": run.previous_stage, "dataset": dataset}
+    if run.first_fold is not None and run.settings.batch_size is None:
+        changes["batch_size"] = TrainSettings.from_yaml(RunFolder.existing(run.first_fold).config).batch_size
+    return run.settings.model_copy(update=changes)
+
+
+def find_run(settings: TrainSettings | None, resume: Path | str | None) -> Path | None:
+    """Return the folder of the single run to resume; None to start a new one.
+
+    Raises:
+        CarmaskError: it was started with different settings.
+
+    """
+    if settings is None:
+        return None if resume is None else Path(resume)
+    if resume is None:
+        return None
+    folder = _named_folder(settings)
+    if not folder.exists():
+        return None
+    started = TrainSettings.from_yaml(RunFolder.existing(folder).config)
+    # A batch size that is not given was chosen by free memory.
+    wanted = settings.model_copy(update={"batch_size": settings.batch_size or started.batch_size})
+    refuse_changes(folder, wanted.differences(started))
+    return folder
+
+
+def open_series(settings: TrainSettings | None, resume: Path | str | None, *, all_folds: bool) -> Series | None:
+    """Read or create the record of a series; None for a single run.
+
+    Raises:
+        CarmaskError: it cannot be created, or was started with different settings.
+
+    """
+    if settings is None:
+        folder = Path(resume or "")
+        file = find_series_file(folder)
+        return None if file is None else Series(folder, file, SeriesFile.load(file))
+    if not all_folds and not settings.stages:
+        return None
+    if resume is None:
+        return create_series(settings, all_folds=all_folds)
+    folder = _named_folder(settings)
+    file = find_series_file(folder)
+    if file is None:
+        return create_series(settings, all_folds=all_folds)
+    record = SeriesFile.load(file)
+    changed = settings.differences(_settings_of(record))
+    if all_folds != (record.folds is not None):
+        changed.append("--all-folds")
+    refuse_changes(folder, changed)
+    return Series(folder, file, record)
+
+
+def create_series(settings: TrainSettings, *, all_folds: bool) -> Series:
+    """Choose the folder of a new series, and write its record.
+
+    Raises:
+        CarmaskError: the folder exists, or the settings cannot be used.
+
+    """
+    options = settings.dataset
+    if all_folds and (options.split is not None or options.fraction is not None or options.fold):
+        raise SettingsError(
+            "--all-folds holds out every fold in turn; remove dataset.split, dataset.fraction and dataset.fold"
+        )
+    stage_settings(settings)
+    folder = RunFolder.new(settings).path
+    if stages_folder(folder).exists():
+        raise SeriesError(
+            f"{stages_folder(folder)}: exists already; go on with `carmask train --resume {folder}`, or choose another "
+            "--name"
+        )
+    record = SeriesFile(
+        folds=options.folds if all_folds else None,
+        settings=settings.with_absolute_paths().model_dump(mode="json", exclude={"config"}),
+    )
+    file = (folder if all_folds else stages_folder(folder)) / FILE_NAME
+    record.save(file)
+    return Series(folder, file, record)
+
+
+def remove_record(file: Path) -> None:
+    """Remove the record of a series of which no run could be started."""
+    file.unlink(missing_ok=True)
+    with suppress(OSError):
+        file.parent.rmdir()
+
+
+def refuse_changes(folder: Path, changed: Sequence[str]) -> None:
+    """Raise `SettingsError` if settings have changed since the folder was started."""
+    if changed:
+        raise SettingsError(
+            f"{folder}: was started with different {', '.join(changed)}; give the same settings, or another --name"
+        )
+
+
+def check_same_photos(folder: Path) -> None:
+    """Stop before another fold is trained if the photos have changed since the first: the result could not be used."""
+    started = [RunFolder(fold) for fold in fold_folders(folder) if fold.is_dir()]
+    if len(started) > 1:
+        check_folds({run.path.name: Split.load(run.split) for run in started})
+
+
+def stage_settings(settings: TrainSettings) -> tuple[TrainSettings, ...]:
+    """Return the complete settings of each stage; the settings themselves if there are no stages.
+
+    Raises:
+        SettingsError: a setting of a stage does not exist, has an impossible value, or is the same for all stages.
+
+    """
+    base = settings.model_dump(exclude={"stages", "config"})
+    stages = []
+    for number, given in enumerate(settings.stages, 1):
+        if fixed := sorted(_NOT_PER_STAGE & given.keys()):
+            raise SettingsError(f"stage {number}: {', '.join(fixed)} cannot change between stages; set it above them")
+        try:
+            stages.append(TrainSettings.model_validate(merge(base, given)))
+        except ValidationError as error:
+            raise SettingsError(f"stage {number}: {explain(error, TrainSettings)}") from error
+    return tuple(stages) or (settings,)
+
+
+def plan_runs(folder: Path, record: SeriesFile) -> list[PlannedRun]:
+    """List all runs of a series in order: fold by fold, and for each its stages."""
+    stages = stage_settings(_settings_of(record))
+    if record.folds is None:
+        return list(_plan_stages(folder, stages))
+    runs: list[PlannedRun] = []
+    for fold in range(record.folds):
+        of_fold = [
+            stage.model_copy(update={"dataset": stage.dataset.model_copy(update={"fold": fold})}) for stage in stages
+        ]
+        first_fold = [run.folder for run in runs[: len(stages)]]
+        runs += _plan_stages(folder / fold_name(fold), of_fold, first_fold)
+    return runs
+
+
+def _plan_stages(last: Path, stages: Sequence[TrainSettings], first_fold: Sequence[Path] = ()) -> Iterator[PlannedRun]:
+    """Plan the stages of one network; the last one has the folder `last`."""
+    previous = None
+    for number, settings in enumerate(stages, 1):
+        folder = last if number == len(stages) else stages_folder(last) / str(number)
+        yield PlannedRun(folder, settings, previous, first_fold[number - 1] if first_fold else None)
+        previous = folder
+
+
+def _settings_of(record: SeriesFile) -> TrainSettings:
+    try:
+        return TrainSettings.model_validate(record.settings)
+    except ValidationError as error:
+        raise SettingsError(f"{FILE_NAME}: {explain(error, TrainSettings)}") from error
+
+
+def _named_folder(settings: TrainSettings) -> Path:
+    if settings.name is None:
+        raise SettingsError("--resume auto needs the --name of the run")
+    return settings.runs / settings.name
+
+
+def _name_of(run: PlannedRun, series: Series) -> str:
+    """Name of a run in the record, relative to it, so that the folder can be moved."""
+    return Path(os.path.relpath(run.folder, series.file.parent)).as_posix()
+
+
+def _stopped(folder: Path, record: SeriesFile, total: int, console: Console) -> ExperimentResult:
+    _say(console, f"{len(record.finished)} of {total} runs finished; go on with `carmask train --resume {folder}`")
+    return ExperimentResult(folder, finished=False)
+
+
+def _print_folds(folder: Path, data: Any, console: Console) -> None:
+    best = []
+    for fold in fold_folders(folder):
+        with RunFolder(fold).metrics.open(newline="") as file:
+            best.append(max(float(row["dice"]) for row in csv.DictReader(file)))
+    _say(console, f"best Dice of the folds {', '.join(f'{dice:.5f}' for dice in best)}; mean {fmean(best):.5f}")
+    _say(console, f"measure them together with `carmask evaluate {data} --model {folder}`")
+
+
+def _say(console: Console, text: str) -> None:
+    say(console, f"series    {text}")
