@@ -29,7 +29,7 @@ VARIANTS: dict[str, str] = {
     "--optimizer.clip-norm 0 --schedule.name constant",
     "hard masks": "--loss.hard-targets",
     "flips alone in the last fifth": "--augment.light-last 0.2",
-    "cars pasted on other photos": "--augment.copy_paste 0.3",
+    "cars pasted on other photos": "--augment.copy-paste 0.3",
     "cosine instead of one-cycle": "--schedule.name cosine",
     "stem 4, 32 to 256": "--network.stem 4 --network.widths 32 64 128 256 256",
     "half the width": "--network.widths 8 16 32 64 128 128",

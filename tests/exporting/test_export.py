@@ -61,7 +61,7 @@ def make_run(folder: Path, photos: Path) -> Path:
         {"data": photos, "runs": folder, "name": "run", "dataset": {"group_pattern": r"^\d"}}
     )
     run = RunFolder.new(settings)
-    with run.being_made(settings) as made:
+    with run.creating(settings) as made:
         group_of = find_pairs(photos, group_pattern=r"^\d").group_of
         make_split(group_of, dict.fromkeys(group_of, 0.2)).save(made.split)
         network = Network.load(bright_is_vehicle(folder / "bright"))
