@@ -15,9 +15,9 @@ class Blueprint:
 
     length: float
     width: float
-    top_line: Line  # bonnet, waist, boot deck: the upper edge of the lower body
+    top_line: Line  # hood, waist, trunk lid: the upper edge of the lower body
     roof_line: Line
-    windscreen: tuple[float, float]  # stations of its foot and of the roof's leading edge
+    windshield: tuple[float, float]  # stations of its foot and of the roof's leading edge
     rear_window: tuple[float, float]  # stations of its foot and of the roof's trailing edge
     axles: tuple[float, float]
     wheel_radius: float
@@ -25,10 +25,11 @@ class Blueprint:
     roof_half_width: float
     pillars: tuple[float, ...]  # stations of the posts between side windows
     doors: tuple[float, ...]  # stations of the vertical door gaps
-    bed: tuple[float, float] | None = None  # stations of a pick-up's bed
+    bed: tuple[float, float] | None = None  # stations of a pickup's bed
     rear_corner_power: float = 7.0
 
 
+# The names of the body types are part of metadata.csv.
 BLUEPRINTS: dict[str, Blueprint] = {
     "saloon": Blueprint(
         length=4.72,
@@ -44,7 +45,7 @@ BLUEPRINTS: dict[str, Blueprint] = {
             (4.72, 1.02),
         ),
         roof_line=((1.6, 1.32), (2.1, 1.42), (2.6, 1.46), (3.1, 1.44), (3.6, 1.37), (4.0, 1.28)),
-        windscreen=(1.22, 2.12),
+        windshield=(1.22, 2.12),
         rear_window=(4.22, 3.34),
         axles=(0.92, 3.68),
         wheel_radius=0.335,
@@ -58,7 +59,7 @@ BLUEPRINTS: dict[str, Blueprint] = {
         width=1.87,
         top_line=((0, 0.86), (0.2, 0.96), (0.8, 1.04), (1.3, 1.1), (2.6, 1.12), (3.9, 1.18), (4.45, 1.2), (4.66, 1.14)),
         roof_line=((1.5, 1.5), (2.0, 1.62), (2.6, 1.67), (3.3, 1.66), (4.0, 1.6), (4.6, 1.52)),
-        windscreen=(1.12, 1.98),
+        windshield=(1.12, 1.98),
         rear_window=(4.56, 4.08),
         axles=(0.9, 3.6),
         wheel_radius=0.365,
@@ -81,7 +82,7 @@ BLUEPRINTS: dict[str, Blueprint] = {
             (4.98, 1.12),
         ),
         roof_line=((1.0, 1.66), (1.7, 1.88), (2.4, 1.95), (3.5, 1.96), (4.5, 1.92), (4.98, 1.87)),
-        windscreen=(0.72, 1.72),
+        windshield=(0.72, 1.72),
         rear_window=(4.92, 4.66),
         axles=(0.94, 3.98),
         wheel_radius=0.345,
@@ -96,7 +97,7 @@ BLUEPRINTS: dict[str, Blueprint] = {
         width=1.95,
         top_line=((0, 0.98), (0.2, 1.08), (0.8, 1.16), (1.5, 1.2), (2.6, 1.2), (3.6, 1.22), (5.2, 1.24), (5.45, 1.24)),
         roof_line=((1.7, 1.68), (2.2, 1.79), (2.7, 1.83), (3.2, 1.82), (3.7, 1.78)),
-        windscreen=(1.36, 2.1),
+        windshield=(1.36, 2.1),
         rear_window=(3.7, 3.5),
         axles=(1.0, 4.3),
         wheel_radius=0.395,
@@ -121,7 +122,7 @@ BLUEPRINTS: dict[str, Blueprint] = {
             (4.48, 0.98),
         ),
         roof_line=((1.8, 1.2), (2.2, 1.28), (2.6, 1.32), (3.0, 1.3), (3.4, 1.23), (3.9, 1.1), (4.2, 1.02)),
-        windscreen=(1.36, 2.24),
+        windshield=(1.36, 2.24),
         rear_window=(4.08, 2.98),
         axles=(0.9, 3.54),
         wheel_radius=0.34,

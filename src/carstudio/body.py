@@ -1,4 +1,4 @@
-"""A car's surfaces: lower body, cabin, wheels, mirrors, underbody and the bits that make its outline a car's."""
+"""A car's surfaces: lower body, cabin, wheels, mirrors, underbody, and parts such as roof rails and spoilers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from carstudio.mesh import Loft, Mesh, box, ellipsoid, grid_mesh, revolve, smoot
 WAIST_SINK_M = 0.10  # the cabin starts this far below the waist, hidden in the lower body
 _FLARE_M, _FLARE_REACH_M = 0.032, 0.16
 UNDERBODY_INSET_M = 0.26
-BED_INSET_M = 0.19  # from the side of a pick-up to the inner side of its bed
+BED_INSET_M = 0.19  # from the side of a pickup to the inner side of its bed
 _LINER_OVERLAP_M, _RIM_OVERLAP_M = 0.012, 0.012
 RIM_SHARE = 0.70  # of the wheel's radius
 
@@ -129,14 +129,14 @@ def _lower_body(car: Car) -> Loft:
 
 
 def _with_flares(mesh: Mesh, car: Car) -> Mesh:
-    """The body with its wings drawn outwards around the wheels."""
+    """The body with its fenders drawn outwards around the wheels."""
     plan = car.plan
     x, y, z = mesh.vertices_V3.T
     out = np.zeros_like(x)
     for station in plan.axles:
         reach = np.hypot(x - car.x(station), np.maximum(z - plan.wheel_radius, 0))
         out = np.maximum(out, np.exp(-(((reach - 1.1 * plan.wheel_radius) / _FLARE_REACH_M) ** 2)))
-    # Only the flanks move: not the bonnet, not the face of the bumpers.
+    # Only the flanks move: not the hood, not the face of the bumpers.
     flank = smoothstep(0.80, 0.95, np.abs(y) / (plan.width / 2)) * (1 - smoothstep(0.8, 0.96, mesh.surface_V2[:, 1]))
     vertices = mesh.vertices_V3.copy()
     vertices[:, 1] += np.sign(y) * _FLARE_M * out * flank
@@ -145,7 +145,7 @@ def _with_flares(mesh: Mesh, car: Car) -> Mesh:
 
 def _cabin(car: Car) -> Loft:
     plan = car.plan
-    rake_front = plan.windscreen[1] - plan.windscreen[0]
+    rake_front = plan.windshield[1] - plan.windshield[0]
     rake_rear = plan.rear_window[0] - plan.rear_window[1]
     foot_half_width = plan.width / 2 - 0.075
     lean = foot_half_width - plan.roof_half_width
@@ -166,7 +166,7 @@ def _cabin(car: Car) -> Loft:
     return Loft(
         outline=superellipse(48, 7, max(plan.rear_corner_power, 8), plan.length / 2, plan.width),
         section=section,
-        front_m=car.x(plan.windscreen[0]),
+        front_m=car.x(plan.windshield[0]),
         rear_m=car.x(plan.rear_window[0]),
         half_width_m=foot_half_width,
         front_bow_m=0.17,
@@ -228,7 +228,7 @@ def _arch_liners(car: Car, skin: Mesh, radius_m: float) -> Iterator[Mesh]:
 
 def _mirrors(car: Car) -> Iterator[Mesh]:
     plan = car.plan
-    station = plan.windscreen[0] + 0.70 * (plan.windscreen[1] - plan.windscreen[0])
+    station = plan.windshield[0] + 0.70 * (plan.windshield[1] - plan.windshield[0])
     x = car.x(station)
     z = float(car.top(x)) + 0.10
     for outward in (1.0, -1.0):
@@ -255,7 +255,7 @@ def _extras(car: Car) -> Iterator[Part]:
 
 
 def _bed(car: Car, rear: float, front: float) -> Mesh:
-    """Walls and floor of a pick-up's bed, seen from inside; its rim follows the body's upper edge."""
+    """Walls and floor of a pickup's bed, seen from inside; its rim follows the body's upper edge."""
     plan = car.plan
     wide = plan.width / 2 - BED_INSET_M
     corners = [(front, -wide), (front, wide), (rear, wide), (rear, -wide)]
@@ -270,7 +270,7 @@ def _bed(car: Car, rear: float, front: float) -> Mesh:
 
 def _roof_rails(car: Car) -> Iterator[Part]:
     plan = car.plan
-    x = np.linspace(car.x(plan.rear_window[1] - 0.1), car.x(plan.windscreen[1] + 0.25), 17)
+    x = np.linspace(car.x(plan.rear_window[1] - 0.1), car.x(plan.windshield[1] + 0.25), 17)
     # Both ends come down to the roof.
     lift = 0.075 * np.sin(np.linspace(0, np.pi, 17)) ** 0.25 - 0.02
     for outward in (1.0, -1.0):

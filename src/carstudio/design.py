@@ -1,4 +1,4 @@
-"""Which car stands on the turntable: the random choices made for one car."""
+"""The random choices made for one car."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from carstudio.blueprints import BLUEPRINTS, BODY_TYPES, PAINTS, TIRE_WIDTH_M, Blueprint, Line
 from carstudio.curves import Curve, smooth_curve
 
-# Invented: no maker of this world is meant.
+# All makes and models are invented.
 _MAKES = {
     "Aldermoor": ("Finch", "Harrier", "Wren"),
     "Corvale": ("C2", "C4", "C7"),
@@ -83,7 +83,7 @@ def car_id(seed: int, number: int) -> str:
 
 
 def design_car(seed: int, number: int) -> Car:
-    """Car `number` of a set: the same for the same two numbers, however many cars are asked for."""
+    """Car `number` of a set: the same for the same two numbers, whatever the number of cars."""
     rng = np.random.default_rng([seed, number])
     # Body types and paints each take turns in an order of the seed's own, so that few cars already show them all.
     order = np.random.default_rng([seed])
@@ -128,7 +128,7 @@ def _vary(plan: Blueprint, rng: np.random.Generator) -> Blueprint:
         width=plan.width * across,
         top_line=line(plan.top_line),
         roof_line=line(plan.roof_line),
-        windscreen=(plan.windscreen[0] * along, plan.windscreen[1] * along),
+        windshield=(plan.windshield[0] * along, plan.windshield[1] * along),
         rear_window=(plan.rear_window[0] * along, plan.rear_window[1] * along),
         axles=(plan.axles[0] * along, plan.axles[1] * along),
         wheel_radius=plan.wheel_radius * float(rng.uniform(0.97, 1.05)),

@@ -258,7 +258,7 @@ def _chunks(count: int) -> Iterator[slice]:
 
 
 def _cut_away(shape: Shape, position_N3: FloatArray) -> BoolArray:
-    """Samples of the body's skin that are holes: wheel arches, a pick-up's bed."""
+    """Samples of the body's skin that are holes: wheel arches, a pickup's bed."""
     hole = shape.in_wheel_arch(position_N3)
     bed = shape.car.plan.bed
     if bed is not None:

@@ -13,7 +13,7 @@ from carstudio.blueprints import TIRE_WIDTH_M
 from carstudio.body import Shape
 from carstudio.raster import Camera
 
-# Thin letters, then bold ones, as on many a forecourt.
+# Thin letters, then bold ones, as car dealers have them.
 _SIGNS = (("CAR", "MASK"), ("TURN", "TABLE"), ("MOTO", "RAMA"), ("AUTO", "HAUS"), ("STUDIO", "16"), ("FORE", "COURT"))
 _TABLE_RADIUS_M, _TABLE_GAP_M = 3.1, 0.012
 _TABLE_MAP_M = 8.0  # side of the square map that carries the table's seams and the shadow

@@ -1,4 +1,4 @@
-"""The rendered set as files: photos, masks, tables, in Carvana's layout."""
+"""Write the rendered data set: photos, masks and tables in Carvana's layout."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from carstudio.design import car_id, design_car
 from carstudio.render import Session, open_session, take_photo
 
 _MANIFEST = "studio.json"
-_RENDERER_VERSION = 1  # to be raised with every change of the pictures
+_RENDERER_VERSION = 1  # raise it with every change of the pictures
 _JPEG_QUALITY = 90
 _BLACK_AND_WHITE = (0, 0, 0, 255, 255, 255)
-_VIEWS_PER_TASK = 4  # for even progress; the empty room is painted once per task
+_VIEWS_PER_TASK = 4  # few, so that progress is even; the empty studio is painted once per task
 _SMALLEST_SIDE_PX, _MOST_VIEWS = 32, 99
 
 
@@ -37,7 +37,7 @@ class StudioError(Exception):
 
 @dataclass(frozen=True)
 class RenderedSet:
-    """What lies in `root`: its cars, the number of photos, and how many of them this call rendered."""
+    """The set in `root`: its cars, the number of photos, and how many of them this call rendered."""
 
     root: Path
     car_ids: tuple[str, ...]
@@ -56,7 +56,7 @@ class _Task:
     size_HW: tuple[int, int]
 
     def pending(self) -> list[int]:
-        """Views whose photo or mask is not there yet."""
+        """Views whose photo or mask does not exist yet."""
         files = ((view, _photo_path(self.folder, car_id(self.seed, self.number), view)) for view in self.each_view())
         return [view for view, photo in files if not (photo.exists() and _mask_path(photo).exists())]
 
@@ -81,18 +81,18 @@ def render_dataset(
     studio.json, which names the parameters. A picture depends on (seed, car, view, size) alone: a larger set begins
     with the same cars, and the same call writes the same bytes with the same versions of the libraries.
 
-    The set is written beside `root`, in <root>.partial, and moved when it is complete; an interrupted call goes on
-    there. Where `root` already holds the set that is asked for, only missing files are rendered: usually none.
+    The set is written to <root>.partial, and moved to `root` when it is complete. The next call continues an
+    interrupted one. If `root` already holds the requested set, only missing files are rendered, usually none.
 
-    `progress` is called with (photos done, photos in all). `workers` above 1 renders in that many processes, started
-    afresh ("spawn"), for which a script needs its `if __name__ == "__main__"` guard.
+    progress: called with (photos done, photos in all). workers: number of processes. If it is more than 1, they are
+    spawned, so a script needs its `if __name__ == "__main__"` guard.
 
-    Raises StudioError when a number is impossible, or `root` holds something else or cannot be written.
+    Raises StudioError if a number is out of range, or `root` holds something else or cannot be written.
     """
     _check_request(cars, views, size_HW, seed, workers)
     wanted = {"renderer": _RENDERER_VERSION, "cars": cars, "views": views, "size_HW": list(size_HW), "seed": seed}
     with _failures_named(root):
-        root = Path(root).resolve()  # "." has no name that another folder's could be made of
+        root = Path(root).resolve()  # since "." has no name to which .partial could be added
         folder = _choose_folder(root, wanted)
         tasks = [
             _Task(folder, seed, number, first, min(first + _VIEWS_PER_TASK - 1, views), views, size_HW)
@@ -120,27 +120,27 @@ def _failures_named(root: str | Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:  # Python before 3.13 raises RuntimeError for a link to itself
         raise StudioError(
-            f"{root}: the example data cannot be written there ({error}); see to its permissions or name another folder"
+            f"{root}: the example data cannot be written there ({error}); check its permissions or name another folder"
         ) from error
 
 
 def _check_request(cars: int, views: int, size_HW: tuple[int, int], seed: int, workers: int) -> None:
     if cars < 1:
-        raise StudioError(f"cars = {cars}: at least one car is needed")
+        raise StudioError(f"cars = {cars}: must be 1 or more")
     if not 1 <= views <= _MOST_VIEWS:
-        raise StudioError(f"views = {views}: a car has 1 to {_MOST_VIEWS} views, the challenge's have 16")
+        raise StudioError(f"views = {views}: must be 1 to {_MOST_VIEWS}")
     if min(size_HW) < _SMALLEST_SIDE_PX:
         raise StudioError(f"size (height, width) = {size_HW}: both sides must be {_SMALLEST_SIDE_PX} pixels or more")
     if seed < 0:
         raise StudioError(f"seed = {seed}: must be 0 or more")
     if workers < 1:
-        raise StudioError(f"workers = {workers}: at least one process is needed")
+        raise StudioError(f"workers = {workers}: must be 1 or more")
 
 
 def _choose_folder(root: Path, wanted: dict[str, object]) -> Path:
-    """The folder to render into: `root` where it already is this set, else <root>.partial."""
+    """The folder to render into: `root` if it already holds this set, else <root>.partial."""
     if root.exists() and not root.is_dir():
-        raise StudioError(f"{root}: is a file; name a folder for the example data")
+        raise StudioError(f"{root}: a file; name a folder for the example data")
     if root.exists() and any(root.iterdir()):
         _refuse_others(root, wanted)
         return root
@@ -158,8 +158,8 @@ def _move(folder: Path, root: Path) -> None:
     if not root.exists():
         folder.replace(root)
         return
-    # Filled, not replaced: a shell may stand in it, or it may be where another disk is mounted. The manifest goes
-    # first, so that an interrupted call is gone on with.
+    # Its content and not the folder is replaced, which may be a shell's working directory or a mount point. The manifest
+    # is moved first, so that the next call can continue an interrupted one.
     for path in sorted(folder.iterdir(), key=lambda path: path.name != _MANIFEST):
         shutil.move(path, root / path.name)
     folder.rmdir()
@@ -168,20 +168,20 @@ def _move(folder: Path, root: Path) -> None:
 def _refuse_others(folder: Path, wanted: dict[str, object]) -> None:
     manifest = folder / _MANIFEST
     if not manifest.exists():
-        raise StudioError(f"{folder}: is not empty and holds no {_MANIFEST}; name a new folder for the example data")
+        raise StudioError(f"{folder}: not empty and without {_MANIFEST}; name a new folder for the example data")
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StudioError(f"{manifest}: cannot be read ({error}); delete the folder or name another one") from error
     if found != wanted:
         raise StudioError(
-            f"{folder}: holds example data made with other parameters ({found}, asked for {wanted}); "
+            f"{folder}: holds example data with other parameters ({found} instead of {wanted}); "
             "delete the folder or name another one"
         )
 
 
 def _run(tasks: list[_Task], workers: int) -> Iterator[int]:
-    """Numbers of photos rendered, task by task; one process needs no pool."""
+    """Yield the number of photos rendered by each task. A single process needs no pool."""
     if workers == 1 or len(tasks) < 2:
         for task in tasks:
             yield _render(task)
@@ -201,7 +201,7 @@ def _use_one_thread() -> None:
 
 
 def _render(task: _Task) -> int:
-    """Render what is missing of one task; returns the number of photos."""
+    """Render the missing photos of one task and return their number."""
     views = task.pending()
     session = _session(task.seed, task.number, task.size_HW)
     for view in views:

@@ -189,7 +189,7 @@ def test_cars_fill_a_sensible_share_and_stay_inside(studio: Path) -> None:
 
 
 def test_a_mask_is_one_piece_without_pinholes() -> None:
-    """Through a wheel arch or a pick-up's bed one does not see the room; single pixels at edges are forgiven."""
+    """Through a wheel arch or a pickup's bed one does not see the room; single pixels at edges are forgiven."""
     for number in range(5):
         session = open_session(0, number, (320, 480))
         open_underneath = session.car.style.spoiler or session.car.style.roof_rails

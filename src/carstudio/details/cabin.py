@@ -59,7 +59,7 @@ def _window_distances(
     x, _, z = position_N3.T
     tail = np.float32(shape.cabin_arc_m) - arc
     front_corner, rear_corner = shape.cabin_corners_m
-    tall = float(car.roof(car.x(plan.windscreen[1] + 0.3)) - car.top(car.x(plan.windscreen[1]))) + WAIST_SINK_M
+    tall = float(car.roof(car.x(plan.windshield[1] + 0.3)) - car.top(car.x(plan.windshield[1]))) + WAIST_SINK_M
     waist = car.top(x).astype(np.float32) + np.float32(0.035)
     vertical = np.maximum((level - _WINDOW_TOP) * np.float32(tall), waist - z)
     screen = np.maximum(arc - (front_corner - 0.02), vertical - 0.03)
@@ -87,7 +87,7 @@ def _interior(shape: Shape, position_N3: FloatArray, view_N3: FloatArray) -> Flo
     to_side = (np.where(vy > 0, half, -half) - y) / np.where(np.abs(vy) < 1e-4, 1e-4, vy)
     far_x, far_z = x + to_side * vx, z + to_side * vz
     roof = car.roof(far_x).astype(np.float32) - 0.12
-    window_front = car.x(plan.windscreen[0] + 0.35 * (plan.windscreen[1] - plan.windscreen[0]))
+    window_front = car.x(plan.windshield[0] + 0.35 * (plan.windshield[1] - plan.windshield[0]))
     window_rear = car.x(0.5 * (plan.rear_window[0] + plan.rear_window[1]))
     daylight = smoothstep(0.0, 0.06, far_z - waist - 0.02) * smoothstep(0.0, 0.06, roof - far_z)
     daylight = daylight * smoothstep(0.0, 0.1, far_x - window_rear) * smoothstep(0.0, 0.1, window_front - far_x)
@@ -140,10 +140,10 @@ def _seams(shape: Shape, material: Material, position_N3: FloatArray, level_N: F
     seam = line_share(np.where(roof, np.abs(y) - (plan.roof_half_width - 0.12), 1.0), 0.014, softness_m)
     material.darken(seam, 0.6)
     if car.style.sunroof:
-        front, rear = car.x(plan.windscreen[1] + 0.2), car.x(plan.windscreen[1] + 0.75)
+        front, rear = car.x(plan.windshield[1] + 0.2), car.x(plan.windshield[1] + 0.75)
         pane = np.maximum(np.abs(x - (front + rear) / 2) - (front - rear) / 2, np.abs(y) - 0.36)
         material.cover(share(np.where(roof, pane, 1.0), softness_m), _BLACK, 1.2)
-    foot = car.x(plan.windscreen[0])
+    foot = car.x(plan.windshield[0])
     low = level_N < 0.5
     for start in (0.05, -0.55):
         blade = polyline(x, y, [(foot - 0.13, start + 0.08), (foot - 0.24, start + 0.58)])

@@ -82,15 +82,15 @@ def _doors(shape: Shape, zone: Zone, nearest_arch_N: FloatArray) -> None:
 def _upper(shape: Shape, zone: Zone) -> None:
     car, plan = shape.car, shape.car.plan
     x, y = zone.u_N, np.abs(zone.v_N)
-    nose, cowl = plan.length / 2, car.x(plan.windscreen[0])
+    nose, cowl = plan.length / 2, car.x(plan.windshield[0])
     edge = plan.width / 2 - 0.17
     zone.gap(polyline(x, y, [(nose - 0.25, edge - 0.1), (nose - 0.7, edge), (cowl - 0.25, edge)]))
     crease = polyline(x, y, [(nose - 0.3, 0.32 * edge), (cowl + 0.02, 0.55 * edge)])
     zone.material.darken(share(crease - 0.005, 0.06), 0.12)
-    # The scuttle between bonnet and windscreen.
-    # The windscreen comes out of the body some way behind its hidden foot.
-    rise = (WAIST_SINK_M + 0.03) / (float(car.roof(car.x(plan.windscreen[1])) - car.top(cowl)) + WAIST_SINK_M)
-    emerges = cowl - rise * (plan.windscreen[1] - plan.windscreen[0])
+    # The scuttle between hood and windshield.
+    # The windshield comes out of the body some way behind its hidden foot.
+    rise = (WAIST_SINK_M + 0.03) / (float(car.roof(car.x(plan.windshield[1])) - car.top(cowl)) + WAIST_SINK_M)
+    emerges = cowl - rise * (plan.windshield[1] - plan.windshield[0])
     bow = emerges - 0.16 * (y / (plan.width / 2 - 0.075)) ** 2
     zone.fill(np.where(y < edge - 0.03, np.abs(x - bow - 0.03) - 0.035, 1.0), BLACK, 0.3)
     if plan.bed:

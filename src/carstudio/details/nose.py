@@ -40,7 +40,7 @@ def paint_nose(shape: Shape, zone: Zone, y_N: FloatArray) -> None:
     _grille(shape, zone, brow, tall)
     _headlight(shape, zone, brow)
     draw_plate(car.plate, zone, y_N, low + 0.44 * tall)
-    # Bonnet's leading edge.
+    # Hood's leading edge.
     zone.gap(np.where(arc < 0.86, z - (brow - 0.015), 1.0), amount=0.7)
     if style.cladding:
         zone.fill(z - (low + 0.2 * tall), PLASTIC, 0.2)
@@ -88,5 +88,5 @@ def _headlight(shape: Shape, zone: Zone, brow: float) -> None:
         zone.material.cover(inside * share(ring, zone.softness_m), LAMP_HOUSING, 1.5)
         zone.material.cover(inside * share(np.abs(ring) - 0.006, zone.softness_m), CHROME, 2.0, 0.6)
         zone.material.cover(inside * share(ring + 0.4 * radius, zone.softness_m), LAMP_GLASS, 3.0)
-    indicator = share(np.abs(arc - outer + 0.09) - 0.045, zone.softness_m)
-    zone.material.cover(0.8 * inside * indicator, AMBER, 1.6)
+    turn_signal = share(np.abs(arc - outer + 0.09) - 0.045, zone.softness_m)
+    zone.material.cover(0.8 * inside * turn_signal, AMBER, 1.6)

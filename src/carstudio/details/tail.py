@@ -1,4 +1,4 @@
-"""The tail: boot lid, bumper, lamps."""
+"""The tail: trunk lid, bumper, lamps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A patch of the body to paint on, the colors of its fittings, and the number plate."""
+"""A patch of the body to paint on, the colors of its fittings, and the license plate."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def on_samples(material: Material, where_N: BoolArray, paint: Callable[[Material
 
 
 def draw_plate(digits: tuple[int, ...], zone: Zone, right_N: FloatArray, center: float) -> None:
-    """A number plate in the middle at height `center`; `right_N` is positive to the right of who looks at it."""
+    """A license plate in the middle at height `center`; `right_N` is positive to the right of who looks at it."""
     plate = rounded_box(zone.u_N, zone.v_N, (0, center), PLATE_HALF, 0.015)
     zone.fill(plate - 0.012, BLACK, 0.4)
     zone.fill(plate, PLATE, 0.3)
