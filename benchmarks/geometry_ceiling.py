@@ -1,4 +1,4 @@
-"""Dice of a perfect network: true masks fitted to the network's size and restored, without anything in between.
+"""The best possible Dice of each input size: true masks are fitted to it and restored, without a network.
 
 python benchmarks/geometry_ceiling.py [DATA]
 """
@@ -27,13 +27,13 @@ GEOMETRIES = {
 }
 
 
-# What loaders usually do, for comparison: the mask itself, nearest neighbor both ways, at 128 x 128. (The plain
-# INTER_NEAREST of OpenCV is worse still, because it takes corners for centers.)
+# What many data loaders do, for comparison: a binary mask and nearest neighbor both ways, at 128 x 128. (OpenCV's plain
+# INTER_NEAREST is even worse, because it uses the corners of pixels instead of their centers.)
 BROKEN = "128 x 128, hard mask and nearest neighbor"
 
 
 def ceilings(pair: Pair) -> list[float]:
-    """Dice at the photo's own size for each geometry, and for the broken way at last."""
+    """Dice at the photo's own size for each geometry, and last for BROKEN."""
     cv2.setNumThreads(1)
     reading = load_soft_mask(pair)
     soft_HW = reading.soft_HW

@@ -1,4 +1,4 @@
-"""The photos of a folder, for all that is measured on some of them, and what `carmask predict` says of its speed."""
+"""Choose photos of a folder for a benchmark, and read the speed that `carmask predict` prints."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,12 @@ from carmask.imaging.decode import IMAGE_SUFFIXES
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The photos in a folder and below, by name."""
+    """All photos in a folder and below, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def link_photos(source: Path, folder: Path, count: int, *, folders: int = 2) -> None:
-    """Link so many photos, spread over the source and more than once if it has fewer, into so many numbered folders."""
+    """Link `count` photos, spread over `source`, into numbered folders. Repeats photos if `source` has fewer."""
     found = photos_in(source)
     for number in range(count):
         path = found[number * len(found) // count].absolute()
@@ -22,7 +22,7 @@ def link_photos(source: Path, folder: Path, count: int, *, folders: int = 2) -> 
 
 
 def seconds_of_predict(said: str) -> float:
-    """Seconds of `carmask predict` without its start, from what it printed. Raises ValueError where it says none."""
+    """Read the seconds of `carmask predict`, without its start, from its output. Raises ValueError without any."""
     told = re.search(r"\(([0-9.]+) s, [0-9.]+ a second\)", said)
     if told is None:
         raise ValueError(f"no seconds in what `carmask predict` printed: {said!r}")

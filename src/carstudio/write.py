@@ -158,7 +158,7 @@ def _move(folder: Path, root: Path) -> None:
     if not root.exists():
         folder.replace(root)
         return
-    # Its content and not the folder is replaced, which may be a shell's working directory or a mount point. The manifest
+    # Only its content is replaced, since the folder may be a shell's working directory or a mount point. The manifest
     # is moved first, so that the next call can continue an interrupted one.
     for path in sorted(folder.iterdir(), key=lambda path: path.name != _MANIFEST):
         shutil.move(path, root / path.name)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_cache import RECIPE, assert_right, pairs_of
+from tiny_cache import KEY, assert_right, pairs_of
 
 from carmask.data.cache import CacheKey, open_cache
 from carmask.data.pairs import Pair
@@ -23,15 +23,15 @@ def wipe_unnoticed(path: Path) -> None:
 @pytest.mark.parametrize("keep_aspect", [False, True])
 def test_rows_are_the_fitted_photos_and_masks(tiny: Path, tmp_path: Path, channels: int, keep_aspect: bool) -> None:
     geometry = Geometry(height_px=30, width_px=50, keep_aspect=keep_aspect)
-    recipe = CacheKey(geometry=geometry, channels=channels, stride_px=16)
+    key = CacheKey(geometry=geometry, channels=channels, stride_px=16)
     pairs = pairs_of(tiny)
-    cache = open_cache(pairs, recipe, tmp_path)
+    cache = open_cache(pairs, key, tmp_path)
     assert cache.fresh
     assert not cache.failures
     assert cache.images_NHWC.shape == (24, 32, 64, channels)
     assert isinstance(cache.images_NHWC, np.memmap)
     assert isinstance(cache.masks_NHW, np.memmap)
-    assert_right(cache, pairs, recipe)
+    assert_right(cache, pairs, key)
     for pair in pairs:
         assert cache.area_of[pair.id] == pytest.approx(np.array(Image.open(pair.mask)).mean(), abs=1e-6)
     assert (list(cache.rules.values()), cache.odd) == ([24], {})
@@ -44,12 +44,12 @@ def test_a_second_start_reads_no_photo(data: Path, tmp_path: Path) -> None:
     def progress(done: int, total: int) -> None:
         calls.append((done, total))
 
-    first = open_cache(pairs, RECIPE, tmp_path / "cache", progress=progress)
+    first = open_cache(pairs, KEY, tmp_path / "cache", progress=progress)
     assert calls == [(done, 24) for done in range(1, 25)]
     images_NHWC = first.images_NHWC.copy()
     for pair in pairs:
         wipe_unnoticed(pair.image)
-    second = open_cache(pairs, RECIPE, tmp_path / "cache", progress=progress)
+    second = open_cache(pairs, KEY, tmp_path / "cache", progress=progress)
     assert not second.fresh
     assert len(calls) == 24
     np.testing.assert_array_equal(second.images_NHWC, images_NHWC)
@@ -58,9 +58,9 @@ def test_a_second_start_reads_no_photo(data: Path, tmp_path: Path) -> None:
 
 def test_a_changed_photo_is_another_cache(data: Path, tmp_path: Path) -> None:
     pairs = pairs_of(data)
-    first = open_cache(pairs, RECIPE, tmp_path / "cache")
+    first = open_cache(pairs, KEY, tmp_path / "cache")
     Image.open(pairs[5].image).rotate(180).save(pairs[5].image, quality=95)
-    second = open_cache(pairs, RECIPE, tmp_path / "cache")
+    second = open_cache(pairs, KEY, tmp_path / "cache")
     assert second.fresh
     assert second.folder != first.folder
     assert_right(second, pairs)
@@ -68,14 +68,14 @@ def test_a_changed_photo_is_another_cache(data: Path, tmp_path: Path) -> None:
 
     # From then on the changed photo is not read again either.
     wipe_unnoticed(pairs[5].image)
-    assert open_cache(pairs, RECIPE, tmp_path / "cache").folder == second.folder
+    assert open_cache(pairs, KEY, tmp_path / "cache").folder == second.folder
 
 
 def test_a_changed_mask_is_another_cache(data: Path, tmp_path: Path) -> None:
     pairs = pairs_of(data)
-    first = open_cache(pairs, RECIPE, tmp_path / "cache")
+    first = open_cache(pairs, KEY, tmp_path / "cache")
     Image.open(pairs[5].mask).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(pairs[5].mask)
-    second = open_cache(pairs, RECIPE, tmp_path / "cache")
+    second = open_cache(pairs, KEY, tmp_path / "cache")
     assert second.folder != first.folder
     assert_right(second, pairs)
 
@@ -91,13 +91,13 @@ def test_a_changed_mask_is_another_cache(data: Path, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_another_recipe_is_another_cache(tiny: Path, tmp_path: Path, change: dict[str, object]) -> None:
+def test_another_key_is_another_cache(tiny: Path, tmp_path: Path, change: dict[str, object]) -> None:
     pairs = pairs_of(tiny)[:2]
-    first = open_cache(pairs, RECIPE, tmp_path)
-    other = open_cache(pairs, RECIPE.model_copy(update=change), tmp_path)
+    first = open_cache(pairs, KEY, tmp_path)
+    other = open_cache(pairs, KEY.model_copy(update=change), tmp_path)
     assert other.fresh
     assert other.folder != first.folder
-    assert not open_cache(pairs, RECIPE, tmp_path).fresh
+    assert not open_cache(pairs, KEY, tmp_path).fresh
 
 
 def test_run_lengths_are_masks_too(data: Path, tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ def test_run_lengths_are_masks_too(data: Path, tmp_path: Path) -> None:
     mask_HW = np.zeros((60, 90), np.uint8)
     mask_HW[2, 10:40] = 255
     drawn = Pair(left_out.id, left_out.image, f"{2 * 90 + 10 + 1} 30", left_out.group)
-    cache = open_cache([drawn, kept], RECIPE, tmp_path / "cache")
-    np.testing.assert_array_equal(cache.masks_NHW[0], fit_mask(mask_HW, plan((60, 90), RECIPE.geometry, stride_px=4)))
+    cache = open_cache([drawn, kept], KEY, tmp_path / "cache")
+    np.testing.assert_array_equal(cache.masks_NHW[0], fit_mask(mask_HW, plan((60, 90), KEY.geometry, stride_px=4)))
     moved = Pair(left_out.id, left_out.image, f"{2 * 90 + 11 + 1} 30", left_out.group)
-    assert open_cache([moved, kept], RECIPE, tmp_path / "cache").folder != cache.folder
+    assert open_cache([moved, kept], KEY, tmp_path / "cache").folder != cache.folder
 
 
 def test_how_masks_were_read_is_kept_with_the_cache(data: Path, tmp_path: Path) -> None:
@@ -117,15 +117,15 @@ def test_how_masks_were_read_is_kept_with_the_cache(data: Path, tmp_path: Path) 
     classes_HW[10:20], classes_HW[20:40] = 1, 2
     Image.fromarray(classes_HW).save(pairs[1].mask)
     os.truncate(pairs[4].mask, 50)
-    cache = open_cache(pairs, RECIPE, tmp_path / "cache")
+    cache = open_cache(pairs, KEY, tmp_path / "cache")
     usual, soft = cache.rules
     assert ("0 and 255" in usual, "soft" in soft) == (True, True)
     assert list(cache.rules.values()) == [3, 1]
     assert set(cache.odd) == {pairs[1].id}
     assert "class numbers" in cache.odd[pairs[1].id]
-    again = open_cache(pairs, RECIPE, tmp_path / "cache")
+    again = open_cache(pairs, KEY, tmp_path / "cache")
     assert (again.fresh, again.rules, again.odd) == (False, cache.rules, cache.odd)
-    chosen = open_cache(pairs, RECIPE.model_copy(update={"foreground": 1}), tmp_path / "cache")
+    chosen = open_cache(pairs, KEY.model_copy(update={"foreground": 1}), tmp_path / "cache")
     assert (chosen.odd, sum(chosen.rules.values())) == ({}, 4)
 
 
@@ -134,17 +134,17 @@ def test_opening_side_by_side_is_harmless(tiny: Path, tmp_path: Path) -> None:
     for attempt in range(3):
         folder = tmp_path / str(attempt)
         with ThreadPoolExecutor(4) as pool:
-            caches = [done.result() for done in [pool.submit(open_cache, pairs, RECIPE, folder) for _ in range(4)]]
+            caches = [done.result() for done in [pool.submit(open_cache, pairs, KEY, folder) for _ in range(4)]]
         for cache in caches:
             assert_right(cache, pairs)
         assert sorted(path.name for path in folder.iterdir()) == sorted([caches[0].folder.name, "digests.json"])
-        assert not open_cache(pairs, RECIPE, folder).fresh
+        assert not open_cache(pairs, KEY, folder).fresh
 
 
 def test_all_of_carvana_fits_on_disk(tiny: Path, tmp_path: Path) -> None:
-    recipe = CacheKey(geometry=Geometry(height_px=256, width_px=384), channels=3, stride_px=32)
+    key = CacheKey(geometry=Geometry(height_px=256, width_px=384), channels=3, stride_px=32)
     few, all_ = (
-        sum(file.stat().st_size for file in open_cache(pairs, recipe, tmp_path).folder.iterdir())
+        sum(file.stat().st_size for file in open_cache(pairs, key, tmp_path).folder.iterdir())
         for pairs in (pairs_of(tiny)[:4], pairs_of(tiny))
     )
     bytes_of_a_pair = (all_ - few) / 20

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_cache import RECIPE, assert_right, pairs_of
+from tiny_cache import KEY, assert_right, pairs_of
 
 from carmask.data.cache import CacheError, CacheKey, CacheUnfinished, open_cache
 from carmask.imaging.geometry import Geometry
@@ -23,20 +23,20 @@ from pathlib import Path
 from carmask.data.cache import CacheKey, open_cache
 from carmask.data.pairs import find_pairs
 
-data, folder, recipe, killed_at = sys.argv[1:]
+data, folder, key, killed_at = sys.argv[1:]
 
 def progress(done, total):
     if str(done) == killed_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-recipe = CacheKey.model_validate_json(recipe)
-print(*open_cache(find_pairs(data).pairs, recipe, Path(folder), progress=progress).failures)
+key = CacheKey.model_validate_json(key)
+print(*open_cache(find_pairs(data).pairs, key, Path(folder), progress=progress).failures)
 """
 
 
 def open_in_a_process(data: Path, folder: Path, killed_at: int | None = None) -> subprocess.CompletedProcess[str]:
     """Print the ids of the failures; `killed_at`: after how many photos the process is killed."""
-    command = [sys.executable, "-c", OPEN, str(data), str(folder), RECIPE.model_dump_json(), str(killed_at)]
+    command = [sys.executable, "-c", OPEN, str(data), str(folder), KEY.model_dump_json(), str(killed_at)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -74,24 +74,24 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_built_again(tiny: Path, tmp_path: Path, damage: str) -> None:
     pairs = pairs_of(tiny)
-    place = open_cache(pairs, RECIPE, tmp_path).folder
+    place = open_cache(pairs, KEY, tmp_path).folder
     DAMAGES[damage](place)
-    again = open_cache(pairs, RECIPE, tmp_path)
+    again = open_cache(pairs, KEY, tmp_path)
     assert again.fresh
     assert again.folder == place
     assert_right(again, pairs)
-    assert not open_cache(pairs, RECIPE, tmp_path).fresh
+    assert not open_cache(pairs, KEY, tmp_path).fresh
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"a": null}', b'{"a": [1]}', b"\xff"])
 def test_damaged_digests_are_made_again(tiny: Path, tmp_path: Path, content: bytes) -> None:
     pairs = pairs_of(tiny)
-    place = open_cache(pairs, RECIPE, tmp_path).folder
+    place = open_cache(pairs, KEY, tmp_path).folder
     digests = tmp_path / "digests.json"
     if b'"a"' in content:
         content = content.replace(b'"a"', json.dumps(str(pairs[0].image)).encode())
     digests.write_bytes(content)
-    again = open_cache(pairs, RECIPE, tmp_path)
+    again = open_cache(pairs, KEY, tmp_path)
     assert (again.folder, again.fresh) == (place, False)
 
 
@@ -115,7 +115,7 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_there(data: Path, t
     os.truncate(pairs[4].mask, 50)
     Image.new("L", (40, 40), 255).save(pairs[7].mask)
     pairs[9].image.unlink()
-    cache = open_cache(pairs, RECIPE, tmp_path / "cache")
+    cache = open_cache(pairs, KEY, tmp_path / "cache")
     bad = {pairs[place].id for place in (3, 4, 7, 9)}
     assert set(cache.failures) == bad
     assert pairs[3].image.name in cache.failures[pairs[3].id]
@@ -123,7 +123,7 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_there(data: Path, t
     assert "40 x 40" in cache.failures[pairs[7].id]
     assert pairs[9].image.name in cache.failures[pairs[9].id]
     assert_right(cache, tuple(pair for pair in pairs if pair.id not in bad))
-    again = open_cache(pairs, RECIPE, tmp_path / "cache")
+    again = open_cache(pairs, KEY, tmp_path / "cache")
     assert (again.fresh, again.failures) == (False, cache.failures)
 
 
@@ -133,21 +133,21 @@ def test_a_killed_build_leaves_nothing_that_is_trusted(tiny: Path, tmp_path: Pat
     (leftover,) = tmp_path.glob("*.partial")
     (tmp_path / "film.partial").mkdir()
     pairs = pairs_of(tiny)
-    cache = open_cache(pairs, RECIPE, tmp_path)
+    cache = open_cache(pairs, KEY, tmp_path)
     assert cache.fresh
     assert_right(cache, pairs)
     assert leftover.is_dir(), "it may be a build that is going on"
 
     for folder in (leftover, tmp_path / "film.partial"):
         os.utime(folder, (time.time() - 25 * 60 * 60,) * 2)
-    open_cache(pairs[:2], RECIPE, tmp_path)
+    open_cache(pairs[:2], KEY, tmp_path)
     assert [path.name for path in tmp_path.glob("*.partial")] == ["film.partial"], "not ours, so not to be removed"
 
 
 def test_a_build_that_is_stopped_goes_on(data: Path, tmp_path: Path) -> None:
     pairs = pairs_of(data)
     os.truncate(data / "train" / "car0_02.jpg", 100)
-    whole = open_cache(pairs, RECIPE, tmp_path / "whole")
+    whole = open_cache(pairs, KEY, tmp_path / "whole")
     told: list[int] = []
     said: list[str] = []
     while len(said) < 99:
@@ -157,7 +157,7 @@ def test_a_build_that_is_stopped_goes_on(data: Path, tmp_path: Path) -> None:
         try:
             cache = open_cache(
                 pairs,
-                RECIPE,
+                KEY,
                 tmp_path / "parts",
                 progress=lambda done, _: told.append(done),
                 wants_stop=lambda: True,
@@ -181,13 +181,11 @@ def test_a_stopped_build_that_is_damaged_is_begun_anew(tiny: Path, tmp_path: Pat
     pairs = pairs_of(tiny)
     told: list[int] = []
     with pytest.raises(CacheUnfinished, match="5 of 24"):
-        open_cache(
-            pairs, RECIPE, tmp_path, progress=lambda done, _: told.append(done), wants_stop=lambda: len(told) == 5
-        )
+        open_cache(pairs, KEY, tmp_path, progress=lambda done, _: told.append(done), wants_stop=lambda: len(told) == 5)
     told.clear()
     (stopped,) = tmp_path.glob("*.partial")
     os.truncate(stopped / damage, 300)
-    cache = open_cache(pairs, RECIPE, tmp_path, progress=lambda done, _: told.append(done))
+    cache = open_cache(pairs, KEY, tmp_path, progress=lambda done, _: told.append(done))
     assert_right(cache, pairs)
     assert told == list(range(1, 25))
     assert not stopped.exists()
@@ -199,14 +197,14 @@ def test_an_interrupted_build_cleans_up(tiny: Path, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_cache(pairs_of(tiny), RECIPE, tmp_path, progress=interrupt)
+        open_cache(pairs_of(tiny), KEY, tmp_path, progress=interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["digests.json"]
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_of_its_own(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError):
-        open_cache(pairs_of(tiny), RECIPE, tmp_path / "file" / "cache")
+        open_cache(pairs_of(tiny), KEY, tmp_path / "file" / "cache")
     # 24 x 8192 x 8192 x 4 bytes, a thousand times: more than any disk of a test machine has.
     huge = CacheKey(geometry=Geometry(height_px=8192, width_px=8192), channels=3)
     with pytest.raises(CacheError, match=r"6442\.5 GB"):

@@ -10,24 +10,24 @@ from carmask.data.pairs import Pair, find_pairs
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 
-RECIPE = CacheKey(geometry=Geometry(height_px=30, width_px=50), channels=3, stride_px=4)
+KEY = CacheKey(geometry=Geometry(height_px=30, width_px=50), channels=3, stride_px=4)
 
 
 def pairs_of(data: Path) -> tuple[Pair, ...]:
     return find_pairs(data).pairs
 
 
-def by_hand(pair: Pair, recipe: CacheKey = RECIPE) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(pair: Pair, key: CacheKey = KEY) -> tuple[np.ndarray, np.ndarray]:
     assert isinstance(pair.mask, Path)
     mask_HW = np.array(Image.open(pair.mask)) * np.uint8(255)
-    placement = plan(mask_HW.shape, recipe.geometry, stride_px=recipe.stride_px)
-    image_HWC = decode_photo(pair.image, channels=recipe.channels).image_HWC
+    placement = plan(mask_HW.shape, key.geometry, stride_px=key.stride_px)
+    image_HWC = decode_photo(pair.image, channels=key.channels).image_HWC
     return fit_image(image_HWC, placement), fit_mask(mask_HW, placement)
 
 
-def assert_right(cache: Cache, pairs: tuple[Pair, ...], recipe: CacheKey = RECIPE) -> None:
+def assert_right(cache: Cache, pairs: tuple[Pair, ...], key: CacheKey = KEY) -> None:
     assert set(cache.row_of) == {pair.id for pair in pairs}
     for pair in pairs:
-        image_HWC, mask_HW = by_hand(pair, recipe)
+        image_HWC, mask_HW = by_hand(pair, key)
         np.testing.assert_array_equal(cache.images_NHWC[cache.row_of[pair.id]], image_HWC)
         np.testing.assert_array_equal(cache.masks_NHW[cache.row_of[pair.id]], mask_HW)

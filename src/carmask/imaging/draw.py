@@ -1,4 +1,4 @@
-"""Pictures for people: overlay, photo above mask, error map, contact sheet. Every one is uint8 RGB, 0..255."""
+"""Draw overlays, comparisons, error maps and contact sheets, all uint8 RGB, 0..255."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-# Blue against orange is told apart also by people who do not see red or green.
+# People with red-green color blindness can distinguish blue and orange too.
 OVERLAY_RGB = (0, 158, 255)
 FALSE_POSITIVE_RGB = (230, 90, 0)
 FALSE_NEGATIVE_RGB = (0, 90, 220)
 
 _OVERLAY_SHARE = 0.45
-# By level and channel: what it becomes where the mask lies on it.
+# By gray level and channel: the level under the mask's tint.
 _TINT_L13 = cv2.addWeighted(
     np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 3),
     1 - _OVERLAY_SHARE,
@@ -43,7 +43,7 @@ def draw_overlay(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> ND
 
 
 def draw_compare(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Draw the photo above and its mask, white on black, below, a thin line between; uint8 RGB."""
+    """Draw the photo, a thin line, and below it the mask in white on black; uint8 RGB."""
     rgb_HW3 = _as_rgb(image_HWC, mask_HW)
     height, width = mask_HW.shape
     line_px = max(2, round(height / 160))
@@ -57,10 +57,9 @@ def draw_compare(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> ND
 def draw_error_map(
     image_HWC: NDArray[np.uint8], truth_HW: NDArray[np.bool_], mask_HW: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Draw where a mask and the truth differ, over the photo in gray, its background faded; uint8 RGB.
+    """Draw where a mask and the truth differ, over the photo in gray with a faded background; uint8 RGB.
 
-    Foreground that the truth does not have is FALSE_POSITIVE_RGB (orange), foreground that the mask misses is
-    FALSE_NEGATIVE_RGB (blue).
+    False positives are FALSE_POSITIVE_RGB (orange), false negatives FALSE_NEGATIVE_RGB (blue).
     """
     rgb_HW3 = _as_rgb(image_HWC, mask_HW)
     if truth_HW.shape != mask_HW.shape:
@@ -76,8 +75,8 @@ def draw_error_map(
 def sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, tile_width_px: int) -> NDArray[np.uint8]:
     """Lay out labeled pictures in rows; uint8 RGB.
 
-    tiles: (label, image_HWC uint8 with 1 or 3 channels); each is scaled to `tile_width_px`, its label, shortened in the
-    middle where it is too long, stands above it. Raises `ValueError` where there is nothing to lay out.
+    tiles: (label, image_HWC uint8 with 1 or 3 channels). Each is scaled to `tile_width_px`, with its label above it,
+    which is shortened in the middle if it is too long. Raises `ValueError` if there are no tiles.
     """
     if not tiles or columns < 1 or tile_width_px < 1:
         raise ValueError(f"a sheet needs tiles, columns and a width: {len(tiles)}, {columns}, {tile_width_px}")
@@ -117,7 +116,7 @@ def _scaled(image_HWC: NDArray[np.uint8], width_px: int) -> Image.Image:
 
 
 def _shortened(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
-    # Pillow's built-in font has plain Latin letters only, so accents are taken off rather than drawn as boxes.
+    # Pillow's built-in font has only plain Latin letters, so accents are removed; they would be drawn as boxes.
     bare = "".join(letter for letter in unicodedata.normalize("NFKD", label) if not unicodedata.combining(letter))
     label = " ".join(bare.split())
     shown = label

@@ -1,14 +1,14 @@
-"""The vehicle's own colors along its edge, where a photo shows them mixed with what was behind it.
+"""Foreground estimation: the vehicle's own colors along its edge, where a photo shows them mixed with the background.
 
-A pixel of the edge is taken for a mixture I = k F + (1 - k) B of the vehicle's color F and the background's B. F is
-the mean color about the nearest pixel that surely is vehicle, B that of what surely is background near by, and k how
-far I is from B, measured by the distance of F from B. The vehicle's share is left as it is and the background's
-exchanged: I + (1 - k) (F - B). So a pixel that is all vehicle keeps its color, also where the network doubts it, and
-one that is all background takes on the vehicle's.
+A pixel of the edge is a mixture I = k F + (1 - k) B of the vehicle's color F and the background's color B. F is the
+mean color around the nearest pixel that is surely vehicle, B the mean color of the sure background nearby, and k the
+distance of I from B in units of the distance of F from B. The background's part is replaced: I + (1 - k) (F - B). So a
+pixel that is all vehicle keeps its color, even if the network is unsure of it, and one that is all background takes the
+vehicle's.
 
-This is the unmixing of Forte and Pitie, "Approximate Fast Foreground Color Estimation" (ICIP 2021), with the share
-taken from the colors and not from alpha: a network's probability is wider than the edge that the photo shows, and
-where it is wrong the photo knows better.
+This is the method of Forte and Pitie, "Approximate Fast Foreground Color Estimation" (ICIP 2021), but k comes from the
+colors and not from alpha: a network's probability is wider than the photo's edge, and where it is wrong the photo is
+right. `carmask.data.copy_paste` does the same for training batches, with exact masks and as tensors.
 """
 
 from collections.abc import Sequence
@@ -17,32 +17,34 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Colors are averaged at this fraction of the photo's size, within these distances; the next one counts only where the
-# one before finds nothing.
+# Colors are averaged at 1 / _STEP of the photo's size, within these radii. A larger radius has so small a weight that
+# it counts only where the smaller one finds nothing.
 _STEP = 4
 _RADII_PX = (5, 16, 60)
-_NEXT = 1e-3
-# The vehicle's sure pixels are looked for in every second row and column, and averaged over so many of these.
+_NEXT_WEIGHT = 1e-3
+# Sure pixels of the vehicle are looked up in every second row and column, and averaged over 3 x 3 of these.
 _EVERY = 2
 _MEAN_SIDE = 3
-# So many times the edge's median distance from what surely is vehicle, its colors count; twice as far not at all.
+# The vehicle's colors count fully up to this many times the median distance of the edge from the sure vehicle, and not
+# at all one median distance farther.
 _REACH = 2.0
-# A pixel nine tenths of the way from background to vehicle counts as vehicle, and differences of so few levels as none.
+# A pixel nine tenths of the way from background to vehicle counts as vehicle; color differences up to the noise as
+# none.
 _WHOLE_FROM = 0.9
 _NOISE = 8.0
 
 
 def sure_bounds(threshold: float) -> tuple[float, float]:
-    """Probabilities up to the first of which a pixel surely is background, and from the second on surely vehicle."""
+    """Two probabilities: up to the first a pixel is surely background, from the second on surely vehicle."""
     return threshold / 5, 1 - (1 - threshold) / 5
 
 
 def own_colors(
     image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float
 ) -> NDArray[np.uint8]:
-    """Colors of a photo (uint8 RGB) as they would be without the background that shines in at the vehicle's edge.
+    """The photo (uint8 RGB) without the colors of the background in the pixels of the vehicle's edge.
 
-    probability_HW: float32 0..1, of the same size. Returns `image_HW3` itself where there is no edge.
+    probability_HW: float32 0..1, of the same size. Returns `image_HW3` itself if there is no edge.
     """
     background_to, vehicle_from = sure_bounds(threshold)
     is_vehicle, is_background = probability_HW >= vehicle_from, probability_HW <= background_to
@@ -58,28 +60,28 @@ def own_colors(
     nearest, distance_px = _nearest_vehicle(image_HW3, is_vehicle, edge)
     contrast = nearest - behind
     share = _length(seen - behind) / (_WHOLE_FROM * _length(contrast) + _NOISE)
-    # The network is believed too where it is nearly sure: some parts of a vehicle look like the background.
+    # Where the network is nearly sure, its probability counts too: some parts of a vehicle look like the background.
     trusted_from = (threshold + vehicle_from) / 2
     trust = (probability_HW.reshape(-1)[edge] - trusted_from) / (vehicle_from - trusted_from)
-    # Far from the vehicle, where the network only wonders, nothing says whose color it is.
+    # Far from the vehicle, where the network is unsure, nothing says whose color it is.
     near = np.clip(2 - distance_px / (_REACH * max(1.0, float(np.median(distance_px)))), 0, 1)
-    exchanged = near * np.clip(1 - np.maximum(share, trust), 0, 1)
-    mended = pixels.copy()
-    mended[edge] = np.clip(np.rint(seen + exchanged[:, None] * contrast), 0, 255).astype(np.uint8)
-    return mended.reshape(image_HW3.shape)
+    replaced = near * np.clip(1 - np.maximum(share, trust), 0, 1)
+    corrected = pixels.copy()
+    corrected[edge] = np.clip(np.rint(seen + replaced[:, None] * contrast), 0, 255).astype(np.uint8)
+    return corrected.reshape(image_HW3.shape)
 
 
 def local_mean(
     image_HW3: NDArray[np.uint8], where_HW: NDArray[np.bool_], radii_px: Sequence[float], *, passes: int = 1
 ) -> NDArray[np.uint8]:
-    """Mean color of the marked pixels around each place, uint8 RGB at a quarter of the photo's size.
+    """Mean color of the marked pixels around each pixel, uint8 RGB at a quarter of the photo's size.
 
-    Within the first radius where it finds a marked pixel, else within the next; black where none does. passes: how
-    often each mean is taken of the one before; with three of them it falls off smoothly, much as a Gaussian.
+    It is taken within the first radius that contains a marked pixel; where none does, it is black. passes: number of
+    box filters in a row; three fall off smoothly, much like a Gaussian.
     """
     height, width = (side - side % _STEP if side > _STEP else side for side in where_HW.shape)
     size_WH = (-(-width // _STEP), -(-height // _STEP))
-    # Without the last few rows and columns the reduction is by whole numbers, three times as fast.
+    # Without the last few rows and columns the reduction is by a whole number, which is three times as fast.
     image_HW3, marks_HW = image_HW3[:height, :width], where_HW[:height, :width].view(np.uint8)
     marked_HW3 = cv2.bitwise_and(image_HW3, image_HW3, mask=marks_HW)
     color_hw3 = cv2.resize(marked_HW3, size_WH, interpolation=cv2.INTER_AREA)
@@ -91,7 +93,7 @@ def local_mean(
         mean_hw4 = sum_hw4
         for _ in range(passes):
             mean_hw4 = cv2.blur(mean_hw4, (side, side))
-        total_hw4 += _NEXT**order * mean_hw4
+        total_hw4 += _NEXT_WEIGHT**order * mean_hw4
     mean_hw3 = 255 * total_hw4[..., :3] / np.maximum(total_hw4[..., 3:], 1e-9)
     rounded_hw3: NDArray[np.uint8] = np.clip(np.rint(mean_hw3), 0, 255).astype(np.uint8)
     return rounded_hw3
@@ -100,9 +102,9 @@ def local_mean(
 def _nearest_vehicle(
     image_HW3: NDArray[np.uint8], is_vehicle_HW: NDArray[np.bool_], edge: NDArray[np.intp]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean color (N, 3) of the vehicle at its pixel nearest to each of the N pixels of the edge, and how far that is.
+    """Mean color (N, 3) of the vehicle at its pixel nearest to each of N edge pixels, and the distance in pixels (N,).
 
-    edge: numbers of the pixels, row by row. The distances are in pixels.
+    edge: flat indices of the pixels.
     """
     vehicle_hw = np.ascontiguousarray(is_vehicle_HW[::_EVERY, ::_EVERY])
     distance_hw, label_hw = cv2.distanceTransformWithLabels(

@@ -1,8 +1,8 @@
-"""From a photo to the network's input and back: the only place that resizes what is learned from or measured.
+"""From a photo to the network's input and back: the only code that resizes what is trained on or measured.
 
-Training, evaluation, prediction and serving all pass through `fit_*` and `restore`, so a mask cannot be shifted or
-jagged in one of them alone. Three rules decide the accuracy (Dice at the photo's own size of a perfect network at
-128 x 128 px: 0.9904 when broken, 0.997 when kept):
+Training, evaluation, prediction and serving all use `fit_*` and `restore`, so a mask cannot be shifted or jagged in one
+of them only. Three rules decide the accuracy (Dice at the photo's own size of a perfect network at 128 x 128 px: 0.9904
+if they are broken, 0.997 if they are kept):
 
 1. Masks are reduced by area averaging, to soft values, never by nearest neighbor.
 2. Probabilities, not masks, are enlarged: bilinear, with pixels as areas (half-pixel centers, `align_corners=False`).
@@ -26,11 +26,11 @@ P = TypeVar("P", NDArray[np.uint8], NDArray[np.float32])
 
 
 class GeometryError(CarmaskError):
-    """An array does not have the size that its placement says."""
+    """An array does not have the size of its placement, or a photo has no area."""
 
 
 class Geometry(BaseModel):
-    """How photos of any size meet a network's input. Travels with the weights."""
+    """How photos of any size are fitted to a network's input. It is saved with the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,14 +47,14 @@ class Geometry(BaseModel):
         return self.height_px, self.width_px
 
     def canvas_HW(self, stride_px: int) -> Size:
-        """Height and width in pixels of what a network of this stride sees: the size, rounded up to the stride."""
+        """Height and width in pixels of the network's input: the size, rounded up to a multiple of the stride."""
         height, width = (-(-side // stride_px) * stride_px for side in self.size_HW)
         return height, width
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one photo lies on the network's canvas."""
+    """The position of one photo on the network's canvas."""
 
     photo_HW: Size
     canvas_HW: Size
@@ -66,8 +66,8 @@ class Placement:
 def plan(photo_HW: Size, geometry: Geometry, *, stride_px: int = 1) -> Placement:
     """Place a photo of `photo_HW` on a canvas whose sides are multiples of `stride_px`.
 
-    The canvas has the geometry's size, rounded up to the stride, so every photo of one geometry gets one canvas and
-    photos of different sizes share a batch. What the photo leaves free is divided between both sides.
+    The canvas has the geometry's size, rounded up to the stride, so photos of different sizes fit in one batch. The
+    area that the photo does not cover is divided between both sides.
     """
     photo_height, photo_width = photo_HW
     if photo_height < 1 or photo_width < 1:
@@ -89,7 +89,7 @@ def plan(photo_HW: Size, geometry: Geometry, *, stride_px: int = 1) -> Placement
 def fit_image(image_HWC: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
     """Resize and pad a photo (uint8, H x W x C) to the canvas (uint8, canvas height x width x C).
 
-    The array may be a reduced decoding of the photo: it is its area that counts, not its number of pixels.
+    The array may be a photo that was decoded at a reduced size.
     """
     channels = image_HWC.shape[2]
     fitted = _pad(_resize(image_HWC, placement.content_HW), placement)
@@ -115,8 +115,8 @@ def restore(probability_HW: NDArray[np.float32], placement: Placement) -> NDArra
 def _resize(pixels: P, size_HW: Size) -> P:
     """Average areas along an axis that shrinks, interpolate linearly along one that grows.
 
-    The axes are treated one after the other where they differ, because OpenCV's area mode turns into
-    nearest neighbor when either of them grows.
+    If one axis shrinks and the other grows, they are resized one after the other, because OpenCV's area mode becomes
+    nearest neighbor if either of them grows.
     """
     (height, width), (new_height, new_width) = pixels.shape[:2], size_HW
     for new_HW in ((min(height, new_height), min(width, new_width)), size_HW):

@@ -21,9 +21,9 @@ def augmented_sheet(
 ) -> NDArray[np.uint8]:
     """Draw a few photos, each unchanged and in several augmentations, with the mask over it (uint8, H x W x 3)."""
     chosen = spread(pairs, photos)
-    recipe = settings.cache_key()
-    augment = Augmenter(settings.augment, channels=recipe.channels)
-    images, masks, _ = zip(*(fit_pair(pair, recipe) for pair in chosen), strict=True)
+    key = settings.cache_key()
+    augment = Augmenter(settings.augment, channels=key.channels)
+    images, masks, _ = zip(*(fit_pair(pair, key) for pair in chosen), strict=True)
     columns = [to_batch(np.stack(images), np.stack(masks), torch.device("cpu"))]
     for variation in range(variations):
         seed_step(settings.seed, variation)
