@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from carmask.imaging.masks import PackedMask, box_of, keep_regions
+from carmask.imaging.masks import Area, PackedMask, Regions, box_of
 
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14)
 masks = hnp.arrays(np.bool_, shapes)
@@ -33,7 +33,7 @@ def test_the_box_of_a_view_is_read_right(mask_HW):
 @given(probabilities, st.booleans(), st.integers(0, 12))
 def test_regions_are_those_of_scipy(probability_HW, largest_only, min_area_px):
     before_HW = probability_HW.copy()
-    kept_HW = keep_regions(probability_HW, 0.5, largest_only=largest_only, min_area_px=min_area_px)
+    kept_HW = Regions(largest_only, Area(px=min_area_px)).keep(probability_HW, 0.5)
     np.testing.assert_array_equal(probability_HW, before_HW)
     region_HW, count = ndimage.label(probability_HW >= 0.5, structure=np.ones((3, 3)))
     areas = {region: int((region_HW == region).sum()) for region in range(1, count + 1)}
@@ -53,12 +53,12 @@ def test_regions_are_those_of_scipy(probability_HW, largest_only, min_area_px):
 
 @given(probabilities)
 def test_nothing_is_changed_where_nothing_goes(probability_HW):
-    assert keep_regions(probability_HW, 0.5) is probability_HW
+    assert Regions().keep(probability_HW, 0.5) is probability_HW
 
 
 @given(probabilities)
 def test_the_soft_fringe_goes_with_its_region(probability_HW):
-    kept_HW = keep_regions(probability_HW, 0.5, largest_only=True)
+    kept_HW = Regions(largest_only=True).keep(probability_HW, 0.5)
     mask_HW = probability_HW >= 0.5
     stays_HW = mask_HW & (kept_HW >= 0.5)
     if kept_HW is probability_HW:
@@ -75,18 +75,18 @@ def test_a_smaller_blob_vanishes_with_its_halo():
     large = 1 - np.hypot(rows - 40, columns - 30) / 40
     small = 0.8 - np.hypot(rows - 40, columns - 100) / 15
     probability_HW = np.maximum(np.maximum(large, small), 0).astype(np.float32)
-    kept_HW = keep_regions(probability_HW, 0.5, largest_only=True)
+    kept_HW = Regions(largest_only=True).keep(probability_HW, 0.5)
     assert not kept_HW[:, 90:].any()
     np.testing.assert_array_equal(kept_HW[:, :70], probability_HW[:, :70])
-    np.testing.assert_array_equal(keep_regions(probability_HW, 0.5, min_area_px=200), kept_HW)
-    assert keep_regions(probability_HW, 0.5, min_area_px=10) is probability_HW
-    assert not keep_regions(probability_HW, 0.5, min_area_px=80 * 120).any()
+    np.testing.assert_array_equal(Regions(min_area=Area(px=200)).keep(probability_HW, 0.5), kept_HW)
+    assert Regions(min_area=Area(px=10)).keep(probability_HW, 0.5) is probability_HW
+    assert not Regions(min_area=Area(px=80 * 120)).keep(probability_HW, 0.5).any()
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
 def test_regions_are_those_at_the_threshold(threshold):
     probability_HW = np.array([[0.95, 0.95, 0.6, 0.92]], dtype=np.float32)
-    kept_HW = keep_regions(probability_HW, threshold, largest_only=True)
+    kept_HW = Regions(largest_only=True).keep(probability_HW, threshold)
     assert (kept_HW[0, 3] == 0) == (threshold == 0.9)
 
 

@@ -180,20 +180,27 @@ def make_split(
 
     """
     if fraction is not None:
-        held_out = _fraction_of(_groups_by_area(group_of, area_of), fraction, seed)
-        return _split(group_of, held_out, seed=seed, fraction=fraction)
-    if not 0 <= fold < folds:
+        validation = set(_fraction_of(_groups_by_area(group_of, area_of), fraction, seed))
+    elif folds >= 2 and not 0 <= fold < folds:
         raise SplitError(f"fold {fold}: the folds of {folds} are numbered 0 to {folds - 1}")
-    held_out = split_folds(group_of, area_of, folds=folds, seed=seed)[fold]
-    return _split(group_of, held_out, seed=seed, folds=folds, fold=fold)
+    else:
+        validation = set(split_folds(group_of, area_of, folds=folds, seed=seed)[fold])
+    return Split(
+        seed=seed,
+        folds=folds if fraction is None else None,
+        fold=fold if fraction is None else None,
+        fraction=fraction,
+        train=tuple(sorted(group_of.keys() - validation)),
+        validation=tuple(sorted(validation)),
+        group_of={id_: group_of[id_] for id_ in sorted(group_of)},
+    )
 
 
 def make_fold_splits(
-    group_of: Mapping[str, str], area_of: Mapping[str, float], *, folds: int = 5, seed: int = 0
+    group_of: Mapping[str, str], area_of: Mapping[str, float], *, folds: int = FOLDS, seed: int = 0
 ) -> list[Split]:
     """Return one split for each fold; every id is held out in exactly one of them."""
-    assigned = split_folds(group_of, area_of, folds=folds, seed=seed)
-    return [_split(group_of, ids, seed=seed, folds=folds, fold=fold) for fold, ids in enumerate(assigned)]
+    return [make_split(group_of, area_of, folds=folds, fold=fold, seed=seed) for fold in range(max(folds, 1))]
 
 
 @dataclass(frozen=True)
@@ -233,27 +240,6 @@ def _fraction_of(groups: list[_Group], fraction: float, seed: int) -> list[str]:
         candidates = [groups[first + k] for k in rng.permutation(end - first)]
         picked += min(candidates, key=lambda group: abs(len(group.ids) - target)).ids
     return picked
-
-
-def _split(
-    group_of: Mapping[str, str],
-    held_out: Iterable[str],
-    *,
-    seed: int,
-    folds: int | None = None,
-    fold: int | None = None,
-    fraction: float | None = None,
-) -> Split:
-    validation = set(held_out)
-    return Split(
-        seed=seed,
-        folds=folds,
-        fold=fold,
-        fraction=fraction,
-        train=tuple(sorted(group_of.keys() - validation)),
-        validation=tuple(sorted(validation)),
-        group_of={id_: group_of[id_] for id_ in sorted(group_of)},
-    )
 
 
 def _generator(seed: int) -> np.random.Generator:

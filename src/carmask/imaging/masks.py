@@ -1,4 +1,4 @@
-"""Bool masks in memory: a check, the box around one, its connected regions, and one bit a pixel for keeping many."""
+"""Bool masks in memory: a check, the box around one, packing to one bit a pixel, and which regions are kept."""
 
 import math
 import re
@@ -28,10 +28,10 @@ class Area:
 
     @classmethod
     def parse(cls, text: str, name: str = "--min-area") -> "Area":
-        """Read `400`, `400px` or `0.5%`; `name` is what the user calls it.
+        """Read `400`, `400px` or `0.5%`. name: the option's name, for the error.
 
         Raises:
-            CarmaskError: it is no such area.
+            CarmaskError: it is not an area.
 
         """
         match = _AREA.fullmatch(text.strip())
@@ -44,30 +44,8 @@ class Area:
         return f"{self.share:.6%}" if self.share else f"{self.px:g}px"
 
     def of(self, size_HW: tuple[int, int]) -> int:
-        """In whole pixels of a picture of this size, rounded up."""
+        """The area in pixels of a picture of this size, rounded up."""
         return int(np.ceil(max(self.px, self.share * size_HW[0] * size_HW[1])))
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Parts of a mask that touch are one region. The largest alone is kept, and none smaller than `min_area`."""
-
-    largest_only: bool = False
-    min_area: Area = Area()
-
-    def keep(self, probability_HW: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
-        """Take the other regions out of a probability (float32 0..1), with their soft fringes."""
-        if not self.largest_only and self.min_area == Area():
-            return probability_HW
-        return keep_regions(
-            probability_HW,
-            threshold,
-            largest_only=self.largest_only,
-            min_area_px=self.min_area.of(probability_HW.shape),
-        )
-
-
-ALL_REGIONS = Regions()
 
 
 def require_mask(mask_HW: NDArray[np.bool_]) -> None:
@@ -111,40 +89,50 @@ def slices(box_px: Box, *, margin_px: int = 0, size_HW: Size | None = None) -> t
     )
 
 
-def keep_regions(
-    probability_HW: NDArray[np.float32], threshold: float, *, largest_only: bool = False, min_area_px: float = 0
-) -> NDArray[np.float32]:
-    """Set the unwanted regions of a probability (float32 0..1) to 0, together with their soft fringes.
+@dataclass(frozen=True)
+class Regions:
+    """Which regions of a mask are kept: only the largest, and none smaller than `min_area`.
 
-    Pixels of at least `threshold` that touch, also at corners, form one region. Regions of fewer than `min_area_px`
-    pixels are removed; with `largest_only` all but the largest are, the topmost of several equally large ones. A pixel
-    below the threshold is kept or removed with the region nearest to it. Pixels farther than 64 px outside the box
-    around all regions are never changed. Where no region is kept, everything is 0.
-
-    Returns `probability_HW` itself where nothing is removed, otherwise a new array.
+    Pixels that touch, also at corners, form one region. Of several equally large regions the topmost is kept.
     """
-    mask_HW = probability_HW >= threshold
-    box_px = box_of(mask_HW)
-    if box_px is None:
-        return probability_HW
-    part = slices(box_px, margin_px=_FRINGE_PX, size_HW=probability_HW.shape)
-    mask_hw = np.ascontiguousarray(mask_HW[part])
-    count, region_hw, stats, _ = cv2.connectedComponentsWithStats(mask_hw.view(np.uint8), connectivity=8)
-    area_px = stats[1:, cv2.CC_STAT_AREA]
-    kept = area_px >= min_area_px
-    if largest_only:
-        kept &= np.arange(count - 1) == np.argmax(area_px)
-    if kept.all():
-        return probability_HW
-    if not kept.any():
-        return np.zeros_like(probability_HW)
-    # Each pixel gets the label of the mask's pixel nearest to it, and is kept if that one's region is.
-    _, nearest_hw = cv2.distanceTransformWithLabels(
-        (~mask_hw).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    core = np.flatnonzero(mask_hw)
-    stays = np.zeros(core.size + 1, dtype=np.bool_)
-    stays[nearest_hw.reshape(-1)[core]] = kept[region_hw.reshape(-1)[core] - 1]
-    kept_HW = probability_HW.copy()
-    kept_HW[part] *= stays[nearest_hw]
-    return kept_HW
+
+    largest_only: bool = False
+    min_area: Area = Area()
+
+    def keep(self, probability_HW: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+        """Set all other regions of a probability (float32 0..1) to 0, together with their soft fringes.
+
+        The mask is where the probability is at least `threshold`. A pixel below it is kept or removed with the region
+        nearest to it; pixels farther than 64 px outside the box around all regions are never changed. If no region is
+        kept, everything is 0. Returns `probability_HW` itself if nothing is removed, otherwise a new array.
+        """
+        if self == ALL_REGIONS:
+            return probability_HW
+        mask_HW = probability_HW >= threshold
+        box_px = box_of(mask_HW)
+        if box_px is None:
+            return probability_HW
+        part = slices(box_px, margin_px=_FRINGE_PX, size_HW=probability_HW.shape)
+        mask_hw = np.ascontiguousarray(mask_HW[part])
+        count, region_hw, stats, _ = cv2.connectedComponentsWithStats(mask_hw.view(np.uint8), connectivity=8)
+        area_px = stats[1:, cv2.CC_STAT_AREA]
+        kept = area_px >= self.min_area.of(probability_HW.shape)
+        if self.largest_only:
+            kept &= np.arange(count - 1) == np.argmax(area_px)
+        if kept.all():
+            return probability_HW
+        if not kept.any():
+            return np.zeros_like(probability_HW)
+        # Each pixel gets the label of the mask's pixel nearest to it, and is kept if that one's region is.
+        _, nearest_hw = cv2.distanceTransformWithLabels(
+            (~mask_hw).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        core = np.flatnonzero(mask_hw)
+        stays = np.zeros(core.size + 1, dtype=np.bool_)
+        stays[nearest_hw.reshape(-1)[core]] = kept[region_hw.reshape(-1)[core] - 1]
+        kept_HW = probability_HW.copy()
+        kept_HW[part] *= stays[nearest_hw]
+        return kept_HW
+
+
+ALL_REGIONS = Regions()
