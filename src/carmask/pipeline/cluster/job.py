@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from carmask.errors import CarmaskError
 from carmask.imaging.masks import Regions
@@ -14,7 +15,7 @@ from carmask.pipeline.urls import URL
 from carmask.runtime.load import files_of, place_for
 from carmask.runtime.locate import locate_all
 from carmask.runtime.options import RunOptions
-from carmask.segmenter import Segmenter, Tta
+from carmask.segmenter import Segmenter
 
 
 class ClusterError(CarmaskError):
@@ -23,36 +24,28 @@ class ClusterError(CarmaskError):
 
 @dataclass(frozen=True)
 class NetworkFiles:
-    """Networks as the names and bytes of their files, which other machines need not see; loaded with `options`."""
+    """Networks as the names and bytes of their files, so that other machines need not see these.
+
+    options, keywords: for `Segmenter.load`.
+    """
 
     networks: tuple[dict[str, bytes], ...]
     options: RunOptions
-    tta: Tta = "none"
-    tile: bool = False
-    threshold: float | None = None
+    keywords: dict[str, Any]
 
     @classmethod
-    def read(
-        cls,
-        models: Sequence[str],
-        options: RunOptions = RunOptions(),
-        *,
-        tta: Tta = "none",
-        tile: bool = False,
-        threshold: float | None = None,
-    ) -> "NetworkFiles":
+    def read(cls, models: Sequence[str], options: RunOptions = RunOptions(), **keywords: Any) -> "NetworkFiles":
         """Read the files of models; the arguments are those of `Segmenter.load`, with one thread as the default.
 
         Raises:
             CarmaskError: there is no such model.
 
         """
-        found = (
-            place for model in models or (None,) for place in locate_all(model, exported=options.engine != "torch")
-        )
+        uses_exported = options.engine != "torch"
+        found = (place for model in models or (None,) for place in locate_all(model, exported=uses_exported))
         files = [files_of(place_for(place, options.engine)) for place in found]
         networks = tuple({path.name: path.read_bytes() for path in paths} for paths in files)
-        return cls(networks, replace(options, threads=options.threads or 1), tta, tile, threshold)
+        return cls(networks, replace(options, threads=options.threads or 1), keywords)
 
     @contextmanager
     def loaded(self) -> Iterator[Segmenter]:
@@ -70,7 +63,7 @@ class NetworkFiles:
                 for name, data in files.items():
                     (model / name).write_bytes(data)
                 models.append(model if len(files) > 1 else model / next(iter(files)))
-            yield Segmenter.load(models, self.options, tta=self.tta, tile=self.tile, threshold=self.threshold)
+            yield Segmenter.load(models, self.options, **self.keywords)
 
 
 @dataclass(frozen=True)

@@ -90,16 +90,10 @@ class AudioTracks:
 
     def _demux(self) -> Iterator[Any]:
         streams = [stream for stream in self._source.streams.audio if stream.index in self._output_streams]
-        packets = self._source.demux(*streams) if streams else iter(())
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError as error:
-                self.damage.append(f"its audio cannot be read to the end ({ffmpeg_message(error)})")
-                return
-            if packet is None:
-                return
-            yield packet
+        try:
+            yield from self._source.demux(*streams) if streams else ()
+        except av.FFmpegError as error:
+            self.damage.append(f"its audio cannot be read to the end ({ffmpeg_message(error)})")
 
     def _write(self, packet: Any) -> None:
         index, start_s = packet.stream.index, _start_s(packet)

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from carmask.pipeline.video.writer import VideoWriter
 
 _RECENT_S = 1.0
-# The statistics of a whole session cover its last ten minutes.
-_SESSION_S = 600.0
+_SESSION_S = 600.0  # at most, of a whole session
 
 
 @dataclass(frozen=True)

@@ -133,20 +133,15 @@ class VideoReader:
         )
 
     def _decode(self) -> Iterator[Any]:
-        packets = self._container.demux()
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError as error:
-                self.damage.append(f"it cannot be read beyond {self._reached_s:.1f} s ({ffmpeg_message(error)})")
-                return
-            if packet is None:
-                return
-            if packet.pts is not None and packet.time_base:
-                end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                self._reached_s = max(self._reached_s, end_s)
-            if packet.stream.index == self._stream.index:
-                yield from self._decode_packet(packet)
+        try:
+            for packet in self._container.demux():
+                if packet.pts is not None and packet.time_base:
+                    end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    self._reached_s = max(self._reached_s, end_s)
+                if packet.stream.index == self._stream.index:
+                    yield from self._decode_packet(packet)
+        except av.FFmpegError as error:
+            self.damage.append(f"it cannot be read beyond {self._reached_s:.1f} s ({ffmpeg_message(error)})")
 
     def _decode_packet(self, packet: Any) -> Iterator[Any]:
         try:
