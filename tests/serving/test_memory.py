@@ -23,10 +23,10 @@ def test_many_threads_never_have_more_than_there_is(sizes: list[int]) -> None:
     memory = MemoryBudget(100)
 
     def use(size: int) -> int:
-        with memory.reserve(size) as share:
-            most = memory.used_bytes
-            share.shrink(size // 2)
-            return max(most, memory.used_bytes)
+        reserved = memory.reserve(size)
+        most = memory.used_bytes
+        memory.release(reserved)
+        return most
 
     with ThreadPoolExecutor(8) as pool:
         assert max(pool.map(use, sizes), default=0) <= 100
@@ -40,9 +40,9 @@ def test_who_asked_first_is_served_first() -> None:
     first = memory.reserve(5)
 
     def ask(size: int) -> None:
-        share = memory.reserve(size)
+        reserved = memory.reserve(size)
         served.append(size)
-        share.close()
+        memory.release(reserved)
 
     threads = []
     for size in (9, 1, 2):
@@ -51,7 +51,7 @@ def test_who_asked_first_is_served_first() -> None:
         while len(memory._waiting) < len(threads):
             pass
     assert not served, "there would be room for 1 and 2, but 9 was first"
-    first.close()
+    memory.release(first)
     for thread in threads:
         thread.join()
     assert served[0] == 9

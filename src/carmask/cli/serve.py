@@ -54,20 +54,20 @@ def serve(
 
     """
     from carmask.serving.app import Access
-    from carmask.serving.server import ListenAddress, run
+    from carmask.serving.server import run
 
     _check_sites(cors)
-    address = ListenAddress(host, port)
     access = Access(_read_token(token_file), cors)
     segmenter = network.load()
     print_line(f"{segmenter.name}: {segmenter.describe_engine()}")
-    if not address.is_local and access.token is None:
+    if not _is_local(host) and access.token is None:
         print_remark(
             f"everyone who can reach {host} can use this service; --token-file FILE requires a token", warning=True
         )
     was_interrupted = run(
         segmenter,
-        address,
+        host,
+        port,
         limits,
         Batching(batch_size, batch_wait_ms, workers),
         access,
@@ -76,6 +76,11 @@ def serve(
     )
     print_remark("stopped")
     return INTERRUPTED if was_interrupted else 0
+
+
+def _is_local(host: str) -> bool:
+    """Whether only programs on this machine reach the address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _check_sites(origins: tuple[str, ...]) -> None:

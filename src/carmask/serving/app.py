@@ -36,17 +36,16 @@ from carmask.serving.middleware import REQUEST_ID, LimitMiddleware, RequestMiddl
 from carmask.serving.page import docs_page, load_assets
 from carmask.serving.responses import (
     RESULT_HEADERS,
-    EncodedResult,
     ResultResponse,
     choose_media_type,
     describe_result,
 )
 from carmask.serving.schemas import ModelInfo, SegmentForm, Status
-from carmask.serving.self_test import self_test
+from carmask.serving.self_test import run_self_test
 from carmask.serving.uploads import Upload, UploadRequest
 from carmask.serving.worker import PhotoTask, PhotoWorker
 
-Result = TypeVar("Result")
+Done = TypeVar("Done")
 
 _HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 _PATHS = _HEALTH_PATHS | {"/", "/docs", "/openapi.json", "/v1/model", "/v1/segment"}
@@ -74,13 +73,6 @@ class ApiRoute(APIRoute):
         return check_token_first
 
 
-async def get_worker(request: Request) -> PhotoWorker:
-    """Dependency: what segments photos."""
-    worker: PhotoWorker = request.app.state.worker
-    return worker
-
-
-Worker = Annotated[PhotoWorker, Depends(get_worker)]
 bearer = HTTPBearer(auto_error=False, description="The service's token")
 health = APIRouter(tags=["health"], responses=describe_errors(*COMMON_ERRORS))
 api = APIRouter(prefix="/v1", tags=["photos"], route_class=ApiRoute, responses=describe_errors(*COMMON_ERRORS))
@@ -93,10 +85,11 @@ async def healthz() -> Status:
 
 
 @health.get("/readyz", summary="Whether photos are accepted: the self-test passed and the network runs")
-async def readyz(worker: Worker) -> Status:
+async def readyz(request: Request) -> Status:
     """Ready, or 503 with the reason."""
-    if worker.problem is not None:
-        raise not_ready(worker.problem)
+    problem = request.app.state.worker.problem
+    if problem is not None:
+        raise not_ready(problem)
     return Status(status="ready")
 
 
@@ -123,24 +116,17 @@ async def get_model(request: Request) -> JSONResponse:
     response_class=Response,
     responses={**describe_errors(*SEGMENT_ERRORS), 200: describe_result()},
 )
-async def segment(
-    request: Request, form: Annotated[SegmentForm, Form(media_type="multipart/form-data")], worker: Worker
-) -> Response:
+async def segment(request: Request, form: Annotated[SegmentForm, Form(media_type="multipart/form-data")]) -> Response:
     """Segment a photo, unless the client leaves before."""
-    media_type = choose_media_type(",".join(request.headers.getlist("accept")), form.media_types())
-    background_file = form.background_file
     task = PhotoTask(
         photo=await Upload.read(form.file),
+        background_file=await Upload.read(form.background_file) if form.background_file else None,
+        form=form,
+        media_type=choose_media_type(",".join(request.headers.getlist("accept")), form.media_types()),
         request_id=request.state.request_id,
-        kind=form.kind,
-        media_type=media_type,
-        threshold=form.threshold,
-        background=await Upload.read(background_file) if background_file else form.parsed_background(),
-        crop=form.crop,
-        regions=form.regions(),
     )
-    result: EncodedResult = await _while_connected(request, worker.segment(task))
-    return ResultResponse(result)
+    worker: PhotoWorker = request.app.state.worker
+    return ResultResponse(await _while_connected(request, worker.segment(task)))
 
 
 def build_app(
@@ -155,7 +141,7 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        testing = asyncio.create_task(_run_self_test(worker, on_tested))
+        testing = asyncio.create_task(run_self_test(worker, on_tested))
         yield
         testing.cancel()
         with suppress(asyncio.CancelledError):
@@ -199,18 +185,6 @@ def build_app(
     return RequestMiddleware(wrapped, metrics, paths=_PATHS, log_requests=log_requests)
 
 
-async def _run_self_test(worker: PhotoWorker, on_tested: Callable[[CarmaskError | None], None]) -> None:
-    try:
-        await self_test(worker)
-    except Exception as error:  # noqa: BLE001 - reported, and ends the process
-        failure = error if isinstance(error, CarmaskError) else CarmaskError(f"the self-test failed: {error!r}")
-        worker.problem = str(failure)
-        on_tested(failure)
-    else:
-        worker.accept_photos()
-        on_tested(None)
-
-
 async def _check_token(request: Request) -> None:
     token = request.app.state.token
     if token is None:
@@ -222,7 +196,7 @@ async def _check_token(request: Request) -> None:
         raise ServiceError(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
 
-async def _while_connected(request: Request, work: Coroutine[None, None, Result]) -> Result:
+async def _while_connected(request: Request, work: Coroutine[None, None, Done]) -> Done:
     """Await some work, and cancel it when the client disconnects.
 
     Raises:

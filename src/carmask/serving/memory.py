@@ -2,8 +2,6 @@
 
 import threading
 from collections import deque
-from types import TracebackType
-from typing import Self
 
 
 class MemoryBudget:
@@ -34,8 +32,13 @@ class MemoryBudget:
             self._used_bytes -= size_bytes
             self._changed.notify_all()
 
-    def reserve(self, size_bytes: int) -> "Reservation":
-        """Wait until the bytes are free, first come first served. A request for more than the limit gets the limit."""
+    def reserve(self, size_bytes: int) -> int:
+        """Wait until the bytes are free, first come first served, and reserve them.
+
+        Returns:
+            How many were reserved, for `release`: all there are, where more were asked for.
+
+        """
         size_bytes = min(size_bytes, self._limit_bytes)
         turn = object()
         with self._changed:
@@ -46,30 +49,4 @@ class MemoryBudget:
             self._waiting.popleft()
             self._used_bytes += size_bytes
             self._changed.notify_all()
-        return Reservation(self, size_bytes)
-
-
-class Reservation:
-    """Reserved bytes; a context manager that frees them."""
-
-    def __init__(self, budget: MemoryBudget, size_bytes: int) -> None:
-        self._budget = budget
-        self._size_bytes = size_bytes
-
-    def shrink(self, size_bytes: int) -> None:
-        """Free all but this many bytes."""
-        kept_bytes = min(size_bytes, self._size_bytes)
-        self._budget.release(self._size_bytes - kept_bytes)
-        self._size_bytes = kept_bytes
-
-    def close(self) -> None:
-        """Free what is left."""
-        self.shrink(0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        return size_bytes

@@ -66,8 +66,7 @@ class LimitedProtocol(H11Protocol):
         self._metrics = metrics
         self._is_lingering = False
         self._awaited: str | None = None
-        self._request_timer: asyncio.TimerHandle | None = None
-        self._response_timer: asyncio.TimerHandle | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse the connection if there are too many."""
@@ -84,9 +83,8 @@ class LimitedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""
         super().connection_lost(exc)
-        for timer in (self._request_timer, self._response_timer):
-            if timer is not None:
-                timer.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Take data, or drop it if the connection is being closed."""
@@ -134,12 +132,10 @@ class LimitedProtocol(H11Protocol):
         if awaited == self._awaited:
             return
         self._awaited = awaited
-        if self._request_timer is not None:
-            self._request_timer.cancel()
-            self._request_timer = None
+        self._stop_timer("request")
         if awaited is not None:
             limit_s = _LINGER_S if awaited == "rest" else self._limits.header_timeout_s
-            self._request_timer = self.loop.call_later(limit_s, self._on_request_timeout, awaited)
+            self._timers["request"] = self.loop.call_later(limit_s, self._on_request_timeout, awaited)
 
     def _awaited_from_client(self) -> str | None:
         """The "headers", or the "rest" of a body that is dropped. `LimitMiddleware` limits the time of other bodies."""
@@ -165,15 +161,18 @@ class LimitedProtocol(H11Protocol):
 
     def _update_response_timer(self) -> None:
         """Limit the time for the client to read the response."""
-        is_sent = not self.transport.get_write_buffer_size()
-        if is_sent and self._response_timer is not None:
-            self._response_timer.cancel()
-            self._response_timer = None
-        elif not is_sent and self._response_timer is None:
-            self._response_timer = self.loop.call_later(self._limits.answer_timeout_s, self._on_response_timeout)
+        if not self.transport.get_write_buffer_size():
+            self._stop_timer("response")
+        elif "response" not in self._timers:
+            limit_s = self._limits.answer_timeout_s
+            self._timers["response"] = self.loop.call_later(limit_s, self._on_response_timeout)
+
+    def _stop_timer(self, name: str) -> None:
+        if name in self._timers:
+            self._timers.pop(name).cancel()
 
     def _on_response_timeout(self) -> None:
-        self._response_timer = None
+        self._timers.pop("response")
         if self.transport.get_write_buffer_size():
             self._metrics.errors.labels("answer_not_taken").inc()
             self.transport.abort()
@@ -199,8 +198,7 @@ class LimitedProtocol(H11Protocol):
         self.transport.close()
 
     async def _refuse_connection(self, scope: Scope, receive: Receive, send: Send) -> None:
-        most = self._limits.max_connections
-        error = busy("too_many_connections", f"{most} connections are open already")
+        error = busy("too_many_connections", f"{self._limits.max_connections} connections are open already")
         self._metrics.errors.labels(error.code).inc()
         await _closing_response(error)(scope, receive, send)
 

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from carmask.imaging.rle import encode_carvana
 from carmask.result import Result
 from carmask.serving.errors import ServiceError
-from carmask.serving.schemas import GEOJSON, JSON, PICTURE_TYPES, Segmentation
+from carmask.serving.schemas import GEOJSON, JSON, PNG, WEBP, Segmentation
 
 # The body is sent in pieces, each after the client has taken the one before. Until then its memory stays reserved.
 _PIECE_BYTES = 256 * 1024
@@ -100,7 +100,7 @@ def describe_result() -> dict[str, Any]:
         "a JSON description of the mask.",
         "model": Segmentation,
         "headers": headers,
-        "content": {**dict.fromkeys(PICTURE_TYPES.values(), picture), GEOJSON: geojson, JSON: {}},
+        "content": {PNG: picture, WEBP: picture, GEOJSON: geojson, JSON: {}},
     }
 
 

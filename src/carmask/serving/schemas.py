@@ -14,7 +14,7 @@ from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, refuse_cutout_options
 
 SegmentKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons"]
 
-PICTURE_TYPES = {"png": "image/png", "webp": "image/webp"}
+PNG, WEBP = "image/png", "image/webp"
 GEOJSON = "application/geo+json"
 JSON = "application/json"
 
@@ -96,8 +96,8 @@ class SegmentForm(BaseModel):
         if self.kind in JSON_KINDS:
             return [GEOJSON, JSON]
         if self.kind in OF_PHOTO and self.format is None:
-            return [*PICTURE_TYPES.values(), JSON]
-        return [PICTURE_TYPES[self.format or "png"], JSON]
+            return [PNG, WEBP, JSON]
+        return [WEBP if self.format == "webp" else PNG, JSON]
 
 
 class Segmentation(BaseModel):

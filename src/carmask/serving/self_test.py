@@ -1,6 +1,7 @@
 """The test before the service accepts photos: the networks must segment a photo whose mask is known."""
 
 import asyncio
+from collections.abc import Callable
 from importlib.resources import files
 
 import numpy as np
@@ -18,6 +19,19 @@ _MIN_DICE = 0.95
 
 class SelfTestFailed(CarmaskError):
     """The networks do not give the results that they should."""
+
+
+async def run_self_test(worker: PhotoWorker, on_tested: Callable[[CarmaskError | None], None]) -> None:
+    """Let the worker accept photos if the self-test passes. `on_tested` gets the error, or None."""
+    try:
+        await self_test(worker)
+    except Exception as error:  # noqa: BLE001 - reported, and ends the process
+        failure = error if isinstance(error, CarmaskError) else CarmaskError(f"the self-test failed: {error!r}")
+        worker.problem = str(failure)
+        on_tested(failure)
+    else:
+        worker.accept_photos()
+        on_tested(None)
 
 
 async def self_test(worker: PhotoWorker) -> None:

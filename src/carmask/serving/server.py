@@ -6,7 +6,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import uvicorn
@@ -26,22 +25,10 @@ class CannotListen(CarmaskError):
     """The address is not available."""
 
 
-@dataclass(frozen=True)
-class ListenAddress:
-    """Where the service listens. Port 0 is any free port."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only programs on this machine reach it."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
-
-
 def run(
     segmenter: Segmenter,
-    address: ListenAddress,
+    host: str,
+    port: int,
     limits: ServiceLimits,
     batching: Batching,
     access: Access,
@@ -53,7 +40,8 @@ def run(
 
     Args:
         segmenter: What segments photos.
-        address: Where to listen.
+        host: Address to listen on.
+        port: 0 is any free port.
         limits: The limits of requests, connections and memory.
         batching: How photos share the network.
         access: Who may use the service.
@@ -70,7 +58,7 @@ def run(
     """
     _set_up_log(log_requests=log_requests)
     failures: list[CarmaskError] = []
-    with _listening(address) as listener, _recorded_signals() as signals:
+    with _listening(host, port) as listener, _recorded_signals() as signals:
         metrics = ServiceMetrics()
         worker = PhotoWorker(segmenter, limits, batching, metrics)
 
@@ -118,15 +106,13 @@ def _recorded_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _listening(address: ListenAddress) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
-        info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(info[4][:2], family=info[0], backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise CannotListen(
-            f"{address.host}:{address.port}: cannot listen there ({reason}); choose another --port or --host"
-        ) from error
+        raise CannotListen(f"{host}:{port}: cannot listen there ({reason}); choose another --port or --host") from error
     with listener:
         yield listener
 

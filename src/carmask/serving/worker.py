@@ -8,14 +8,13 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from carmask.errors import CarmaskError
-from carmask.imaging import PictureFormat
-from carmask.imaging.background import Background, picture_background
+from carmask.imaging.background import picture_background
 from carmask.imaging.decode import UnreadableImage, decode_photo
 from carmask.imaging.image_file import open_image
-from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO, OutputStyle
 from carmask.pipeline.render import make_render
@@ -28,7 +27,7 @@ from carmask.serving.errors import busy, not_ready, unprocessable
 from carmask.serving.memory import MemoryBudget
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.responses import EncodedResult, json_body, result_headers
-from carmask.serving.schemas import JSON, PICTURE_TYPES, SegmentKind
+from carmask.serving.schemas import JSON, WEBP, SegmentForm
 from carmask.serving.settings import (
     DECODING_BYTES_PER_PX,
     DRAWING_BYTES_PER_PX,
@@ -46,23 +45,15 @@ class AbandonedError(Exception):
 
 @dataclass
 class PhotoTask:
-    """One photo and what to make of it. threshold: None for the network's own. background: a picture or a color."""
+    """One photo and what to make of it. background_file: a picture behind cut-outs, or None."""
 
     photo: Upload
+    background_file: Upload | None
+    form: SegmentForm
+    media_type: str
     request_id: str
-    kind: SegmentKind = "mask"
-    media_type: str = PICTURE_TYPES["png"]
-    threshold: float | None = None
-    background: Background | Upload | None = None
-    crop: bool = False
-    regions: Regions = ALL_REGIONS
     arrived_s: float = field(default_factory=time.perf_counter)
     is_abandoned: bool = False
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the photo itself is part of the result."""
-        return self.kind in OF_PHOTO and self.media_type != JSON
 
 
 class PhotoWorker:
@@ -146,58 +137,59 @@ class PhotoWorker:
         finally:
             task.is_abandoned = True
             self._photos -= 1
-        self._metrics.photos.labels(task.kind).inc()
+        self._metrics.photos.labels(task.form.kind).inc()
         self._metrics.empty_photos.inc(result.is_empty)
         return result
 
     def _decode(self, task: PhotoTask) -> Fitted:
-        with self._memory.reserve(self._pixels(task.photo) * DECODING_BYTES_PER_PX):
+        reserved_bytes = self._memory.reserve(self._pixels(task.photo) * DECODING_BYTES_PER_PX)
+        try:
             if task.is_abandoned:
                 raise AbandonedError
             with self._metrics.stage_seconds.labels("decode").time():
-                try:
-                    return self.segmenter.fit(self.segmenter.decode(task.photo.data))
-                except UnreadableImage as error:
-                    raise type(error)(task.photo.name, error.cause, error.advice) from error
+                return self.segmenter.fit(self.segmenter.decode(task.photo.data))
+        except UnreadableImage as error:
+            raise type(error)(task.photo.name, error.cause, error.advice) from error
+        finally:
+            self._memory.release(reserved_bytes)
 
     def _finish(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> EncodedResult:
         height, width = fitted.size_HW
-        size_bytes = height * width * (DRAWING_BYTES_PER_PX if task.is_drawn else MASKING_BYTES_PER_PX)
-        if task.is_drawn and isinstance(task.background, Upload):
-            size_bytes += self._pixels(task.background) * DECODING_BYTES_PER_PX
-        reservation = self._memory.reserve(size_bytes)
+        is_drawn = task.form.kind in OF_PHOTO and task.media_type != JSON
+        size_bytes = height * width * (DRAWING_BYTES_PER_PX if is_drawn else MASKING_BYTES_PER_PX)
+        if is_drawn and task.background_file is not None:
+            size_bytes += self._pixels(task.background_file) * DECODING_BYTES_PER_PX
+        reserved_bytes = self._memory.reserve(size_bytes)
         try:
             if task.is_abandoned:
                 raise AbandonedError
             with self._metrics.stage_seconds.labels("draw").time():
-                body, headers, is_empty = self._draw(task, fitted, raw)
+                body, found = self._draw(task, fitted, raw)
         except BaseException:
-            reservation.close()
+            self._memory.release(reserved_bytes)
             raise
         # The body stays in memory until the client has taken it, which may be slow.
-        reservation.shrink(len(body))
-        return EncodedResult(body, task.media_type, headers, is_empty, reservation.close)
+        body_bytes = min(len(body), reserved_bytes)
+        self._memory.release(reserved_bytes - body_bytes)
+        headers = result_headers(found, time.perf_counter() - task.arrived_s)
+        release = partial(self._memory.release, body_bytes)
+        return EncodedResult(body, task.media_type, headers, found.box_px is None, release)
 
-    def _draw(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> tuple[bytes, dict[str, str], bool]:
-        threshold = self.segmenter.threshold if task.threshold is None else task.threshold
-        found = Result(task.regions.keep(self.segmenter.restore(fitted, raw), threshold), threshold)
-        body = b"" if task.media_type == JSON else self._render(task, found)
-        seconds = time.perf_counter() - task.arrived_s
+    def _draw(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> tuple[bytes, Result]:
+        """The bytes that `carmask predict` writes for the same photo with the same options, or a description."""
+        form, name = task.form, task.photo.name
+        threshold = form.threshold or self.segmenter.threshold
+        found = Result(form.regions().keep(self.segmenter.restore(fitted, raw), threshold), threshold)
         if task.media_type == JSON:
-            body = json_body(found, self.segmenter.name, seconds=seconds, request_id=task.request_id)
-        return body, result_headers(found, seconds), found.box_px is None
-
-    def _render(self, task: PhotoTask, found: Result) -> bytes:
-        """The bytes that `carmask predict` writes for the same photo with the same options."""
-        background = task.background
-        if isinstance(background, Upload):
-            photo = decode_photo(background.data, max_pixels=self.limits.max_pixels, name=background.name)
+            seconds = time.perf_counter() - task.arrived_s
+            return json_body(found, self.segmenter.name, seconds=seconds, request_id=task.request_id), found
+        background = form.parsed_background()
+        if (file := task.background_file) is not None:
+            photo = decode_photo(file.data, max_pixels=self.limits.max_pixels, name=file.name)
             background = picture_background(photo.image_HWC)
-        picture_format: PictureFormat = "webp" if task.media_type == PICTURE_TYPES["webp"] else "png"
-        style = OutputStyle(task.kind, picture_format, crop=task.crop)
+        style = OutputStyle(form.kind, "webp" if task.media_type == WEBP else "png", crop=form.crop)
         render = make_render(style, Path(), of_one=True, background=background)
-        name = task.photo.name
-        return render(Job(0, name, Path(name), task.photo.data, Path(name), ""), found)
+        return render(Job(0, name, Path(name), task.photo.data, Path(name), ""), found), found
 
     def _pixels(self, upload: Upload) -> int:
         """Number of pixels of a picture, from its header."""
