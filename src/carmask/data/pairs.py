@@ -153,7 +153,7 @@ def describe_odd(odd: Mapping[str, str]) -> str | None:
     """Summarize the warnings about masks (id -> warning) in one sentence; None if there are none."""
     if not odd:
         return None
-    first = "; ".join(f"{id_}: {complaint}" for id_, complaint in list(odd.items())[:_SHOWN_ODD])
+    first = "; ".join(f"{id_}: {warning}" for id_, warning in list(odd.items())[:_SHOWN_ODD])
     more = f"; and {len(odd) - _SHOWN_ODD} more, see `carmask check`" if len(odd) > _SHOWN_ODD else ""
     return f"{len(odd)} mask{'s look' if len(odd) > 1 else ' looks'} odd. {first}{more}"
 

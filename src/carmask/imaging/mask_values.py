@@ -42,8 +42,8 @@ class MaskReading:
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """What a mask file holds: stored values and what they show.
+class _StoredValues:
+    """The values stored in a mask file, and how bright a viewer shows them.
 
     value_HW: uint8 or float32. used: the values that occur, ascending. shown: the brightness of each of `used`. white:
     full scale of `shown`. kind: how the values are stored, in words. colorful: a warning about colors that the largest
@@ -60,14 +60,14 @@ class _Stored:
 
 def read_mask(image: Image.Image, foreground: int | None) -> MaskReading:
     """Read a loaded picture, in its stored orientation, as a mask. See `carmask.imaging.decode.decode_mask`."""
-    stored = _stored(image)
+    stored = _read_stored(image)
     if foreground is not None:
         soft_HW = np.where(stored.value_HW == foreground, np.uint8(255), np.uint8(0))
         return MaskReading(soft_HW, f"{stored.kind}: stored value {foreground} is foreground, as chosen")
     return _read_values(stored, lossy=isinstance(image, JpegImageFile))
 
 
-def _read_values(stored: _Stored, *, lossy: bool) -> MaskReading:
+def _read_values(stored: _StoredValues, *, lossy: bool) -> MaskReading:
     values = np.unique(stored.shown)
     darkest, brightest = float(values[0]), float(values[-1])
     class_like = brightest < _CLASS_NUMBERS_BELOW and stored.white >= 255
@@ -97,7 +97,7 @@ def _read_values(stored: _Stored, *, lossy: bool) -> MaskReading:
     return MaskReading(_look_up(stored, target.astype(np.uint8)), f"{stored.kind}: {reading}", odd)
 
 
-def _look_up(stored: _Stored, target: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _look_up(stored: _StoredValues, target: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Replace every stored value `stored.used[i]` by `target[i]`."""
     if stored.value_HW.dtype == np.uint8:
         table = np.zeros(256, dtype=np.uint8)
@@ -106,14 +106,14 @@ def _look_up(stored: _Stored, target: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return target[np.searchsorted(stored.used, stored.value_HW)]
 
 
-def _stored(image: Image.Image) -> _Stored:
+def _read_stored(image: Image.Image) -> _StoredValues:
     alpha = _alpha_that_carries_the_mask(image)
     if alpha is not None:
         return _eight_bits(alpha, "alpha channel")
     if is_deep(image):
         value_HW, white = deep_values(image)
         used = np.unique(value_HW)
-        return _Stored(value_HW, used, used, white, f"{'16' if image.mode.startswith('I;16') else '32'}-bit gray")
+        return _StoredValues(value_HW, used, used, white, f"{'16' if image.mode.startswith('I;16') else '32'}-bit gray")
     if image.mode in ("P", "PA"):
         return _palette(image)
     if image.mode == "1":
@@ -123,28 +123,29 @@ def _stored(image: Image.Image) -> _Stored:
     colors = image.convert("RGB")
     red, green, blue = colors.split()
     stored = _eight_bits(ImageChops.lighter(ImageChops.lighter(red, green), blue), "largest channel of colors")
-    return _Stored(stored.value_HW, stored.used, stored.shown, 255.0, stored.kind, _color_warning(colors, stored))
+    return _StoredValues(stored.value_HW, stored.used, stored.shown, 255.0, stored.kind, _color_warning(colors, stored))
 
 
-def _eight_bits(gray: Image.Image, kind: str, *, white: float = 255.0) -> _Stored:
+def _eight_bits(gray: Image.Image, kind: str, *, white: float = 255.0) -> _StoredValues:
     used = np.flatnonzero(gray.histogram()).astype(np.float32)
-    return _Stored(np.asarray(gray), used, used, white, kind)
+    return _StoredValues(np.asarray(gray), used, used, white, kind)
 
 
-def _palette(image: Image.Image) -> _Stored:
+def _palette(image: Image.Image) -> _StoredValues:
     indices = Image.fromarray(np.asarray(image)[..., 0]) if image.mode == "PA" else image
     used = np.flatnonzero(indices.histogram()[:256])
     palette_C3 = np.zeros((256, 3), dtype=np.float32)
     colors = np.array(image.getpalette("RGB") or [], dtype=np.float32).reshape(-1, 3)[:256]
     palette_C3[: len(colors)] = colors
     used_C3 = palette_C3[used]
+    shown = used_C3.max(axis=1)
     colorful = None
-    if len(used) > 2 and np.any(used_C3.max(axis=1) != used_C3.min(axis=1)):
+    if len(used) > 2 and np.any(shown != used_C3.min(axis=1)):
         colorful = f"{len(used)} palette colors look like classes; choose one by its index with --foreground VALUE"
-    return _Stored(np.asarray(indices), used.astype(np.float32), used_C3.max(axis=1), 255.0, "palette colors", colorful)
+    return _StoredValues(np.asarray(indices), used.astype(np.float32), shown, 255.0, "palette colors", colorful)
 
 
-def _color_warning(colors: Image.Image, stored: _Stored) -> str | None:
+def _color_warning(colors: Image.Image, stored: _StoredValues) -> str | None:
     count = colors.getcolors(_COLORS_OF_A_PHOTO)
     if count is None:
         return "thousands of colors: this looks like a photo, not a mask"
