@@ -195,6 +195,6 @@ def test_the_error_names_the_extra_cluster(core: Path, tmp_path: Path, arguments
     (tmp_path / "list.parquet").touch()
     status, _, stderr, imported = command(core, "predict", *arguments, folder=tmp_path)
     assert (status, imported & EXTRAS) == (1, set())
-    assert f"needs {needed}, which is not installed" in stderr
+    assert f"needs {needed}" in stderr
     assert "pip install 'carmask[cluster]'" in stderr
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "list.parquet"}
