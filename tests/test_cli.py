@@ -81,7 +81,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_help_of_a_command_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Exit status 0 when every photo was cut out" in CommandResult(capsys, "predict", "--help").out
+    assert "Exit status 0" in CommandResult(capsys, "predict", "--help").out
 
 
 def test_a_closed_pipe_is_no_error() -> None:
