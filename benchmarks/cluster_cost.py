@@ -1,9 +1,9 @@
-"""Draw the tables of docs/scale.md: what was proved of clusters, and what many photos cost.
+"""Fill the tables of docs/scale.md: what was measured on clusters, and what many photos cost.
 
     python benchmarks/cluster_cost.py [--photos 100000000] [--dollars 0.04]
 
-From docs/results/speed.json (`carmask benchmark`: the times of all stages, and the whole on one machine) and
-docs/results/cluster.json (`cluster_scale.py`: the share that a cluster leaves of it, bytes, the command's own speed).
+From docs/results/speed.json (`carmask benchmark`: the times of all stages, and of `predict` on one machine) and
+docs/results/cluster.json (`cluster_scale.py`: the efficiency of a cluster, bytes, the command's own speed).
 """
 
 import argparse
@@ -14,14 +14,14 @@ from record import RESULTS
 from results import fill
 
 KINDS = ("carvana-csv", "mask", "cutout")
-# In GPU-hours nothing was measured, and these cost many times as much: only what feeds them is known.
+# GPU-hours were not measured, only what feeds a GPU.
 CORES = (100, 1000)
 
 
 def proofs_table(figures: dict[str, Any]) -> str:
-    """Every comparison, its speed and the files that differ."""
+    """All comparisons with their speed and the files that differ."""
     lines = [
-        "| what | photos | seconds, of them cutting out | photos/s | files that differ |",
+        "| what | photos | seconds, of them predicting | photos/s | files that differ |",
         "|---|--:|--:|--:|--:|",
     ]
     for kind in ("mask", "carvana-csv"):
@@ -60,13 +60,13 @@ def stages_table(speed: dict[str, Any]) -> str:
 
 
 def cost_table(speed: dict[str, Any], figures: dict[str, Any], photos: int, dollars: float) -> str:
-    """Photos of a core-hour, and what many need."""
+    """Photos per core-hour, and the core-hours of many photos."""
     cores = speed["machine"]["cores"]
     share = min(1.0, figures["overhead"]["share of photos_per_s"])
     lines = [
-        f"| network | kind | photos of a core-hour | {photos:,} photos | "
+        f"| network | kind | photos per core-hour | {photos:,} photos | "
         + " | ".join(f"on {count:,} cores" for count in CORES)
-        + f" | at ${dollars:g} a core-hour |",
+        + f" | at ${dollars:g} per core-hour |",
         "|---|---|--:|--:|" + "--:|" * (len(CORES) + 1),
     ]
     for whole in _wholes(speed):
@@ -81,7 +81,7 @@ def cost_table(speed: dict[str, Any], figures: dict[str, Any], photos: int, doll
 
 
 def limits(speed: dict[str, Any], figures: dict[str, Any], photos: int) -> str:
-    """What all this reads and writes, and what is exhausted first."""
+    """What is read and written, and what becomes the bottleneck."""
     cores = speed["machine"]["cores"]
     share = min(1.0, figures["overhead"]["share of photos_per_s"])
     fast = next(whole for whole in _wholes(speed) if (whole["network"], whole["kind"]) == ("fast", "mask"))
@@ -92,28 +92,28 @@ def limits(speed: dict[str, Any], figures: dict[str, Any], photos: int) -> str:
     rest_ms = sum(stages.values()) - stages["network"]
     return "\n".join(
         [
-            f"- A photo: {read:,} bytes are read, {sizes['mask']:,} written as a mask, {sizes['carvana-csv']:,} as a "
-            f"row of run lengths. {photos:,} photos: {read * photos / 1e12:.1f} TB are read, "
-            f"{sizes['mask'] * photos / 1e12:.2f} TB of masks written.",
-            f"- The command is the next bottleneck: with all of one core it lists and notes {noted:,.0f} photos "
-            f"a second, as many as {noted / of_core:,.0f} cores cut out; for {memory['paths']:,} paths it takes "
-            f"{memory['peak_MB']:,} MB at most. More cores or paths than that are divided: a list and a command each.",
-            f"- Then storage: 1,000 cores read {of_core * 1000 * read / 1e9:.1f} GB and write {of_core * 1000:,.0f} "
-            "files a second.",
-            f"- Photos of a GPU-hour: not measured. A GPU takes over the network, {stages['network']:.0f} of "
-            f"{sum(stages.values()):.0f} ms; the other {rest_ms:.0f} ms stay with the cores, so that one core beside "
-            f"it feeds {1000 / rest_ms:.0f} photos a second.",
+            f"- Per photo {read:,} bytes are read, and {sizes['mask']:,} are written as a mask or "
+            f"{sizes['carvana-csv']:,} as a row of run lengths. For {photos:,} photos that is "
+            f"{read * photos / 1e12:.1f} TB read and {sizes['mask'] * photos / 1e12:.2f} TB of masks written.",
+            f"- The command is the first bottleneck: on one full core it lists and records {noted:,.0f} photos per "
+            f"second, as many as {noted / of_core:,.0f} cores predict; for {memory['paths']:,} paths it needs up to "
+            f"{memory['peak_MB']:,} MB. Divide more cores or paths among several commands with a list each.",
+            f"- Storage is the second: 1,000 cores read {of_core * 1000 * read / 1e9:.1f} GB and write "
+            f"{of_core * 1000:,.0f} files per second.",
+            f"- GPU-hours were not measured. A GPU takes over the network, {stages['network']:.0f} of "
+            f"{sum(stages.values()):.0f} ms per photo; the other {rest_ms:.0f} ms stay on the CPU, so one core "
+            f"feeds it {1000 / rest_ms:.0f} photos per second.",
         ]
     )
 
 
 def _wholes(speed: dict[str, Any]) -> list[dict[str, Any]]:
-    """The packaged networks, in the kinds of results that were measured."""
+    """The rows of the packaged networks and of these kinds."""
     return [row for row in speed["figures"]["wholes"] if row["network"].startswith("fast") and row["kind"] in KINDS]
 
 
 def _core_ms(whole: dict[str, Any], cores: int) -> dict[str, float]:
-    """Milliseconds of one core. The network's are of all cores, with photos in batches."""
+    """Milliseconds of one core. The network runs on all cores, with photos in batches."""
     return {
         stage["stage"]: 1000 * cores / stage["photos_per_s"] if stage["stage"] == "network" else stage["one_ms"]
         for stage in whole["stages"]
@@ -121,11 +121,11 @@ def _core_ms(whole: dict[str, Any], cores: int) -> dict[str, float]:
 
 
 def machine_line(speed: dict[str, Any], cluster: dict[str, Any]) -> str:
-    """Where, when and from which commits."""
+    """The machine, the commits and the dates of the measurements."""
     machine = cluster["machine"]
     commits = dict.fromkeys(f"`{part['commit']}`, {part['date'][:10]}" for part in cluster["figures"].values())
     return (
-        f"{machine['cpu']}, {machine['cores']} cores; {'; '.join(commits)}. Times of stages: `speed.json`, commit "
+        f"{machine['cpu']}, {machine['cores']} cores; {'; '.join(commits)}. Stage times: `speed.json`, commit "
         f"`{speed['commit']}`, {speed['date'][:10]}."
     )
 
@@ -134,7 +134,7 @@ def main() -> None:
     """Fill the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=100_000_000)
-    parser.add_argument("--dollars", type=float, default=0.04, help="price of a core-hour")
+    parser.add_argument("--dollars", type=float, default=0.04, help="price per core-hour")
     given = parser.parse_args()
     speed, cluster = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("speed", "cluster"))
     figures = cluster["figures"]

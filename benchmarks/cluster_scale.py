@@ -1,14 +1,14 @@
-"""What `carmask predict --cluster` keeps of its promises, on Ray clusters of one-core nodes started on this machine.
+"""Check and measure `carmask predict --cluster` on Ray clusters of one-core nodes, started on this machine.
 
     python benchmarks/cluster_scale.py [PHOTOS] [--photos 2000] [--only same lost overhead memory]
 
 same      masks and run lengths through 1, 2 and 4 nodes, compared with those of one machine, every byte
-lost      the command killed, a node removed by force, a node lost at the start: compared again
+lost      the command killed, a node killed, a node lost at the start: compared again
 overhead  one machine with all its cores as a cluster, against the same command without one
-memory    the command's own memory for a list of so many paths (--paths 1000000), of which one in a thousand is there
+memory    the command's own memory for a long list of paths (--paths 1000000), one in a thousand of which exists
 
-Writes docs/results/cluster.json, of each part what was last measured, and ends with status 1 where a byte differs or a
-photo is lost. Then `python benchmarks/cluster_cost.py` fills docs/scale.md.
+Updates the measured parts of docs/results/cluster.json, and exits with status 1 if a byte differs or a photo is lost.
+Then `python benchmarks/cluster_cost.py` fills docs/scale.md.
 """
 
 import argparse
@@ -38,7 +38,7 @@ DESTINATIONS = {"mask": "masks", "carvana-csv": "table.csv"}
 
 @dataclass(frozen=True)
 class Task:
-    """Photos to be cut out, the folder in which results go, and what is asked for."""
+    """Photos, the folder for results, and options of every command."""
 
     photos: Path
     count: int
@@ -52,7 +52,7 @@ class Task:
         return [sys.executable, "-m", "carmask", "predict", str(source), str(destination), *options, *self.always]
 
     def run(self, destination: Path, *options: str) -> dict[str, float]:
-        """Run to the end; seconds of the whole command, and of cutting out."""
+        """Run to the end; seconds of the whole command, and of predicting alone."""
         destination.parent.mkdir(parents=True, exist_ok=True)
         began_s = time.perf_counter()
         done = subprocess.run(self.command(destination, *options), stdout=subprocess.PIPE, text=True, check=True)
@@ -83,7 +83,7 @@ def cluster(nodes: int, *, cores: int = 1) -> Iterator[Any]:
 
 
 def same(task: Task) -> dict[str, Any]:
-    """Every kind of destination through 1, 2 and 4 nodes."""
+    """Both kinds of destinations on 1, 2 and 4 nodes."""
     figures: dict[str, Any] = {"photos": task.count}
     for kind, name in DESTINATIONS.items():
         figures[kind] = {"one machine": task.run(task.place / "whole" / kind / name)}
@@ -104,7 +104,7 @@ def same(task: Task) -> dict[str, Any]:
 
 
 def lost(task: Task) -> dict[str, Any]:
-    """Kill the command, start it again, lose a node; and lose one before the first result."""
+    """Kill the command, start it again, kill a node; and kill one before the first result."""
     quarter, half = task.count // 4, task.count // 2
     return {
         "photos": task.count,
@@ -116,7 +116,7 @@ def lost(task: Task) -> dict[str, Any]:
 
 
 def _lose(task: Task, kind: str, name: str, *, kill_at: int | None, lose_at: int) -> dict[str, Any]:
-    """Go on until all is done, and compare."""
+    """Disturb runs, finish the work, and compare."""
     whole = task.place / "whole" / kind
     if not whole.exists():
         task.run(whole / name)
@@ -136,7 +136,7 @@ def _lose(task: Task, kind: str, name: str, *, kill_at: int | None, lose_at: int
 
 
 def overhead(task: Task) -> dict[str, Any]:
-    """One machine as a cluster, with all its cores, against the same machine without."""
+    """Compare one machine as a cluster, with all its cores, with the same machine without Ray."""
     plain = task.run(task.place / "plain")
     ray = task.run(task.place / "cluster", "--cluster", "auto")
     figures = {"photos": task.count, "one machine": plain, "the same as a cluster": ray}
@@ -147,7 +147,7 @@ def overhead(task: Task) -> dict[str, Any]:
 
 
 def memory(task: Task) -> dict[str, Any]:
-    """A long list, of which few photos are there: what it costs to know of them all."""
+    """Memory and time for a long list of paths, few of which exist."""
     real = itertools.cycle(sorted(path for path in task.photos.rglob("*.*")))
     few, listing = task.place / "few", task.place / "list.txt"
     few.mkdir()
@@ -181,7 +181,7 @@ def memory(task: Task) -> dict[str, Any]:
 
 
 def differences(whole: Path, found: Path) -> dict[str, Any]:
-    """Which files differ, hidden ones too."""
+    """Count files and name those that differ, hidden ones included."""
     one, other = contents(whole), contents(found)
     return {
         "files": len(one),
@@ -200,7 +200,7 @@ def _pull_plug(started: Any, node: Any) -> None:
 
 
 def _results(folder: Path) -> Callable[[], int]:
-    """Counts results: pictures, or lines of the beginning of a table."""
+    """Return a function that counts results: pictures, or lines of an unfinished table."""
 
     def count() -> int:
         part = folder / "table.csv.part"
@@ -214,10 +214,10 @@ def _results(folder: Path) -> Callable[[], int]:
 def _disturb(
     command: Sequence[str], done: Callable[[], int], at: int, disturb: Callable[[Any], None]
 ) -> dict[str, Any]:
-    """Run the command, and disturb it when it has so many results; 0 is before the first, as soon as it is at work."""
+    """Run the command, and disturb it when it has `at` results; with 0 as soon as it has started."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    process.stdout.readline()  # the network and the workers: the machines agree
+    process.stdout.readline()  # it names the network and the workers when all machines agree
     while process.poll() is None and done() < at:
         time.sleep(0.02)
     results = done()
@@ -235,14 +235,14 @@ PARTS: dict[str, Callable[[Task], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Measure the parts that are asked for, and keep the figures of the others."""
+    """Measure the chosen parts, and keep the figures of the others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, nargs="?", default=CARVANA / "train")
     parser.add_argument("--photos", type=int, default=2000)
     parser.add_argument("--paths", type=int, default=1_000_000)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--model")
-    parser.add_argument("--trial", action="store_true", help="write no figures")
+    parser.add_argument("--trial", action="store_true", help="record nothing")
     given = parser.parse_args()
     path = RESULTS / "cluster.json"
     figures = json.loads(path.read_text())["figures"] if path.exists() else {}
