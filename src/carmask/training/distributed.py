@@ -4,7 +4,6 @@
 every step, so all processes hold the same weights; BatchNorm sees the whole batch.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,15 +134,10 @@ def init_distributed() -> Iterator[DistributedContext]:
         DistributedError: a variable is missing or wrong, or the other processes cannot be reached.
 
     """
-    world_size = _environment_number("WORLD_SIZE", at_least=1) if "WORLD_SIZE" in os.environ else 1
-    if world_size == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield DistributedContext()
         return
-    rank = _environment_number("RANK", at_most=world_size - 1)
-    local_rank = _environment_number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
-    local_size = _environment_number("LOCAL_WORLD_SIZE", at_least=1) if "LOCAL_WORLD_SIZE" in os.environ else 1
-    _environment_text("MASTER_ADDR")
-    _environment_number("MASTER_PORT", at_most=65535)
+    rank, world_size, local_rank, local_world_size = _read_environment()
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
@@ -152,7 +146,7 @@ def init_distributed() -> Iterator[DistributedContext]:
         dist.init_process_group(backend, timeout=TIMEOUT)
         slow_group = dist.new_group(backend="gloo", timeout=SLOW_TIMEOUT)
     try:
-        yield DistributedContext(rank, world_size, local_rank, local_size, slow_group)
+        yield DistributedContext(rank, world_size, local_rank, local_world_size, slow_group)
     finally:
         dist.destroy_process_group()
 
@@ -173,24 +167,20 @@ def distributed_errors() -> Iterator[None]:
         ) from error
 
 
-def _environment_text(name: str) -> str:
-    value = os.environ.get(name, "")
-    if not value:
+def _read_environment() -> tuple[int, int, int, int]:
+    """Return rank, world size, local rank and local world size, checked: torch would wait long for wrong ones."""
+    try:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+        values = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", **os.environ}
+        rank, world_size, local_rank, local_world_size, _ = (int(values[name]) for name in names)
+        if not (0 <= rank < world_size and values["MASTER_ADDR"]):
+            raise ValueError(f"RANK {rank} of WORLD_SIZE {world_size}")
+    except (KeyError, ValueError) as error:
         raise DistributedError(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set, but {name} is not; start with torchrun or `carmask train "
-            "--devices`, which set both, or unset WORLD_SIZE to train in one process"
-        )
-    return value
-
-
-def _environment_number(name: str, *, at_least: int = 0, at_most: float = math.inf) -> int:
-    value = _environment_text(name)
-    if not value.isdecimal() or not at_least <= int(value) <= at_most:
-        raise DistributedError(
-            f"{name}={value} in the environment is not a valid number; start with torchrun or `carmask train "
-            "--devices`, which set it, or unset WORLD_SIZE to train in one process"
-        )
-    return int(value)
+            f"the environment describes several processes, but not correctly ({error}); start with torchrun or "
+            "`carmask train --devices`, or unset WORLD_SIZE to train in one process"
+        ) from error
+    return rank, world_size, local_rank, local_world_size
 
 
 def _sync_batch_norm(norm: nn.BatchNorm2d) -> nn.Module:

@@ -124,7 +124,10 @@ def run_series(
             result = start_or_resume(run, console, distributed, minutes_left)
         except CarmaskError:
             if distributed.is_main and number == 1 and not run.folder.exists():
-                remove_record(series.file)
+                # Leave nothing of a series of which no run could be started.
+                series.file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    series.file.parent.rmdir()
             raise
         if distributed.is_main:
             check_same_photos(folder)
@@ -234,13 +237,6 @@ def create_series(settings: TrainSettings, *, all_folds: bool) -> Series:
     file = (folder if all_folds else stages_folder(folder)) / FILE_NAME
     record.save(file)
     return Series(folder, file, record)
-
-
-def remove_record(file: Path) -> None:
-    """Remove the record of a series of which no run could be started."""
-    file.unlink(missing_ok=True)
-    with suppress(OSError):
-        file.parent.rmdir()
 
 
 def refuse_changes(folder: Path, changed: Sequence[str]) -> None:

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from carmask.data.cache import Cache
-from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.imaging.encode import encode_png
@@ -31,29 +30,9 @@ CURVES_EVERY_S = 10.0
 SHOWN_ERROR_LENGTH = 200
 
 
-class TensorBoardError(CarmaskError):
-    """TensorBoard cannot be used."""
-
-
 def say(console: Console, text: str, *, style: str = "") -> None:
     """Print a line as it is: never wrapped, and with no markup in names."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-
-
-def check_tensorboard() -> None:
-    """Import what TensorBoard needs, before anything is done for a run.
-
-    Raises:
-        TensorBoardError: the package is missing or broken.
-
-    """
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except Exception as error:  # whatever a package raises that does not fit the others
-        raise TensorBoardError(
-            f"TensorBoard cannot be imported ({_describe(error)}); `pip install --upgrade tensorboard`, or start with "
-            "--no-tensorboard"
-        ) from error
 
 
 class RunLogger:
@@ -74,12 +53,7 @@ class RunLogger:
 
     @contextmanager
     def running(self, settings: TrainSettings, step: int, epoch_steps: int) -> Iterator[None]:
-        """Show the bar and keep TensorBoard open while inside; `step` steps are already done.
-
-        Raises:
-            TensorBoardError: it cannot be opened, and no step is done yet.
-
-        """
+        """Show the bar and keep TensorBoard open while inside; `step` steps are already done."""
         if self.run is None:
             yield
             return
@@ -173,41 +147,37 @@ class RunLogger:
 
 
 class TensorBoard:
-    """Writes to the run's tensorboard folder. If that fails, it says so once, and training goes on."""
+    """Writes to the run's tensorboard folder. If that fails, it warns once, and training goes on."""
 
     def __init__(self, run: RunFolder, settings: TrainSettings, step: int, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._failed = False
-        try:
-            from torch.utils.tensorboard import SummaryWriter
+        self._writer: Any = None
+        self._try(lambda: self._open(run, settings, step))
 
-            # Events after the checkpoint, from before the run was killed, are discarded: they are written again.
-            self._writer: Any = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
-            if step == 0:
-                values = flatten(settings.model_dump(mode="json", exclude={"config"}))
-                rows = (f"| {name} | {value} |" for name, value in values.items())
-                self._writer.add_text("settings", "\n".join(("| setting | value |", "|---|---|", *rows)))
-        except Exception as error:  # whatever TensorBoard raises
-            if step == 0:
-                raise TensorBoardError(
-                    f"{run.path}: TensorBoard cannot be opened ({_describe(error)}); fix that and go on with "
-                    f"`carmask train --resume {run.path}`, or start again with --no-tensorboard"
-                ) from error
-            self._fail(error)
+    def _open(self, run: RunFolder, settings: TrainSettings, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Events after the checkpoint, from before the run was killed, are discarded: they are written again.
+        self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
+        if step == 0:
+            values = flatten(settings.model_dump(mode="json", exclude={"config"}))
+            rows = (f"| {name} | {value} |" for name, value in values.items())
+            self._writer.add_text("settings", "\n".join(("| setting | value |", "|---|---|", *rows)))
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Record values after `step` steps, by names such as "held_out/dice"."""
-        self._call(lambda: [self._writer.add_scalar(name, value, step) for name, value in values.items()])
+        self._try(lambda: [self._writer.add_scalar(name, value, step) for name, value in values.items()])
 
     def add_image(self, step: int, name: str, image_HWC: NDArray[np.uint8]) -> None:
         """Record an image (uint8 RGB, 0..255) after `step` steps."""
-        self._call(lambda: self._writer.add_image(name, image_HWC, step, dataformats="HWC"))
+        self._try(lambda: self._writer.add_image(name, image_HWC, step, dataformats="HWC"))
 
     def close(self) -> None:
         """Write what is buffered."""
-        self._call(lambda: self._writer.close())
+        self._try(lambda: self._writer.close())
 
-    def _call(self, write: Callable[[], object]) -> None:
+    def _try(self, write: Callable[[], object]) -> None:
         if self._failed:
             return
         try:
@@ -215,18 +185,12 @@ class TensorBoard:
             # The run may be killed at any time.
             self._writer.flush()
         except Exception as error:  # noqa: BLE001 - whatever TensorBoard raises, training is worth more
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        self._failed = True
-        self._warn(
-            f"warning   TensorBoard has failed ({_describe(error)}) and records nothing more; training goes on, and "
-            "the run's folder has everything else"
-        )
-
-
-def _describe(error: Exception) -> str:
-    return shorten(f"{type(error).__name__}: {error}", SHOWN_ERROR_LENGTH, placeholder=" ...")
+            self._failed = True
+            cause = shorten(f"{type(error).__name__}: {error}", SHOWN_ERROR_LENGTH, placeholder=" ...")
+            self._warn(
+                f"warning   TensorBoard has failed ({cause}) and records nothing more; training goes on, and the run's "
+                "folder has everything else"
+            )
 
 
 class Throughput:

@@ -20,7 +20,7 @@ from carmask.training.checkpoint import TrainingState, load_checkpoint
 from carmask.training.config import SettingsError, TrainSettings
 from carmask.training.data_loading import TrainingData, epoch_steps, load_data, seed_step
 from carmask.training.distributed import DistributedContext
-from carmask.training.loggers import RunLogger, check_tensorboard
+from carmask.training.loggers import RunLogger
 from carmask.training.losses import Loss, make_loss
 from carmask.training.memory import find_batch_size
 from carmask.training.run_folder import RunFolder
@@ -82,8 +82,6 @@ def open_run(
         settings = distributed.broadcast_object(settings.with_absolute_paths)
         run = distributed.broadcast_object(lambda: RunFolder.new(settings))
     distributed.batch_slice(settings.batch_size or distributed.world_size)
-    if distributed.is_main and settings.tensorboard:
-        check_tensorboard()
     if distributed.is_main and resume is None:
         warn_of_unused_settings(settings, logger)
     return run, settings, saved
