@@ -1,4 +1,4 @@
-"""What each part of the recipe of `fast` gives: one run for each, everything else as in configs/ablation.yaml.
+"""What each of the defaults of `fast` gives: one run for each, everything else as in configs/ablation.yaml.
 
     python benchmarks/ablation.py CARVANA [VARIANT ...]     runs, evaluates, writes docs/results/ablation.json
 

@@ -36,7 +36,7 @@ def main() -> None:
         refuse_learned(run, held_out)
         segmenter = Segmenter.load(run)
         on = {kind.strip("/"): figures_of_pairs(segmenter, of_kind) for kind, of_kind in kinds.items()}
-        rows.append(recipe_of(run) | {"on": on})
+        rows.append(settings_of(run) | {"on": on})
         print(rows[-1])
     record("mixed", {"rows": rows})
 
@@ -49,7 +49,7 @@ def refuse_learned(run: Path, held_out: Iterable[Pair]) -> None:
         sys.exit(f"{run}: learned from {sorted(learned)}")
 
 
-def recipe_of(run: Path) -> dict[str, Any]:
+def settings_of(run: Path) -> dict[str, Any]:
     """In what these runs differ."""
     settings = yaml.safe_load((run / "config.yaml").read_text())
     return {

@@ -63,7 +63,7 @@ def _step_seconds(level: int) -> list[float]:
 
 
 def carmask_rates() -> list[float]:
-    """Images per second in each epoch of a run of `carmask train` with the published recipe."""
+    """Images per second in each epoch of a run of `carmask train` with the defaults of `small`."""
     from carmask.training.train import train
 
     with tempfile.TemporaryDirectory() as folder:
