@@ -75,7 +75,8 @@ def test_killed_at_random_and_resumed_it_ends_in_the_same_bytes(
     assert killed == kills
     assert contents(tmp_path / "killed") != whole, "nothing was left to be done"
     done_before = len(list(read_entries(tmp_path / "killed" / journal)))
-    assert 0 < done_before < PHOTOS
+    # On a busy machine the last kill may arrive when only the table itself is missing.
+    assert 0 < done_before <= PHOTOS
 
     assert finish(start(model, many, tmp_path / "killed" / destination, *options)) == 2
     assert contents(tmp_path / "killed") == whole

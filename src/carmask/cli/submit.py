@@ -8,18 +8,18 @@ _SHOWN_MASKS = 5
 
 
 def submit(table: Path, *, check: Path, truth: Path | None = None) -> int:
-    """Check a submission to the Carvana challenge before it is sent.
+    """Check a submission to the Carvana challenge before you upload it.
 
-    Every photo has to have one row, of no other there may be one, and the runs have to lie inside the photo. Exit
-    status 1 when something is wrong. True masks that are of no use are named too, and do not change that.
+    Every photo needs exactly one row, there must be no other rows, and runs must lie inside the photo. Exit status 1 if
+    something is wrong. True masks that cannot be used are listed too, but do not change the exit status.
 
     Args:
         table: The submission, .csv or .csv.gz, with the header img,rle_mask.
-        check: The folder of the photos that it is about.
-        truth: True masks of some or all of them, a folder or a table of run lengths: gives the mean Dice.
+        check: The folder of the photos.
+        truth: True masks of some or all photos, a folder or a table of run lengths, to compute the mean Dice.
 
     """
-    # It takes time to import, which --help does not wait for.
+    # A slow import happens here, so that --help does not wait for it.
     from carmask.pipeline.submission import check_submission
 
     with progress_bar("checking", unit="rows") as advance:
@@ -29,7 +29,7 @@ def submit(table: Path, *, check: Path, truth: Path | None = None) -> int:
     count = report.problems.total()
     if count > len(report.first_problems):
         print_line(f"... and {count - len(report.first_problems)} more", "red")
-    for line in report.useless_masks[:_SHOWN_MASKS]:
+    for line in report.unusable_masks[:_SHOWN_MASKS]:
         print_line(line, "yellow")
     facts = [
         ("photos", f"{report.photos} in {check}"),
@@ -38,8 +38,8 @@ def submit(table: Path, *, check: Path, truth: Path | None = None) -> int:
     if report.mean_dice is not None and report.worst is not None:
         dice, photo = report.worst
         facts.append(("mean Dice", f"{report.mean_dice:.6f} over {len(report.dice)} photos; worst {dice:.4f}, {photo}"))
-    if report.useless_masks:
-        facts.append(("true masks", f"{len(report.useless_masks)} left out"))
+    if report.unusable_masks:
+        facts.append(("true masks", f"{len(report.unusable_masks)} left out"))
     kinds = "; ".join(f"{kind}: {number}" for kind, number in report.problems.most_common())
     facts.append(("problems", kinds or "none"))
     print_facts(facts)

@@ -1,4 +1,4 @@
-"""Is a table of run lengths what the challenge takes: every photo once, and runs that fit the photos?"""
+"""Check that the challenge accepts a table of run lengths: every photo once, and runs that fit the photos."""
 
 import math
 from array import array
@@ -26,11 +26,11 @@ _SHOWN = 20
 
 @dataclass
 class SubmissionReport:
-    """What was found.
+    """What was found in a submission.
 
     photos: in the folder. rows: below the header. empty: rows without runs. problems: how many of each kind.
-    first_problems: the first twenty, a line each. dice: of every row that has a true mask. worst: the worst of these,
-    and its photo. useless_masks: why true masks were left out, which is no fault of the table's.
+    first_problems: the first twenty, a line each. dice: of every row with a true mask. worst: the lowest of these, and
+    its photo. unusable_masks: why true masks were left out, which is not a problem of the table.
     """
 
     photos: int
@@ -40,14 +40,14 @@ class SubmissionReport:
     first_problems: list[str] = field(default_factory=list)
     dice: "array[float]" = field(default_factory=lambda: array("d"))
     worst: tuple[float, str] | None = None
-    useless_masks: list[str] = field(default_factory=list)
+    unusable_masks: list[str] = field(default_factory=list)
 
     @property
     def mean_dice(self) -> float | None:
-        """The challenge's measure."""
+        """The challenge's metric; None without true masks."""
         return math.fsum(self.dice) / len(self.dice) if self.dice else None
 
-    def complain(self, kind: str, detail: str) -> None:
+    def add_problem(self, kind: str, detail: str) -> None:
         """Count a problem, and keep it if it is one of the first."""
         self.problems[kind] += 1
         if len(self.first_problems) < _SHOWN:
@@ -57,41 +57,39 @@ class SubmissionReport:
 def check_submission(
     table: Path, photos: Path, *, truth: Path | None = None, progress: Progress | None = None
 ) -> SubmissionReport:
-    """Look for every problem in a table of run lengths; rows are read one after the other, however many there are.
+    """Find every problem in a table of run lengths. Rows are read one after the other, so memory stays bounded.
 
     Args:
         table: `img,rle_mask`, .csv or .csv.gz.
-        photos: The folder of the photos, each of which has to have one row.
+        photos: The folder of the photos, each of which needs exactly one row.
         truth: True masks of some or all of the photos: a folder, or a table.
-        progress: Is told after each row; the total is the number of photos.
+        progress: Called after each row; the total is the number of photos.
 
     Raises:
-        CarmaskError: the table cannot be read as one, or there are no photos or no true masks.
+        CarmaskError: the file is not such a table, or there are no photos or no true masks.
 
     """
     found = find_photos(photos, results=None)
     report = SubmissionReport(len(found.names))
-    known = _Known(found, report)
     masks = _TrueMasks(truth, photos, found) if truth is not None else None
-    report.useless_masks += masks.left_out if masks is not None else ()
+    report.unusable_masks += masks.unusable if masks is not None else ()
     with ThreadPoolExecutor(default_workers(), "check") as pool:
-        rows = known.rows(table)
+        rows = _read_valid_rows(table, found, report)
         for number, checked in enumerate(map_ahead(pool, lambda row: _check(row, masks), rows, 64), start=1):
             if checked.cause is not None:
-                report.complain("runs that do not fit the photo", checked.cause)
-            if checked.useless_mask is not None:
-                report.useless_masks.append(checked.useless_mask)
+                report.add_problem("runs that do not fit the photo", checked.cause)
+            if checked.unusable_mask is not None:
+                report.unusable_masks.append(checked.unusable_mask)
             if checked.dice is not None:
                 report.dice.append(checked.dice)
                 report.worst = min(report.worst or (2.0, ""), (checked.dice, checked.name))
             if progress is not None:
                 progress(number, max(number, report.photos))
-    known.complain_of_missing()
     return report
 
 
 class _Row(NamedTuple):
-    """A row: the photo's name as in `PhotoList.names`, its file, the run lengths, and how messages call the row."""
+    """A row: the photo's name as in `PhotoList.names`, its file, the run lengths, and the row's name in messages."""
 
     name: str
     photo: Path
@@ -100,68 +98,58 @@ class _Row(NamedTuple):
 
 
 class _Checked(NamedTuple):
-    """What came of a row: what is wrong with it, its Dice, or why the photo's true mask is of no use."""
+    """What was found in a row: what is wrong with it, its Dice, or why the photo's true mask cannot be used."""
 
     name: str
     cause: str | None = None
     dice: float | None = None
-    useless_mask: str | None = None
+    unusable_mask: str | None = None
 
 
-class _Known:
-    """The photos, and which of them had a row."""
-
-    def __init__(self, photos: PhotoList, report: SubmissionReport) -> None:
-        self._photos = photos
-        self._report = report
-        self._positions: dict[str, int] = {}
-        self._seen = bytearray(len(photos.names))
-        for failure in photos.unlisted:
-            report.complain("folders that cannot be listed", failure.cause)
-        for position, name in enumerate(photos.names):
-            other = self._positions.setdefault(PurePosixPath(name).name, position)
-            if other != position:
-                self._seen[position] = True
-                report.complain(
-                    "photos of the same name", f"{photos.path(name)} and {photos.names[other]} have the same name"
-                )
-
-    def rows(self, table: Path) -> Iterator[_Row]:
-        """The rows whose runs can be looked at; of the others it is said why."""
-        for line, fields in read_rows(table):
-            self._report.rows += 1
-            label = f"{table}, line {line}"
-            if len(fields) != 2:
-                self._report.complain("rows that are none", f"{label}: {len(fields)} fields instead of a name and runs")
-                continue
-            name, runs = fields
-            position = self._positions.get(name)
-            if position is None:
-                self._report.complain("unknown photos", f"{label}: there is no photo {name!r}")
-            elif self._seen[position]:
-                self._report.complain("photos with several rows", f"{label}: {name} has a row already")
-            else:
-                self._seen[position] = True
-                self._report.empty += not runs.strip()
-                photo = self._photos.names[position]
-                yield _Row(photo, self._photos.path(photo), runs, f"{label}: {name}")
-
-    def complain_of_missing(self) -> None:
-        """Name the photos that had no row."""
-        for name, seen in zip(self._photos.names, self._seen, strict=True):
-            if not seen:
-                self._report.complain("photos without a row", f"{self._photos.path(name)}: has no row")
+def _read_valid_rows(table: Path, photos: PhotoList, report: SubmissionReport) -> Iterator[_Row]:
+    """Yield the rows whose runs can be checked; reports the others, and at the end the photos without a row."""
+    positions: dict[str, int] = {}
+    has_row = bytearray(len(photos.names))
+    for failure in photos.unlisted:
+        report.add_problem("folders that cannot be listed", failure.cause)
+    for position, name in enumerate(photos.names):
+        other = positions.setdefault(PurePosixPath(name).name, position)
+        if other != position:
+            has_row[position] = True
+            detail = f"{photos.path(name)} and {photos.names[other]} have the same name"
+            report.add_problem("photos of the same name", detail)
+    for line, fields in read_rows(table):
+        report.rows += 1
+        label = f"{table}, line {line}"
+        if len(fields) != 2:
+            detail = f"{label}: {len(fields)} fields instead of a name and run lengths"
+            report.add_problem("rows with other fields", detail)
+            continue
+        name, runs = fields
+        found = positions.get(name)
+        if found is None:
+            report.add_problem("unknown photos", f"{label}: there is no photo {name!r}")
+        elif has_row[found]:
+            report.add_problem("photos with several rows", f"{label}: {name} has a row already")
+        else:
+            has_row[found] = True
+            report.empty += not runs.strip()
+            photo = photos.names[found]
+            yield _Row(photo, photos.path(photo), runs, f"{label}: {name}")
+    for name, seen in zip(photos.names, has_row, strict=True):
+        if not seen:
+            report.add_problem("photos without a row", f"{photos.path(name)}: has no row")
 
 
 class _TrueMasks:
     """True masks by the names of their photos, from files or from the rows of a table.
 
-    left_out: why others are of no use.
+    unusable: why others cannot be used.
     """
 
     def __init__(self, source: Path, photos: Path, known: PhotoList) -> None:
         masks = find_masks(source, photos=photos, foreground=None, results=None)
-        self.left_out = [failure.cause for failure in masks.photos.unlisted if failure not in known.unlisted]
+        self.unusable = [failure.cause for failure in masks.photos.unlisted if failure not in known.unlisted]
         self._source = source
         self._files = dict(zip(masks.photos.names, masks.photos.origins or (), strict=False))
         self._runs = dict(masks.rows())
@@ -196,5 +184,5 @@ def _check(row: _Row, masks: _TrueMasks | None) -> _Checked:
     try:
         truth_HW = masks.read(row.name, size_HW) if masks is not None else None
     except CarmaskError as error:
-        return _Checked(row.name, useless_mask=str(error))
+        return _Checked(row.name, unusable_mask=str(error))
     return _Checked(row.name, dice=None if truth_HW is None else dice(truth_HW, mask_HW))
