@@ -1,4 +1,4 @@
-"""What schemathesis has to be told about forms with photos: named in its environment by test_openapi.py."""
+"""Photos for schemathesis; test_openapi.py names this module in its environment."""
 
 import io
 from typing import Any
@@ -14,12 +14,12 @@ def _photo(name: str, size_wh: tuple[int, int], color: str) -> bytes:
     return buffer.getvalue()
 
 
-# A file that is no photo is refused, and rightly so.
+# Random bytes would be refused, and nothing behind the decoder would be tested.
 _PHOTOS = [_photo("PNG", (3, 2), "white"), _photo("JPEG", (16, 9), "black"), _photo("GIF", (1, 1), "white")]
 schemathesis.openapi.format("binary", st.sampled_from(_PHOTOS))
 
 
 @schemathesis.hook
 def filter_body(context: Any, body: Any) -> bool:  # noqa: ARG001 - as it is called
-    """A form has no lists: one of one value is the value, and an empty one is not there."""
+    """A form has no lists and objects."""
     return not isinstance(body, dict) or not any(isinstance(value, list | dict) for value in body.values())

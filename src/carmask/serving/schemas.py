@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import UploadFile
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
 from carmask.errors import CarmaskError
@@ -17,6 +18,9 @@ SegmentKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons"
 PNG, WEBP = "image/png", "image/webp"
 GEOJSON = "application/geo+json"
 JSON = "application/json"
+
+# As OpenAPI described files before 3.1, for tools that know only that.
+_BINARY: JsonDict = {"format": "binary"}
 
 
 def _strict_bool(value: object) -> object:
@@ -35,7 +39,7 @@ class SegmentForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: UploadFile = Field(description="The photo: JPEG, PNG, GIF, BMP, TIFF or WebP.")
+    file: UploadFile = Field(description="The photo: JPEG, PNG, GIF, BMP, TIFF or WebP.", json_schema_extra=_BINARY)
     kind: SegmentKind = Field(
         default="mask",
         description="mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another background. "
@@ -52,7 +56,7 @@ class SegmentForm(BaseModel):
         examples=["white"],
     )
     background_file: UploadFile | SkipJsonSchema[None] = Field(
-        default=None, description="Cut-outs only: a picture as the background."
+        default=None, description="Cut-outs only: a picture as the background.", json_schema_extra=_BINARY
     )
     crop: StrictBool = Field(default=False, description="Cut-outs only: crop to the box around the vehicle.")
     keep_largest: StrictBool = Field(default=False, description="Keep only the largest region of the mask.")
