@@ -103,7 +103,7 @@ class Segmenter:
         models = [model] if model is None or isinstance(model, str | Path) else list(model)
         if not models:
             raise CarmaskError("an empty list of models; name at least one, or none for the packaged weights")
-        places = [place for one in models for place in locate_all(one, exported=options.engine != "torch")]
+        places = [place for one in models for place in locate_all(one, options.engine)]
         return cls([load_member(place, options) for place in places], threshold=threshold, tta=tta, tile=tile)
 
     def each(self) -> "tuple[Segmenter, ...]":

@@ -14,7 +14,7 @@ from carmask.imaging.masks import Regions
 from carmask.pipeline.jobs import BadDestination, Job
 from carmask.pipeline.urls import URL
 from carmask.result import Result
-from carmask.runtime.load import files_of
+from carmask.runtime.locate import files_of
 from carmask.segmenter import Segmenter
 
 # All settings that results depend on, as JSON can hold them: results of another provenance are not valid.

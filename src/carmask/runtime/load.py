@@ -8,9 +8,8 @@ from typing import Any
 
 from carmask.errors import CarmaskError
 from carmask.models.card import ModelCard, read_card, source_name
-from carmask.models.config import WEIGHTS, weights_folder
 from carmask.runtime.engine import Engine, EngineMissing
-from carmask.runtime.locate import EXPORTED, locate
+from carmask.runtime.locate import locate
 from carmask.runtime.options import EngineName, RunOptions
 
 _PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "tensorrt": "onnxruntime-gpu"}
@@ -55,11 +54,11 @@ def load_member(model: str | Path | None, options: RunOptions = RunOptions()) ->
         CarmaskError: there is no such network, it is damaged, or it cannot run here with these options.
 
     """
-    place = place_for(model, options.engine)
+    place = locate(model, options.engine)
     if place.is_dir():
         return _load_weights(place, options)
     if place.suffix.lower() != ".onnx":
-        raise CarmaskError(f"{place}: is no model; name an .onnx file, or the folder of a run or of weights")
+        raise CarmaskError(f"{place}: not a model; name an .onnx file, or the folder of a run or of weights")
     return Member(open_onnx(place, options), read_card(place), place)
 
 
@@ -90,23 +89,6 @@ def open_onnx(source: str | Path | bytes, options: RunOptions = RunOptions()) ->
             # onnxruntime is built for a GPU that this machine does not have: use the CPU.
             pass
     return _start(source, card, replace(options, engine=_fastest_on_cpu()))
-
-
-def place_for(model: str | Path | None, engine: EngineName) -> Path:
-    """Where a model lies that this engine can run: an exported file goes before the weights beside it.
-
-    Raises:
-        ModelNotFound: see `carmask.runtime.locate.locate`.
-
-    """
-    place = locate(model, exported=engine != "torch")
-    exported = place / EXPORTED
-    return exported if engine != "torch" and exported.is_file() else place
-
-
-def files_of(place: Path) -> list[Path]:
-    """Return all files that make up the model in a place."""
-    return [weights_folder(place) / name for name in WEIGHTS] if place.is_dir() else [place]
 
 
 def _load_weights(folder: Path, options: RunOptions) -> Member:

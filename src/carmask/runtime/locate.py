@@ -5,8 +5,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from carmask.errors import CarmaskError, first_line
-from carmask.models.config import WEIGHTS
+from carmask.models.config import WEIGHTS, weights_folder
 from carmask.models.series_file import finished_folds, fold_folders
+from carmask.runtime.options import EngineName
 
 DEFAULT_MODEL = "fast"
 
@@ -15,7 +16,7 @@ EXPORTED = "model.onnx"
 
 # owner/name, as the Hub allows them.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# What would look like one, but is a folder that `carmask train` writes, seen from the wrong place.
+# These look like a Hub id, but are folders of `carmask train`, named from another working folder.
 _OWN_FOLDERS = frozenset({"runs", "weights"})
 _FILE_SUFFIXES = frozenset({".onnx", ".pt", ".pth", ".safetensors", ".ckpt", ".xml", ".json", ".yaml"})
 
@@ -25,23 +26,60 @@ class ModelNotFound(CarmaskError):
 
 
 def packaged_models() -> dict[str, Path]:
-    """The weights inside the package, by name."""
+    """Return the weights inside the package, by name."""
     folder = Path(str(files("carmask"))) / "weights"
     return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
 
 
-def locate(model: str | Path | None, *, exported: bool = True) -> Path:
+def locate(model: str | Path | None, engine: EngineName = "auto") -> Path:
     """Find a model: an `.onnx` file, or a folder of weights or of a run.
 
     Args:
-        model: The name of packaged weights, which goes before a file of that name here; a path; or a Hub id
-            (owner/name), which is downloaded unless the Hub's local cache has it. Nothing is the default weights.
-        exported: Whether of a Hub repository that holds both its .onnx file is wanted, and not its weights.
+        model: The name of packaged weights, which comes before a file of that name here; a path; or a Hub id
+            (owner/name), which is downloaded unless the Hub's local cache has it. None is the default weights.
+        engine: torch runs the weights of a folder or a Hub repository that also holds model.onnx; the other engines
+            run that file.
 
     Raises:
-        ModelNotFound: there is no such thing, or the Hub cannot be asked.
+        ModelNotFound: there is no such model, or the Hub cannot be reached.
 
     """
+    place = _find(model, exported=engine != "torch")
+    exported = place / EXPORTED
+    return exported if engine != "torch" and exported.is_file() else place
+
+
+def locate_all(model: str | Path | None, engine: EngineName = "auto") -> tuple[Path, ...]:
+    """Find a model as `locate` does, or the runs of all folds where it is a folder of folds.
+
+    Raises:
+        ModelNotFound: see `locate`.
+        SeriesError: not all folds are finished.
+
+    """
+    folder = folder_of_folds(model)
+    return finished_folds(folder) if folder else (locate(model, engine),)
+
+
+def files_of(place: Path) -> list[Path]:
+    """Return all files that make up the model in a place."""
+    return [weights_folder(place) / name for name in WEIGHTS] if place.is_dir() else [place]
+
+
+def folder_of_folds(model: str | Path | None) -> Path | None:
+    """Return the folder of a model that has one run for each fold; None for any other model.
+
+    Raises:
+        SeriesError: it is damaged.
+
+    """
+    if model is None or (isinstance(model, str) and model in packaged_models()):
+        return None
+    path = Path(model).expanduser()
+    return path if fold_folders(path) else None
+
+
+def _find(model: str | Path | None, *, exported: bool) -> Path:
     packaged = packaged_models()
     if model is None:
         if DEFAULT_MODEL not in packaged:
@@ -55,38 +93,13 @@ def locate(model: str | Path | None, *, exported: bool = True) -> Path:
     if isinstance(model, str) and _is_hub_id(model):
         return _download(model, exported=exported)
     raise ModelNotFound(
-        f"{model}: there is no such model; name a run's folder, a folder of weights, an .onnx file, a Hub id "
+        f"{model}: no such model; name a run's folder, a folder of weights, an .onnx file, a Hub id "
         f"(owner/name), or packaged weights ({', '.join(packaged) or 'there are none'})"
     )
 
 
-def folder_of_folds(model: str | Path | None) -> Path | None:
-    """The folder that is meant, where it is one of a run for each fold.
-
-    Raises:
-        SeriesError: it is damaged.
-
-    """
-    if model is None or (isinstance(model, str) and model in packaged_models()):
-        return None
-    path = Path(model).expanduser()
-    return path if fold_folders(path) else None
-
-
-def locate_all(model: str | Path | None, *, exported: bool = True) -> tuple[Path, ...]:
-    """Find a model as `locate` does, or the runs of all folds where it is a folder of folds.
-
-    Raises:
-        ModelNotFound: see `locate`.
-        SeriesError: not all folds are finished.
-
-    """
-    folder = folder_of_folds(model)
-    return finished_folds(folder) if folder else (locate(model, exported=exported),)
-
-
 def _is_hub_id(model: str) -> bool:
-    """Whether it cannot be meant as a path, for which nobody is to be asked over the network."""
+    """Whether it cannot be a path. A path must never be looked up over the network."""
     folder = Path(model).parent
     return (
         _HUB_ID.fullmatch(model) is not None
@@ -102,12 +115,12 @@ def _download(hub_id: str, *, exported: bool) -> Path:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ImportError as error:
         raise ModelNotFound(
-            f"{hub_id}: there is no such folder, and to look on the Hub needs huggingface_hub, which is not installed; "
+            f"{hub_id}: no such folder, and looking on the Hub needs huggingface_hub, which is not installed; "
             "`pip install huggingface_hub` brings it"
         ) from error
     wanted: tuple[tuple[str, ...], ...] = ((EXPORTED,), WEIGHTS) if exported else (WEIGHTS,)
     cause = ""
-    # What the cache has is taken as it is: asking first whether there is something newer takes half a minute offline.
+    # The cache comes first: asking the Hub whether there is something newer takes half a minute offline.
     for names, cached in [(names, cached) for cached in (True, False) for names in wanted]:
         try:
             paths = [Path(hf_hub_download(hub_id, name, local_files_only=cached)) for name in names]
@@ -116,12 +129,12 @@ def _download(hub_id: str, *, exported: bool) -> Path:
             if isinstance(error, LocalEntryNotFoundError) and not cached:
                 break
         except (OSError, ValueError) as error:
-            # All else that the Hub's client raises is one of these: no such repository, no access, a bad name.
+            # The Hub's client raises these for a missing repository, missing access or a bad name.
             cause = first_line(error)
             break
         else:
             return paths[0] if names == (EXPORTED,) else paths[0].parent
     raise ModelNotFound(
-        f"{hub_id}: there is no such folder, and the Hub gave neither {EXPORTED} nor {' with '.join(WEIGHTS)} "
+        f"{hub_id}: no such folder, and the Hub gave neither {EXPORTED} nor {' with '.join(WEIGHTS)} "
         f"({cause}); check the name, and the network"
     )

@@ -12,8 +12,7 @@ from carmask.errors import CarmaskError
 from carmask.imaging.masks import Regions
 from carmask.pipeline.provenance import Provenance, differences, provenance_of
 from carmask.pipeline.urls import URL
-from carmask.runtime.load import files_of, place_for
-from carmask.runtime.locate import locate_all
+from carmask.runtime.locate import files_of, locate, locate_all
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 
@@ -41,9 +40,8 @@ class NetworkFiles:
             CarmaskError: there is no such model.
 
         """
-        uses_exported = options.engine != "torch"
-        found = (place for model in models or (None,) for place in locate_all(model, exported=uses_exported))
-        files = [files_of(place_for(place, options.engine)) for place in found]
+        found = (place for model in models or (None,) for place in locate_all(model, options.engine))
+        files = [files_of(locate(place, options.engine)) for place in found]
         networks = tuple({path.name: path.read_bytes() for path in paths} for paths in files)
         return cls(networks, replace(options, threads=options.threads or 1), keywords)
 
