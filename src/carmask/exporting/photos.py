@@ -22,7 +22,7 @@ from carstudio import StudioError, render_dataset
 _RENDERED_CARS, _RENDERED_VIEWS, _RENDERED_HW = 6, 4, (321, 479)
 
 
-class NoPhotos(CarmaskError):
+class MissingExportPhotos(CarmaskError):
     """There are no photos to compare or to calibrate with."""
 
 
@@ -32,7 +32,7 @@ class PhotoOptions:
 
     data: folder of photos and masks; the run's own photos when not given. calibration: folder of photos, with masks or
     without; those of `data` that are not compared when not given. photos, calibration_photos: how many at most, 1 or
-    more. foreground: see `decode_mask`. Raises `NoPhotos` for a number below 1.
+    more. foreground: see `decode_mask`. Raises `MissingExportPhotos` for a number below 1.
     """
 
     data: Path | None = None
@@ -43,7 +43,7 @@ class PhotoOptions:
 
     def __post_init__(self) -> None:
         if self.photos < 1 or self.calibration_photos < 1:
-            raise NoPhotos("at least one photo is needed to compare on, and one to calibrate with")
+            raise MissingExportPhotos("at least one photo is needed to compare on, and one to calibrate with")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _calibration(others: Sequence[Pair], source: str, options: PhotoOptions) -> 
         return chosen, f"{len(chosen)} {source}"
     files = [path for paths in index_folder(_photo_folder(options.calibration)).pictures.values() for path in paths]
     if not files:
-        raise NoPhotos(f"{options.calibration}: holds no photos to calibrate with")
+        raise MissingExportPhotos(f"{options.calibration}: holds no photos to calibrate with")
     chosen = spread(sorted(files), options.calibration_photos)
     return chosen, f"{len(chosen)} photos of {options.calibration.resolve().name}"
 
