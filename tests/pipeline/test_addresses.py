@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bright_photos import Command, contents, files, mask_of, save, vehicle
-from carmask.pipeline.sources import NoPhotos, find_photos
+from carmask.pipeline.sources import SourceError, find_photos
 from carmask.pipeline.urls import URL, URLError, common_folder, parse_path
 
 NEEDED = ("fsspec", "pyarrow")
@@ -94,11 +94,11 @@ def test_lists_and_photos_in_memory() -> None:
     assert [str(photos.locate(name)) for name in photos.names] == ["memory://cars/sub/a.jpg", "memory://cars/b.jpg"]
     one = find_photos(URL("memory", "cars/list.txt").parent / "list.txt", results=None)
     assert one.names == photos.names
-    with pytest.raises(NoPhotos, match="memory://cars"):
+    with pytest.raises(SourceError, match="memory://cars"):
         find_photos(URL("memory", "cars"), results=None)
     with pytest.raises(URLError, match="memory://nowhere"):
         find_photos(URL("memory", "nowhere"), results=None)
-    with pytest.raises(NoPhotos, match="memory://cars"):
+    with pytest.raises(SourceError, match="memory://cars"):
         photos.path("b.jpg")
 
 

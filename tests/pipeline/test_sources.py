@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bright_photos import Command, files, mask_of, overlap, save, vehicle
-from carmask.pipeline.sources import NoPhotos, PhotoList, find_photos
+from carmask.pipeline.sources import PhotoList, SourceError, find_photos
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_folders_patterns_and_single_photos() -> None:
     # Folders that match are taken with all that is in them.
     assert listed("cars/202?") == ("cars", ["2024/c.jpg", "2025/d.JPG"])
     assert listed(str(Path.cwd() / "*.jpg")) == (Path.cwd().as_posix(), ["e.jpg"])
-    with pytest.raises(NoPhotos, match=r"cars/\*\.bmp"):
+    with pytest.raises(SourceError, match=r"cars/\*\.bmp"):
         listed("cars/*.bmp")
 
 
@@ -65,7 +65,7 @@ def test_lists_keep_their_order_and_are_seen_from_here_or_from_beside_them() -> 
     Path("list.txt").write_bytes("cars/a.jpg\ncars/b.png\n".encode("utf-16"))  # as PowerShell writes it
     assert listed("list.txt") == ("cars", ["a.jpg", "b.png"])
     Path("list.txt").write_text("# nothing\n")
-    with pytest.raises(NoPhotos, match=r"list\.txt"):
+    with pytest.raises(SourceError, match=r"list\.txt"):
         listed("list.txt")
 
 
@@ -75,7 +75,7 @@ def test_a_list_on_standard_input_may_be_ended_by_nul() -> None:
     assert listed("-", b"cars/a.jpg\0two\nlines.jpg\0") == (".", ["cars/a.jpg", "two\nlines.jpg"])
     assert listed("-", b"BM/a.jpg\0GIF89a.jpg\0") == (".", ["BM/a.jpg", "GIF89a.jpg"])
     assert listed("-", os.fsencode("ünï.jpg") + b"\n\xff.jpg") == (".", ["ünï.jpg", os.fsdecode(b"\xff.jpg")])
-    with pytest.raises(NoPhotos, match="standard input"):
+    with pytest.raises(SourceError, match="standard input"):
         listed("-", b"")
 
 

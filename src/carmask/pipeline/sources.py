@@ -23,8 +23,8 @@ _WILDCARD = re.compile(r"[*?\[]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
-class NoPhotos(CarmaskError):
-    """There are no photos."""
+class SourceError(CarmaskError):
+    """There are no photos, or they cannot be listed."""
 
 
 class SamePlace(CarmaskError):
@@ -64,11 +64,11 @@ class PhotoList:
         """Return the file of a photo.
 
         Raises:
-            NoPhotos: the photos are at URLs.
+            SourceError: the photos are at URLs.
 
         """
         if isinstance(self.root, URL):
-            raise NoPhotos(f"{self.root}: is a URL, and files are needed here; copy the photos to a folder first")
+            raise SourceError(f"{self.root}: is a URL, and files are needed here; copy the photos to a folder first")
         return self.root / name
 
 
@@ -93,7 +93,7 @@ def find_photos(
         with_results: Include folders below the source that hold results of carmask: of masks they are as good as any.
 
     Raises:
-        NoPhotos: there are none, or they cannot be listed.
+        SourceError: there are none, or they cannot be listed.
         SamePlace: `results` is the folder of the photos itself.
         URLError: a URL cannot be read.
 
@@ -107,9 +107,11 @@ def find_photos(
     except FileNotFoundError as error:
         if _WILDCARD.search(str(source)):
             return _from_pattern(str(source), results, with_results)
-        raise NoPhotos(f"{source}: does not exist; give a photo, a folder of photos or a list of them") from error
+        raise SourceError(f"{source}: does not exist; give a photo, a folder or a list of photos") from error
     except OSError as error:
-        raise NoPhotos(f"{source}: cannot be opened ({error.strerror}); give a photo or a folder of photos") from error
+        raise SourceError(
+            f"{source}: cannot be opened ({error.strerror}); give a photo or a folder of photos"
+        ) from error
     if source.suffix.lower() in TABLE_SUFFIXES["parquet"]:
         return _from_list(read_paths(source), str(source), beside=source.parent)
     if stat.S_ISDIR(mode):
@@ -118,7 +120,7 @@ def find_photos(
         try:
             data = source.read_bytes()
         except OSError as error:
-            raise NoPhotos(f"{source}: cannot be read ({error.strerror}); check its permissions") from error
+            raise SourceError(f"{source}: cannot be read ({error.strerror}); check its permissions") from error
         return _from_list(_read_list(data), str(source), beside=source.parent)
     return PhotoList(source.parent, (source.name,), alone=True)
 
@@ -127,7 +129,7 @@ def find_photos_of_all(sources: Sequence[Path | URL], *, results: Path | None) -
     """List the photos of several files and folders, as a shell expands them, below the folder that holds them all.
 
     Raises:
-        NoPhotos: there are none.
+        SourceError: there are none.
         SamePlace: `results` is one of the folders.
 
     """
@@ -154,7 +156,7 @@ def _from_folder(root: Path, results: Path | None, with_results: bool = False) -
     names = sorted(walk.below(root))
     if not names:
         cause = f"{root}: no photo in it; looked in all sub-folders for {walk.describe()}"
-        raise NoPhotos(walk.unlisted[0].cause if walk.unlisted else cause)
+        raise SourceError(walk.unlisted[0].cause if walk.unlisted else cause)
     return PhotoList(root, names, tuple(walk.unlisted), tuple(walk.skipped))
 
 
@@ -178,7 +180,9 @@ def _from_pattern(pattern: str, results: Path | None, with_results: bool) -> Pho
         ):
             names.add(path.relative_to(root).as_posix())
     if not names:
-        raise NoPhotos(f"{pattern}: does not exist, and as a pattern it matches no photo; looked for {walk.describe()}")
+        raise SourceError(
+            f"{pattern}: does not exist, and as a pattern it matches no photo; looked for {walk.describe()}"
+        )
     return PhotoList(root, sorted(names), tuple(walk.unlisted), tuple(walk.skipped))
 
 
@@ -229,7 +233,7 @@ class _Walk:
 
 def _from_stream(data: bytes) -> PhotoList:
     if not data:
-        raise NoPhotos("standard input: is empty; pipe a photo or a list of photos into it")
+        raise SourceError("standard input: is empty; pipe a photo or a list of photos into it")
     if _is_list(data):
         return _from_list(_read_list(data), "standard input", beside=None)
     return PhotoList(Path(), ("standard input",), alone=True, data=data)
@@ -245,7 +249,9 @@ def _from_url(source: URL) -> PhotoList:
         return PhotoList(source.parent, (source.name,), alone=True)
     names = [name for name in source.names_below() if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]  # noqa: PTH122
     if not names:
-        raise NoPhotos(f"{source}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders")
+        raise SourceError(
+            f"{source}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders"
+        )
     return PhotoList(source, names)
 
 
@@ -258,17 +264,17 @@ def _from_list(paths: Sequence[str], label: str, *, beside: Path | URL | None) -
         beside: The list's own folder, where paths start that do not exist below the working folder.
 
     Raises:
-        NoPhotos: there are none, or no folder holds them all.
+        SourceError: there are none, or no folder holds them all.
 
     """
     if not paths:
-        raise NoPhotos(f"{label}: names no photo; write one path a line")
+        raise SourceError(f"{label}: names no photo; write one path a line")
     urls = _urls(paths, label, beside)
     if urls:
         try:
             return PhotoList(*common_folder(urls))
         except ValueError as error:
-            raise NoPhotos(f"{label}: its photos are in several stores; write a list for each") from error
+            raise SourceError(f"{label}: its photos are in several stores; write a list for each") from error
     absolute: dict[str, None] = {}
     paths = [str(parse_path(path)) if "://" in path else path for path in paths]
     for path in paths:
@@ -277,7 +283,7 @@ def _from_list(paths: Sequence[str], label: str, *, beside: Path | URL | None) -
     try:
         root = os.path.commonpath({os.path.dirname(path) for path in absolute})  # noqa: PTH120
     except ValueError as error:
-        raise NoPhotos(f"{label}: its photos are on several drives; write a list for each") from error
+        raise SourceError(f"{label}: its photos are on several drives; write a list for each") from error
     shown = Path(root) if all(map(os.path.isabs, paths)) else Path(os.path.relpath(root))
     # For a million names a PurePath takes ten seconds.
     start = len(root) if root.endswith(os.sep) else len(root) + 1
@@ -291,7 +297,7 @@ def _urls(paths: Sequence[str], label: str, beside: Path | URL | None) -> list[U
         parsed = (url or beside / path for url, path in zip(parsed, paths, strict=True))
     found: dict[URL, None] = {url: None for url in parsed if isinstance(url, URL)}
     if found and len(found) < len(set(paths)):
-        raise NoPhotos(f"{label}: names files and URLs; write a list for each")
+        raise SourceError(f"{label}: names files and URLs; write a list for each")
     return list(found)
 
 
