@@ -43,7 +43,7 @@ from carmask.serving.responses import (
 from carmask.serving.schemas import ModelInfo, SegmentForm, Status
 from carmask.serving.self_test import run_self_test
 from carmask.serving.uploads import Upload, UploadRequest
-from carmask.serving.worker import PhotoTask, PhotoWorker
+from carmask.serving.worker import PhotoTask, SegmentationWorker
 
 Done = TypeVar("Done")
 
@@ -125,12 +125,12 @@ async def segment(request: Request, form: Annotated[SegmentForm, Form(media_type
         media_type=choose_media_type(",".join(request.headers.getlist("accept")), form.media_types()),
         request_id=request.state.request_id,
     )
-    worker: PhotoWorker = request.app.state.worker
+    worker: SegmentationWorker = request.app.state.worker
     return ResultResponse(await _while_connected(request, worker.segment(task)))
 
 
 def build_app(
-    worker: PhotoWorker,
+    worker: SegmentationWorker,
     metrics: ServiceMetrics,
     access: Access,
     *,

@@ -11,7 +11,7 @@ from carmask.evaluation.metrics import dice
 from carmask.imaging.decode import decode_photo
 from carmask.runtime.locate import packaged_models
 from carmask.segmenter import Segmenter
-from carmask.serving.worker import PhotoWorker
+from carmask.serving.worker import SegmentationWorker
 
 # The packaged networks reach 0.973 and more on this photo, which `carmask studio` rendered.
 _MIN_DICE = 0.95
@@ -21,7 +21,7 @@ class SelfTestFailed(CarmaskError):
     """The networks do not give the results that they should."""
 
 
-async def run_self_test(worker: PhotoWorker, on_tested: Callable[[CarmaskError | None], None]) -> None:
+async def run_self_test(worker: SegmentationWorker, on_tested: Callable[[CarmaskError | None], None]) -> None:
     """Let the worker accept photos if the self-test passes. `on_tested` gets the error, or None."""
     try:
         await self_test(worker)
@@ -34,7 +34,7 @@ async def run_self_test(worker: PhotoWorker, on_tested: Callable[[CarmaskError |
         on_tested(None)
 
 
-async def self_test(worker: PhotoWorker) -> None:
+async def self_test(worker: SegmentationWorker) -> None:
     """Segment the photo twice: both results must be the same, and those of packaged networks must be right.
 
     Raises:

@@ -16,7 +16,7 @@ from carmask.serving.app import Access, build_app
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.protocol import LimitedProtocol
 from carmask.serving.settings import Batching, ServiceLimits
-from carmask.serving.worker import PhotoWorker
+from carmask.serving.worker import SegmentationWorker
 
 _BACKLOG = 1024
 
@@ -60,7 +60,7 @@ def run(
     failures: list[CarmaskError] = []
     with _listening(host, port) as listener, _recorded_signals() as signals:
         metrics = ServiceMetrics()
-        worker = PhotoWorker(segmenter, limits, batching, metrics)
+        worker = SegmentationWorker(segmenter, limits, batching, metrics)
 
         def on_tested(failure: CarmaskError | None) -> None:
             if failure is None:

@@ -56,7 +56,7 @@ class PhotoTask:
     is_abandoned: bool = False
 
 
-class PhotoWorker:
+class SegmentationWorker:
     """Segments photos, a bounded number at the same time. All but `close` is called in the event loop's thread."""
 
     def __init__(
