@@ -94,7 +94,7 @@ def test_import_carmask_imports_the_standard_library_alone(core: Path, tmp_path:
 
 def test_public_names_are_classes_and_functions_not_submodules() -> None:
     assert all(inspect.isclass(getattr(carmask, name)) for name in ("Segmenter", "Result", "UNet"))
-    assert all(inspect.isfunction(getattr(carmask, name)) for name in ("train", "evaluate"))
+    assert all(inspect.isfunction(getattr(carmask, name)) for name in ("train", "evaluate", "export"))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from carmask.errors import CarmaskError
     from carmask.evaluation.evaluate import evaluate
+    from carmask.exporting.export import export
     from carmask.models.unet import UNet
     from carmask.result import Result
     from carmask.segmenter import Segmenter
@@ -21,7 +22,7 @@ __version__ = "0.1.0"
 # Some builds of onnxruntime send telemetry, and keep files for it, unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["CarmaskError", "Result", "Segmenter", "TrainSettings", "UNet", "__version__", "evaluate", "train"]
+__all__ = ["CarmaskError", "Result", "Segmenter", "TrainSettings", "UNet", "__version__", "evaluate", "export", "train"]
 
 _MODULES = {
     "CarmaskError": "carmask.errors",
@@ -30,6 +31,7 @@ _MODULES = {
     "TrainSettings": "carmask.training.config",
     "UNet": "carmask.models.unet",
     "evaluate": "carmask.evaluation.evaluate",
+    "export": "carmask.exporting.export",
     "train": "carmask.training.train",
 }
 

@@ -116,8 +116,8 @@ class Segmenter:
     def describe(self) -> dict[str, Any]:
         """Name, size, threshold and engine, as JSON can hold them; of several networks each under `members`."""
         each = [member.describe() for member in self.members]
-        told = {**each[0], "threshold": self.threshold} if len(each) == 1 else {"members": each}
-        return {**told, "name": self.name, "threshold": self.threshold, "tta": self.tta, "tile": self.tile}
+        described = {**each[0], "threshold": self.threshold} if len(each) == 1 else {"members": each}
+        return {**described, "name": self.name, "threshold": self.threshold, "tta": self.tta, "tile": self.tile}
 
     def describe_engine(self) -> str:
         """One line for the start of a run: where and how the networks run."""

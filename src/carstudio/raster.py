@@ -22,7 +22,7 @@ _CHUNK = 1 << 14  # samples at a time
 
 
 @dataclass(frozen=True)
-class Camera:
+class PinholeCamera:
     """A pinhole camera in the studio: x to its right, y into the studio, z up, origin in the turntable's middle."""
 
     distance_m: float
@@ -32,11 +32,11 @@ class Camera:
     focal_px: float
     size_HW: tuple[int, int]
 
-    def scaled(self, factor: float) -> Camera:
+    def scaled(self, factor: float) -> PinholeCamera:
         """The same view with `factor` times as many pixels each way."""
         height, width = self.size_HW
         size_HW = (round(height * factor), round(width * factor))
-        return Camera(self.distance_m, self.height_m, self.pitch_rad, self.pan_rad, self.focal_px * factor, size_HW)
+        return PinholeCamera(self.distance_m, self.height_m, self.pitch_rad, self.pan_rad, self.focal_px * factor, size_HW)
 
     @property
     def position(self) -> FloatArray:
@@ -92,7 +92,7 @@ class _Faces:
     inverse_depth_F3: FloatArray
 
 
-def sample_car(shape: Shape, to_world: FloatArray, camera: Camera, *, mirrored: bool = False) -> Samples | None:
+def sample_car(shape: Shape, to_world: FloatArray, camera: PinholeCamera, *, mirrored: bool = False) -> Samples | None:
     """Everything of the car that `camera` sees, or None if it sees nothing of it.
 
     `to_world` is a 3x4 matrix from the car's frame to the studio's; `mirrored` turns the car upside down below the

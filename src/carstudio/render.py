@@ -10,7 +10,7 @@ import numpy as np
 from carstudio.arrays import BoolArray, ByteArray, FloatArray
 from carstudio.body import Shape, build_shape
 from carstudio.design import Car, design_car
-from carstudio.raster import Camera, sample_car
+from carstudio.raster import PinholeCamera, sample_car
 from carstudio.scene import Backdrop, Studio, furnish, light_on_floor, paint_backdrop, table_map
 from carstudio.surfaces import color_samples
 
@@ -27,7 +27,7 @@ class Session:
     car: Car
     shape: Shape
     studio: Studio
-    camera: Camera
+    camera: PinholeCamera
     backdrop: Backdrop
     table: FloatArray
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from carstudio.arrays import FloatArray, smoothstep
 from carstudio.blueprints import TIRE_WIDTH_M
 from carstudio.body import Shape
-from carstudio.raster import Camera
+from carstudio.raster import PinholeCamera
 
 # Thin letters, then bold ones, as car dealers have them.
 _SIGNS = (("CAR", "MASK"), ("TURN", "TABLE"), ("MOTO", "RAMA"), ("AUTO", "HAUS"), ("STUDIO", "16"), ("FORE", "COURT"))
@@ -42,10 +42,10 @@ class Studio:
     camera_pan_rad: float
     focal_share: float  # focal length as a share of the picture's width
 
-    def camera(self, size_HW: tuple[int, int]) -> Camera:
+    def camera(self, size_HW: tuple[int, int]) -> PinholeCamera:
         """The session's camera; a picture that is not 3:2 is cut or extended, never squeezed."""
         reference_px = min(size_HW[1], 1.5 * size_HW[0])
-        return Camera(
+        return PinholeCamera(
             self.camera_distance_m,
             self.camera_height_m,
             self.camera_pitch_rad,
@@ -92,7 +92,7 @@ class Backdrop:
     floor_share_HW: FloatArray
 
 
-def paint_backdrop(studio: Studio, camera: Camera) -> Backdrop:
+def paint_backdrop(studio: Studio, camera: PinholeCamera) -> Backdrop:
     """Cast one ray per pixel at the floor and at the wall around it."""
     rays = camera.rays()
     origin = camera.position.astype(np.float32)

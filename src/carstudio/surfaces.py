@@ -10,7 +10,7 @@ from carstudio.details.cabin import paint_cabin
 from carstudio.details.lower import paint_lower_body
 from carstudio.details.wheel import paint_wheel
 from carstudio.light import Material, shade
-from carstudio.raster import Camera, Samples
+from carstudio.raster import PinholeCamera, Samples
 
 _CHUNK = 1 << 15  # samples at a time: the working arrays stay in the processor's cache
 _LACQUER_GLOSS = 1.2  # polished for the photo
@@ -22,7 +22,7 @@ _PLAIN: dict[int, tuple[tuple[float, float, float], float, float]] = {
 }
 
 
-def color_samples(shape: Shape, samples: Samples, to_world: FloatArray, camera: Camera) -> FloatArray:
+def color_samples(shape: Shape, samples: Samples, to_world: FloatArray, camera: PinholeCamera) -> FloatArray:
     """Radiance (N, 3), float32, of all samples toward the camera."""
     colors = np.empty((len(samples.index_N), 3), dtype=np.float32)
     order = np.argsort(samples.surface_N, kind="stable")
@@ -35,7 +35,7 @@ def color_samples(shape: Shape, samples: Samples, to_world: FloatArray, camera: 
 
 
 def _color_chunk(
-    shape: Shape, samples: Samples, chosen: IntArray, kind: int, to_world: FloatArray, camera: Camera
+    shape: Shape, samples: Samples, chosen: IntArray, kind: int, to_world: FloatArray, camera: PinholeCamera
 ) -> FloatArray:
     position = samples.position_N3[chosen]
     surface = samples.surface_N2[chosen]

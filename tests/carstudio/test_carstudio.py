@@ -15,7 +15,7 @@ from carmask.imaging.rle import decode_carvana
 from carstudio import StudioError, render_dataset
 from carstudio.body import Surface, build_shape
 from carstudio.design import BODY_TYPES, design_car
-from carstudio.raster import Camera, sample_car
+from carstudio.raster import PinholeCamera, sample_car
 from carstudio.render import open_session, placement, take_photo
 
 SIZE_HW = (160, 240)
@@ -252,7 +252,7 @@ def test_masks_follow_the_geometry(number: int) -> None:
 
 def test_wheels_stand_on_the_floor() -> None:
     car = design_car(0, 3)
-    camera = Camera(5.6, 1.9, 0.2, 0.0, 800.0, (640, 960))
+    camera = PinholeCamera(5.6, 1.9, 0.2, 0.0, 800.0, (640, 960))
     to_world = placement(car, 5, 16)
     samples = sample_car(build_shape(car), to_world, camera)
     assert samples is not None

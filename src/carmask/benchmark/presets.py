@@ -39,7 +39,7 @@ def save(network: Network, folder: Path, photos: Sequence[Path]) -> list[Path]:
         return fit_image(photo.image_HWC, plan(photo.size_HW, card.geometry, stride_px=card.stride_px))
 
     written = [weights]
-    for model, said in ((store_float16(graph), card), (quantize(graph, map(fitted, photos)), int8_card(card))):
-        written.append(folder / f"{said.name}.onnx")
-        write_bytes_atomically(written[-1], to_file(model, said))
+    for model, own_card in ((store_float16(graph), card), (quantize(graph, map(fitted, photos)), int8_card(card))):
+        written.append(folder / f"{own_card.name}.onnx")
+        write_bytes_atomically(written[-1], to_file(model, own_card))
     return written
