@@ -36,7 +36,9 @@ class PinholeCamera:
         """The same view with `factor` times as many pixels each way."""
         height, width = self.size_HW
         size_HW = (round(height * factor), round(width * factor))
-        return PinholeCamera(self.distance_m, self.height_m, self.pitch_rad, self.pan_rad, self.focal_px * factor, size_HW)
+        return PinholeCamera(
+            self.distance_m, self.height_m, self.pitch_rad, self.pan_rad, self.focal_px * factor, size_HW
+        )
 
     @property
     def position(self) -> FloatArray:

@@ -24,11 +24,12 @@ from safetensors.torch import load_file, save_file
 
 from bright_onnx import write_bright_onnx
 from carmask.cli import main
+from carmask.cli.model import hub_card
 from carmask.exporting.graph import note_held_out
 from carmask.imaging.geometry import Geometry
 from carmask.models.card import CARD_KEY, HeldOut, Measured, ModelCard, read_card
 from carmask.models.config import UNetConfig
-from carmask.models.hub_card import SIGNATURE, hub_card
+from carmask.models.hub_card import SIGNATURE
 from carmask.models.network import Network, WeightsError
 from carmask.runtime.locate import packaged_models
 

@@ -1,7 +1,7 @@
 """`carmask model`."""
 
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from carmask.cli.console import print_facts, print_line, print_remark
 from carmask.cli.options import Flag
@@ -9,6 +9,9 @@ from carmask.errors import CarmaskError
 from carmask.models.card import ModelCard, read_card
 from carmask.models.config import PRESETS, PresetName
 from carmask.runtime.locate import EXPORTED, packaged_models
+
+if TYPE_CHECKING:
+    import huggingface_hub as hub
 
 
 def model(name: str = "small", *, card: Flag = False) -> int:
@@ -25,8 +28,6 @@ def model(name: str = "small", *, card: Flag = False) -> int:
 
     """
     if card:
-        from carmask.models.hub_card import hub_card
-
         print(hub_card(name), end="")
         return 0
     packaged = packaged_models().get(name)
@@ -50,6 +51,41 @@ def model(name: str = "small", *, card: Flag = False) -> int:
             f"({', '.join(packaged_models()) or 'there are none'}), nor an .onnx file, nor a folder of weights"
         )
     return 0
+
+
+def hub_card(model: str | Path) -> "hub.ModelCard":
+    """Write the README of packaged weights, an `.onnx` file, or the folder of a run or of weights.
+
+    Only folders of weights need PyTorch.
+
+    Raises:
+        CarmaskError: there is no such network, or it is damaged.
+
+    """
+    from carmask.models.hub_card import PACKAGE_LICENSE, write_hub_card
+
+    packaged = packaged_models()
+    place = packaged.get(str(model), Path(model))
+    if (place / EXPORTED).is_file():
+        place = place / EXPORTED
+    if place.suffix.lower() == ".onnx":
+        name = next((name for name, path in packaged.items() if path == place), None)
+        return write_hub_card(
+            read_card(place),
+            model=name or place.name,
+            onnx_bytes=place.stat().st_size,
+            packaged=name is not None,
+            license_id=PACKAGE_LICENSE if name else None,
+        )
+    if place.is_dir():
+        from carmask.models.network import Network
+
+        return Network.load(place).generate_model_card()
+    raise CarmaskError(
+        f"{model}: {'a preset is not trained, so it has no card' if model in PRESETS else 'there is no such network'}; "
+        f"name weights inside the package ({', '.join(packaged) or 'there are none'}), an .onnx file, or the folder of "
+        "a run or of weights"
+    )
 
 
 def _print_preset(name: PresetName, *, optional: bool) -> None:

@@ -15,11 +15,8 @@ from typing import Any
 import huggingface_hub as hub
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from carmask.errors import CarmaskError
 from carmask.imaging.geometry import plan
-from carmask.models.card import HeldOut, ModelCard, read_card
-from carmask.models.config import PRESETS
-from carmask.runtime.locate import EXPORTED, packaged_models
+from carmask.models.card import HeldOut, ModelCard
 
 # The last words of every README. One that still contains them may be overwritten.
 SIGNATURE = "Written by carmask from the network's own metadata"
@@ -28,44 +25,11 @@ SIGNATURE = "Written by carmask from the network's own metadata"
 _DATASET_IDS = {"carvana": "carvana-image-masking-challenge", "street-cars": "intelec-ai-car-segmentation"}
 
 # What the package's own LICENSE says, as the Hub names it; it covers the weights inside the package.
-_PACKAGE_LICENSE = "mit"
+PACKAGE_LICENSE = "mit"
 
 _CARVANA_CAR = re.compile(r"[0-9a-f]{12}")
 _FRAME_HW = (1080, 1920)
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&])")
-
-
-def hub_card(model: str | Path) -> hub.ModelCard:
-    """Write the README of packaged weights, an `.onnx` file, or the folder of a run or of weights.
-
-    Only folders of weights need PyTorch.
-
-    Raises:
-        CarmaskError: there is no such network, or it is damaged.
-
-    """
-    packaged = packaged_models()
-    place = packaged.get(str(model), Path(model))
-    if (place / EXPORTED).is_file():
-        place = place / EXPORTED
-    if place.suffix.lower() == ".onnx":
-        name = next((name for name, path in packaged.items() if path == place), None)
-        return write_hub_card(
-            read_card(place),
-            model=name or place.name,
-            onnx_bytes=place.stat().st_size,
-            packaged=name is not None,
-            license_id=_PACKAGE_LICENSE if name else None,
-        )
-    if place.is_dir():
-        from carmask.models.network import Network
-
-        return Network.load(place).generate_model_card()
-    raise CarmaskError(
-        f"{model}: {'a preset is not trained, so it has no card' if model in PRESETS else 'there is no such network'}; "
-        f"name weights inside the package ({', '.join(packaged) or 'there are none'}), an .onnx file, or the folder of "
-        "a run or of weights"
-    )
 
 
 def write_hub_card(
