@@ -28,7 +28,6 @@ VARIANTS: dict[str, str] = {
     "Adam at 1e-4, constant": "--optimizer.name adam --optimizer.lr 1e-4 --optimizer.weight-decay 0 "
     "--optimizer.clip-norm 0 --schedule.name constant",
     "hard masks": "--loss.hard-targets",
-    "flips alone in the last fifth": "--augment.light-last 0.2",
     "cars pasted on other photos": "--augment.copy-paste 0.3",
     "cosine instead of one-cycle": "--schedule.name cosine",
     "stem 4, 32 to 256": "--network.stem 4 --network.widths 32 64 128 256 256",
