@@ -1,5 +1,6 @@
 """Progress bars."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,7 +26,14 @@ def progress_bar(console: Console, what: str, *, unit: str | None = None) -> Ite
         progress.TextColumn("left"),
         progress.TimeRemainingColumn(),
     ]
-    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress.Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # Rich would print standard output above the bar; if a file or a program reads it, it must get every line.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
         task = bar.add_task(what, total=None)
 
         def advance(done: int, total: int) -> None:
