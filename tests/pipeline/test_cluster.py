@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,8 @@ from zipfile import ZipFile
 import pytest
 
 from bright_photos import Command, contents, files, save
-from carmask.imaging.masks import Regions
 from carmask.pipeline.cluster.connection import connect, folder_for_ray, quiet_ray
-from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport, NetworkFiles
+from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport
 from carmask.pipeline.outputs import Plan, make_plan
 from carmask.pipeline.sinks import Sink
 from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
@@ -59,7 +59,7 @@ class Cluster:
     def follow(self, plan: Plan, observer: RunObserver | None = None) -> RunSummary:
         from carmask.pipeline.cluster.workers import RayWorkers
 
-        job = ClusterJob(NetworkFiles.read(()), Regions(), str(Path.cwd()), plan.jobs.photos.root)
+        job = ClusterJob.plan((), plan.jobs.photos.root)
         workers = RayWorkers.gather(self.ray, job)
         with plan.open_sink(workers.provenance, overwrite=False) as sink:
             return collect_outcomes(workers.predict(sink, batch_size=4), plan, sink, observer)
@@ -210,19 +210,19 @@ def test_from_an_archive_and_a_parquet_table_to_parquet(
 def test_what_no_machine_can_run_is_refused(cluster: Cluster, photos: Path, options: RunOptions, named: str) -> None:
     from carmask.pipeline.cluster.workers import RayWorkers
 
-    job = ClusterJob(NetworkFiles.read((), options), Regions(), str(photos.parent), photos)
     with pytest.raises(ClusterError, match=named):
-        RayWorkers.gather(cluster.ray, job)
+        RayWorkers.gather(cluster.ray, ClusterJob.plan((), photos, options=options))
 
 
 def test_photos_that_a_machine_does_not_see_are_refused(cluster: Cluster, tmp_path: Path) -> None:
     from carmask.pipeline.cluster.workers import RayWorkers
 
-    files = NetworkFiles.read(())
     with pytest.raises(ClusterError, match="not shared"):
-        RayWorkers.gather(cluster.ray, ClusterJob(files, Regions(), str(tmp_path), tmp_path / "not shared"))
+        RayWorkers.gather(cluster.ray, ClusterJob.plan((), tmp_path / "not shared"))
     with pytest.raises(ClusterError, match="no such folder"):
-        RayWorkers.gather(cluster.ray, ClusterJob(files, Regions(), str(tmp_path / "no such folder"), Path("photos")))
+        RayWorkers.gather(
+            cluster.ray, replace(ClusterJob.plan((), Path("photos")), folder=str(tmp_path / "no such folder"))
+        )
 
 
 def test_machines_with_other_results_are_refused() -> None:

@@ -1,12 +1,10 @@
 """`carmask predict --cluster`: the same plan, carried out by a Ray cluster."""
 
-from pathlib import Path
-
 from carmask.cli.network import NetworkOptions
 from carmask.cli.results import ResultReporter
 from carmask.imaging.masks import Regions
 from carmask.pipeline.cluster.connection import connect
-from carmask.pipeline.cluster.job import ClusterError, ClusterJob, NetworkFiles
+from carmask.pipeline.cluster.job import ClusterError, ClusterJob
 from carmask.pipeline.summary import collect_outcomes
 
 
@@ -28,10 +26,15 @@ def predict_on_cluster(
     plan = reporter.plan
     if plan.of_one:
         raise ClusterError("--cluster: is for many photos; leave it out for one")
-    files = NetworkFiles.read(
-        network.model, network.run, tta=network.tta, tile=network.tile, threshold=network.threshold
+    job = ClusterJob.plan(
+        network.model,
+        plan.jobs.photos.root,
+        options=network.run,
+        regions=regions,
+        tta=network.tta,
+        tile=network.tile,
+        threshold=network.threshold,
     )
-    job = ClusterJob(files, regions, str(Path.cwd()), plan.jobs.photos.root)
     with connect(address) as ray:
         # Imports pyarrow, which comes with Ray.
         from carmask.pipeline.cluster.workers import RayWorkers

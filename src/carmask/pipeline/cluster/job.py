@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from carmask.errors import CarmaskError
-from carmask.imaging.masks import Regions
+from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.provenance import Provenance, differences, provenance_of
 from carmask.pipeline.urls import URL
 from carmask.runtime.locate import files_of, locate, locate_all
@@ -22,19 +22,31 @@ class ClusterError(CarmaskError):
 
 
 @dataclass(frozen=True)
-class NetworkFiles:
-    """Networks as the names and bytes of their files, so that other machines need not see these.
+class ClusterJob:
+    """What all machines must agree on.
 
-    options, keywords: for `Segmenter.load`.
+    networks: names and bytes of each network's files, which other machines need not see. options, keywords: for
+    `Segmenter.load`. root: as in `PhotoList`. folder: the command's working folder, to which relative paths refer.
     """
 
     networks: tuple[dict[str, bytes], ...]
     options: RunOptions
     keywords: dict[str, Any]
+    regions: Regions
+    root: Path | URL
+    folder: str
 
     @classmethod
-    def read(cls, models: Sequence[str], options: RunOptions = RunOptions(), **keywords: Any) -> "NetworkFiles":
-        """Read the files of models; the arguments are those of `Segmenter.load`, with one thread as the default.
+    def plan(
+        cls,
+        models: Sequence[str],
+        root: Path | URL,
+        *,
+        options: RunOptions = RunOptions(),
+        regions: Regions = ALL_REGIONS,
+        **keywords: Any,
+    ) -> "ClusterJob":
+        """Read the files of models; `options` and `keywords` are for `Segmenter.load`, with one thread as the default.
 
         Raises:
             CarmaskError: there is no such model.
@@ -43,38 +55,8 @@ class NetworkFiles:
         found = (place for model in models or (None,) for place in locate_all(model, options.engine))
         files = [files_of(locate(place, options.engine)) for place in found]
         networks = tuple({path.name: path.read_bytes() for path in paths} for paths in files)
-        return cls(networks, replace(options, threads=options.threads or 1), keywords)
-
-    @contextmanager
-    def loaded(self) -> Iterator[Segmenter]:
-        """Yield a segmenter. Its `Member.place` exists only inside the block.
-
-        Raises:
-            CarmaskError: the networks cannot run on this machine with these options.
-
-        """
-        with tempfile.TemporaryDirectory(prefix="carmask-networks-", ignore_cleanup_errors=True) as folder:
-            models = []
-            for number, files in enumerate(self.networks):
-                model = Path(folder, str(number))
-                model.mkdir()
-                for name, data in files.items():
-                    (model / name).write_bytes(data)
-                models.append(model if len(files) > 1 else model / next(iter(files)))
-            yield Segmenter.load(models, self.options, **self.keywords)
-
-
-@dataclass(frozen=True)
-class ClusterJob:
-    """What all machines must agree on.
-
-    folder: the working folder of the command, to which relative paths refer. root: as in `PhotoList`.
-    """
-
-    files: NetworkFiles
-    regions: Regions
-    folder: str
-    root: Path | URL
+        options = replace(options, threads=options.threads or 1)
+        return cls(networks, options, keywords, regions, root, str(Path.cwd()))
 
     @contextmanager
     def working_folder(self) -> Iterator[None]:
@@ -95,19 +77,26 @@ class ClusterJob:
                     ) from error
             yield
 
-    @contextmanager
-    def loaded(self) -> Iterator[tuple[Segmenter, "MachineReport"]]:
-        """Yield a segmenter and the report of this machine; call it in the working folder.
+    def load(self) -> tuple[Segmenter, "MachineReport"]:
+        """Return a segmenter, whose `Member.place` is gone, and this machine's report; call it in the working folder.
 
         Raises:
-            CarmaskError: this machine does not see the photos, or cannot run the networks.
+            CarmaskError: this machine does not see the photos, or cannot run the networks with these options.
 
         """
         if isinstance(self.root, Path) and not self.root.is_dir():
             raise ClusterError(f"{self.root.absolute()}: does not exist there; photos must lie in a shared folder")
-        with self.files.loaded() as segmenter:
+        with tempfile.TemporaryDirectory(prefix="carmask-networks-", ignore_cleanup_errors=True) as folder:
+            models = []
+            for number, files in enumerate(self.networks):
+                model = Path(folder, str(number))
+                model.mkdir()
+                for name, data in files.items():
+                    (model / name).write_bytes(data)
+                models.append(model if len(files) > 1 else model / next(iter(files)))
+            segmenter = Segmenter.load(models, self.options, **self.keywords)
             network = f"{segmenter.name}: {segmenter.describe_engine()}"
-            yield segmenter, MachineReport(socket.gethostname(), provenance_of(segmenter, self.regions), network)
+            return segmenter, MachineReport(socket.gethostname(), provenance_of(segmenter, self.regions), network)
 
 
 @dataclass(frozen=True)
@@ -142,7 +131,7 @@ class MachineReport:
 def report_machine(job: ClusterJob) -> MachineReport:
     """Report how this machine would make results, or why it cannot."""
     try:
-        with job.working_folder(), job.loaded() as (_, report):
-            return report
+        with job.working_folder():
+            return job.load()[1]
     except CarmaskError as error:
         return MachineReport(socket.gethostname(), {}, "", str(error))

@@ -1,21 +1,21 @@
 """Workers on the machines of a Ray cluster, and photos through them. Ray Data places, retries and limits the work."""
 
 import math
+import pickle
 import socket
 import time
 import traceback
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from carmask.errors import CarmaskError, first_line
-from carmask.pipeline.cluster.arrow import decode_jobs, decode_outcomes, encode_error, encode_jobs, encode_outcomes
 from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport, report_machine
-from carmask.pipeline.jobs import Jobs, PhotoOutcome
+from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.predict import predict_jobs
 from carmask.pipeline.provenance import Provenance
 from carmask.pipeline.sinks import RemoteSink, Sink
@@ -35,63 +35,52 @@ _URL_THREADS = 8
 _FILE_THREADS = 2
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What a worker needs to process tables of jobs.
-
-    suffix: as in `Jobs`. threads: for decoding, and as many for encoding, besides those of the network.
-    """
-
-    job: ClusterJob
-    provenance: Provenance
-    sink: RemoteSink
-    suffix: str
-    batch_size: int
-    threads: int
-
-
 class PhotoWorker:
     """A Ray actor that processes tables of jobs with one segmenter, like `carmask predict` on one machine."""
 
-    def __init__(self, settings: Any) -> None:
-        """Get the settings from Ray's object store."""
+    def __init__(self, job: Any, sink: Any, provenance: Provenance, batch_size: int, threads: int) -> None:
+        """Get the job and the remote sink from Ray's object store.
+
+        threads: for decoding, and as many for encoding, besides those of the network.
+        """
         import ray
 
-        self._settings: WorkerSettings = ray.get(settings)
+        self._job: ClusterJob = ray.get(job)
+        self._sink: RemoteSink = ray.get(sink)
+        self._provenance = provenance
+        self._batch_size = batch_size
+        self._threads = threads
         # A segmenter belongs to one thread, and Ray does not promise to call from one only.
         self._thread = ThreadPoolExecutor(1, "network")
         self._segmenter: Segmenter | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Process jobs; the table of their outcomes, in the same order."""
-        return self._thread.submit(self._process, table).result()
+        """Process lists of jobs; returns a list of outcomes for each, or the error that ends the run."""
+        return _to_table(self._thread.submit(self._process, jobs).result() for jobs in _from_table(table))
 
-    def _process(self, table: pa.Table) -> pa.Table:
-        settings = self._settings
+    def _process(self, jobs: list[Job]) -> list[PhotoOutcome] | Exception:
         try:
-            with settings.job.working_folder():
+            with self._job.working_folder():
                 if self._segmenter is None:
-                    self._segmenter = self._load()
-                with settings.sink.open() as put:
+                    segmenter, report = self._job.load()
+                    # A machine that joined the cluster later has not been asked yet.
+                    report.require(self._provenance)
+                    self._segmenter = segmenter
+                with self._sink.open() as put:
                     outcomes = predict_jobs(
-                        decode_jobs(table, settings.job.root, settings.suffix),
+                        jobs,
                         self._segmenter,
                         put,
-                        regions=settings.job.regions,
-                        batch_size=settings.batch_size,
-                        workers=settings.threads,
+                        regions=self._job.regions,
+                        batch_size=self._batch_size,
+                        workers=self._threads,
                     )
-                    return encode_outcomes(outcomes)
+                    # The jobs of the outcomes hold downloaded photos, which must not be sent.
+                    return [replace(outcome, job=job) for outcome, job in zip(outcomes, jobs, strict=True)]
         except CarmaskError as error:
-            return encode_error(ClusterError(f"{socket.gethostname()}: {error}"))
+            return ClusterError(f"{socket.gethostname()}: {error}")
         except Exception:  # noqa: BLE001 - Ray would retry what always fails, without a traceback
-            return encode_error(RuntimeError(f"in a worker:\n{traceback.format_exc()}"))
-
-    def _load(self) -> Segmenter:
-        with self._settings.job.loaded() as (segmenter, report):
-            # A machine that joined the cluster later has not been asked yet.
-            report.require(self._settings.provenance)
-            return segmenter
+            return RuntimeError(f"in a worker:\n{traceback.format_exc()}")
 
 
 @dataclass(frozen=True)
@@ -115,7 +104,7 @@ class RayWorkers:
             ClusterError: no machine has enough resources, or their results would differ.
 
         """
-        options = job.files.options
+        options = job.options
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
         gpus = int(options.device.startswith("cuda"))
         cores = _cores_per_gpu(nodes.values()) if gpus else options.threads or 1
@@ -142,19 +131,20 @@ class RayWorkers:
 
         Raises:
             ClusterError: no worker can continue, or the cluster is lost.
-        RuntimeError: the program itself failed in a worker.
+            RuntimeError: the program itself failed in a worker.
 
         """
         if not len(sink.jobs):
             return
-        threads = max(_URL_THREADS if isinstance(self.job.root, URL) else _FILE_THREADS, self.cores)
-        settings = WorkerSettings(self.job, self.provenance, sink.remote(), sink.jobs.suffix, batch_size, threads)
         done = bytearray(len(sink.jobs.photos.names))
         try:
-            for table in self._run(settings, sink.jobs):
-                for outcome in decode_outcomes(table, sink.jobs):
-                    done[outcome.job.position] = True
-                    yield outcome
+            for table in self._run(sink, batch_size):
+                for outcomes in _from_table(table):
+                    if isinstance(outcomes, Exception):
+                        raise outcomes
+                    for outcome in outcomes:
+                        done[outcome.job.position] = True
+                        yield outcome
         except self.ray.exceptions.RayError as error:
             raise ClusterError(
                 f"the cluster was lost ({first_line(error)}); run the same command again to continue"
@@ -164,13 +154,14 @@ class RayWorkers:
                 cause = f"{job.origin}: every worker that tried it was lost; run the same command again to retry"
                 yield PhotoOutcome(job, cause)
 
-    def _run(self, settings: WorkerSettings, jobs: Jobs) -> Iterator[pa.Table]:
+    def _run(self, sink: Sink, batch_size: int) -> Iterator[pa.Table]:
         """Send tables of jobs, in whole batches, to the workers; yields the tables of their outcomes."""
-        batch_size = settings.batch_size
+        jobs = sink.jobs
         batches = math.ceil(len(jobs) / (_TABLES_PER_WORKER * self.workers * batch_size))
         size = batch_size * max(1, min(batches, _MAX_PHOTOS // batch_size))
         starts = range(0, len(jobs), size)
-        tables = [encode_jobs(jobs.only(jobs.positions[start : start + size])) for start in starts]
+        tables = [_to_table([list(jobs.only(jobs.positions[start : start + size]))]) for start in starts]
+        threads = max(_URL_THREADS if isinstance(self.job.root, URL) else _FILE_THREADS, self.cores)
         data = self.ray.data
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -180,7 +171,13 @@ class RayWorkers:
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
             dataset = data.from_blocks(tables).map_batches(
                 PhotoWorker,
-                fn_constructor_args=(self.ray.put(settings),),
+                fn_constructor_args=(
+                    self.ray.put(self.job),
+                    self.ray.put(sink.remote()),
+                    self.provenance,
+                    batch_size,
+                    threads,
+                ),
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=data.ActorPoolStrategy(
@@ -191,6 +188,15 @@ class RayWorkers:
                 max_task_retries=_RETRIES,
             )
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _to_table(values: Iterable[Any]) -> pa.Table:
+    """Return a table for Ray Data with a value in each row, pickled."""
+    return pa.table({"pickled": pa.array([pickle.dumps(value) for value in values], pa.binary())})
+
+
+def _from_table(table: pa.Table) -> Iterator[Any]:
+    return (pickle.loads(data) for data in table["pickled"].to_pylist())  # noqa: S301 - Ray pickles all else too
 
 
 def _collect_reports(ray: Any, job: ClusterJob, nodes: list[str], gpus: int) -> list[MachineReport]:
