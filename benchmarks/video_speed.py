@@ -25,7 +25,7 @@ from carmask.pipeline.kinds import OutputStyle
 from carmask.pipeline.video.camera import Camera
 from carmask.pipeline.video.codecs import choose_encoding
 from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor, segment_frames
-from carmask.pipeline.video.live import segment_live
+from carmask.pipeline.video.live import show_live
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.segment_video import segment_video
 from carmask.pipeline.video.smoothing import TemporalSmoother
@@ -138,11 +138,13 @@ def file_rate(clip: Path, segmenter: Segmenter, result: Path, style: OutputStyle
 def live_rate(clip: Path, segmenter: Segmenter) -> dict[str, float]:
     """Frame rate and latency of `carmask live` on the clip, played like a camera with 30 frames per second."""
     with Camera(str(clip)) as camera:
-        stats = segment_live(camera, segmenter, make_compositor(STYLES["overlay"]), lambda *_: None)
+        composite = make_compositor(STYLES["overlay"])
+        frames = segment_frames(iter(camera), segmenter, lambda frame: frame.image_HW3, composite, ahead=1)
+        session = show_live(frames, lambda *_: None)
     return {
-        "frames_per_s": round(stats.frames_per_s, 1),
-        "latency_ms": round(stats.latency_ms, 1),
-        "shown": stats.frames,
+        "frames_per_s": round(session.frames_per_s, 1),
+        "latency_ms": round(session.latency_ms, 1),
+        "shown": session.frames,
         "dropped": camera.dropped,
     }
 

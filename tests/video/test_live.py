@@ -43,7 +43,7 @@ def test_frames_that_nobody_took_in_time_are_dropped(tmp_path: Path) -> None:
         shown = []
         for frame in camera:
             assert time.perf_counter() - frame.captured_s < 0.2
-            mask_HW = frame.to_rgb()[..., 0] > 128
+            mask_HW = frame.image_HW3[..., 0] > 128
             shown.append(max(range(50), key=lambda number: overlap(mask_HW, vehicles_NHW[number])))
             time.sleep(0.2)  # as long as five frames take
     assert shown == sorted(set(shown))

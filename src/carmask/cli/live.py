@@ -3,12 +3,13 @@
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
-from fractions import Fraction
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from carmask.cli.console import print_line, print_remark
 from carmask.cli.network import NetworkOptions
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from carmask.pipeline.video.camera import Camera
-    from carmask.pipeline.video.live import LiveStats
+    from carmask.pipeline.video.live import LiveMeter
     from carmask.pipeline.video.window import PreviewWindow
-    from carmask.pipeline.video.writer import VideoWriter
+
+Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
 
 _NETWORK = NetworkOptions()
 _POLL_S = 0.003
@@ -38,9 +40,9 @@ def live(
     smooth: Flag = False,
     keep_largest: Flag = False,
     min_area: str = "0",
-    height_px: int | None = None,
-    width_px: int | None = None,
-    frames: int | None = None,
+    height_px: Count = None,
+    width_px: Count = None,
+    frames: Count = None,
     window: bool | None = None,
     record: Path | None = None,
     overwrite: Flag = False,
@@ -71,73 +73,77 @@ def live(
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.imaging.masks import Area, Regions
     from carmask.pipeline.video.camera import Camera
-    from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor
-    from carmask.pipeline.video.live import segment_live
+    from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor, segment_frames
+    from carmask.pipeline.video.live import show_live
 
     style = choose_style(kind, background)
     if is_transparent(style):
         raise CarmaskError("a window cannot show transparency; give --background with a color, blur or a picture")
-    if frames is not None and frames < 1:
-        raise CarmaskError(f"--frames {frames}: give 1 or more")
-    size_HW = _requested_size(height_px, width_px)
+    if (height_px is None) != (width_px is None):
+        raise CarmaskError("--height-px and --width-px: give both")
+    size_HW = None if height_px is None or width_px is None else (height_px, width_px)
     if record is not None:
         check_destination(record, overwrite=overwrite)
     regions = Regions(keep_largest, Area.parse(min_area))
     composite = make_compositor(style)
     segmenter = network.load()
-    newest: deque[tuple[NDArray[np.uint8], LiveStats]] = deque(maxlen=1)
+    newest: deque[tuple[NDArray[np.uint8], str]] = deque(maxlen=1)
     with ExitStack() as stack:
         camera = stack.enter_context(Camera(source, size_HW=size_HW))
         screen = _open_window(f"carmask: {source}", camera.size_HW, required=window) if window is not False else None
         if screen is not None:
             stack.callback(screen.close)
-        writer = stack.enter_context(_open_recorder(record, camera.size_HW)) if record is not None else None
+        writer = None
+        if record is not None:
+            from carmask.pipeline.video.writer import open_recorder
+
+            writer = stack.enter_context(open_recorder(record, camera.size_HW))
         print_line(f"{segmenter.name}: {segmenter.describe_engine()}")
-        segmenting = stack.enter_context(ThreadPoolExecutor(1)).submit(
-            segment_live,
-            camera,
+        segmented = segment_frames(
+            islice(camera, frames),
             segmenter,
+            lambda frame: frame.image_HW3,
             composite,
-            lambda *result: newest.append(result),
-            smooth=smooth,
             regions=regions,
-            frames=frames,
-            writer=writer,
+            smooth=smooth,
+            ahead=1,
         )
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        showing = thread.submit(show_live, segmented, lambda *result: newest.append(result), writer)
         try:
-            _show_until_done(segmenting, camera, newest, screen)
+            _show_until_done(showing, camera, newest, screen)
         except KeyboardInterrupt:
             print_remark("stopping")
         finally:
             camera.stop()
-        stats = segmenting.result()
+        session = showing.result()
     height, width = camera.size_HW
     print_line(
-        f"{stats.frames} frames of {width} x {height} px shown, {stats}; "
+        f"{session.frames} frames of {width} x {height} px shown, {session}; "
         f"{camera.dropped} of {camera.captured} were dropped"
     )
 
 
 def _show_until_done(
-    segmenting: "Future[LiveStats]",
+    showing: "Future[LiveMeter]",
     camera: "Camera",
-    newest: "deque[tuple[NDArray[np.uint8], LiveStats]]",
+    newest: "deque[tuple[NDArray[np.uint8], str]]",
     window: "PreviewWindow | None",
 ) -> None:
     """Show the newest result in the window, or print a line every second."""
     reported_s = time.perf_counter()
-    while not segmenting.done():
+    while not showing.done():
         if window is not None:
             window.update()
             if not window.is_open:
                 camera.stop()
         if newest:
-            image_HWC, stats = newest.pop()
+            image_HWC, text = newest.pop()
             if window is not None:
-                window.show(image_HWC, str(stats))
+                window.show(image_HWC, text)
             elif time.perf_counter() - reported_s >= _REPORT_EVERY_S:
                 reported_s = time.perf_counter()
-                print_remark(str(stats))
+                print_remark(text)
         time.sleep(_POLL_S)
 
 
@@ -151,22 +157,3 @@ def _open_window(title: str, size_HW: tuple[int, int], *, required: bool | None)
             raise
         print_remark(str(error), warning=True)
         return None
-
-
-def _open_recorder(path: Path, size_HW: tuple[int, int]) -> "AbstractContextManager[VideoWriter]":
-    from carmask.pipeline.video.codecs import choose_encoding
-    from carmask.pipeline.video.pixels import ColorProperties
-    from carmask.pipeline.video.reader import VideoInfo
-    from carmask.pipeline.video.writer import open_video_writer
-
-    # Frames have their capture times; the rate is only a hint to the codec.
-    info = VideoInfo(size_HW, Fraction(30), Fraction(1, 1000), ColorProperties.default(size_HW[0]))
-    return open_video_writer(path, info, choose_encoding(path, size_HW, transparent=False))
-
-
-def _requested_size(height_px: int | None, width_px: int | None) -> tuple[int, int] | None:
-    if height_px is None and width_px is None:
-        return None
-    if not height_px or not width_px or height_px < 1 or width_px < 1:
-        raise CarmaskError("--height-px and --width-px: give both, each 1 or more")
-    return height_px, width_px

@@ -6,6 +6,7 @@ import socket
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -105,14 +106,23 @@ class RayWorkers:
 
         """
         options = job.options
-        nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        # Whole cores and GPUs by node; a missing kind counts as 0.
+        nodes = {
+            node["NodeID"]: Counter({kind: int(amount) for kind, amount in node["Resources"].items()})
+            for node in ray.nodes()
+            if node["Alive"]
+        }
         gpus = int(options.device.startswith("cuda"))
-        cores = _cores_per_gpu(nodes.values()) if gpus else options.threads or 1
-        capacity = {node: _capacity(resources, cores, gpus) for node, resources in nodes.items()}
+        cores = options.threads or 1
+        if gpus:  # as many cores for each worker as the machine with the fewest for each GPU has
+            cores = max(1, min((one["CPU"] // one["GPU"] for one in nodes.values() if one["GPU"]), default=1))
+        capacity = {
+            node: min(one["CPU"] // cores, one["GPU"]) if gpus else one["CPU"] // cores for node, one in nodes.items()
+        }
         usable = [node for node, workers in capacity.items() if workers]
         if not usable:
             needed = "a GPU" if gpus else f"{cores} core{'s' * (cores > 1)} for a worker (--threads)"
-            found = ", ".join(f"{_count(one, 'CPU')} cores and {_count(one, 'GPU')} GPUs" for one in nodes.values())
+            found = ", ".join(f"{one['CPU']} cores and {one['GPU']} GPUs" for one in nodes.values())
             raise ClusterError(f"--cluster: none of its machines has {needed}; they have {found}")
         reports = _collect_reports(ray, job, usable, gpus)
         first = reports[0]
@@ -226,19 +236,3 @@ def _collect_reports(ray: Any, job: ClusterJob, nodes: list[str], gpus: int) -> 
     if not reports:
         raise ClusterError(f"--cluster: no machine answers ({cause}); look at `ray status`")
     return reports
-
-
-def _capacity(resources: dict[str, float], cores: int, gpus: int) -> int:
-    """How many workers a machine has resources for."""
-    workers = _count(resources, "CPU") // cores
-    return min(workers, _count(resources, "GPU")) if gpus else workers
-
-
-def _cores_per_gpu(machines: Iterable[dict[str, float]]) -> int:
-    """The cores for each worker with a GPU: the smallest share of any machine."""
-    shares = [_count(one, "CPU") // _count(one, "GPU") for one in machines if _count(one, "GPU")]
-    return max(1, min(shares, default=1))
-
-
-def _count(resources: dict[str, float], kind: str) -> int:
-    return int(resources.get(kind, 0))

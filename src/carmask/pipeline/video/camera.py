@@ -20,15 +20,10 @@ class NoCamera(CarmaskError):
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """An upright uint8 BGR frame from OpenCV, and when it was captured, in seconds of `time.perf_counter`."""
+    """An upright uint8 RGB frame, (height, width, 3), and when it was captured, in seconds of `time.perf_counter`."""
 
     image_HW3: NDArray[np.uint8]
     captured_s: float
-
-    def to_rgb(self) -> NDArray[np.uint8]:
-        """Return uint8 RGB pixels, (height, width, 3)."""
-        rgb_HW3: NDArray[np.uint8] = cv2.cvtColor(self.image_HW3, cv2.COLOR_BGR2RGB)
-        return rgb_HW3
 
 
 class Camera:
@@ -49,7 +44,7 @@ class Camera:
             NoCamera: the source cannot be opened, or yields no frame.
 
         """
-        # OpenCV's log messages name lines of its own source; `_explain` says what went wrong.
+        # OpenCV's log messages name lines of its own source.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture: Any = cv2.VideoCapture(int(source) if source.isdecimal() else source)
         is_file = Path(source).is_file()
@@ -62,13 +57,16 @@ class Camera:
         is_read, first_HW3 = self._capture.read()
         if not is_read:
             self._capture.release()
-            raise NoCamera(_explain(source))
+            raise NoCamera(
+                f"{source}: no frame can be read; name a camera (0, 1 ...) that is connected, not used by others "
+                "and readable for you (on Linux: the group `video`), a stream (rtsp://...) or a video file"
+            )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self._interval_s = 1 / rate if is_file and rate > 0 else 0.0
         self.size_HW: tuple[int, int] = first_HW3.shape[:2]
         self.captured = self.dropped = 0
         self._changed = threading.Condition()
-        self._newest: CameraFrame | None = None
+        self._newest: tuple[NDArray[np.uint8], float] | None = None  # in BGR
         self._is_stopped = False
         self._thread = threading.Thread(target=self._read, args=(first_HW3,), name="camera", daemon=True)
 
@@ -92,10 +90,11 @@ class Camera:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._newest is not None or self._is_stopped)
-                frame, self._newest = self._newest, None
-            if frame is None:
+                newest, self._newest = self._newest, None
+            if newest is None:
                 return
-            yield frame
+            image_HW3, captured_s = newest
+            yield CameraFrame(cv2.cvtColor(image_HW3, cv2.COLOR_BGR2RGB), captured_s)
 
     def _read(self, image_HW3: NDArray[np.uint8]) -> None:
         due_s = time.perf_counter()
@@ -104,20 +103,9 @@ class Camera:
             with self._changed:
                 self.dropped += self._newest is not None
                 self.captured += 1
-                self._newest = CameraFrame(image_HW3, time.perf_counter())
+                self._newest = image_HW3, time.perf_counter()
                 self._changed.notify_all()
             due_s += self._interval_s
             time.sleep(max(0.0, due_s - time.perf_counter()))
             is_read, image_HW3 = self._capture.read()
         self.stop()
-
-
-def _explain(source: str) -> str:
-    if Path(source).is_file():
-        return f"{source}: none of its frames can be decoded; name a video file, a camera (0, 1 ...) or a stream"
-    if source.isdecimal() or source.startswith("/dev/"):
-        return (
-            f"camera {source}: cannot be opened; check that it is connected, that no other program uses it, and that "
-            "you may read it (on Linux: the group `video`)"
-        )
-    return f"{source}: cannot be opened; name a camera (0, 1 ...), a stream (rtsp://...) or a video file"

@@ -62,11 +62,8 @@ class PreviewWindow:
         """Show a picture (uint8, 1 or 3 channels) with a line of text in its corner."""
         if not self.is_open:
             return
-        if (image_HWC.shape[1], image_HWC.shape[0]) != self._size_WH:
-            image_HWC = cv2.resize(image_HWC, self._size_WH, interpolation=cv2.INTER_AREA)
-        if image_HWC.ndim == 2 or image_HWC.shape[2] == 1:
-            image_HWC = cv2.cvtColor(image_HWC, cv2.COLOR_GRAY2RGB)
-        self._photo.paste(Image.fromarray(image_HWC))
+        # The resized picture has no axis for a single channel, and Pillow makes RGB of gray.
+        self._photo.paste(Image.fromarray(cv2.resize(image_HWC, self._size_WH, interpolation=cv2.INTER_AREA)))
         self._canvas.itemconfigure(self._text, text=text)
         left, top, right, bottom = self._canvas.bbox(self._text)
         self._canvas.coords(self._textbox, left - _MARGIN_PX, top - _MARGIN_PX, right + _MARGIN_PX, bottom + _MARGIN_PX)

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from carmask.files import UnwritableFile, atomic_write, remove_stale_temporary_files, unwritable
 from carmask.pipeline.video.audio import AudioTracks
-from carmask.pipeline.video.codecs import BadVideoOutput, Encoding
+from carmask.pipeline.video.codecs import BadVideoOutput, Encoding, choose_encoding
+from carmask.pipeline.video.pixels import ColorProperties
 from carmask.pipeline.video.reader import VideoInfo, ffmpeg_message
 
 # Metadata of the source's container that does not hold for another one.
@@ -130,6 +131,13 @@ def open_video_writer(
             with suppress(av.FFmpegError, OSError):
                 output.close()
             raise
+
+
+def open_recorder(path: Path, size_HW: tuple[int, int]) -> AbstractContextManager[VideoWriter]:
+    """Open a writer as `open_video_writer` does, for frames of a camera, which are shown at times in milliseconds."""
+    # The rate is only a hint to the codec.
+    info = VideoInfo(size_HW, Fraction(30), Fraction(1, 1000), ColorProperties.default(size_HW[0]))
+    return open_video_writer(path, info, choose_encoding(path, size_HW, transparent=False))
 
 
 def _add_video_stream(output: Any, info: VideoInfo, encoding: Encoding) -> Any:
