@@ -101,7 +101,7 @@ def measure_encoders(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
             info = reader.info
             images = [info.color.to_rgb(frame) for frame in islice(iter(reader), 2 * FRAMES_PER_S)]
         encoding = choose_encoding(folder / name, info.size_HW, transparent=transparent)
-        if encoding.has_alpha:
+        if transparent:
             images = [np.dstack([image_HWC, image_HWC[..., 1]]) for image_HWC in images]
 
         def encode(encoding: Any = encoding, images: Any = images, info: Any = info, name: str = name) -> None:
@@ -109,7 +109,7 @@ def measure_encoders(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
                 for number, image_HWC in enumerate(images):
                     writer.write(writer.prepare(image_HWC), round(number / info.rate / info.time_base))
 
-        title = f"{encoding.codec} in {encoding.container}{', with transparency' if encoding.has_alpha else ''}"
+        title = f"{encoding.codec} in {encoding.container}{', with transparency' if transparent else ''}"
         stages[title] = frames_ms(len(images), encode)
     return stages
 

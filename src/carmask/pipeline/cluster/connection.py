@@ -66,8 +66,7 @@ def quiet_ray(environment: dict[str, str] | None = None) -> Iterator[Any]:
     Ray has no public switch for two of its voices: messages of its daemons, which the driver prints on standard output
     between our results, and complaints of its C++ core on file descriptor 2, about things that Ray then repairs itself.
 
-    Args:
-        environment: Further environment variables for Ray, besides those that keep it quiet.
+    environment: further variables for Ray, besides those that keep it quiet.
 
     Raises:
         ClusterError: Ray is not installed.

@@ -34,11 +34,9 @@ class Camera:
     """
 
     def __init__(self, source: str, *, size_HW: tuple[int, int] | None = None) -> None:
-        """Open the source.
+        """Open the number of a camera, a device (/dev/video0), the URL of a stream (rtsp://, http://), or a file.
 
-        Args:
-            source: The number of a camera, a device (/dev/video0), the URL of a stream (rtsp://, http://), or a file.
-            size_HW: The height and width to request from a camera, which may choose others.
+        size_HW: the height and width to request from a camera, which may choose others.
 
         Raises:
             NoCamera: the source cannot be opened, or yields no frame.

@@ -47,11 +47,6 @@ class Encoding:
     container_options: dict[str, str] = field(default_factory=dict)
     audio_codec: str = "aac"
 
-    @property
-    def has_alpha(self) -> bool:
-        """Whether frames have an alpha channel."""
-        return self.pixel_format.startswith("yuva")
-
 
 def choose_encoding(path: Path, size_HW: tuple[int, int], *, transparent: bool, crf: int | None = None) -> Encoding:
     """Choose how to encode a video by its file name, size and transparency.
@@ -59,11 +54,7 @@ def choose_encoding(path: Path, size_HW: tuple[int, int], *, transparent: bool, 
     H.264 for .mp4, .mov and .mkv, VP9 for .webm; with transparency ProRes 4444 for .mov and VP9 for .webm and .mkv.
     4:2:0 needs even sides, so H.264 uses 4:4:4 where a side is odd.
 
-    Args:
-        path: The video file to be written.
-        size_HW: Height and width in pixels.
-        transparent: Whether frames have an alpha channel.
-        crf: Constant rate factor, lower is better: 0..51 for H.264 (default 18), 0..63 for VP9 (default 24).
+    crf: constant rate factor, lower is better: 0..51 for H.264 (default 18), 0..63 for VP9 (default 24).
 
     Raises:
         BadVideoOutput: the suffix is unknown, or the container cannot hold transparency or take this `crf`.

@@ -76,18 +76,11 @@ def segment_frames(
     batch_size: int = 1,
     ahead: int = 4,
 ) -> Generator[SegmentedFrame[Frame, Output], None, None]:
-    """Segment frame after frame. The thread that iterates runs the networks.
+    """Segment frame after frame, in display order. The thread that iterates runs the networks.
 
-    Args:
-        frames: Frames in display order; they are read in a thread of their own.
-        segmenter: The networks.
-        to_rgb: Converts a frame to upright uint8 RGB pixels (height, width, 3); in any thread.
-        make_output: Makes the output of those pixels and what was found in them; in any thread.
-        regions: Which regions of a mask are kept.
-        smooth: Whether to smooth the probabilities over time.
-        batch_size: Frames that pass through the networks together.
-        ahead: Frames that may wait behind each stage.
-
+    Frames are read in a thread of their own, and at most `ahead` of them wait behind each stage. In any thread,
+    `to_rgb` converts a frame to upright uint8 RGB pixels (height, width, 3), and `make_output` makes the output of
+    those pixels and what was found in them.
     """
 
     def load(frame: Frame) -> tuple[Photo, NDArray[np.uint8]]:

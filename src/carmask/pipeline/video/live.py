@@ -60,12 +60,9 @@ def show_live(
 ) -> LiveMeter:
     """Show segmented frames until they end; returns the measurements of the whole session.
 
-    Args:
-        frames: From `segment_frames`; the calling thread runs the networks.
-        show: Called with each result (uint8, 1 or 3 channels), in order, and the rate and latency of the last second in
-            words; in another thread.
-        writer: Records the results too, with their capture times in milliseconds.
-
+    The calling thread runs the networks. `show` is called in another thread with each result (uint8, 1 or 3 channels),
+    in order, and the rate and latency of the last second in words. `writer` records the results too, with their capture
+    times in milliseconds.
     """
     recent, session = LiveMeter(_RECENT_S), LiveMeter(_SESSION_S)
     first_s: float | None = None

@@ -194,12 +194,9 @@ def open_video(path: Path) -> Any:
         raise BadVideo(
             f"{path}: cannot be read as a video ({ffmpeg_message(error)}); it is damaged, or not a video"
         ) from error
-    name = container.format.name
-    is_picture = name.endswith("_pipe") or name == "image2"
-    if is_picture or name == "tty":
+    if container.format.name.endswith("_pipe") or container.format.name in ("image2", "tty"):
         container.close()
-        what = "a picture; use `carmask predict` for photos" if is_picture else "a text file, not a video"
-        raise BadVideo(f"{path}: is {what}")
+        raise BadVideo(f"{path}: is a picture or a text, not a video; use `carmask predict` for photos")
     return container
 
 

@@ -51,20 +51,9 @@ def segment_video(
 ) -> VideoSummary:
     """Segment every frame of a video; frame times, audio, orientation, pixel aspect and colors stay as they are.
 
-    The calling thread runs the networks; a few frames are in memory at any time.
-
-    Args:
-        reader: The source, open.
-        destination: The result; its suffix chooses the encoding (`choose_encoding`).
-        segmenter: The networks.
-        composite: Makes the pixels of a frame of the result.
-        transparent: Whether these have an alpha channel.
-        crf: Constant rate factor; the default of the codec if not given.
-        audio: Whether the audio is kept.
-        regions: Which regions of a mask are kept.
-        smooth: Whether to smooth over time.
-        batch_size: Frames that pass through the networks together.
-        progress: Called with the number of finished frames and the expected number.
+    The calling thread runs the networks; a few frames are in memory at any time. The suffix of `destination`, `crf` and
+    `transparent`, whether `composite` makes an alpha channel, choose the encoding (`choose_encoding`). `progress` is
+    called with the number of finished frames and the expected number.
 
     Raises:
         BadVideoOutput: the video cannot be encoded as its name and options say.

@@ -102,11 +102,7 @@ def open_video_writer(
 ) -> Iterator[VideoWriter]:
     """Yield a writer; the file gets its name only if the block succeeds, and otherwise nothing of it remains.
 
-    Args:
-        path: The file.
-        info: The properties that it shares with its source.
-        encoding: How it is encoded.
-        audio: Audio tracks that it gets, to be closed by the caller.
+    info: the properties that it shares with its source. audio: tracks that it gets, to be closed by the caller.
 
     Raises:
         UnwritableFile: the folder, the file or its name cannot be written.
