@@ -1,9 +1,9 @@
 """The thread of the networks: who shares a batch, who is dropped, who waits."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
 
 import numpy as np
 import pytest
@@ -22,12 +22,11 @@ def fitted(value: int, views: int = 1) -> Fitted:
 
 
 class Network:
-    """Gives back each photo's first value, and waits in a batch until it is let go."""
+    """Returns each photo's first value; while held, it waits in its batch."""
 
     def __init__(self, *, is_held: bool = False) -> None:
         self.batches: list[list[int]] = []
         self.threads: set[str] = set()
-        self.told: list[int] = []
         self.go = threading.Event()
         self.started = threading.Event()
         if not is_held:
@@ -44,80 +43,119 @@ class Network:
         return [(np.full((4, 6), value, np.float32),) for value in values]
 
     def batcher(self, batch_size: int = 4, wait_s: float = 0.0) -> Batcher:
-        return Batcher(self, batch_size=batch_size, wait_s=wait_s, on_batch=lambda count, _: self.told.append(count))
+        return Batcher(self, batch_size=batch_size, wait_s=wait_s)
 
 
-def value(done: "Future[Raw]") -> int:
-    return int(done.result(60)[0][0, 0])
+async def submit(batcher: Batcher, value: int, views: int = 1) -> "asyncio.Task[int]":
+    """Queue a photo; the task returns what the network found in it."""
+
+    async def infer() -> int:
+        (canvas_HW,) = await batcher.infer(fitted(value, views))
+        return int(canvas_HW[0, 0])
+
+    task = asyncio.create_task(infer())
+    await asyncio.sleep(0)
+    return task
+
+
+async def started(network: Network) -> None:
+    await asyncio.to_thread(network.started.wait)
 
 
 def test_photos_that_come_while_the_network_works_share_batches_in_order() -> None:
     network = Network(is_held=True)
     batcher = network.batcher()
-    first = batcher.submit(fitted(0))
-    network.started.wait()
-    others = [batcher.submit(fitted(number)) for number in range(1, 7)]
-    assert batcher.waiting == 6
-    network.go.set()
-    assert [value(done) for done in (first, *others)] == list(range(7))
+
+    async def run() -> list[int]:
+        tasks = [await submit(batcher, 0)]
+        await started(network)
+        tasks += [await submit(batcher, number) for number in range(1, 7)]
+        assert batcher.waiting == 6
+        network.go.set()
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(run()) == list(range(7))
     batcher.close()
     assert network.batches == [[0], [1, 2, 3, 4], [5, 6]]
-    assert network.told == [1, 4, 2]
-    assert network.threads == {"network"}
+    assert network.threads == {"network_0"}
 
 
 def test_a_photo_waits_for_others_no_longer_than_it_must() -> None:
     network = Network()
     batcher = network.batcher(batch_size=3, wait_s=30)
+
+    async def run() -> list[int]:
+        return await asyncio.gather(*[await submit(batcher, number) for number in range(3)])
+
     started_s = time.monotonic()
-    done = [batcher.submit(fitted(number)) for number in range(3)]
-    assert [value(one) for one in done] == [0, 1, 2]
+    assert asyncio.run(run()) == [0, 1, 2]
     assert time.monotonic() - started_s < 20, "a full batch does not wait"
     assert network.batches == [[0, 1, 2]]
+    batcher.close()
+
+
+def test_a_photo_that_stays_alone_is_run_after_the_wait() -> None:
+    network = Network()
+    batcher = network.batcher(wait_s=0.05)
+
+    async def run() -> list[int]:
+        return [await (await submit(batcher, number)) for number in range(2)]
+
+    assert asyncio.run(run()) == [0, 1]
+    assert network.batches == [[0], [1]]
     batcher.close()
 
 
 def test_only_photos_that_are_alike_share_a_batch() -> None:
     network = Network(is_held=True)
     batcher = network.batcher()
-    first = batcher.submit(fitted(0))
-    network.started.wait()
-    done = [batcher.submit(fitted(number, views=1 + number % 2)) for number in range(1, 6)]
-    network.go.set()
-    assert [value(one) for one in (first, *done)] == list(range(6))
+
+    async def run() -> list[int]:
+        tasks = [await submit(batcher, 0)]
+        await started(network)
+        tasks += [await submit(batcher, number, views=1 + number % 2) for number in range(1, 6)]
+        network.go.set()
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(run()) == list(range(6))
     batcher.close()
     assert network.batches == [[0], [1, 3, 5], [2, 4]]
 
 
 def test_what_is_cancelled_is_never_run() -> None:
     network = Network(is_held=True)
-    batcher = network.batcher(batch_size=1)
-    done = [batcher.submit(fitted(number)) for number in range(5)]
-    network.started.wait()
-    assert not done[0].cancel(), "it runs already"
-    assert all(done[number].cancel() for number in (1, 3))
-    network.go.set()
-    wait(done)
+    batcher = network.batcher(batch_size=2)
+
+    async def run() -> None:
+        tasks = [await submit(batcher, 0)]
+        await started(network)
+        tasks += [await submit(batcher, number) for number in range(1, 6)]
+        for number in (0, 1, 3):
+            tasks[number].cancel()
+        network.go.set()
+        assert await asyncio.gather(*(tasks[number] for number in (2, 4, 5))) == [2, 4, 5]
+        assert all(tasks[number].cancelled() for number in (0, 1, 3))
+
+    asyncio.run(run())
     batcher.close()
-    assert network.batches == [[0], [2], [4]]
+    assert network.batches == [[0], [2, 4], [5]], "the first was running already"
 
 
 def test_a_failure_is_told_to_those_who_wait_and_the_thread_goes_on() -> None:
     network = Network()
     batcher = network.batcher(batch_size=1)
-    unlucky = batcher.submit(fitted(13))
-    with pytest.raises(ValueError, match="unlucky"):
-        unlucky.result(60)
-    assert value(batcher.submit(fitted(7))) == 7
+
+    async def run() -> int:
+        with pytest.raises(ValueError, match="unlucky"):
+            await batcher.infer(fitted(13))
+        return await (await submit(batcher, 7))
+
+    assert asyncio.run(run()) == 7
     batcher.close()
 
 
-def test_closing_finishes_what_waits_and_takes_nothing_more() -> None:
-    network = Network(is_held=True)
-    batcher = network.batcher(batch_size=2, wait_s=30)
-    done = [batcher.submit(fitted(number)) for number in range(5)]
-    network.go.set()
+def test_closing_takes_nothing_more() -> None:
+    batcher = Network().batcher()
     batcher.close()
-    assert [value(one) for one in done] == list(range(5))
     with pytest.raises(RuntimeError):
-        batcher.submit(fitted(9))
+        asyncio.run(batcher.infer(fitted(9)))

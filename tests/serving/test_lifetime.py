@@ -23,7 +23,7 @@ from bright_photos import Command, save, vehicle
 from carmask.runtime.locate import packaged_models
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
-from carmask.serving.app import Access, build_app
+from carmask.serving.app import build_app
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.self_test import SelfTestFailed, self_test
 from carmask.serving.settings import Batching, ServiceLimits
@@ -301,7 +301,7 @@ def test_before_the_self_test_nothing_is_cut_out(bright: Path) -> None:
     metrics = ServiceMetrics()
     segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
     worker = SegmentationWorker(segmenter, ServiceLimits(), Batching(), metrics)
-    app = build_app(worker, metrics, Access(), log_requests=False, on_tested=lambda _: None)
+    app = build_app(worker, metrics)
     assert ask_app(app, "GET", "/healthz")[0] == 200
     for method, path in (("GET", "/readyz"), ("POST", "/v1/segment")):
         status, headers, body = ask_app(app, method, path)

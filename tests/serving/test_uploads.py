@@ -28,9 +28,9 @@ def read(pieces: Iterable[bytes], content_type: str = FORM, **limits: int) -> di
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 
     async def read_all() -> dict[str, str | Upload]:
-        state = SimpleNamespace(worker=SimpleNamespace(check_ready=lambda: None), limits=ServiceLimits(**limits))
+        worker = SimpleNamespace(check_ready=lambda: None, limits=ServiceLimits(**limits))
         headers = [(b"content-type", content_type.encode())]
-        scope = {"type": "http", "headers": headers, "app": SimpleNamespace(state=state)}
+        scope = {"type": "http", "headers": headers, "app": SimpleNamespace(state=SimpleNamespace(worker=worker))}
         found = await UploadRequest(scope, receive).form()
         return {
             name: await Upload.read(value) if isinstance(value, UploadFile) else value

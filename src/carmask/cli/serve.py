@@ -53,14 +53,16 @@ def serve(
         limits: The limits of requests, connections and memory.
 
     """
-    from carmask.serving.app import Access
     from carmask.serving.server import run
 
-    _check_sites(cors)
-    access = Access(_read_token(token_file), cors)
+    for origin in cors:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise CarmaskError(f"--cors {origin}: write a site as https://cars.example.org, without a path")
+    token = _read_token(token_file)
     segmenter = network.load()
     print_line(f"{segmenter.name}: {segmenter.describe_engine()}")
-    if not _is_local(host) and access.token is None:
+    is_local = host in ("localhost", "::1") or host.startswith("127.")
+    if not is_local and token is None:
         print_remark(
             f"everyone who can reach {host} can use this service; --token-file FILE requires a token", warning=True
         )
@@ -70,23 +72,13 @@ def serve(
         port,
         limits,
         Batching(batch_size, batch_wait_ms, workers),
-        access,
+        token=token,
+        origins=cors,
         log_requests=not quiet,
         announce=lambda url: print_line(f"{url} is ready for photos; Ctrl-C stops it"),
     )
     print_remark("stopped")
     return INTERRUPTED if was_interrupted else 0
-
-
-def _is_local(host: str) -> bool:
-    """Whether only programs on this machine reach the address."""
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _check_sites(origins: tuple[str, ...]) -> None:
-    for origin in origins:
-        if origin != "*" and not _ORIGIN.fullmatch(origin):
-            raise CarmaskError(f"--cors {origin}: write a site as https://cars.example.org, without a path")
 
 
 def _read_token(token_file: Path | None) -> str | None:

@@ -2,10 +2,8 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Form
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +16,6 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp
 
 from carmask import __version__
-from carmask.errors import CarmaskError
 from carmask.serving.errors import (
     COMMON_ERRORS,
     SEGMENT_ERRORS,
@@ -28,7 +25,6 @@ from carmask.serving.errors import (
     describe_errors,
     error_response,
     internal_error,
-    invalid_form,
     not_ready,
 )
 from carmask.serving.metrics import CONTENT_TYPE, ServiceMetrics
@@ -41,22 +37,8 @@ from carmask.serving.responses import (
     describe_result,
 )
 from carmask.serving.schemas import ModelInfo, SegmentForm, Status
-from carmask.serving.self_test import run_self_test
 from carmask.serving.uploads import Upload, UploadRequest
 from carmask.serving.worker import PhotoTask, SegmentationWorker
-
-Done = TypeVar("Done")
-
-_HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-_PATHS = _HEALTH_PATHS | {"/", "/docs", "/openapi.json", "/v1/model", "/v1/segment"}
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who may use the service. token: clients must send it, if it is set. origins: other sites whose pages may."""
-
-    token: str | None = None
-    origins: Sequence[str] = ()
 
 
 class ApiRoute(APIRoute):
@@ -117,7 +99,7 @@ async def get_model(request: Request) -> JSONResponse:
     responses={**describe_errors(*SEGMENT_ERRORS), 200: describe_result()},
 )
 async def segment(request: Request, form: Annotated[SegmentForm, Form(media_type="multipart/form-data")]) -> Response:
-    """Segment a photo, unless the client leaves before."""
+    """Segment a photo. When the client disconnects, the rest of the work is dropped."""
     task = PhotoTask(
         photo=await Upload.read(form.file),
         background_file=await Upload.read(form.background_file) if form.background_file else None,
@@ -126,28 +108,18 @@ async def segment(request: Request, form: Annotated[SegmentForm, Form(media_type
         request_id=request.state.request_id,
     )
     worker: SegmentationWorker = request.app.state.worker
-    return ResultResponse(await _while_connected(request, worker.segment(task)))
+    return await _while_connected(request, worker.segment(task))
 
 
 def build_app(
     worker: SegmentationWorker,
     metrics: ServiceMetrics,
-    access: Access,
     *,
-    log_requests: bool,
-    on_tested: Callable[[CarmaskError | None], None],
+    token: str | None = None,
+    origins: Sequence[str] = (),
+    log_requests: bool = False,
 ) -> ASGIApp:
-    """Build the application. Its self-test runs at start-up and ends with a call of `on_tested`."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        testing = asyncio.create_task(run_self_test(worker, on_tested))
-        yield
-        testing.cancel()
-        with suppress(asyncio.CancelledError):
-            await testing
-        worker.close()
-
+    """Build the application. token: clients must send it, if it is set. origins: sites whose pages may use it, too."""
     app = FastAPI(
         title="carmask",
         version=__version__,
@@ -156,16 +128,15 @@ def build_app(
         redoc_url=None,
         # Redirects would go to wherever the Host header says.
         redirect_slashes=False,
-        lifespan=lifespan,
     )
     limits = worker.limits
-    app.state.worker, app.state.metrics, app.state.limits, app.state.token = worker, metrics, limits, access.token
+    app.state.worker, app.state.metrics, app.state.token = worker, metrics, token
     request_limits = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
     app.state.model = {**worker.segmenter.describe(), "limits": request_limits}
     metrics.ready.set_function(lambda: worker.problem is None)
     _add_pages(app)
     app.include_router(health)
-    if access.token is None:
+    if token is None:
         app.include_router(api)
     else:
         app.include_router(api, dependencies=[Depends(bearer)], responses=describe_errors(401))
@@ -173,16 +144,16 @@ def build_app(
     app.add_exception_handler(RequestValidationError, _on_error)
     app.add_exception_handler(Exception, _on_bug)
     # Not app.add_middleware: FastAPI answers bugs outside of that, and these responses need the headers too.
-    wrapped: ASGIApp = LimitMiddleware(app, limits, metrics, always_open=_HEALTH_PATHS)
-    if access.origins:
+    wrapped: ASGIApp = LimitMiddleware(app, limits, metrics)
+    if origins:
         wrapped = CORSMiddleware(
             wrapped,
-            allow_origins=access.origins,
+            allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization"],
             expose_headers=(REQUEST_ID, "Retry-After", *RESULT_HEADERS),
         )
-    return RequestMiddleware(wrapped, metrics, paths=_PATHS, log_requests=log_requests)
+    return RequestMiddleware(wrapped, metrics, log_requests=log_requests)
 
 
 async def _check_token(request: Request) -> None:
@@ -196,13 +167,8 @@ async def _check_token(request: Request) -> None:
         raise ServiceError(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
 
-async def _while_connected(request: Request, work: Coroutine[None, None, Done]) -> Done:
-    """Await some work, and cancel it when the client disconnects.
-
-    Raises:
-        ClientDisconnected: it did.
-
-    """
+async def _while_connected(request: Request, work: Coroutine[None, None, ResultResponse]) -> ResultResponse:
+    """Await some work; when the client disconnects, cancel it and raise `ClientDisconnected`."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))
     try:
@@ -224,11 +190,8 @@ async def _disconnected(request: Request) -> None:
 def _add_pages(app: FastAPI) -> None:
     assets = load_assets()
 
-    async def page(request: Request) -> Response:
-        return assets["index.html"].respond(request)
-
     async def asset(request: Request) -> Response:
-        found = assets.get(request.path_params["name"])
+        found = assets.get(request.path_params.get("name", "index.html"))
         if found is None:
             raise HTTPException(404)
         return found.respond(request)
@@ -236,18 +199,15 @@ def _add_pages(app: FastAPI) -> None:
     async def docs(request: Request) -> Response:
         return HTMLResponse(docs_page(app.openapi(), str(request.base_url)), headers={"Cache-Control": "no-cache"})
 
-    app.add_route("/", page, include_in_schema=False)
+    app.add_route("/", asset, include_in_schema=False)
     app.add_route("/static/{name}", asset, include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, RequestValidationError):
-        error = invalid_form(error)
-    assert isinstance(error, HTTPException)
     service_error = as_service_error(error)
     metrics: ServiceMetrics = request.app.state.metrics
-    if isinstance(error, ClientDisconnected):
+    if isinstance(service_error, ClientDisconnected):
         metrics.clients_gone.inc()
     else:
         metrics.errors.labels(service_error.code).inc()

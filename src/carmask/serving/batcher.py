@@ -1,25 +1,22 @@
-"""Micro-batching: one thread that runs the networks on the photos that wait."""
+"""Micro-batching: photos that wait a few milliseconds run through the networks together, in one thread."""
 
-import threading
-import time
-from collections import deque
+import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 
 from carmask.segmenter import Fitted, Raw
-
-Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class _QueuedPhoto:
     fitted: Fitted
-    since_s: float
-    done: "Future[Raw]" = field(default_factory=Future)
+    deadline_s: float
+    done: "asyncio.Future[Raw]"
 
     @property
-    def shapes(self) -> Shapes:
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple(view.image_HWC.shape for view in self.fitted.views)
 
 
@@ -31,90 +28,62 @@ class Batcher:
     wait adds latency only when the service is nearly idle.
     """
 
-    def __init__(
-        self,
-        infer: Callable[[Sequence[Fitted]], list[Raw]],
-        *,
-        batch_size: int,
-        wait_s: float,
-        on_batch: Callable[[int, float], None],
-    ) -> None:
-        """Start the thread.
-
-        Args:
-            infer: Runs the networks on some photos; called in one thread only.
-            batch_size: Most photos in a batch.
-            wait_s: How long a photo waits for others.
-            on_batch: Called after each batch with its number of photos and its time in seconds.
-
-        """
+    def __init__(self, infer: Callable[[Sequence[Fitted]], list[Raw]], *, batch_size: int, wait_s: float) -> None:
+        """Prepare the thread; `infer` runs in no other. wait_s: how long a photo waits for others."""
         self._infer = infer
         self._batch_size = batch_size
         self._wait_s = wait_s
-        self._on_batch = on_batch
-        self._waiting: deque[_QueuedPhoto] = deque()
-        self._changed = threading.Condition()
-        self._is_closing = False
-        self._thread = threading.Thread(target=self._work, name="network", daemon=True)
-        self._thread.start()
+        self._queue: list[_QueuedPhoto] = []
+        self._arrived = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "network")
 
     @property
     def waiting(self) -> int:
         """How many photos wait."""
-        return len(self._waiting)
+        return len(self._queue)
 
-    def submit(self, fitted: Fitted) -> "Future[Raw]":
-        """Queue a photo."""
-        item = _QueuedPhoto(fitted, time.perf_counter())
-        with self._changed:
-            if self._is_closing:
-                raise RuntimeError("the batcher is closed")
-            self._waiting.append(item)
-            self._changed.notify()
-        return item.done
+    async def infer(self, fitted: Fitted) -> Raw:
+        """Run the networks on one photo, in a batch with others."""
+        loop = asyncio.get_running_loop()
+        photo = _QueuedPhoto(fitted, loop.time() + self._wait_s, loop.create_future())
+        self._queue.append(photo)
+        self._arrived.set()
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run_queue())
+        return await photo.done
 
     def close(self) -> None:
-        """Run what is queued, and end the thread."""
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
-        self._thread.join()
+        """Wait for the batch that runs, and end the thread."""
+        self._thread.shutdown()
 
-    def _work(self) -> None:
-        while batch := self._next_batch():
-            running = [item for item in batch if item.done.set_running_or_notify_cancel()]
-            if running:
-                self._run(running)
+    async def _run_queue(self) -> None:
+        """Run batches until no photo waits."""
+        while batch := await self._next_batch():
+            fitted = [photo.fitted for photo in batch]
+            try:
+                raws = await asyncio.get_running_loop().run_in_executor(self._thread, self._infer, fitted)
+            except Exception as error:  # noqa: BLE001 - raised where the photos are awaited
+                for photo in batch:
+                    if not photo.done.done():
+                        photo.done.set_exception(error)
+                continue
+            for photo, raw in zip(batch, raws, strict=True):
+                if not photo.done.done():
+                    photo.done.set_result(raw)
 
-    def _run(self, batch: Sequence[_QueuedPhoto]) -> None:
-        started_s = time.perf_counter()
-        try:
-            raws = self._infer([item.fitted for item in batch])
-        except Exception as error:  # noqa: BLE001 - raised where the photos are awaited
-            for item in batch:
-                item.done.set_exception(error)
-            return
-        self._on_batch(len(batch), time.perf_counter() - started_s)
-        for item, raw in zip(batch, raws, strict=True):
-            item.done.set_result(raw)
+    async def _next_batch(self) -> list[_QueuedPhoto]:
+        if self._queue:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._queue[0].deadline_s):
+                    while len(self._same_shape()) < self._batch_size:
+                        self._arrived.clear()
+                        await self._arrived.wait()
+        batch = self._same_shape()
+        self._queue = [photo for photo in self._queue if photo not in batch]
+        return batch
 
-    def _next_batch(self) -> list[_QueuedPhoto]:
-        """The next batch; empty when the batcher is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closing)
-            if not self._waiting:
-                return []
-            first = self._waiting[0]
-            left_s = first.since_s + self._wait_s - time.perf_counter()
-            if left_s > 0 and self._batch_size > 1:
-                self._changed.wait_for(
-                    lambda: len(self._same_shape(first)) == self._batch_size or self._is_closing, left_s
-                )
-            batch = self._same_shape(first)
-            for item in batch:
-                self._waiting.remove(item)
-            return batch
-
-    def _same_shape(self, first: _QueuedPhoto) -> list[_QueuedPhoto]:
-        same = [item for item in self._waiting if item.shapes == first.shapes]
-        return same[: self._batch_size]
+    def _same_shape(self) -> list[_QueuedPhoto]:
+        """The oldest photo and others like it, at most a batch."""
+        self._queue = [photo for photo in self._queue if not photo.done.done()]
+        return [photo for photo in self._queue if photo.shapes == self._queue[0].shapes][: self._batch_size]

@@ -40,7 +40,7 @@ _DESCRIPTIONS = {
     503: "The service is busy or not ready yet. The Retry-After header says when to try again.",
 }
 COMMON_ERRORS = (408, 431, 500, 503)
-SEGMENT_ERRORS = (400, 406, 408, 413, 415, 422, 431, 500, 503)
+SEGMENT_ERRORS = (400, 406, 413, 415, 422)
 
 
 class ServiceError(HTTPException):
@@ -49,7 +49,6 @@ class ServiceError(HTTPException):
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, message, dict(headers or {}))
         self.code = code
-        self.message = message
 
 
 class ClientDisconnected(ServiceError):
@@ -90,7 +89,7 @@ def unprocessable(error: CarmaskError) -> ServiceError:
     return ServiceError(422, "cannot_draw", str(error))
 
 
-def invalid_form(error: RequestValidationError) -> ServiceError:
+def _invalid_form(error: RequestValidationError) -> ServiceError:
     """400: say what is wrong with the first invalid field."""
     fault = error.errors()[0]
     name = printable(".".join(map(str, fault["loc"][1:])))
@@ -104,10 +103,13 @@ def invalid_form(error: RequestValidationError) -> ServiceError:
     return bad_form(f"{name} = {reprlib.repr(fault['input'])}: {message}" if name else message)
 
 
-def as_service_error(error: HTTPException) -> ServiceError:
-    """Give Starlette's own errors a code and a message."""
+def as_service_error(error: Exception) -> ServiceError:
+    """Give the errors of FastAPI and Starlette a code and a message."""
     if isinstance(error, ServiceError):
         return error
+    if isinstance(error, RequestValidationError):
+        return _invalid_form(error)
+    assert isinstance(error, HTTPException)
     default = ("refused", HTTPStatus(error.status_code).phrase.lower())
     code, message = _STARLETTE_ERRORS.get(error.status_code, default)
     return ServiceError(error.status_code, code, message, error.headers)
@@ -115,8 +117,8 @@ def as_service_error(error: HTTPException) -> ServiceError:
 
 def error_response(error: ServiceError, request_id: str) -> Response:
     """The error as JSON."""
-    details = ErrorDetails(code=error.code, message=error.message, request_id=request_id)
-    # The newline is for people who see it in a terminal.
+    details = ErrorDetails(code=error.code, message=error.detail, request_id=request_id)
+    # The newline is for terminals.
     text = ErrorResponse(error=details).model_dump_json() + "\n"
     return Response(text, error.status_code, error.headers, media_type="application/json")
 

@@ -19,7 +19,7 @@ class MemoryBudget:
         return self._used_bytes
 
     def try_reserve(self, size_bytes: int) -> bool:
-        """Reserve bytes if they are free now. Whoever reserved them calls `release`."""
+        """Reserve bytes if they are free now; `release` frees them again."""
         with self._changed:
             fits = self._used_bytes + size_bytes <= self._limit_bytes
             if fits:
@@ -33,11 +33,9 @@ class MemoryBudget:
             self._changed.notify_all()
 
     def reserve(self, size_bytes: int) -> int:
-        """Wait until the bytes are free, first come first served, and reserve them.
+        """Wait until the bytes are free, first come first served, and reserve them, but no more than the limit.
 
-        Returns:
-            How many were reserved, for `release`: all there are, where more were asked for.
-
+        Returns the number of reserved bytes, for `release`.
         """
         size_bytes = min(size_bytes, self._limit_bytes)
         turn = object()

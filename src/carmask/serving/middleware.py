@@ -28,6 +28,10 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 REQUEST_ID = "X-Request-Id"
+# These answer even while there are too many requests.
+_HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+# The metrics count these under their own names, all others together.
+_PATHS = _HEALTH_PATHS | {"/", "/docs", "/openapi.json", "/v1/model", "/v1/segment"}
 # A proxy may set the request's id. It goes into the log, so only harmless characters are accepted.
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -35,11 +39,9 @@ _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class RequestMiddleware:
     """The outermost layer: request id, headers, log, metrics, and the response to bugs and to a forced shutdown."""
 
-    def __init__(self, app: ASGIApp, metrics: ServiceMetrics, *, paths: frozenset[str], log_requests: bool) -> None:
-        """Wrap an application. `paths`: these are counted under their own names, all others together."""
+    def __init__(self, app: ASGIApp, metrics: ServiceMetrics, *, log_requests: bool) -> None:
         self._app = app
         self._metrics = metrics
-        self._paths = paths
         self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +68,7 @@ class RequestMiddleware:
 
         self._metrics.requests_now.inc()
         try:
-            # HEAD is GET without a body, which the server leaves out.
+            # HEAD is GET without a body; the server omits the body.
             inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
             await self._app(inner, receive, send_with_headers)
         except Exception:
@@ -84,7 +86,7 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:
         path = scope["path"]
-        address = path if path in self._paths else "/static" if path.startswith("/static/") else "other"
+        address = path if path in _PATHS else "/static" if path.startswith("/static/") else "other"
         self._metrics.requests.labels(address, str(status)).inc()
         self._metrics.request_seconds.labels(address).observe(seconds)
         if self._log_requests:
@@ -96,14 +98,10 @@ class RequestMiddleware:
 class LimitMiddleware:
     """Refuses requests over the limits: too many at once, headers too large, bodies too large or too slow."""
 
-    def __init__(
-        self, app: ASGIApp, limits: ServiceLimits, metrics: ServiceMetrics, *, always_open: frozenset[str]
-    ) -> None:
-        """Wrap an application. `always_open`: these paths answer even while there are too many requests."""
+    def __init__(self, app: ASGIApp, limits: ServiceLimits, metrics: ServiceMetrics) -> None:
         self._app = app
         self._limits = limits
         self._metrics = metrics
-        self._always_open = always_open
         self._requests = 0
         self._uploads = MemoryBudget(limits.uploads_mb * MB)
         metrics.upload_bytes.set_function(lambda: self._uploads.used_bytes)
@@ -132,7 +130,7 @@ class LimitMiddleware:
         head_bytes += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
         if head_bytes > self._limits.max_header_bytes:
             raise headers_too_large(self._limits)
-        if scope["path"] not in self._always_open and self._requests >= self._limits.max_requests:
+        if scope["path"] not in _HEALTH_PATHS and self._requests >= self._limits.max_requests:
             raise busy("too_many_requests", f"{self._requests} requests are in progress already")
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length) > self._limits.max_bytes:
@@ -177,7 +175,6 @@ class _LimitedBody:
     def release(self) -> None:
         """Free the memory."""
         self._uploads.release(self._received_bytes)
-        self._received_bytes = 0
 
 
 def headers_too_large(limits: ServiceLimits) -> ServiceError:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from html import escape
 from importlib.resources import files
+from pathlib import PurePath
 from typing import Any
 
 from starlette.requests import Request
@@ -39,15 +39,12 @@ class Asset:
 
     data: bytes
     media_type: str
-
-    @cached_property
-    def _etag(self) -> str:
-        return f'"{blake2b(self.data, digest_size=8).hexdigest()}"'
+    etag: str
 
     def respond(self, request: Request) -> Response:
         """The file, or 304 if the client has it already."""
-        headers = {"ETag": self._etag, "Cache-Control": "no-cache"}
-        if request.headers.get("if-none-match") == self._etag:
+        headers = {"ETag": self.etag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == self.etag:
             return Response(status_code=304, headers=headers)
         return Response(self.data, headers=headers, media_type=self.media_type)
 
@@ -56,9 +53,10 @@ def load_assets() -> dict[str, Asset]:
     """All files of the page by name; `index.html` is the page itself. No name leads to any other file."""
     found = {}
     for entry in (files("carmask.serving") / "static").iterdir():
-        suffix = f".{entry.name.rpartition('.')[2]}"
-        if suffix in _MEDIA_TYPES:
-            found[entry.name] = Asset(entry.read_bytes(), _MEDIA_TYPES[suffix])
+        media_type = _MEDIA_TYPES.get(PurePath(entry.name).suffix)
+        if media_type:
+            data = entry.read_bytes()
+            found[entry.name] = Asset(data, media_type, f'"{blake2b(data, digest_size=8).hexdigest()}"')
     return found
 
 
@@ -88,7 +86,11 @@ def _operation(name: str, operation: dict[str, Any], schemas: dict[str, Any]) ->
         fields = schemas[form["schema"]["$ref"].rpartition("/")[2]]["properties"]
         html += _table("field of the form", [_field(*field) for field in fields.items()])
     responses = operation["responses"]
-    html += _table("status", [(status, _response(responses[status])) for status in sorted(responses)])
+    meanings = {
+        status: f"{response['description']} ({', '.join(response.get('content', {}))})"
+        for status, response in responses.items()
+    }
+    html += _table("status", sorted(meanings.items()))
     headers = responses["200"].get("headers", {})
     return html + _table("header", [(name, header["description"]) for name, header in headers.items()])
 
@@ -99,11 +101,6 @@ def _field(name: str, schema: dict[str, Any]) -> tuple[str, str]:
         meaning += f" One of {', '.join(schema['enum'])}."
     default = schema.get("default")
     return name, meaning if default is None else f"{meaning} Default: {str(default).lower()}."
-
-
-def _response(response: dict[str, Any]) -> str:
-    media_types = ", ".join(response.get("content", {}))
-    return f"{response['description']} ({media_types})"
 
 
 def _table(heading: str, rows: Iterable[Sequence[str]]) -> str:

@@ -1,10 +1,10 @@
 """Time limits, a limit of connections and lingering closes for uvicorn's HTTP/1.1 protocol.
 
 A reverse proxy such as nginx does all of this, and behind one nothing here ever happens. The service must survive
-strangers without one too (benchmarks/serve_abuse.py, tests/serving/test_limits.py), and uvicorn has no options for it:
-it waits without limit for the rest of a request's headers, for the rest of a body that was refused, and for a client to
-read its response. And it closes connections on which data still arrives; the system then resets them, and the client
-loses the response. So uvicorn's own class is extended here, the version of uvicorn being pinned by its tests.
+hostile clients without one too (benchmarks/serve_abuse.py, tests/serving/test_limits.py), and uvicorn has no options
+for it: it waits without limit for the rest of a request's headers, for the rest of a body that was refused, and for a
+client to read its response. And it closes connections on which data still arrives; the system then resets them, and the
+client loses the response. So this extends uvicorn's own class; the tests run with one pinned version of uvicorn.
 """
 
 import asyncio
@@ -178,7 +178,7 @@ class LimitedProtocol(H11Protocol):
             self.transport.abort()
 
     def _refuse(self, error: ServiceError) -> None:
-        """Respond to what never became a request, and close the connection."""
+        """Respond to an invalid request, and close the connection."""
         self._metrics.errors.labels(error.code).inc()
         if self.cycle is not None and not self.cycle.response_complete:
             # The request before this one is still in progress: its client counts as gone.

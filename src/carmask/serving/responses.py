@@ -1,7 +1,7 @@
 """The response with a result: the same bytes that `carmask predict` writes, or a JSON description of the mask."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from starlette.responses import Response
@@ -16,7 +16,7 @@ from carmask.serving.schemas import GEOJSON, JSON, PNG, WEBP, Segmentation
 _PIECE_BYTES = 256 * 1024
 
 # Name, meaning and pattern of the headers that summarize a result.
-_RESULT_HEADERS = (
+_HEADERS = (
     ("X-Carmask-Size", "height,width of the photo as displayed, in pixels", r"^\d+,\d+$"),
     (
         "X-Carmask-Box",
@@ -26,31 +26,26 @@ _RESULT_HEADERS = (
     ("X-Carmask-Coverage", "the share of the photo that the mask covers, 0..1", r"^[01]\.\d{6}$"),
     ("X-Carmask-Seconds", "from the photo's arrival to the response", r"^\d+\.\d{4}$"),
 )
-RESULT_HEADERS = tuple(name for name, _, _ in _RESULT_HEADERS)
-
-
-@dataclass(frozen=True)
-class EncodedResult:
-    """A result ready to be sent. `release` frees the memory that is reserved for `body`."""
-
-    body: bytes
-    media_type: str
-    headers: Mapping[str, str]
-    is_empty: bool
-    release: Callable[[], None]
+RESULT_HEADERS = tuple(name for name, _, _ in _HEADERS)
 
 
 class ResultResponse(Response):
-    """Sends a result piece by piece, and frees its memory when the client has it or is gone."""
+    """Sends a result piece by piece, and frees its memory when the client has it or is gone.
 
-    def __init__(self, result: EncodedResult) -> None:
-        headers = {**result.headers, "Content-Length": str(len(result.body)), "Vary": "Accept"}
-        super().__init__(None, headers=headers, media_type=result.media_type)
-        self._result = result
+    body: the encoded result. found: what the headers summarize. seconds: from the photo's arrival to now. release:
+    frees the memory that is reserved for `body`.
+    """
+
+    def __init__(
+        self, body: bytes, media_type: str, found: Result, seconds: float, release: Callable[[], None]
+    ) -> None:
+        super().__init__(body, headers={**_result_headers(found, seconds), "Vary": "Accept"}, media_type=media_type)
+        self.is_empty = found.box_px is None
+        self.release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Send the result."""
-        body = memoryview(self._result.body)
+        body = memoryview(self.body)
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             for start in range(0, len(body), _PIECE_BYTES):
@@ -58,7 +53,7 @@ class ResultResponse(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
-            self._result.release()
+            self.release()
 
 
 def json_body(found: Result, model: str, *, seconds: float, request_id: str) -> bytes:
@@ -76,8 +71,7 @@ def json_body(found: Result, model: str, *, seconds: float, request_id: str) -> 
     return segmentation.model_dump_json().encode()
 
 
-def result_headers(found: Result, seconds: float) -> dict[str, str]:
-    """Summarize a result in headers."""
+def _result_headers(found: Result, seconds: float) -> dict[str, str]:
     values = (
         ",".join(map(str, found.mask.shape)),
         "none" if found.box_px is None else ",".join(map(str, found.box_px)),
@@ -92,7 +86,7 @@ def describe_result() -> dict[str, Any]:
     picture = {"schema": {"type": "string", "format": "binary"}}
     headers = {
         name: {"description": description, "required": True, "schema": {"type": "string", "pattern": pattern}}
-        for name, description, pattern in _RESULT_HEADERS
+        for name, description, pattern in _HEADERS
     }
     geojson = {"schema": {"type": "object", "required": ["type", "features"]}}
     return {
@@ -111,9 +105,10 @@ def choose_media_type(accept: str, offers: Sequence[str]) -> str:
         ServiceError: 406, the header allows none of them.
 
     """
-    ranges = [_parse_range(text) for text in accept.split(",") if text.strip()]
-    if not ranges:
+    if not accept.replace(",", "").strip():
         return offers[0]
+    # Of a range that is given twice, the higher quality counts.
+    ranges = dict(sorted(map(_parse_range, accept.split(",")), key=itemgetter(1)))
     best = max(offers, key=lambda offer: _quality(offer, ranges))
     if _quality(best, ranges) == 0:
         raise ServiceError(406, "not_acceptable", f"the Accept header allows none of {', '.join(offers)}")
@@ -129,10 +124,7 @@ def _parse_range(text: str) -> tuple[str, float]:
         return media_type, 0.0
 
 
-def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
+def _quality(offer: str, ranges: Mapping[str, float]) -> float:
     """The quality of the most specific range that matches the offer."""
-    for wanted in (offer, f"{offer.partition('/')[0]}/*", "*/*"):
-        found = [quality for media_type, quality in ranges if media_type == wanted]
-        if found:
-            return max(found)
-    return 0.0
+    matching = (offer, f"{offer.partition('/')[0]}/*", "*/*")
+    return next((ranges[media_type] for media_type in matching if media_type in ranges), 0.0)

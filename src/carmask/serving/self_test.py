@@ -1,7 +1,5 @@
 """The test before the service accepts photos: the networks must segment a photo whose mask is known."""
 
-import asyncio
-from collections.abc import Callable
 from importlib.resources import files
 
 import numpy as np
@@ -21,19 +19,6 @@ class SelfTestFailed(CarmaskError):
     """The networks do not give the results that they should."""
 
 
-async def run_self_test(worker: SegmentationWorker, on_tested: Callable[[CarmaskError | None], None]) -> None:
-    """Let the worker accept photos if the self-test passes. `on_tested` gets the error, or None."""
-    try:
-        await self_test(worker)
-    except Exception as error:  # noqa: BLE001 - reported, and ends the process
-        failure = error if isinstance(error, CarmaskError) else CarmaskError(f"the self-test failed: {error!r}")
-        worker.problem = str(failure)
-        on_tested(failure)
-    else:
-        worker.accept_photos()
-        on_tested(None)
-
-
 async def self_test(worker: SegmentationWorker) -> None:
     """Segment the photo twice: both results must be the same, and those of packaged networks must be right.
 
@@ -46,14 +31,14 @@ async def self_test(worker: SegmentationWorker) -> None:
     segmenter = worker.segmenter
     fitted = segmenter.fit(segmenter.decode((here / "self_test.jpg").read_bytes()))
     true_mask_HW = decode_photo((here / "self_test.png").read_bytes(), channels=1).image_HWC[..., 0] > 127
-    probability_HW, again_HW = [
-        segmenter.restore(fitted, await asyncio.wrap_future(worker.infer(fitted))) for _ in range(2)
-    ]
+    probability_HW, again_HW = [segmenter.restore(fitted, await worker.batcher.infer(fitted)) for _ in range(2)]
     if probability_HW.shape != true_mask_HW.shape or not np.isfinite(probability_HW).all():
         raise SelfTestFailed(f"{segmenter.name}: the network returns no probabilities; export it again")
     if not np.array_equal(probability_HW, again_HW):
         raise SelfTestFailed(f"{segmenter.name}: the same photo gives two results; choose another --engine")
-    if _is_packaged(segmenter):
+    # What other networks were trained to find is not known.
+    packaged = set(packaged_models().values())
+    if all(member.place in packaged for member in segmenter.members):
         # At the networks' own threshold: an extreme --threshold is the user's choice.
         reached = dice(true_mask_HW, probability_HW >= Segmenter(segmenter.members).threshold)
         if reached < _MIN_DICE:
@@ -61,9 +46,3 @@ async def self_test(worker: SegmentationWorker) -> None:
                 f"{segmenter.name}: the Dice score on a known photo is {reached:.3f}, below {_MIN_DICE:g}; install "
                 "carmask again or choose another --engine"
             )
-
-
-def _is_packaged(segmenter: Segmenter) -> bool:
-    """Whether these are the packaged weights. What other networks were trained to find is not known."""
-    packaged = set(packaged_models().values())
-    return all(member.place in packaged for member in segmenter.members)

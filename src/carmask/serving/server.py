@@ -1,20 +1,22 @@
 """The process of the service: its socket, its signals, its log."""
 
+import asyncio
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 
 import uvicorn
 
 from carmask.errors import CarmaskError
 from carmask.segmenter import Segmenter
-from carmask.serving.app import Access, build_app
+from carmask.serving.app import build_app
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.protocol import LimitedProtocol
+from carmask.serving.self_test import self_test
 from carmask.serving.settings import Batching, ServiceLimits
 from carmask.serving.worker import SegmentationWorker
 
@@ -31,22 +33,17 @@ def run(
     port: int,
     limits: ServiceLimits,
     batching: Batching,
-    access: Access,
     *,
+    token: str | None,
+    origins: Sequence[str],
     log_requests: bool,
     announce: Callable[[str], None],
 ) -> bool:
     """Serve until SIGINT or SIGTERM, then finish the requests in progress.
 
-    Args:
-        segmenter: What segments photos.
-        host: Address to listen on.
-        port: 0 is any free port.
-        limits: The limits of requests, connections and memory.
-        batching: How photos share the network.
-        access: Who may use the service.
-        log_requests: Whether each response is a line on standard error.
-        announce: Called with the service's URL as soon as it accepts photos.
+    port: 0 is any free port. token: clients must send it, if it is set. origins: other sites whose pages may use the
+    service. log_requests: each response is a line on standard error. announce: called with the service's URL as soon
+    as it accepts photos.
 
     Returns:
         Whether it was SIGINT (Ctrl-C) that ended it.
@@ -57,23 +54,14 @@ def run(
 
     """
     _set_up_log(log_requests=log_requests)
-    failures: list[CarmaskError] = []
     with _listening(host, port) as listener, _recorded_signals() as signals:
         metrics = ServiceMetrics()
         worker = SegmentationWorker(segmenter, limits, batching, metrics)
-
-        def on_tested(failure: CarmaskError | None) -> None:
-            if failure is None:
-                announce(_url(listener))
-            else:
-                failures.append(failure)
-                server.should_exit = True
-
-        app = build_app(worker, metrics, access, log_requests=log_requests, on_tested=on_tested)
         config = uvicorn.Config(
-            app,
+            build_app(worker, metrics, token=token, origins=origins, log_requests=log_requests),
             http=partial(LimitedProtocol, limits=limits, metrics=metrics),  # type: ignore[arg-type]
             ws="none",
+            lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
@@ -84,10 +72,34 @@ def run(
         )
         server = uvicorn.Server(config)
         metrics.connections_now.set_function(lambda: len(server.server_state.connections))
-        server.run(sockets=[listener])
-    if failures:
-        raise failures[0]
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner, closing(worker):
+            runner.run(_serve(server, listener, worker, announce))
     return signal.SIGINT in signals
+
+
+async def _serve(
+    server: uvicorn.Server, listener: socket.socket, worker: SegmentationWorker, announce: Callable[[str], None]
+) -> None:
+    """Serve until a signal; accept photos as soon as the self-test has passed."""
+
+    def on_tested(testing: "asyncio.Task[None]") -> None:
+        if testing.cancelled():
+            return
+        if error := testing.exception():
+            worker.problem = str(error)
+            server.should_exit = True
+        else:
+            worker.accept_photos()
+            host, port = listener.getsockname()[:2]
+            announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    testing = asyncio.create_task(self_test(worker))
+    testing.add_done_callback(on_tested)
+    await server.serve([listener])
+    if not testing.done():
+        testing.cancel()
+    elif error := testing.exception():
+        raise error if isinstance(error, CarmaskError) else CarmaskError(f"the self-test failed: {error!r}")
 
 
 @contextmanager
@@ -115,11 +127,6 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         raise CannotListen(f"{host}:{port}: cannot listen there ({reason}); choose another --port or --host") from error
     with listener:
         yield listener
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _set_up_log(*, log_requests: bool) -> None:

@@ -1,4 +1,4 @@
-"""Reading an uploaded form with Starlette's parser: in memory, within the limits, and never half of one."""
+"""Reading an uploaded form with Starlette's parser: in memory, within the limits, and only if it is complete."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -42,7 +42,7 @@ class UploadRequest(Request):
         if content_type != b"multipart/form-data":
             message = "send the photo as multipart/form-data, for example with curl -F file=@car.jpg"
             raise ServiceError(415, "unsupported_media_type", message)
-        limits = self.app.state.limits
+        limits = self.app.state.worker.limits
         most = {"max_files": limits.max_parts, "max_fields": limits.max_parts, "max_part_size": limits.max_field_bytes}
         parser = _MemoryFormParser(self.headers, self.stream(), **most)
         try:

@@ -5,7 +5,8 @@ Decoding and drawing run in thread pools, the networks in one thread of their ow
 
 import asyncio
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,7 @@ from carmask.serving.batcher import Batcher
 from carmask.serving.errors import busy, not_ready, unprocessable
 from carmask.serving.memory import MemoryBudget
 from carmask.serving.metrics import ServiceMetrics
-from carmask.serving.responses import EncodedResult, json_body, result_headers
+from carmask.serving.responses import ResultResponse, json_body
 from carmask.serving.schemas import JSON, WEBP, SegmentForm
 from carmask.serving.settings import (
     DECODING_BYTES_PER_PX,
@@ -39,13 +40,9 @@ from carmask.serving.settings import (
 from carmask.serving.uploads import Upload
 
 
-class AbandonedError(Exception):
-    """The client is gone; nobody waits for this photo."""
-
-
 @dataclass
 class PhotoTask:
-    """One photo and what to make of it. background_file: a picture behind cut-outs, or None."""
+    """One photo and what to make of it. background_file: a picture as the background of a cut-out."""
 
     photo: Upload
     background_file: Upload | None
@@ -62,35 +59,29 @@ class SegmentationWorker:
     def __init__(
         self, segmenter: Segmenter, limits: ServiceLimits, batching: Batching, metrics: ServiceMetrics
     ) -> None:
-        """Start the threads."""
+        """Prepare the threads."""
         self.segmenter = segmenter
         self.limits = limits
         self.problem: str | None = "the self-test has not finished yet"
-        """Why /readyz fails, or None. After the self-test photos are accepted all the same."""
+        """Why /readyz fails, or None. It refuses photos only until the self-test has passed."""
         self._accepts_photos = False
         self._metrics = metrics
         self._photos = 0
         self._memory = MemoryBudget(limits.work_mb * MB)
         threads = batching.workers or default_workers()
-        # On exit: the decoders finish first, then the network, then the drawers.
+        self._batch_size = batching.batch_size
+        self.batcher = Batcher(self._infer, batch_size=batching.batch_size, wait_s=batching.wait_ms / 1000)
         self._closing = ExitStack()
         self._closing.enter_context(one_opencv_thread())
+        self._closing.callback(self.batcher.close)
         self._drawers = self._closing.enter_context(ThreadPoolExecutor(threads, "draw"))
-        self._batcher = Batcher(
-            # Padded, so that the result of a photo does not depend on the photos beside it.
-            lambda fitted: segmenter.infer(fitted, pad_to=batching.batch_size),
-            batch_size=batching.batch_size,
-            wait_s=batching.wait_ms / 1000,
-            on_batch=self._count_batch,
-        )
-        self._closing.callback(self._batcher.close)
         self._decoders = self._closing.enter_context(ThreadPoolExecutor(threads, "decode"))
         metrics.photos_now.set_function(lambda: self._photos)
-        metrics.queue_photos.set_function(lambda: self._batcher.waiting)
+        metrics.queue_photos.set_function(lambda: self.batcher.waiting)
         metrics.work_bytes.set_function(lambda: self._memory.used_bytes)
 
     def close(self) -> None:
-        """Finish the photos that are here, and end all threads."""
+        """Finish the work in progress, and end all threads."""
         self._closing.close()
 
     def accept_photos(self) -> None:
@@ -110,11 +101,7 @@ class SegmentationWorker:
         if self._photos >= self.limits.queue:
             raise busy("queue_full", f"{self._photos} photos are waiting already")
 
-    def infer(self, fitted: Fitted) -> "Future[Raw]":
-        """Queue a decoded photo for the networks."""
-        return self._batcher.submit(fitted)
-
-    async def segment(self, task: PhotoTask) -> EncodedResult:
+    async def segment(self, task: PhotoTask) -> ResultResponse:
         """Segment one photo. Cancelling drops the rest of the work.
 
         Raises:
@@ -126,9 +113,14 @@ class SegmentationWorker:
         self._photos += 1
         try:
             fitted = await asyncio.wrap_future(self._decoders.submit(self._decode, task))
-            raw = await asyncio.wrap_future(self.infer(fitted))
+            raw = await self.batcher.infer(fitted)
             self.problem = None
-            result = await _result_or_release(self._drawers.submit(self._finish, task, fitted, raw))
+            drawing = self._drawers.submit(self._finish, task, fitted, raw)
+            try:
+                response = await asyncio.wrap_future(drawing)
+            except asyncio.CancelledError:
+                drawing.add_done_callback(_release)
+                raise
         except EngineError as error:
             self.problem = str(error)
             raise
@@ -138,14 +130,14 @@ class SegmentationWorker:
             task.is_abandoned = True
             self._photos -= 1
         self._metrics.photos.labels(task.form.kind).inc()
-        self._metrics.empty_photos.inc(result.is_empty)
-        return result
+        self._metrics.empty_photos.inc(response.is_empty)
+        return response
 
     def _decode(self, task: PhotoTask) -> Fitted:
         reserved_bytes = self._memory.reserve(self._pixels(task.photo) * DECODING_BYTES_PER_PX)
         try:
             if task.is_abandoned:
-                raise AbandonedError
+                raise CancelledError
             with self._metrics.stage_seconds.labels("decode").time():
                 return self.segmenter.fit(self.segmenter.decode(task.photo.data))
         except UnreadableImage as error:
@@ -153,7 +145,15 @@ class SegmentationWorker:
         finally:
             self._memory.release(reserved_bytes)
 
-    def _finish(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> EncodedResult:
+    def _infer(self, fitted: Sequence[Fitted]) -> list[Raw]:
+        started_s = time.perf_counter()
+        # Padded, so that the result of a photo does not depend on the photos beside it.
+        raws = self.segmenter.infer(fitted, pad_to=self._batch_size)
+        self._metrics.stage_seconds.labels("network").observe(time.perf_counter() - started_s)
+        self._metrics.batch_photos.observe(len(fitted))
+        return raws
+
+    def _finish(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> ResultResponse:
         height, width = fitted.size_HW
         is_drawn = task.form.kind in OF_PHOTO and task.media_type != JSON
         size_bytes = height * width * (DRAWING_BYTES_PER_PX if is_drawn else MASKING_BYTES_PER_PX)
@@ -162,7 +162,7 @@ class SegmentationWorker:
         reserved_bytes = self._memory.reserve(size_bytes)
         try:
             if task.is_abandoned:
-                raise AbandonedError
+                raise CancelledError
             with self._metrics.stage_seconds.labels("draw").time():
                 body, found = self._draw(task, fitted, raw)
         except BaseException:
@@ -171,9 +171,8 @@ class SegmentationWorker:
         # The body stays in memory until the client has taken it, which may be slow.
         body_bytes = min(len(body), reserved_bytes)
         self._memory.release(reserved_bytes - body_bytes)
-        headers = result_headers(found, time.perf_counter() - task.arrived_s)
         release = partial(self._memory.release, body_bytes)
-        return EncodedResult(body, task.media_type, headers, found.box_px is None, release)
+        return ResultResponse(body, task.media_type, found, time.perf_counter() - task.arrived_s, release)
 
     def _draw(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> tuple[bytes, Result]:
         """The bytes that `carmask predict` writes for the same photo with the same options, or a description."""
@@ -196,20 +195,8 @@ class SegmentationWorker:
         with open_image(upload.data, max_pixels=self.limits.max_pixels, name=upload.name) as image:
             return image.width * image.height
 
-    def _count_batch(self, photos: int, seconds: float) -> None:
-        self._metrics.batch_photos.observe(photos)
-        self._metrics.stage_seconds.labels("network").observe(seconds)
 
-
-async def _result_or_release(drawing: "Future[EncodedResult]") -> EncodedResult:
-    """Wait for the result. If the wait is cancelled, the memory of the result is freed when it comes."""
-    try:
-        return await asyncio.wrap_future(drawing)
-    except asyncio.CancelledError:
-        drawing.add_done_callback(_release)
-        raise
-
-
-def _release(drawing: "Future[EncodedResult]") -> None:
+def _release(drawing: "Future[ResultResponse]") -> None:
+    """Free the memory of a result that nobody waits for."""
     if not drawing.cancelled() and drawing.exception() is None:
         drawing.result().release()
