@@ -22,10 +22,9 @@ import numpy as np
 
 from carmask.imaging.decode import Photo
 from carmask.pipeline.kinds import OutputStyle
-from carmask.pipeline.video.camera import Camera
 from carmask.pipeline.video.codecs import choose_encoding
 from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor, segment_frames
-from carmask.pipeline.video.live import show_live
+from carmask.pipeline.video.live import Camera, show_live
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.segment_video import segment_video
 from carmask.pipeline.video.smoothing import TemporalSmoother

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from carmask.pipeline.video.camera import Camera
-    from carmask.pipeline.video.live import LiveMeter
+    from carmask.pipeline.video.live import Camera, LiveMeter
     from carmask.pipeline.video.window import PreviewWindow
 
 Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
@@ -72,9 +71,8 @@ def live(
     """
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.imaging.masks import Area, Regions
-    from carmask.pipeline.video.camera import Camera
     from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor, segment_frames
-    from carmask.pipeline.video.live import show_live
+    from carmask.pipeline.video.live import Camera, show_live
 
     style = choose_style(kind, background)
     if is_transparent(style):

@@ -1,7 +1,7 @@
 """`carmask video`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -9,9 +9,6 @@ from carmask.cli.console import print_line, print_remark, progress_bar
 from carmask.cli.network import NetworkOptions
 from carmask.cli.options import BatchSize, Flag
 from carmask.pipeline.video.codecs import BadVideoOutput, choose_container, require_pyav
-
-if TYPE_CHECKING:
-    from carmask.pipeline.video.segment_video import VideoSummary
 
 VideoKind = Literal["overlay", "cutout", "mask", "soft"]
 
@@ -86,7 +83,17 @@ def video(
                 batch_size=batch_size,
                 progress=progress,
             )
-    _print_summary(source, destination, summary)
+    for note in summary.notes:
+        print_remark(f"{source}: {note}")
+    for damage in summary.damage:
+        print_remark(f"{source}: {damage}", warning=True)
+    if summary.empty:
+        print_line(f"no vehicle found in {summary.empty} of {summary.frames} frames", "yellow")
+    frames_per_s = summary.frames / max(summary.seconds, 1e-9)
+    print_line(
+        f"{summary.frames} frame{'s' * (summary.frames != 1)} written to {destination} "
+        f"in {summary.seconds:.1f} s, {frames_per_s:.1f} frames/s"
+    )
     return 2 if summary.damage else 0
 
 
@@ -113,17 +120,3 @@ def check_destination(
         raise BadVideoOutput(f"{destination}: cannot be used ({error.strerror}); give another name") from error
     if not overwrite:
         raise BadVideoOutput(f"{destination}: exists already; give another name, or --overwrite")
-
-
-def _print_summary(source: Path, destination: Path, summary: "VideoSummary") -> None:
-    for note in summary.notes:
-        print_remark(f"{source}: {note}")
-    for damage in summary.damage:
-        print_remark(f"{source}: {damage}", warning=True)
-    if summary.empty:
-        print_line(f"no vehicle found in {summary.empty} of {summary.frames} frames", "yellow")
-    frames_per_s = summary.frames / max(summary.seconds, 1e-9)
-    print_line(
-        f"{summary.frames} frame{'s' * (summary.frames != 1)} written to {destination} "
-        f"in {summary.seconds:.1f} s, {frames_per_s:.1f} frames/s"
-    )

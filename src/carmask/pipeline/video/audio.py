@@ -16,9 +16,10 @@ _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 class AudioTracks:
-    """All audio tracks of a file on their way into another; read apart from the frames, and no further than they are.
+    """Copies all audio tracks of a file into another; reads them separately from the frames, and no further than these.
 
-    `notes` lists tracks that could not be copied as they are, `damage` what could not be read.
+    `notes` lists tracks that could not be copied as they are, `damage` what could not be read. `output_streams` are the
+    written tracks, by the index of the source's.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,16 +27,11 @@ class AudioTracks:
         self.damage: list[str] = []
         self._source = open_video(path)
         self._output: Any = None
-        self._output_streams: dict[int, Any] = {}
+        self.output_streams: dict[int, Any] = {}
         self._copied: set[int] = set()
         self._packets = self._demux()
         self._next: Any = None
         self._reached_s = 0.0
-
-    @property
-    def count(self) -> int:
-        """How many tracks are written."""
-        return len(self._output_streams)
 
     def add_to(self, output: Any, audio_codec: str) -> None:
         """Add all tracks to a container (PyAV's, encoding not started); `audio_codec` is for re-encoded ones."""
@@ -45,6 +41,7 @@ class AudioTracks:
                 self.notes.append("an audio track was left out, because FFmpeg does not support its codec")
             else:
                 self._add_track(stream, audio_codec)
+        self._next = next(self._packets, None)
 
     def close(self) -> None:
         """Close the source."""
@@ -52,18 +49,14 @@ class AudioTracks:
 
     def mux_until(self, time_s: float) -> None:
         """Write the audio up to this time."""
-        while True:
-            if self._next is None:
-                self._next = next(self._packets, None)
-            if self._next is None or _start_s(self._next) > time_s:
-                return
-            packet, self._next = self._next, None
-            self._write(packet)
+        while self._next is not None and _start_s(self._next) <= time_s:
+            self._write(self._next)
+            self._next = next(self._packets, None)
 
     def finish(self) -> None:
         """Write the rest."""
         self.mux_until(float("inf"))
-        for index, stream in self._output_streams.items():
+        for index, stream in self.output_streams.items():
             if index not in self._copied:
                 with self._recording_damage(self._reached_s):
                     self._output.mux(stream.encode(None))
@@ -86,10 +79,10 @@ class AudioTracks:
             )
         if "language" in stream.metadata:
             output_stream.metadata["language"] = stream.metadata["language"]
-        self._output_streams[stream.index] = output_stream
+        self.output_streams[stream.index] = output_stream
 
     def _demux(self) -> Iterator[Any]:
-        streams = [stream for stream in self._source.streams.audio if stream.index in self._output_streams]
+        streams = [stream for stream in self._source.streams.audio if stream.index in self.output_streams]
         try:
             yield from self._source.demux(*streams) if streams else ()
         except av.FFmpegError as error:
@@ -97,7 +90,7 @@ class AudioTracks:
 
     def _write(self, packet: Any) -> None:
         index, start_s = packet.stream.index, _start_s(packet)
-        output_stream = self._output_streams[index]
+        output_stream = self.output_streams[index]
         self._reached_s = start_s
         try:
             frames = [] if index in self._copied else packet.decode()

@@ -1,17 +1,21 @@
-"""Show and record what a camera sees, with little delay."""
+"""Read a camera, always its newest frame, and show and record what was made of each: with little delay."""
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.pipeline.video.camera import CameraFrame
+from carmask.errors import CarmaskError
 from carmask.pipeline.video.frames import SegmentedFrame
 from carmask.runner import map_ahead
 
@@ -20,6 +24,102 @@ if TYPE_CHECKING:
 
 _RECENT_S = 1.0
 _SESSION_S = 600.0  # at most, of a whole session
+
+
+class NoCamera(CarmaskError):
+    """The camera does not exist, or yields no frames."""
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """An upright uint8 RGB frame, (height, width, 3), and when it was captured, in seconds of `time.perf_counter`."""
+
+    image_HW3: NDArray[np.uint8]
+    captured_s: float
+
+
+class Camera:
+    """A camera, a stream or a video file, which a thread reads inside the `with` block; iterating yields new frames.
+
+    Older frames are dropped, so that the picture has no lag.
+    A file is read at its own frame rate, like a camera. `captured` counts all frames, `dropped` those that were
+    replaced by a newer one before they were taken.
+    """
+
+    def __init__(self, source: str, *, size_HW: tuple[int, int] | None = None) -> None:
+        """Open the number of a camera, a device (/dev/video0), the URL of a stream (rtsp://, http://), or a file.
+
+        size_HW: the height and width to request from a camera, which may choose others.
+
+        Raises:
+            NoCamera: the source cannot be opened, or yields no frame.
+
+        """
+        # OpenCV's log messages name lines of its own source.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        self._capture: Any = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+        is_file = Path(source).is_file()
+        if size_HW is not None and not is_file:
+            # Without compression most cameras yield only a few large frames per second.
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size_HW[0])
+            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size_HW[1])
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        is_read, first_HW3 = self._capture.read()
+        if not is_read:
+            self._capture.release()
+            raise NoCamera(
+                f"{source}: no frame can be read; name a camera (0, 1 ...) that is connected, not used by others "
+                "and readable for you (on Linux: the group `video`), a stream (rtsp://...) or a video file"
+            )
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self._interval_s = 1 / rate if is_file and rate > 0 else 0.0
+        self.size_HW: tuple[int, int] = first_HW3.shape[:2]
+        self.captured = self.dropped = 0
+        self._changed = threading.Condition()
+        self._newest: tuple[NDArray[np.uint8], float] | None = None  # in BGR
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._read, args=(first_HW3,), name="camera", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._thread.join()
+        self._capture.release()
+
+    def stop(self) -> None:
+        """End the iteration; may be called in any thread."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[CameraFrame]:
+        """Yield the newest frame, each once, until the source ends or `stop` is called."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None or self._is_stopped)
+                newest, self._newest = self._newest, None
+            if newest is None:
+                return
+            image_HW3, captured_s = newest
+            yield CameraFrame(cv2.cvtColor(image_HW3, cv2.COLOR_BGR2RGB), captured_s)
+
+    def _read(self, image_HW3: NDArray[np.uint8]) -> None:
+        due_s = time.perf_counter()
+        is_read = True
+        while is_read and not self._is_stopped:
+            with self._changed:
+                self.dropped += self._newest is not None
+                self.captured += 1
+                self._newest = image_HW3, time.perf_counter()
+                self._changed.notify_all()
+            due_s += self._interval_s
+            time.sleep(max(0.0, due_s - time.perf_counter()))
+            is_read, image_HW3 = self._capture.read()
+        self.stop()
 
 
 class LiveMeter:

@@ -93,7 +93,7 @@ class VideoWriter:
 
     @property
     def _advice(self) -> str:
-        return "; try --no-audio" if self._audio is not None and self._audio.count else ""
+        return "; try --no-audio" if self._audio is not None and self._audio.output_streams else ""
 
 
 @contextmanager
