@@ -1,4 +1,4 @@
-"""Read a camera, always its newest frame, and show and record what was made of each: with little delay."""
+"""Read the newest frame of a camera again and again, and show and record the results, with little delay."""
 
 import threading
 import time
@@ -41,9 +41,8 @@ class CameraFrame:
 class Camera:
     """A camera, a stream or a video file, which a thread reads inside the `with` block; iterating yields new frames.
 
-    Older frames are dropped, so that the picture has no lag.
-    A file is read at its own frame rate, like a camera. `captured` counts all frames, `dropped` those that were
-    replaced by a newer one before they were taken.
+    Older frames are dropped, so that the picture has no lag. A file is read at its own frame rate, like a camera.
+    `captured` counts all frames, `dropped` those that were replaced by a newer one before they were taken.
     """
 
     def __init__(self, source: str, *, size_HW: tuple[int, int] | None = None) -> None:
