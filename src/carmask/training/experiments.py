@@ -6,9 +6,10 @@ Several runs are made in order. Finished ones are kept, a stopped one is resumed
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,7 +34,7 @@ from carmask.training.distributed import DistributedContext
 from carmask.training.loggers import say
 from carmask.training.run_folder import RunFolder
 from carmask.training.stopping import StopRequest
-from carmask.training.train import TrainResult, train
+from carmask.training.train import train
 
 # Settings that are the same for all stages. Later stages use the split of the first.
 _NOT_PER_STAGE = frozenset({"data", "preset", "network", "config", "name", "runs", "init", "dataset", "stages"})
@@ -111,7 +112,7 @@ def run_series(
 ) -> ExperimentResult:
     """Start or resume the runs of a series, one after the other."""
     folder, record = series.folder, series.record
-    runs = distributed.broadcast_object(lambda: {_name_of(run, series): run for run in plan_runs(folder, record)})
+    runs = distributed.broadcast_object(lambda: plan_runs(series))
     for number, (name, run) in enumerate(runs.items(), 1):
         if name in record.finished:
             continue
@@ -121,7 +122,14 @@ def run_series(
             return _stopped(folder, record, len(runs), console)
         _say(console, f"run {number} of {len(runs)}")
         try:
-            result = start_or_resume(run, console, distributed, minutes_left)
+            new = distributed.broadcast_object(partial(complete_settings, run))
+            result = train(
+                new,
+                resume=run.folder if new is None else None,
+                console=console,
+                distributed=distributed,
+                max_minutes=minutes_left,
+            )
         except CarmaskError:
             if distributed.is_main and number == 1 and not run.folder.exists():
                 # Leave nothing of a series of which no run could be started.
@@ -141,17 +149,10 @@ def run_series(
     return ExperimentResult(folder, finished=True)
 
 
-def start_or_resume(
-    run: PlannedRun, console: Console, distributed: DistributedContext, max_minutes: float | None
-) -> TrainResult:
-    """Resume a run of a series if it was started, else start it with what follows from the runs before it."""
-    if distributed.broadcast_object(run.folder.exists):
-        return train(resume=run.folder, console=console, distributed=distributed, max_minutes=max_minutes)
-    settings = distributed.broadcast_object(lambda: _complete_settings(run))
-    return train(settings, console=console, distributed=distributed, max_minutes=max_minutes)
-
-
-def _complete_settings(run: PlannedRun) -> TrainSettings:
+def complete_settings(run: PlannedRun) -> TrainSettings | None:
+    """Return the settings to start a run with, as they follow from the runs before it; None if it was started."""
+    if run.folder.exists():
+        return None
     changes: dict[str, Any] = {"runs": run.folder.parent, "name": run.folder.name, "stages": ()}
     if run.previous_stage is not None:
         # The same split: no photo that an earlier stage was trained on may be held out.
@@ -170,10 +171,8 @@ def find_run(settings: TrainSettings | None, resume: Path | str | None) -> Path 
         CarmaskError: it was started with different settings.
 
     """
-    if settings is None:
+    if settings is None or resume is None:
         return None if resume is None else Path(resume)
-    if resume is None:
-        return None
     folder = _named_folder(settings)
     if not folder.exists():
         return None
@@ -273,28 +272,23 @@ def stage_settings(settings: TrainSettings) -> tuple[TrainSettings, ...]:
     return tuple(stages) or (settings,)
 
 
-def plan_runs(folder: Path, record: SeriesFile) -> list[PlannedRun]:
-    """List all runs of a series in order: fold by fold, and for each its stages."""
-    stages = stage_settings(_settings_of(record))
-    if record.folds is None:
-        return list(_plan_stages(folder, stages))
+def plan_runs(series: Series) -> dict[str, PlannedRun]:
+    """Plan all runs of a series in order, fold by fold and stage by stage, by their names in the record."""
+    folds = series.record.folds
+    stages = stage_settings(_settings_of(series.record))
     runs: list[PlannedRun] = []
-    for fold in range(record.folds):
-        of_fold = [
-            stage.model_copy(update={"dataset": stage.dataset.model_copy(update={"fold": fold})}) for stage in stages
-        ]
-        first_fold = [run.folder for run in runs[: len(stages)]]
-        runs += _plan_stages(folder / fold_name(fold), of_fold, first_fold)
-    return runs
-
-
-def _plan_stages(last: Path, stages: Sequence[TrainSettings], first_fold: Sequence[Path] = ()) -> Iterator[PlannedRun]:
-    """Plan the stages of one network; the last one has the folder `last`."""
-    previous = None
-    for number, settings in enumerate(stages, 1):
-        folder = last if number == len(stages) else stages_folder(last) / str(number)
-        yield PlannedRun(folder, settings, previous, first_fold[number - 1] if first_fold else None)
-        previous = folder
+    for fold in range(folds or 1):
+        last = series.folder if folds is None else series.folder / fold_name(fold)
+        previous_stage = None
+        for number, settings in enumerate(stages):
+            folder = last if number == len(stages) - 1 else stages_folder(last) / str(number + 1)
+            if folds is not None:
+                dataset = settings.dataset.model_copy(update={"fold": fold})
+                settings = settings.model_copy(update={"dataset": dataset})
+            runs.append(PlannedRun(folder, settings, previous_stage, runs[number].folder if fold else None))
+            previous_stage = folder
+    # Relative to the record, so that the folder can be moved.
+    return {Path(os.path.relpath(run.folder, series.file.parent)).as_posix(): run for run in runs}
 
 
 def _settings_of(record: SeriesFile) -> TrainSettings:
@@ -308,11 +302,6 @@ def _named_folder(settings: TrainSettings) -> Path:
     if settings.name is None:
         raise SettingsError("--resume auto needs the --name of the run")
     return settings.runs / settings.name
-
-
-def _name_of(run: PlannedRun, series: Series) -> str:
-    """Name of a run in the record, relative to it, so that the folder can be moved."""
-    return Path(os.path.relpath(run.folder, series.file.parent)).as_posix()
 
 
 def _stopped(folder: Path, record: SeriesFile, total: int, console: Console) -> ExperimentResult:
