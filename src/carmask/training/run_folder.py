@@ -32,11 +32,19 @@ class RunError(CarmaskError):
     """A run's folder that cannot be created or used."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
     """Paths inside the folder of a run."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        self.config = self.path / CONFIG_OF_RUN
+        self.environment = self.path / "environment.json"
+        self.split = self.path / SPLIT_OF_RUN
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.metrics = self.path / METRICS_OF_RUN
+        self.samples = self.path / "samples"
 
     @classmethod
     def new(cls, settings: TrainSettings) -> "RunFolder":
@@ -93,36 +101,6 @@ class RunFolder:
         """Add version and machine on which the run is resumed to environment.json."""
         started = json.loads(self.environment.read_text()) if self.environment.is_file() else {}
         _write_json(self.environment, {**started, "resumed": [*started.get("resumed", []), environment()]})
-
-    @property
-    def config(self) -> Path:
-        """All settings."""
-        return self.path / CONFIG_OF_RUN
-
-    @property
-    def environment(self) -> Path:
-        """Versions and machine, of the start and of each resumption."""
-        return self.path / "environment.json"
-
-    @property
-    def split(self) -> Path:
-        """Which photos are held out."""
-        return self.path / SPLIT_OF_RUN
-
-    @property
-    def checkpoint(self) -> Path:
-        """What the run resumes from."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def samples(self) -> Path:
-        """Predictions for held-out photos, as pictures."""
-        return self.path / "samples"
-
-    @property
-    def metrics(self) -> Path:
-        """One row per epoch."""
-        return self.path / METRICS_OF_RUN
 
     def write_left_out(self, skipped: Sequence[tuple[str, str]]) -> None:
         """List the photos that could not be used, with the cause; no file if there are none."""
