@@ -160,28 +160,15 @@ class TrainSettings(_Settings):
         return {**merge(defaults, given), "config": config}
 
     @model_validator(mode="after")
-    def _check_fold(self) -> "TrainSettings":
+    def _check_together(self) -> "TrainSettings":
         if self.dataset.fraction is None and self.dataset.fold >= self.dataset.folds:
             raise ValueError(f"dataset.fold {self.dataset.fold}: folds are counted from 0 to {self.dataset.folds - 1}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_network(self) -> "TrainSettings":
         try:
-            self.unet()
+            unet = self.unet()
         except ValidationError as error:
             raise ValueError(f"network.{explain(error, UNetConfig)}") from error
-        return self
-
-    @model_validator(mode="after")
-    def _check_accumulate(self) -> "TrainSettings":
         if self.batch_size is not None and self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be divided into {self.accumulate} equal parts")
-        return self
-
-    @model_validator(mode="after")
-    def _check_batch_norm(self) -> "TrainSettings":
-        unet = self.unet()
         canvas_HW = self.geometry().canvas_HW(unet.stride_px)
         if self.batch_size == self.accumulate and unet.norm == "batch" and max(canvas_HW) == unet.stride_px:
             raise ValueError(
