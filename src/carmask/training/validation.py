@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -35,10 +37,10 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Dice and coverage (0..1) of each held-out photo, and some predicted masks (bool, network height x width)."""
+    """Dice (0..1) of each held-out photo, all coverages (0..1), and some masks (bool, network height x width)."""
 
     dice_of: dict[str, float]
-    coverage_of: dict[str, float]
+    coverages: set[float]
     sample_masks: dict[str, NDArray[np.bool_]]
 
     @property
@@ -59,8 +61,9 @@ class ValidationResult:
     @property
     def one_class(self) -> Literal["background", "vehicle"] | None:
         """The class of every pixel of every photo, if they are all the same: the network has learned nothing."""
-        coverages = set(self.coverage_of.values())
-        return {0.0: "background", 1.0: "vehicle"}.get(coverages.pop()) if len(coverages) == 1 else None  # type: ignore[return-value]
+        if self.coverages == {0.0}:
+            return "background"
+        return "vehicle" if self.coverages == {1.0} else None
 
 
 def load_validation_set(
@@ -84,18 +87,23 @@ def validate(
     """Measure a network on all held-out photos. Leaves it in the mode (training or evaluation) in which it was."""
     was_training = network.training
     engine = TorchEngine(network, hardware)
-    result = ValidationResult({}, {}, {})
+    rows = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
         for ids in in_batches(photos.truths, batch_size):
             probability_NHW = engine.run(photos.cache.images_NHWC[[photos.cache.row_of[id_] for id_ in ids]])
             truths = [photos.truths[id_] for id_ in ids]
             scores = pool.map(lambda item: _score(network, *item), zip(probability_NHW, truths, strict=True))
             for id_, probability_HW, (dice_, coverage) in zip(ids, probability_NHW, scores, strict=True):
-                result.dice_of[id_], result.coverage_of[id_] = dice_, coverage
-                if id_ in photos.samples:
-                    result.sample_masks[id_] = probability_HW >= network.card.threshold
+                sample_HW = probability_HW >= network.card.threshold if id_ in photos.samples else None
+                rows.append((id_, dice_, coverage, sample_HW))
     network.train(was_training)
-    return _merge(distributed.all_gather_object(result))
+    # Sorted, so that means do not depend on the number of processes.
+    rows = sorted(chain(*distributed.all_gather_object(rows)), key=itemgetter(0))
+    return ValidationResult(
+        dice_of={id_: dice_ for id_, dice_, _, _ in rows},
+        coverages={coverage for _, _, coverage, _ in rows},
+        sample_masks={id_: sample_HW for id_, _, _, sample_HW in rows if sample_HW is not None},
+    )
 
 
 def _score(network: Network, probability_HW: NDArray[np.float32], truth: PackedMask) -> tuple[float, float]:
@@ -103,15 +111,3 @@ def _score(network: Network, probability_HW: NDArray[np.float32], truth: PackedM
     placement = plan(truth.size_HW, network.card.geometry, stride_px=network.card.stride_px)
     mask_HW = restore(probability_HW, placement) >= network.card.threshold
     return dice(truth.mask_HW, mask_HW), float(mask_HW.mean())
-
-
-def _merge(parts: Sequence[ValidationResult]) -> ValidationResult:
-    """Results of all processes, sorted, so that means do not depend on the number of processes."""
-    whole = ValidationResult({}, {}, {})
-    for part in parts:
-        whole.dice_of.update(part.dice_of)
-        whole.coverage_of.update(part.coverage_of)
-        whole.sample_masks.update(part.sample_masks)
-    return ValidationResult(
-        *(dict(sorted(values.items())) for values in (whole.dice_of, whole.coverage_of, whole.sample_masks))  # type: ignore[arg-type]
-    )
