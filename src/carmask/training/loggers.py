@@ -5,7 +5,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from textwrap import shorten
 from typing import Any
 
@@ -65,27 +65,23 @@ class RunLogger:
             TimeRemainingColumn(),
         )
         self._epochs, self._epoch_steps = settings.epochs, epoch_steps
-        if settings.tensorboard:
-            self._tensorboard = TensorBoard(self.run, settings, step, self.info)
-        try:
-            with Progress(
-                *columns, console=self.console, transient=True, disable=not self.console.is_terminal
-            ) as self._bar:
-                self._task = self._bar.add_task(
-                    "training",
-                    total=settings.epochs * epoch_steps,
-                    completed=step,
-                    epoch=self._epoch_text(step),
-                    loss="-",
-                    rate=0.0,
-                )
-                try:
-                    yield
-                finally:
-                    self._draw_curves()
-        finally:
-            if self._tensorboard is not None:
-                self._tensorboard.close()
+        self._tensorboard = TensorBoard(self.run, settings, step, self.info) if settings.tensorboard else None
+        with (
+            closing(self._tensorboard) if self._tensorboard else nullcontext(),
+            Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as self._bar,
+        ):
+            self._task = self._bar.add_task(
+                "training",
+                total=settings.epochs * epoch_steps,
+                completed=step,
+                epoch=self._epoch_text(step),
+                loss="-",
+                rate=0.0,
+            )
+            try:
+                yield
+            finally:
+                self._draw_curves()
 
     def log_step(self, step: int) -> None:
         """Advance the bar: `step` steps are done."""
