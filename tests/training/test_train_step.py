@@ -275,9 +275,8 @@ def test_a_batch_too_large_for_memory_runs_in_parts(make: Any, tmp_path: Path) -
 def test_one_batch_is_overfitted_or_not(make: Any) -> None:
     settings = make(FAST, name="batch")
     with broken_in_passes(3):
-        result = overfit_batch(settings, Console(quiet=True))
-    assert result.passed
-    assert result.dice >= 0.98
+        overfit_batch(settings, Console(quiet=True))
     assert not settings.runs.exists()
     stuck = make(SMALL, optimizer={"name": "sgd", "lr": 1e-9}, network={"widths": [2, 2]})
-    assert not overfit_batch(stuck, Console(quiet=True)).passed
+    with pytest.raises(TrainingError):
+        overfit_batch(stuck, Console(quiet=True))

@@ -1,5 +1,6 @@
 """`carmask train`."""
 
+import os
 import signal
 import sys
 from typing import Annotated
@@ -49,8 +50,12 @@ def train(
     if overfit_batch:
         if settings is None:
             raise CarmaskError("--overfit-batch tests the settings of a new run: give it a folder of photos")
-        return _overfit(settings)
-    if not launch.is_launched() and (processes := launch.count_devices(devices)) > 1:
+        from carmask.training import overfit
+
+        overfit.overfit_batch(settings, Console())
+        return 0
+    # Started as one of several processes, by torchrun or by `launch`, it starts no others.
+    if "WORLD_SIZE" not in os.environ and (processes := launch.count_devices(devices)) > 1:
         return launch.launch(processes, sys.argv[1:])
     return _train(settings, resume, max_minutes, all_folds=all_folds)
 
@@ -89,17 +94,3 @@ def _train(settings: TrainSettings | None, resume: str | None, max_minutes: floa
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise
     return 0 if result.finished else INTERRUPTED
-
-
-def _overfit(settings: TrainSettings) -> int:
-    from carmask.training.overfit import STEPS, overfit_batch
-
-    console = Console()
-    result = overfit_batch(settings, console)
-    if result.passed:
-        console.print(f"learned the batch in {result.steps} steps: network, loss and data work together")
-        return 0
-    raise CarmaskError(
-        f"one batch was not learned in {STEPS} steps (Dice {result.dice:.3f}): look at the masks with `carmask check "
-        f"--sheet`, and try another --optimizer.lr (it is {settings.optimizer.lr:g})"
-    )

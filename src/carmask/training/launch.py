@@ -18,11 +18,6 @@ STOP_S = 120
 WATCH_S = 0.3
 
 
-def is_launched() -> bool:
-    """Whether this process was started as one of several, by `torchrun` or by `launch`."""
-    return "WORLD_SIZE" in os.environ
-
-
 def count_devices(wanted: str) -> int:
     """Number of processes for `--devices`: `auto` is one per GPU.
 
@@ -48,7 +43,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # It prints a page about every failure; `_exit_status` says it in one sentence.
+    # It prints a page about every failure; here it is one sentence.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     # Otherwise torchrun gives each process one thread, even if there are cores for more.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // processes)))
@@ -70,17 +65,13 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     except SignalException as error:
         return 128 + error.sigval
     except ChildFailedError as error:
-        return _exit_status({rank: failure.exitcode for rank, failure in error.failures.items()})
-    return 0
-
-
-def _exit_status(exit_codes: dict[int, int]) -> int:
-    """Exit status of the run, from those of the processes that failed."""
-    killed = {rank: -code for rank, code in exit_codes.items() if code < 0}
-    if killed:
-        rank, number = min(killed.items())
+        exit_codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        killed = [rank for rank, code in exit_codes.items() if code < 0]
+        if not killed:
+            return max(exit_codes.values())
+        rank = min(killed)
         raise DistributedError(
-            f"process {rank} of the run was ended by {signal.Signals(number).name}, and the others were stopped; "
-            "when the cause is gone, go on with `carmask train --resume`"
-        )
-    return max(exit_codes.values())
+            f"process {rank} of the run was ended by {signal.Signals(-exit_codes[rank]).name}, and the others were "
+            "stopped; when the cause is gone, go on with `carmask train --resume`"
+        ) from None
+    return 0

@@ -1,7 +1,5 @@
 """Self-test before a long training: a network that cannot overfit one batch will not learn anything."""
 
-from dataclasses import dataclass
-
 import torch
 from rich.console import Console
 
@@ -11,7 +9,7 @@ from carmask.training.distributed import DistributedContext
 from carmask.training.loggers import RunLogger
 from carmask.training.memory import keep_freed_memory
 from carmask.training.setup import set_up_training
-from carmask.training.train import train_step
+from carmask.training.train import TrainingError, train_step
 
 STEPS = 400
 SHOWN_STEPS = 20
@@ -19,27 +17,14 @@ ENOUGH_DICE = 0.98
 LARGEST_BATCH = 8
 
 
-@dataclass(frozen=True)
-class OverfitResult:
-    """Dice (0..1) on the batch itself after the last step."""
-
-    dice: float
-    steps: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether the batch was learned."""
-        return self.dice >= ENOUGH_DICE
-
-
-def overfit_batch(settings: TrainSettings, console: Console | None = None) -> OverfitResult:
+def overfit_batch(settings: TrainSettings, console: Console) -> None:
     """Train on one batch only, without augmentation, at a constant learning rate. Writes nothing but the cache.
 
     Raises:
+        TrainingError: the batch was not learned.
         CarmaskError: data, split or settings cannot be used.
 
     """
-    console = console or Console()
     batch_size = min(settings.batch_size or LARGEST_BATCH, LARGEST_BATCH)
     plain = settings.model_copy(
         update={"batch_size": batch_size, "accumulate": 1, "augment": settings.augment.off(), "ema": 0.0}
@@ -58,8 +43,12 @@ def overfit_batch(settings: TrainSettings, console: Console | None = None) -> Ov
                 dice = _dice(state.network, images_BCHW, soft_B1HW)
                 console.print(f"step {step:>3}/{STEPS}  loss {result.loss:.4f}  Dice on the batch {dice:.4f}")
                 if dice >= ENOUGH_DICE:
-                    break
-    return OverfitResult(dice, state.step)
+                    console.print(f"learned the batch in {step} steps: network, loss and data work together")
+                    return
+    raise TrainingError(
+        f"one batch was not learned in {STEPS} steps (Dice {dice:.3f}): look at the masks with `carmask check "
+        f"--sheet`, and try another --optimizer.lr (it is {settings.optimizer.lr:g})"
+    )
 
 
 @torch.no_grad()
