@@ -22,10 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from carmask.errors import CarmaskError, first_line
 from carmask.files import flush_to_disk
 from carmask.models.network import Network
-from carmask.runtime.hardware import Hardware
-from carmask.training.config import TrainSettings
 from carmask.training.distributed import DistributedContext
-from carmask.training.optimizer import make_averaged_model, make_optimizer
 
 _HEADING = b"carmask checkpoint, sha256 "
 _HEADER_BYTES = len(_HEADING) + 64 + 1
@@ -66,7 +63,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     averaged: AveragedModel | None
     scaler: torch.amp.GradScaler
-    # Digest of photos and masks.
+    # Digest of photos and masks, and of how they were resized.
     photos: str
     # Parts in which a batch goes through the network; grows when memory runs out.
     accumulate: int = 1
@@ -84,19 +81,6 @@ class TrainingState:
     # Of this process, and not saved: the checkpoint that it has written, and when.
     own_checkpoint: Path | None = None
     saved_s: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def create(cls, settings: TrainSettings, network: Network, hardware: Hardware, photos: str) -> "TrainingState":
-        """Build the state before the first step; moves `network` to the device. `photos` is a digest of the data."""
-        network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(
-            network=network,
-            optimizer=make_optimizer(network, settings.optimizer),
-            averaged=make_averaged_model(network, settings.ema) if settings.ema else None,
-            scaler=torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == torch.float16),
-            photos=photos,
-            accumulate=settings.accumulate,
-        )
 
     @property
     def evaluated_network(self) -> Network:

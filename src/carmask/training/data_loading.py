@@ -37,11 +37,6 @@ class TrainingData:
     validation: Sequence[Pair]
     skipped: Sequence[tuple[str, str]]
 
-    @property
-    def digest(self) -> str:
-        """Digest of all photos and masks, and of how they were resized."""
-        return self.cache.folder.name
-
 
 def load_data(
     settings: TrainSettings,
@@ -53,12 +48,8 @@ def load_data(
 ) -> TrainingData:
     """Find, decode, resize and split the photos; writes nothing but the cache.
 
-    Args:
-        settings: Settings of the run.
-        distributed: The processes that train together; one of each machine decodes.
-        console: Where skipped photos and remarkable masks are printed.
-        split: Split of a resumed run; otherwise it is read or made as the settings say.
-        is_time_over: Asked while decoding.
+    One process of each machine decodes, until `is_time_over`. `split` is that of a resumed run; without it, the split
+    is read or made as the settings say.
 
     Raises:
         CarmaskError: data, split or settings cannot be used.
@@ -78,7 +69,16 @@ def load_data(
     _print_findings(cache, skipped, console)
     if not cache.row_of:
         raise CarmaskError(f"{settings.data}: none of its {len(dataset.pairs)} pairs can be used; see `carmask check`")
-    split = split or _make_split(settings, dataset, cache)
+    if split is None:
+        options = settings.dataset
+        split = make_split(
+            {pair.id: pair.group for pair in dataset.pairs if pair.id in cache.row_of},
+            cache.area_of,
+            folds=options.folds,
+            fold=options.fold,
+            fraction=options.fraction,
+            seed=options.split_seed,
+        )
     train, validation = ([pair for pair in side if pair.id in cache.row_of] for side in split.select(dataset.pairs))
     if not train or not validation:
         raise CarmaskError("one side of the split has no usable photo; make another with `carmask split`")
@@ -134,18 +134,6 @@ def _print_findings(cache: Cache, skipped: Sequence[tuple[str, str]], console: C
     odd = describe_odd(cache.odd)
     if odd is not None:
         say(console, f"masks     {odd}", style="yellow")
-
-
-def _make_split(settings: TrainSettings, dataset: Dataset, cache: Cache) -> Split:
-    options = settings.dataset
-    return make_split(
-        {pair.id: pair.group for pair in dataset.pairs if pair.id in cache.row_of},
-        cache.area_of,
-        folds=options.folds,
-        fold=options.fold,
-        fraction=options.fraction,
-        seed=options.split_seed,
-    )
 
 
 def epoch_steps(settings: TrainSettings, photos: int) -> int:

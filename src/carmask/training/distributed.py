@@ -85,16 +85,6 @@ class DistributedContext:
             dist.all_gather_object(items, item, group=self.slow_group if slow else None)
         return items
 
-    def check_same(self, item: object, what: str) -> None:
-        """Check that `item` is equal on all ranks; `what` says what it stands for.
-
-        Raises:
-            DistributedError: it is not.
-
-        """
-        if any(other != item for other in self.all_gather_object(item)):
-            raise DistributedError(f"{what} are not the same for all processes; give every machine the same files")
-
     def prepare_network(self, network: nn.Module) -> None:
         """Copy rank 0's weights to all ranks and synchronize BatchNorm. Changes `network` in place."""
         if self.world_size == 1:
@@ -185,21 +175,15 @@ def _read_environment() -> tuple[int, int, int, int]:
 
 def _sync_batch_norm(norm: nn.BatchNorm2d) -> nn.Module:
     if norm.weight.device.type == "cuda":
-        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
-        return synced
-    return CPUSyncBatchNorm.convert(norm)
+        return nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-any-return, no-untyped-call]
+    synced = CPUSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    synced.to(norm.weight.device, norm.weight.dtype)
+    synced.load_state_dict(norm.state_dict())
+    return synced.train(norm.training)
 
 
 class CPUSyncBatchNorm(nn.BatchNorm2d):
     """SyncBatchNorm for tensors on the CPU, which PyTorch's own refuses."""
-
-    @classmethod
-    def convert(cls, norm: nn.BatchNorm2d) -> "CPUSyncBatchNorm":
-        """Return a layer with the same parameters and running statistics."""
-        synced = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        synced.to(norm.weight.device, norm.weight.dtype)
-        synced.load_state_dict(norm.state_dict())
-        return synced.train(norm.training)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Normalize `x_BCHW` (float); while training by mean and variance over all processes. Keeps the dtype."""

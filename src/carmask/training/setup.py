@@ -19,10 +19,11 @@ from carmask.runtime.hardware import Hardware, set_up
 from carmask.training.checkpoint import TrainingState, load_checkpoint
 from carmask.training.config import SettingsError, TrainSettings
 from carmask.training.data_loading import TrainingData, epoch_steps, load_data, seed_step
-from carmask.training.distributed import DistributedContext
+from carmask.training.distributed import DistributedContext, DistributedError
 from carmask.training.loggers import RunLogger
 from carmask.training.losses import Loss, make_loss
 from carmask.training.memory import find_batch_size
+from carmask.training.optimizer import make_averaged_model, make_optimizer
 from carmask.training.run_folder import RunFolder
 
 # The initial weights are drawn as if in this step, which no run reaches.
@@ -44,35 +45,23 @@ class TrainingSetup:
     logger: RunLogger
 
 
-@dataclass(frozen=True)
-class SavedRun:
-    """What a run's folder says about it: settings, split and checkpoint."""
-
-    settings: TrainSettings
-    split: Split
-    checkpoint: dict[str, Any]
-
-
 def open_run(
     settings: TrainSettings | None, resume: Path | None, distributed: DistributedContext, logger: RunLogger
-) -> tuple[RunFolder, TrainSettings, SavedRun | None]:
+) -> tuple[RunFolder, TrainSettings, Split | None, dict[str, Any] | None]:
     """Choose the folder of a new run, or read the one to resume, on rank 0: other machines need not see it.
+
+    Returns folder and settings, and of a run to resume split and checkpoint.
 
     Raises:
         CarmaskError: the folder or its checkpoint cannot be used.
 
     """
-    saved = None
+    split, checkpoint = None, None
     if resume is not None:
         run = distributed.broadcast_object(lambda: RunFolder.existing(resume))
-        saved = distributed.broadcast_object(
-            lambda: SavedRun(
-                TrainSettings.from_yaml(run.config),
-                Split.load(run.split),
-                load_checkpoint(run.checkpoint, logger.info),
-            )
-        )
-        settings = saved.settings
+        settings = distributed.broadcast_object(lambda: TrainSettings.from_yaml(run.config))
+        split = distributed.broadcast_object(lambda: Split.load(run.split))
+        checkpoint = distributed.broadcast_object(lambda: load_checkpoint(run.checkpoint, logger.info))
     else:
         if settings is None:
             raise CarmaskError("nothing to train: pass settings, or the folder of a run to resume")
@@ -82,19 +71,13 @@ def open_run(
         settings = distributed.broadcast_object(settings.with_absolute_paths)
         run = distributed.broadcast_object(lambda: RunFolder.new(settings))
     distributed.batch_slice(settings.batch_size or distributed.world_size)
-    if distributed.is_main and resume is None:
-        warn_of_unused_settings(settings, logger)
-    return run, settings, saved
-
-
-def warn_of_unused_settings(settings: TrainSettings, logger: RunLogger) -> None:
-    """Warn of sizes of augmentations whose probability is 0."""
-    for probability, sizes in settings.augment.without_effect().items():
+    for probability, sizes in settings.augment.without_effect().items() if resume is None else ():
         names = ", ".join(f"augment.{size}" for size in sizes)
         logger.info(
             f"warning   {names} {'has' if len(sizes) == 1 else 'have'} no effect while the probability "
             f"augment.{probability} is 0; add --augment.{probability} 0.5"
         )
+    return run, settings, split, checkpoint
 
 
 def set_up_training(
@@ -106,12 +89,8 @@ def set_up_training(
 ) -> tuple[TrainingSetup, TrainingState]:
     """Load the photos and build network and optimizer. Writes nothing but the cache.
 
-    Args:
-        settings: Settings of the run; in those of the result the batch size is chosen.
-        distributed: The processes that train together.
-        logger: Prints what was found.
-        split: Split of a resumed run, whose weights come from its checkpoint.
-        is_time_over: Asked while photos are decoded.
+    The settings in the result have a batch size, chosen if none was given. `split` is that of a resumed run, whose
+    weights come from its checkpoint. `is_time_over` is asked while photos are decoded.
 
     Raises:
         CarmaskError: data, split or settings cannot be used.
@@ -126,8 +105,21 @@ def set_up_training(
         distributed.broadcast_object(lambda: load_initial_weights(network, init))
     network.to(hardware.device)
     distributed.prepare_network(network)
-    distributed.check_same(data.digest, f"the photos and masks in {settings.data}")
-    state = TrainingState.create(settings, network, hardware, data.digest)
+    digest = data.cache.folder.name
+    if any(other != digest for other in distributed.all_gather_object(digest)):
+        raise DistributedError(
+            f"the photos and masks in {settings.data} are not the same for all processes; give every machine the same "
+            "files"
+        )
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = TrainingState(
+        network,
+        make_optimizer(network, settings.optimizer),
+        make_averaged_model(network, settings.ema) if settings.ema else None,
+        torch.amp.GradScaler(hardware.device.type, enabled=hardware.precision == torch.float16),
+        photos=digest,
+        accumulate=settings.accumulate,
+    )
     if settings.batch_size is None:
         settings = choose_batch_size(settings, network, data, hardware, distributed)
     model: nn.Module = torch.compile(network) if settings.hardware.compile else network  # type: ignore[assignment]

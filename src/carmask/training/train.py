@@ -84,18 +84,18 @@ def train(
     stop = StopRequest(max_minutes)
     distributed = distributed or DistributedContext()
     logger = RunLogger((console or Console()) if distributed.is_main else Console(quiet=True))
-    run, settings, saved = open_run(settings, resume, distributed, logger)
+    run, settings, split, checkpoint = open_run(settings, resume, distributed, logger)
     logger.run = run if distributed.is_main else None
     try:
-        setup, state = set_up_training(settings, distributed, logger, saved.split if saved else None, stop.is_time_over)
+        setup, state = set_up_training(settings, distributed, logger, split, stop.is_time_over)
     except CacheUnfinished as error:
         logger.info(f"stopped before the first step: {error}; that is kept for the next time")
         return TrainResult(run, finished=False)
     settings, data = setup.settings, setup.data
-    if saved is None:
+    if checkpoint is None:
         create_run_folder(run, setup, state)
     else:
-        restore_state(run, setup, state, saved.checkpoint)
+        restore_state(run, setup, state, checkpoint)
     print_summary(run, setup, state)
 
     assert settings.batch_size is not None
@@ -162,13 +162,7 @@ def train(
 
 
 def train_step(setup: TrainingSetup, state: TrainingState, batch: Batch, stop: StopRequest | None = None) -> StepResult:
-    """Learn from this process's part of one batch.
-
-    Args:
-        setup: What stays the same.
-        state: What the step changes.
-        batch: Images (float32 B x C x H x W, 0..1) and soft masks (float32 B x 1 x H x W, 0..1).
-        stop: Asked when the gradients are ready; all processes stop after the same step.
+    """Learn from this process's part of one batch. Changes `state`; all processes stop after the same step.
 
     Raises:
         TrainingError: the gradient is not finite twice in a row, or memory runs out and smaller parts do not help.
