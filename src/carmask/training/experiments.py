@@ -119,7 +119,7 @@ def run_series(
         minutes_left = distributed.broadcast_object(stop.minutes_left)
         # However little time there is, the first run makes a step, so that repeating the command comes to an end.
         if minutes_left is not None and minutes_left <= 0 and record.finished != series.record.finished:
-            return _stopped(folder, record, len(runs), console)
+            break
         _say(console, f"run {number} of {len(runs)}")
         try:
             new = distributed.broadcast_object(partial(complete_settings, run))
@@ -140,13 +140,17 @@ def run_series(
         if distributed.is_main:
             check_same_photos(folder)
         if not result.finished:
-            return _stopped(folder, record, len(runs), console)
+            break
         record = record.model_copy(update={"finished": (*record.finished, name)})
         if distributed.is_main:
             record.save(series.file)
-    if record.folds is not None and distributed.is_main:
+    finished = runs.keys() <= set(record.finished)
+    if not finished:
+        counts = f"{len(record.finished)} of {len(runs)} runs finished"
+        _say(console, f"{counts}; go on with `carmask train --resume {folder}`")
+    elif record.folds is not None and distributed.is_main:
         _print_folds(folder, record.settings["data"], console)
-    return ExperimentResult(folder, finished=True)
+    return ExperimentResult(folder, finished)
 
 
 def complete_settings(run: PlannedRun) -> TrainSettings | None:
@@ -196,12 +200,10 @@ def open_series(settings: TrainSettings | None, resume: Path | str | None, *, al
         return None if file is None else Series(folder, file, SeriesFile.load(file))
     if not all_folds and not settings.stages:
         return None
-    if resume is None:
-        return create_series(settings, all_folds=all_folds)
-    folder = _named_folder(settings)
-    file = find_series_file(folder)
+    file = None if resume is None else find_series_file(_named_folder(settings))
     if file is None:
         return create_series(settings, all_folds=all_folds)
+    folder = _named_folder(settings)
     record = SeriesFile.load(file)
     changed = settings.differences(_settings_of(record))
     if all_folds != (record.folds is not None):
@@ -302,11 +304,6 @@ def _named_folder(settings: TrainSettings) -> Path:
     if settings.name is None:
         raise SettingsError("--resume auto needs the --name of the run")
     return settings.runs / settings.name
-
-
-def _stopped(folder: Path, record: SeriesFile, total: int, console: Console) -> ExperimentResult:
-    _say(console, f"{len(record.finished)} of {total} runs finished; go on with `carmask train --resume {folder}`")
-    return ExperimentResult(folder, finished=False)
 
 
 def _print_folds(folder: Path, data: Any, console: Console) -> None:
