@@ -36,11 +36,11 @@ def say(console: Console, text: str, *, style: str = "") -> None:
 
 
 class RunLogger:
-    """Prints to `console` and, if there is a `run`, records in its folder."""
+    """Prints to `console` and, once there is a `run`, records in its folder."""
 
-    def __init__(self, console: Console, run: RunFolder | None = None) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.run = run
+        self.run: RunFolder | None = None
         self._bar: Progress | None = None
         self._tensorboard: TensorBoard | None = None
         self._has_warned = False
@@ -125,12 +125,12 @@ class RunLogger:
         return f"{min(self._epochs, step // self._epoch_steps + 1)}/{self._epochs}"
 
     def _warn_of_one_class(self, result: ValidationResult) -> None:
-        if result.one_class is None or self._has_warned:
+        if self._has_warned or result.coverages not in ({0.0}, {1.0}):
             return
         self._has_warned = True
-        masks = "empty" if result.one_class == "background" else "full"
+        masks, class_ = ("empty", "background") if result.coverages == {0.0} else ("full", "vehicle")
         self.info(
-            f"warning   all held-out masks are {masks}: the network calls every pixel {result.one_class}. In the first "
+            f"warning   all held-out masks are {masks}: the network calls every pixel {class_}. In the first "
             "epochs that may pass; if it does not, start again with a lower --optimizer.lr, test with --overfit-batch "
             "whether it can learn one batch at all, and look at the masks with `carmask check`"
         )
@@ -201,8 +201,7 @@ class Throughput:
     def end_block(self, step: int) -> None:
         """`step` steps are done, and the device has finished them."""
         block_s = time.perf_counter() - self._began_s
-        if step > self._step:
-            self._step_s.append(block_s / (step - self._step))
+        self._step_s.append(block_s / (step - self._step))
         self.total_s += block_s
         self._step, self._began_s = step, time.perf_counter()
 

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +56,6 @@ class ValidationResult:
     def worst(self) -> float:
         """Lowest Dice."""
         return min(self.dice_of.values())
-
-    @property
-    def one_class(self) -> Literal["background", "vehicle"] | None:
-        """The class of every pixel of every photo, if they are all the same: the network has learned nothing."""
-        if self.coverages == {0.0}:
-            return "background"
-        return "vehicle" if self.coverages == {1.0} else None
 
 
 def load_validation_set(
