@@ -63,8 +63,8 @@ def connect(address: str) -> Iterator[Any]:
 def quiet_ray(environment: dict[str, str] | None = None) -> Iterator[Any]:
     """Import Ray Data and keep it quiet for the block; yields the module `ray`. Everything is restored afterwards.
 
-    Ray has no public switch for two of its voices: messages of its daemons, which the driver prints on standard output
-    between our results, and complaints of its C++ core on file descriptor 2, about things that Ray then repairs itself.
+    Ray has no public option against two kinds of output: messages of its daemons, which the driver prints on standard
+    output between our results, and warnings of its C++ core on file descriptor 2 about things that Ray repairs itself.
 
     environment: further variables for Ray, besides those that keep it quiet.
 

@@ -68,8 +68,8 @@ class Camera:
         if not is_read:
             self._capture.release()
             raise NoCamera(
-                f"{source}: no frame can be read; name a camera (0, 1 ...) that is connected, not used by others "
-                "and readable for you (on Linux: the group `video`), a stream (rtsp://...) or a video file"
+                f"{source}: no frame can be read; name a camera (0, 1 ...), a stream (rtsp://...) or a video file, and "
+                "check that no other program uses the camera and that you may read it (on Linux: the group `video`)"
             )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self._interval_s = 1 / rate if is_file and rate > 0 else 0.0
