@@ -1,1 +1,1 @@
-"""How fast this machine cuts vehicles out: engines, stages, the whole, and beside them the naive way."""
+"""How fast this machine cuts out vehicles: engines, stages, the whole pipeline, and a naive baseline."""

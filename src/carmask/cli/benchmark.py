@@ -13,7 +13,7 @@ from carmask.pipeline.kinds import Kind
 
 if TYPE_CHECKING:
     # It brings OpenCV, which a command's help does not wait for.
-    from carmask.benchmark.run import Figures
+    from carmask.benchmark.pipeline import BenchmarkResult
 
 _KINDS: tuple[Kind, ...] = ("carvana-csv", "mask", "cutout")
 
@@ -46,24 +46,26 @@ def benchmark(
         out: A .json file for all figures, with the machine and the versions.
 
     """
-    from carmask.benchmark.run import measure
+    from carmask.benchmark.pipeline import run_benchmark
 
     if count < 1 or not seconds > 0:
         raise CarmaskError(f"--count {count} --seconds {seconds:g}: give at least one photo, and more than no time")
-    figures = measure(photos, models=model, presets=preset, kinds=kind, count=count, seconds=seconds, say=print_line)
-    _print_networks(figures)
-    _print_stages(figures)
-    _print_whole(figures)
+    result = run_benchmark(
+        photos, models=model, presets=preset, kinds=kind, count=count, seconds=seconds, log=print_line
+    )
+    _print_networks(result)
+    _print_stages(result)
+    _print_pipelines(result)
     if out is not None:
-        figures.save(out)
+        result.save(out)
         print_facts([("figures", str(out))])
     return 0
 
 
-def _print_networks(figures: "Figures") -> None:
+def _print_networks(result: "BenchmarkResult") -> None:
     table = _table("Networks", ("network", "input", "engine", "computes in"), ("ms, one photo", "photos/s", "x naive"))
-    for time in figures.networks:
-        naive = figures.naive_network_ms.get(time.network)
+    for time in result.networks:
+        naive = result.naive_network_ms.get(time.network)
         ratio = f"{naive / time.one_ms:.1f}" if naive else ""
         table.add_row(
             plain(time.network),
@@ -77,37 +79,37 @@ def _print_networks(figures: "Figures") -> None:
     wide_console().print(table)
 
 
-def _print_stages(figures: "Figures") -> None:
+def _print_stages(result: "BenchmarkResult") -> None:
     table = _table("Stages, each alone", ("network", "kind", "stage"), ("ms a photo", "photos/s"))
-    for whole in figures.wholes:
-        for stage in whole.stages:
+    for pipeline in result.pipelines:
+        for stage in pipeline.stages:
             table.add_row(
-                plain(whole.network), whole.kind, stage.stage, f"{stage.one_ms:.2f}", f"{stage.photos_per_s:.0f}"
+                plain(pipeline.network), pipeline.kind, stage.stage, f"{stage.one_ms:.2f}", f"{stage.photos_per_s:.0f}"
             )
         table.add_section()
     wide_console().print(table)
 
 
-def _print_whole(figures: "Figures") -> None:
+def _print_pipelines(result: "BenchmarkResult") -> None:
     table = _table(
         "From file to result",
         ("network", "kind", "slowest stage"),
-        ("photos/s", "of the slowest stage", "of all stages in turn", *(f"x naive {name}" for name in figures.naive)),
+        ("photos/s", "of the slowest stage", "of all stages in turn", *(f"x naive {name}" for name in result.naive_s)),
     )
-    for whole in figures.wholes:
+    for pipeline in result.pipelines:
         table.add_row(
-            plain(whole.network),
-            whole.kind,
-            whole.slowest.stage,
-            f"{whole.photos_per_s:.1f}",
-            f"{whole.of_slowest_stage:.0%}",
-            f"{whole.of_all_stages_in_turn:.0%}",
-            *(f"{times:.1f}" for times in figures.times_naive(whole).values()),
+            plain(pipeline.network),
+            pipeline.kind,
+            pipeline.slowest.stage,
+            f"{pipeline.photos_per_s:.1f}",
+            f"{pipeline.of_slowest_stage:.0%}",
+            f"{pipeline.of_all_stages_in_turn:.0%}",
+            *(f"{times:.1f}" for times in result.times_naive(pipeline).values()),
         )
     wide_console().print(table)
     print_facts(
         (f"naive {name}", f"{naive_s:.2f} s a photo, {1 / naive_s:.2f} photos/s")
-        for name, naive_s in figures.naive.items()
+        for name, naive_s in result.naive_s.items()
     )
 
 
