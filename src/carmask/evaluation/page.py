@@ -5,7 +5,7 @@ Of each of the worst photos it shows the photo, truth, prediction, error map, an
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,11 @@ _JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One picture of a case; `url` is a data URL that holds the picture itself."""
-
-    title: str
-    url: str
-
-
-@dataclass(frozen=True)
 class Case:
-    """One photo with its pictures; `problem` says why there are none, where it could not be drawn."""
+    """One photo with its pictures, title -> data URL; `problem` says why there are none, if it could not be drawn."""
 
     row: PhotoRow
-    panels: tuple[Panel, ...]
+    panels: Mapping[str, str]
     problem: str | None = None
 
 
@@ -69,33 +61,25 @@ def render_page(
     return templates.get_template("report.html.jinja").render(
         evaluation=evaluation,
         subject=subject,
-        model=_flatten({**subject.description}),
-        environment=_flatten({**subject.environment}),
+        model=_flatten(subject.description),
+        environment=_flatten(subject.environment),
         charts=draw_charts(evaluation, group_word=subject.group_word, training_log=training_log),
         cases=cases,
         metrics=METRICS,
-        false_positive=_css(FALSE_POSITIVE_RGB),
-        false_negative=_css(FALSE_NEGATIVE_RGB),
+        false_positive=FALSE_POSITIVE_RGB,
+        false_negative=FALSE_NEGATIVE_RGB,
     )
 
 
 def draw_case(row: PhotoRow, pair: Pair, segmenter: Segmenter, foreground: int | None = None) -> Case:
-    """Read and predict a photo once more and draw it.
-
-    Args:
-        row: The photo's metrics.
-        pair: The photo and its mask. If one can no longer be read, the case has no pictures and says so.
-        segmenter: What measured it.
-        foreground: As for `evaluate_pairs`.
-
-    """
+    """Read and predict a photo once more and draw it; a photo or mask that can no longer be read has no pictures."""
     try:
-        return Case(row, tuple(_panels(pair, segmenter, foreground)))
+        return Case(row, _draw_panels(pair, segmenter, foreground))
     except CarmaskError as error:
-        return Case(row, (), make_failure(pair, error).cause)
+        return Case(row, {}, make_failure(pair, error).cause)
 
 
-def _panels(pair: Pair, segmenter: Segmenter, foreground: int | None) -> Iterator[Panel]:
+def _draw_panels(pair: Pair, segmenter: Segmenter, foreground: int | None) -> dict[str, str]:
     image_HWC = decode_photo(pair.image).image_HWC
     height, width = image_HWC.shape[:2]
     truth_HW = load_truth(pair, (height, width), foreground).mask_HW
@@ -103,11 +87,13 @@ def _panels(pair: Pair, segmenter: Segmenter, foreground: int | None) -> Iterato
     mask_HW: BoolArray = probability_HW >= segmenter.threshold
     small = _panel_size(height, width)
     error_map_HWC = draw_error_map(image_HWC, truth_HW, mask_HW)
-    yield Panel("photo", _jpeg(fit_image(image_HWC, small)))
-    yield Panel("truth", _gray_png(truth_HW, small))
-    yield Panel("prediction", _gray_png(mask_HW, small))
-    yield Panel("error map", _jpeg(fit_image(error_map_HWC, small)))
-    yield Panel("worst spot, close up", _jpeg(error_map_HWC[_worst_spot(truth_HW != mask_HW)]))
+    return {
+        "photo": _jpeg(fit_image(image_HWC, small)),
+        "truth": _gray_png(truth_HW, small),
+        "prediction": _gray_png(mask_HW, small),
+        "error map": _jpeg(fit_image(error_map_HWC, small)),
+        "worst spot, close up": _jpeg(error_map_HWC[_worst_spot(truth_HW != mask_HW)]),
+    }
 
 
 def _panel_size(height: int, width: int) -> Placement:
@@ -143,10 +129,6 @@ def _jpeg(image_HWC: NDArray[np.uint8]) -> str:
 
 def _data_url(kind: str, data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _css(rgb: tuple[int, int, int]) -> str:
-    return f"rgb({', '.join(map(str, rgb))})"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
