@@ -1,6 +1,6 @@
 """Choose which photos of a data set to measure, and report whether the model was trained on any of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -36,27 +36,26 @@ class Selection:
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """One side of a split. `ids` is None where only the groups are known, as for an exported model."""
+    """One side of a split: the ids of its photos, and their groups.
 
-    ids: frozenset[str] | None
+    Of an exported model only the groups are known: `kind` is "group", and `names` are the groups, not the ids.
+    """
+
+    kind: Literal["photo", "group"]
+    names: frozenset[str]
     groups: frozenset[str]
 
+    @classmethod
+    def of_groups(cls, groups: Iterable[str]) -> "PhotoSet":
+        """Return the set of all photos of some groups."""
+        return cls("group", frozenset(groups), frozenset(groups))
+
     def __contains__(self, pair: Pair) -> bool:
-        return pair.group in self.groups if self.ids is None else pair.id in self.ids
-
-    @property
-    def kind(self) -> Literal["photo", "group"]:
-        """What `names` are names of."""
-        return "group" if self.ids is None else "photo"
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The ids of the photos, or the groups."""
-        return self.groups if self.ids is None else self.ids
+        return self.name_of(pair) in self.names
 
     def name_of(self, pair: Pair) -> str:
-        """Return the id or the group of a photo, whichever this set knows."""
-        return pair.group if self.ids is None else pair.id
+        """Return what `names` has for a photo: its id or its group."""
+        return pair.id if self.kind == "photo" else pair.group
 
 
 @dataclass(frozen=True)
@@ -70,19 +69,14 @@ class TrainingSplit:
     def from_split(cls, split: Split) -> "TrainingSplit":
         """Know each photo by its id."""
         train, validation = (
-            PhotoSet(frozenset(ids), frozenset(split.group_of[id_] for id_ in ids))
+            PhotoSet("photo", frozenset(ids), frozenset(split.group_of[id_] for id_ in ids))
             for ids in (split.train, split.validation)
         )
         return cls(train, validation)
 
-    @classmethod
-    def from_groups(cls, train: frozenset[str], validation: frozenset[str]) -> "TrainingSplit":
-        """Know only the groups."""
-        return cls(PhotoSet(None, train), PhotoSet(None, validation))
-
 
 def find_run(model: str | Path) -> Path | None:
-    """Return the training run's folder that a model is, or lies in; None where it is of no run."""
+    """Return the folder of the training run that a model is, or lies in; None where it belongs to no run."""
     place = Path(model).absolute()
     # `split.json` alone does not make a run: `carmask split` writes one into the working folder.
     for folder in (place, *place.parents[:2]):
@@ -96,24 +90,20 @@ def find_training_split(models: Sequence[tuple[Path, ModelCard]]) -> TrainingSpl
 
     Several models together have held out the groups that none of them was trained on.
     """
-    known = [_split_of_model(place, card) for place, card in models]
+    known = []
+    for place, card in models:
+        if card.train_groups:
+            train, held_out = PhotoSet.of_groups(card.train_groups), PhotoSet.of_groups(card.held_out_groups)
+            known.append(TrainingSplit(train, held_out))
+        elif run := find_run(place):
+            known.append(TrainingSplit.from_split(Split.load(run / SPLIT_OF_RUN)))
+        else:
+            return None
     if len(known) == 1:
         return known[0]
-    train: set[str] = set()
-    validation: set[str] = set()
-    for split in known:
-        if split is None:
-            return None
-        train |= split.train.groups
-        validation |= split.validation.groups
-    return TrainingSplit.from_groups(frozenset(train), frozenset(validation - train))
-
-
-def _split_of_model(place: Path, card: ModelCard) -> TrainingSplit | None:
-    if card.train_groups:
-        return TrainingSplit.from_groups(frozenset(card.train_groups), frozenset(card.held_out_groups))
-    run = find_run(place)
-    return TrainingSplit.from_split(Split.load(run / SPLIT_OF_RUN)) if run else None
+    trained = frozenset[str]().union(*(split.train.groups for split in known))
+    validation = frozenset[str]().union(*(split.validation.groups for split in known))
+    return TrainingSplit(PhotoSet.of_groups(trained), PhotoSet.of_groups(validation - trained))
 
 
 def select_pairs(
@@ -156,12 +146,10 @@ def select_pairs(
             # An exported model may name groups of photos that this data set never had: no reason to warn.
             messages = warnings if side.kind == "photo" else remarks
             messages.append(f"{missing} of the split's {len(side.names)} {part} {side.kind}s are not in the data.")
-    return Selection(
-        chosen,
-        part,
-        (*remarks, *_held_out_remarks(chosen, trained_on)),
-        (*warnings, *_leak_warnings(chosen, trained_on)),
-    )
+    leaks = _leak_warnings(chosen, trained_on.train) if trained_on else []
+    if not leaks:
+        remarks += _held_out_remarks(chosen, trained_on)
+    return Selection(chosen, part, tuple(remarks), (*warnings, *leaks))
 
 
 def _pairs_in(side: PhotoSet, pairs: Sequence[Pair], part: Part) -> tuple[Pair, ...]:
@@ -175,12 +163,9 @@ def _pairs_in(side: PhotoSet, pairs: Sequence[Pair], part: Part) -> tuple[Pair, 
     return chosen
 
 
-def _leak_warnings(chosen: Sequence[Pair], trained_on: TrainingSplit | None) -> list[str]:
+def _leak_warnings(chosen: Sequence[Pair], train: PhotoSet) -> list[str]:
     """Warn of photos that the model was trained on, and of others of their groups."""
-    if trained_on is None:
-        return []
-    train = trained_on.train
-    seen = {pair.id for pair in chosen if train.ids is not None and pair in train}
+    seen = {pair.id for pair in chosen if train.kind == "photo" and pair in train}
     related = sum(pair.group in train.groups and pair.id not in seen for pair in chosen)
     of = f"of {len(chosen)} photos"
     warnings = []
@@ -194,8 +179,6 @@ def _leak_warnings(chosen: Sequence[Pair], trained_on: TrainingSplit | None) -> 
 def _held_out_remarks(chosen: Sequence[Pair], trained_on: TrainingSplit | None) -> list[str]:
     if trained_on is None:
         return ["What the model was trained on is not known, so neither is whether these photos were held out."]
-    if _leak_warnings(chosen, trained_on):
-        return []
     total, groups = len(chosen), len({pair.group for pair in chosen})
     of = f" of {groups} groups" if groups < total else ""
     remarks = [f"Held out: the model was trained on none of these {total} photos{of}, nor on others of their groups."]
