@@ -50,7 +50,7 @@ def evaluate(
     all. `Evaluation.warnings` says if the model was trained on some of them.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/; what has no mask is left out.
+        data: Folder in Carvana's layout, or with images/ and masks/; photos without a mask are left out.
         model: A segmenter, or what `Segmenter.load` takes: the name of packaged weights, an `.onnx` file, a run's
             folder. Of a folder of folds, each photo is measured by the network that was not trained on its group.
         part: Which side of the split, or all photos.
@@ -82,7 +82,7 @@ def select(
     """Choose the photos to measure; see `evaluate`. `folds`: the folder of folds that `segmenter` was loaded from.
 
     Raises:
-        CarmaskError: The part is not known, none of its photos is among `pairs`, or a split cannot be read.
+        CarmaskError: The part is not known, none of its photos is in `pairs`, or a split cannot be read.
 
     """
     if folds is not None and part in (None, "validation") and split is None:
@@ -139,14 +139,13 @@ def evaluate_selection(
 
 
 def assign_segmenters(selection: Selection, segmenter: Segmenter) -> list[tuple[Segmenter, list[Pair]]]:
-    """Return what measures which photos: the segmenter all of them; out of fold, each of its networks its own fold."""
+    """Pair the segmenter with all photos; out of fold, each of its networks with the photos of its fold."""
     if not selection.folds:
         return [(segmenter, list(selection.pairs))]
-    assigned = []
-    for fold, one in zip(selection.folds, segmenter.each(), strict=True):
-        pairs = [pair for pair in selection.pairs if selection.fold_of[pair.id] == fold]
-        assigned.append((one, pairs))
-    return assigned
+    return [
+        (one, [pair for pair in selection.pairs if selection.fold_of[pair.id] == fold])
+        for fold, one in zip(selection.folds, segmenter.each(), strict=True)
+    ]
 
 
 def _measure(

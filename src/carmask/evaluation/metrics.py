@@ -93,7 +93,7 @@ def confusion(truth_HW: BoolArray, mask_HW: BoolArray) -> Confusion:
 
     Raises `MaskMismatchError` where the arrays differ in shape, are not two-dimensional or not boolean.
     """
-    _refuse_unlike(truth_HW, mask_HW)
+    _check_comparable(truth_HW, mask_HW)
     in_truth = int(np.count_nonzero(truth_HW))
     in_mask = int(np.count_nonzero(mask_HW))
     tp = int(np.count_nonzero(truth_HW & mask_HW))
@@ -174,7 +174,6 @@ def _boundary_distances(truth_HW: BoolArray, mask_HW: BoolArray) -> tuple[Distan
 
     Where only one side has a boundary its distances are infinite and the other's are empty.
     """
-    _refuse_unlike(truth_HW, mask_HW)
     window = _window_around(truth_HW, mask_HW)
     truth_edge_HW, mask_edge_HW = boundary(truth_HW[window]), boundary(mask_HW[window])
     return (_distance_px(mask_edge_HW)[truth_edge_HW], _distance_px(truth_edge_HW)[mask_edge_HW])
@@ -204,7 +203,7 @@ def _ratio(part: float, whole: float, *, undefined: float) -> float:
     return part / whole if whole else undefined
 
 
-def _refuse_unlike(truth_HW: BoolArray, mask_HW: BoolArray) -> None:
+def _check_comparable(truth_HW: BoolArray, mask_HW: BoolArray) -> None:
     if truth_HW.shape != mask_HW.shape or truth_HW.ndim != 2:
         raise MaskMismatchError(
             f"cannot compare a true mask of shape {truth_HW.shape} with a predicted one of shape {mask_HW.shape}; "

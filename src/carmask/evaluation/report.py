@@ -43,7 +43,7 @@ def draw_worst(
     foreground: int | None = None,
     progress: Progress | None = None,
 ) -> "list[Case]":
-    """Predict the `count` photos of lowest Dice once more and draw them, worst first; none where no page can be made.
+    """Predict the `count` photos of lowest Dice once more and draw them, worst first; none if `missing_for_page`.
 
     The other arguments are those of `evaluate_selection`, which made the evaluation.
     """
@@ -106,9 +106,9 @@ def render_csv(evaluation: Evaluation) -> str:
     lines = []
     for row in evaluation.rows:
         height, width = row.size_HW
-        figures = {name: "" if math.isnan(value) else f"{value:.6f}" for name, value in asdict(row.metrics).items()}
-        lines.append({**_who(row), "height_px": height, "width_px": width, **figures})
-    lines += [{**_who(failure), "error": f"{failure.file}: {failure.cause}"} for failure in evaluation.failures]
+        metrics = {name: "" if math.isnan(value) else f"{value:.6f}" for name, value in asdict(row.metrics).items()}
+        lines.append({**_identify(row), "height_px": height, "width_px": width, **metrics})
+    lines += [{**_identify(failure), "error": f"{failure.file}: {failure.cause}"} for failure in evaluation.failures]
     if evaluation.fold_of:
         lines = [{**line, "fold": evaluation.fold_of[str(line["id"])]} for line in lines]
     writer.writerows(sorted(lines, key=lambda line: str(line["id"])))
@@ -122,24 +122,24 @@ def summarize_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
         "part": evaluation.part,
         "photos": len(evaluation.rows),
         "failed": len(evaluation.failures),
-        "figures": {name: asdict(figures) for name, figures in evaluation.summary.items()},
+        "figures": {name: asdict(metric) for name, metric in evaluation.summary.items()},
         "by_fold": [asdict(row) for row in evaluation.by_fold],
         "by_group": [asdict(row) for row in evaluation.by_group],
         "by_view": [asdict(row) for row in evaluation.by_view],
         "failures": [asdict(failure) for failure in evaluation.failures],
         "remarks": evaluation.remarks,
         "warnings": evaluation.warnings,
-        "mask_rules": dict(evaluation.rules),
-        "odd_masks": dict(evaluation.odd),
+        "mask_rules": evaluation.rules,
+        "odd_masks": evaluation.odd,
         "seconds": round(evaluation.seconds, 3),
         "model_name": subject.model,
-        "model": dict(subject.description),
-        "environment": dict(subject.environment),
+        "model": subject.description,
+        "environment": subject.environment,
     }
     return {key: _nan_to_none(value) for key, value in contents.items()}
 
 
-def _who(item: PhotoRow | EvaluationFailure) -> dict[str, str | int]:
+def _identify(item: PhotoRow | EvaluationFailure) -> dict[str, str | int]:
     return {"id": item.id, "group": item.group, "view": item.view or ""}
 
 
