@@ -65,12 +65,12 @@ def load_member(model: str | Path | None, options: RunOptions = RunOptions()) ->
 def open_onnx(source: str | Path | bytes, options: RunOptions = RunOptions()) -> Engine:
     """Open a network that `carmask export` wrote: a file's path, or its bytes.
 
-    The engine `auto` is the fastest that is there: onnxruntime on a GPU that it can use, OpenVINO on x86 processors,
-    onnxruntime elsewhere. `tensorrt` is onnxruntime with TensorRT.
+    The engine `auto` is the fastest that is installed: onnxruntime on a GPU that it can use, OpenVINO on x86
+    processors, onnxruntime elsewhere. `tensorrt` is onnxruntime with TensorRT.
 
     Raises:
-        ModelFileError: the file is missing, damaged, or carmask has not exported it.
-        EngineMissing: this machine or this file cannot be run with these options.
+        ModelFileError: the file is missing or damaged, or carmask has not exported it.
+        EngineMissing: this machine cannot run this file with these options.
 
     """
     card = read_card(source)
@@ -88,7 +88,10 @@ def open_onnx(source: str | Path | bytes, options: RunOptions = RunOptions()) ->
         except EngineMissing:
             # onnxruntime is built for a GPU that this machine does not have: use the CPU.
             pass
-    return _start(source, card, replace(options, engine=_fastest_on_cpu()))
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    order: tuple[EngineName, ...] = ("openvino", "onnxruntime") if is_x86 else ("onnxruntime", "openvino")
+    fastest = next((engine for engine in order if find_spec(_PACKAGES[engine])), order[0])
+    return _start(source, card, replace(options, engine=fastest))
 
 
 def _load_weights(folder: Path, options: RunOptions) -> Member:
@@ -103,8 +106,8 @@ def _load_weights(folder: Path, options: RunOptions) -> Member:
         from carmask.runtime.torch_engine import TorchEngine
     except ImportError as error:
         raise EngineMissing(
-            f"{folder}: holds PyTorch weights, and PyTorch is not installed ({error}); `pip install 'carmask[train]'` "
-            "brings it, or export them where it is, with `carmask export`"
+            f"{folder}: holds PyTorch weights, and PyTorch is not installed ({error}); install it with `pip install "
+            "'carmask[train]'`, or export them with `carmask export` where it is installed"
         ) from error
     network = Network.load(folder)
     hardware = set_up(HardwareSettings(device=options.device, precision=options.precision, threads=options.threads))
@@ -112,18 +115,23 @@ def _load_weights(folder: Path, options: RunOptions) -> Member:
 
 
 def _start(source: str | Path | bytes, card: ModelCard, options: RunOptions) -> Engine:
-    engine, device = options.engine, options.device
+    engine, device, precision = options.engine, options.device, options.precision
     if engine == "torch":
         raise EngineMissing(
             f"{source_name(source)}: PyTorch runs folders of weights, not .onnx files; name the run's folder, or "
             "choose another engine"
         )
-    if device == "mps" or (engine == "openvino" and device.startswith("cuda")):
+    unusable = {"openvino": device.startswith("cuda"), "tensorrt": device == "cpu"}
+    if device == "mps" or unusable.get(engine):
         raise EngineMissing(
             f"device '{device}': {engine} cannot use it; choose another engine, or leave the device at auto"
         )
-    if engine == "tensorrt":
-        _check_tensorrt(options)
+    # TensorRT computes convolutions in TF32, which onnxruntime has no option to switch off.
+    if (engine != "openvino" and precision == "bf16") or (engine == "tensorrt" and precision == "float32"):
+        raise EngineMissing(
+            f"precision '{precision}': {engine} does not compute in it; choose another engine, or leave the precision "
+            "at auto"
+        )
     try:
         if engine == "openvino":
             from carmask.runtime.openvino_engine import OpenVinoEngine
@@ -135,33 +143,8 @@ def _start(source: str | Path | bytes, card: ModelCard, options: RunOptions) -> 
     except ImportError as error:
         package = _PACKAGES[engine]
         raise EngineMissing(
-            f"engine '{engine}' needs {package}, which is not installed ({error}); `pip install {package}` brings it"
+            f"engine '{engine}' needs {package}, which is not installed ({error}); run `pip install {package}`"
         ) from error
-
-
-def _check_tensorrt(options: RunOptions) -> None:
-    if options.device == "cpu":
-        raise EngineMissing(
-            "device 'cpu': tensorrt runs on NVIDIA GPUs only; choose engine onnxruntime, or leave the device at auto"
-        )
-    if options.precision == "float32":
-        # onnxruntime has no option that would keep TensorRT's convolutions from TF32.
-        raise EngineMissing(
-            "precision 'float32': tensorrt computes in tf32, and that cannot be switched off; choose engine "
-            "onnxruntime, or leave the precision at auto"
-        )
-
-
-def _fastest_on_cpu() -> EngineName:
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    order: tuple[EngineName, ...] = ("openvino", "onnxruntime") if is_x86 else ("onnxruntime", "openvino")
-    for engine in order:
-        if find_spec(_PACKAGES[engine]):
-            return engine
-    raise EngineMissing(
-        "neither openvino nor onnxruntime is installed, and one is needed to run a network; `pip install carmask` "
-        "brings them"
-    )
 
 
 def _has_cuda_build() -> bool:

@@ -1,7 +1,8 @@
 """OpenVINO as an engine: the fastest on x86 processors."""
 
-from collections import Counter, OrderedDict
-from functools import cached_property
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,44 +12,21 @@ from numpy.typing import NDArray
 from carmask.errors import first_line
 from carmask.limits import cpu_quota
 from carmask.models.card import ModelCard, ModelFileError, source_name
-from carmask.runtime.engine import EngineError, EngineMissing, Owner, check_images
+from carmask.runtime.engine import Engine, EngineError, EngineMissing
 from carmask.runtime.options import RunOptions
 
-# Each size is compiled for itself, since calls with changing shapes have given wrong outputs; so many are kept.
+# Calls with changing shapes have given wrong outputs, so each size is compiled separately; this many are kept.
 _KEPT = 4
 
 _CONVOLUTIONS = frozenset({"Convolution", "Deconvolution"})
 _PRECISIONS = {"f32": "float32", "bf16": "bf16", "f16": "float16", "u8": "int8", "i8": "int8"}
 
 
-class _Compiled:
-    """A network compiled for images of one size, each by itself."""
-
-    def __init__(self, network: ov.CompiledModel) -> None:
-        self.network = network
-
-    @cached_property
-    def _queue(self) -> ov.AsyncInferQueue:
-        # As many requests as OpenVINO finds best for this machine.
-        return ov.AsyncInferQueue(self.network)
-
-    def run_side_by_side(self, images_NHWC: NDArray[np.uint8], into_NHW: NDArray[np.float32]) -> None:
-        """Compute several images at once, each by itself."""
-
-        def take(request: ov.InferRequest, index: int) -> None:
-            into_NHW[index] = request.get_output_tensor(0).data[0]
-
-        self._queue.set_callback(take)
-        for index in range(len(images_NHWC)):
-            self._queue.start_async({0: images_NHWC[index : index + 1]}, index)
-        self._queue.wait_all()
-
-
-class OpenVinoEngine:
+class OpenVinoEngine(Engine):
     """Runs an exported network on the CPU. It writes no files: compiling takes a fifth of a second.
 
-    One image is computed by all threads together. Several are computed side by side, each by itself, which takes a
-    tenth less work for each, and nothing of an image's result depends on the others.
+    All threads compute a single image together. Several images are computed in parallel, each independently of the
+    others, which takes a tenth less work per image.
     """
 
     name = "openvino"
@@ -56,87 +34,89 @@ class OpenVinoEngine:
     steady_batch = 2
 
     def __init__(self, source: str | Path | bytes, card: ModelCard, options: RunOptions) -> None:
-        self._owner = Owner()
-        self._card = card
+        super().__init__(card.channels)
         self._name = source_name(source)
-        self._core = ov.Core()
-        # By itself OpenVINO binds its threads to the first processors, in every process to the same ones.
-        self._settings: dict[str, object] = {"ENABLE_CPU_PINNING": False}
-        # It counts processors, and takes a thread for each.
+        self._canvas_HW = card.geometry.canvas_HW(card.stride_px)
+        # By default OpenVINO binds its threads to the first processors, in every process to the same ones.
+        settings: dict[str, object] = {"ENABLE_CPU_PINNING": False}
+        # By default it takes a thread per processor, whatever the container's limit.
         threads = options.threads or cpu_quota()
         if threads is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
-        # No hint but this one: f16 and a forced bf16 were slower than what OpenVINO chooses by itself.
+            settings["INFERENCE_NUM_THREADS"] = threads
+        # No other hint: f16 and a forced bf16 were slower than what OpenVINO chooses itself.
         if options.precision == "float32":
-            self._settings["INFERENCE_PRECISION_HINT"] = "f32"
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
+        core = ov.Core()
         try:
-            self._model = self._core.read_model(source if isinstance(source, bytes) else str(source))
+            model = core.read_model(source if isinstance(source, bytes) else str(source))
         except RuntimeError as error:
             raise ModelFileError(f"{self._name}: OpenVINO cannot read it; export the network again") from error
-        self._compiled: OrderedDict[tuple[int, int, bool], _Compiled] = OrderedDict()
+        compile_ = lru_cache(_KEPT)(partial(_compile, core, model, settings, card.channels, self._name))
+        self._compile = compile_
+        # As many requests as OpenVINO finds best for this machine.
+        self._queue_of = lru_cache(_KEPT)(lambda size_HW: ov.AsyncInferQueue(compile_(size_HW, "THROUGHPUT")))
         if options.precision not in ("auto", self.precision):
-            why = "this processor has no bf16 instructions" if options.precision == "bf16" else "the file is stored so"
             raise EngineMissing(
-                f"{self._name}: {options.precision} was asked for, but OpenVINO computes it in {self.precision} "
-                f"({why}); leave the precision at auto"
+                f"{self._name}: OpenVINO computes it in {self.precision} on this processor, not in "
+                f"{options.precision}; leave the precision at auto"
             )
 
     @cached_property
-    def precision(self) -> str:
-        """See `Engine`; read from what was compiled."""
-        return _precision_of(self._any_compiled().network)
+    def precision(self) -> str:  # type: ignore[override]
+        """What most convolutions really run in, as the compiled graph says; no hint does."""
+        graph = self._compile(self._canvas_HW, "THROUGHPUT").get_runtime_model()
+        infos = [node.get_rt_info() for node in graph.get_ops()]
+        found = Counter(
+            str(info["runtimePrecision"].astype(str))
+            for info in infos
+            if str(info["layerType"].astype(str)) in _CONVOLUTIONS
+        )
+        ((precision, _),) = found.most_common(1) or [("f32", 0)]
+        return _PRECISIONS.get(precision, precision)
 
     @cached_property
-    def threads(self) -> int | None:
-        """See `Engine`; what was asked for, or OpenVINO's own choice."""
-        return int(self._any_compiled().network.get_property("INFERENCE_NUM_THREADS"))
+    def threads(self) -> int | None:  # type: ignore[override]
+        """The number given, or OpenVINO's own choice."""
+        return int(self._compile(self._canvas_HW, "THROUGHPUT").get_property("INFERENCE_NUM_THREADS"))
 
-    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `Engine.run`."""
-        self._owner.check()
-        check_images(images_NHWC, self._card.channels)
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         count, height, width, _ = images_NHWC.shape
         probability_NHW = np.empty((count, height, width), np.float32)
-        alone = count == 1
-        compiled = self._compile(height, width, alone=alone)
+
+        def take(request: ov.InferRequest, index: int) -> None:
+            probability_NHW[index] = request.get_output_tensor(0).data[0]
+
         try:
-            if alone:
-                probability_NHW[:] = compiled.network(images_NHWC, share_outputs=False)[0]
+            if count == 1:
+                compiled = self._compile((height, width), "LATENCY")
+                probability_NHW[:] = compiled(images_NHWC, share_outputs=False)[0]
             else:
-                compiled.run_side_by_side(images_NHWC, probability_NHW)
+                queue = self._queue_of((height, width))
+                queue.set_callback(take)
+                for index in range(count):
+                    queue.start_async({0: images_NHWC[index : index + 1]}, index)
+                queue.wait_all()
         except RuntimeError as error:
             raise EngineError(f"{self._name}: OpenVINO failed on {height} x {width} px: {first_line(error)}") from error
         return probability_NHW
 
-    def _any_compiled(self) -> _Compiled:
-        canvas_HW = self._card.geometry.canvas_HW(self._card.stride_px)
-        return next(iter(self._compiled.values()), None) or self._compile(*canvas_HW, alone=False)
 
-    def _compile(self, height: int, width: int, *, alone: bool) -> _Compiled:
-        key = height, width, alone
-        if key not in self._compiled:
-            while len(self._compiled) >= _KEPT:
-                self._compiled.popitem(last=False)
-            model = self._model.clone()
-            model.reshape({0: [1, height, width, self._card.channels]})
-            settings = {**self._settings, "PERFORMANCE_HINT": "LATENCY" if alone else "THROUGHPUT"}
-            try:
-                self._compiled[key] = _Compiled(self._core.compile_model(model, "CPU", settings))
-            except RuntimeError as error:
-                raise EngineError(
-                    f"{self._name}: OpenVINO cannot compile it for {height} x {width} px: {first_line(error)}"
-                ) from error
-        self._compiled.move_to_end(key)
-        return self._compiled[key]
-
-
-def _precision_of(compiled: ov.CompiledModel) -> str:
-    """In what most convolutions really run: it stands in the compiled graph, not in any hint."""
-    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
-    found = Counter(
-        str(fact["runtimePrecision"].astype(str))
-        for fact in facts
-        if str(fact["layerType"].astype(str)) in _CONVOLUTIONS
-    )
-    ((precision, _),) = found.most_common(1) or [("f32", 0)]
-    return _PRECISIONS.get(precision, precision)
+def _compile(
+    core: ov.Core,
+    model: ov.Model,
+    settings: Mapping[str, object],
+    channels: int,
+    name: str,
+    size_HW: tuple[int, int],
+    hint: str,
+) -> ov.CompiledModel:
+    """Compile a network for single images of one size."""
+    resized = model.clone()
+    resized.reshape({0: [1, *size_HW, channels]})
+    try:
+        return core.compile_model(resized, "CPU", {**settings, "PERFORMANCE_HINT": hint})
+    except RuntimeError as error:
+        height, width = size_HW
+        raise EngineError(
+            f"{name}: OpenVINO cannot compile it for {height} x {width} px: {first_line(error)}"
+        ) from error

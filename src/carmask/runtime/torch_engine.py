@@ -7,30 +7,27 @@ from torch import Tensor
 
 from carmask.errors import first_line
 from carmask.models.network import Network
-from carmask.runtime.engine import EngineError, Owner, check_images
+from carmask.runtime.engine import Engine, EngineError
 from carmask.runtime.hardware import Hardware
 
 
-class TorchEngine:
-    """Runs a `Network` in PyTorch, on the device and in the precision that it is given."""
+class TorchEngine(Engine):
+    """Runs a `Network` in PyTorch."""
 
     name = "torch"
     # PyTorch may choose other kernels for other batch sizes.
-    steady_batch: int | None = None
+    steady_batch = None
 
     def __init__(self, network: Network, hardware: Hardware) -> None:
+        super().__init__(network.card.channels)
         self._network = network.eval().to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._hardware = hardware
-        self._owner = Owner()
         self.device = str(hardware.device)
         self.precision = "bf16" if hardware.precision == torch.bfloat16 else "float32"
-        self.threads: int | None = torch.get_num_threads() if hardware.device.type == "cpu" else None
+        self.threads = torch.get_num_threads() if hardware.device.type == "cpu" else None
 
     @torch.inference_mode()
-    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `Engine.run`."""
-        self._owner.check()
-        check_images(images_NHWC, self._network.card.channels)
+    def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         count, height, width, _ = images_NHWC.shape
         try:
             with self._hardware.autocast():
@@ -44,6 +41,6 @@ class TorchEngine:
 
 
 def to_input(images_NHWC: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Photos as a network takes them: `x_NCHW` float32 0..1, channels_last, on `device`."""
+    """Return photos as a network takes them: `x_NCHW` float32 0..1, channels_last, on `device`."""
     # H x W x C in memory seen as C x H x W is what channels_last means: no copy.
     return torch.from_numpy(images_NHWC).to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
