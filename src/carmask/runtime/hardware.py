@@ -1,4 +1,4 @@
-"""Where PyTorch computes, in which precision, on how many threads."""
+"""The device, precision and threads of PyTorch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,9 +10,11 @@ from carmask.environment import cpu_name
 from carmask.errors import CarmaskError, first_line
 from carmask.limits import cpu_quota
 
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
+
 
 class HardwareSettings(BaseModel):
-    """Where and how it is computed."""
+    """The device, precision and CPU threads of a training run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,7 +29,7 @@ class HardwareSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a run computes and in which precision."""
+    """The device and precision of a run, and the reason for the precision."""
 
     device: torch.device
     precision: torch.dtype
@@ -48,35 +50,32 @@ class Hardware:
 def set_up(settings: HardwareSettings, *, local_rank: int = 0, local_count: int = 1) -> Hardware:
     """Choose device and precision, and set the number of threads.
 
-    Of `local_count` processes on one machine, which `local_rank` tells apart, each takes a GPU of its own.
+    Each of the `local_count` processes on one machine, numbered by `local_rank`, takes its own GPU.
 
     Raises:
-        CarmaskError: the device that was asked for is not there, or there are not enough GPUs.
+        CarmaskError: this machine does not have the device, or not enough GPUs.
 
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     elif (quota := cpu_quota()) is not None:
-        # It counts processors, and takes a thread for each; or fewer, where the environment says so.
+        # By default PyTorch takes a thread per processor, or fewer if the environment says so.
         torch.set_num_threads(min(quota, torch.get_num_threads()))
     device = _device(settings.device, local_rank, local_count)
     native, reason = _native_bf16(device)
-    if settings.precision == "float32":
-        return Hardware(device, torch.float32, "as asked")
-    if settings.precision == "fp16":
-        return Hardware(device, torch.float16, "as asked")
-    if settings.precision == "bf16":
-        return Hardware(device, torch.bfloat16, "as asked" if native else f"as asked, though {reason}")
-    return Hardware(device, torch.bfloat16 if native else torch.float32, reason)
+    if settings.precision == "auto":
+        return Hardware(device, torch.bfloat16 if native else torch.float32, reason)
+    emulated = settings.precision == "bf16" and not native
+    return Hardware(device, _DTYPES[settings.precision], f"as asked, though {reason}" if emulated else "as asked")
 
 
 def _device(wanted: str, local_rank: int, local_count: int) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and 1 < local_count > (gpus := torch.cuda.device_count()):
+    if wanted == "cuda" and local_count > max(1, torch.cuda.device_count()):
         raise CarmaskError(
-            f"{local_count} processes, {gpus} GPUs: each process takes a GPU of its own; start fewer, or choose device "
-            "cpu"
+            f"{local_count} processes, {torch.cuda.device_count()} GPUs: each process takes its own GPU; start fewer, "
+            "or choose device cpu"
         )
     if wanted == "cuda" and local_rank:
         wanted = f"cuda:{local_rank}"
