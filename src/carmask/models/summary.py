@@ -1,19 +1,17 @@
-"""What a network is made of: levels, shapes, parameters, multiply-adds, receptive field."""
+"""The figures of a network: levels, shapes, parameters, multiply-adds, receptive field."""
 
-import copy
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from carmask.imaging.geometry import Size
 from carmask.models.config import UNetConfig
-from carmask.models.unet import UNet
+from carmask.models.unet import UNet, UpConv
 
 
 @dataclass(frozen=True)
 class Level:
-    """One block of the network and what leaves it."""
+    """One block of the network, and the channels and size of its output."""
 
     name: str
     channels: int
@@ -57,39 +55,25 @@ class NetworkSummary:
 
 
 def summarize(model: UNet, size_HW: Size) -> NetworkSummary:
-    """Measure a network by sending one empty image of `size_HW` through a copy that computes shapes only."""
-    model = copy.deepcopy(model).to("meta").eval()
-    names = {id(module): name for name, module in _blocks(model)}
+    """Return the figures of a network for one image of `size_HW` px, multiples of its stride."""
+    config = model.config
     levels: list[Level] = []
 
-    def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        levels.append(
-            Level(
-                name=names[id(module)],
-                channels=output.shape[1],
-                size_HW=(output.shape[2], output.shape[3]),
-                parameters=sum(parameter.numel() for parameter in module.parameters()),
-                multiply_adds=sum(macs.pop(id(part), 0) for part in module.modules()),
-            )
-        )
-
-    macs: dict[int, int] = {}
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    def add(name: str, block: nn.Module, channels: int, depth: int) -> None:
+        height, width = (side // (config.stem * 2**depth) for side in size_HW)
+        kernels = sum(parameter.numel() for parameter in block.parameters() if parameter.ndim == 4)
         # Every weight of a convolution meets each output position once, of a transposed one each input position.
-        at = output if isinstance(module, nn.Conv2d) else inputs[0]
-        macs[id(module)] = module.weight.numel() * at.shape[2] * at.shape[3]
+        positions = height * width // (4 if isinstance(block, UpConv) else 1)
+        parameters = sum(parameter.numel() for parameter in block.parameters())
+        levels.append(Level(name, channels, (height, width), parameters, kernels * positions))
 
-    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)]
-    for part in convolutions:
-        part.register_forward_hook(count)
-    for _, block in _blocks(model):
-        block.register_forward_hook(record)
-    input_CHW = (model.config.in_channels, *size_HW)
-    with torch.no_grad():
-        model(torch.zeros(1, *input_CHW, device="meta"))
-    return NetworkSummary(input_CHW, tuple(levels), receptive_field_px(model))
+    for depth, (encoder, channels) in enumerate(zip(model.encoders, config.widths, strict=True)):
+        add(f"encoder {depth + 1}", encoder, channels, depth)
+    for depth, up, decoder in zip(reversed(range(len(model.ups))), model.ups, model.decoders, strict=True):
+        add(f"up {depth + 1}", up, config.widths[depth], depth)
+        add(f"decoder {depth + 1}", decoder, config.widths[depth], depth)
+    add("head", model.head, config.stem**2, 0)
+    return NetworkSummary((config.in_channels, *size_HW), tuple(levels), receptive_field_px(model))
 
 
 def receptive_field_px(model: UNet) -> int:
@@ -112,11 +96,3 @@ def _view_px(config: UNetConfig, column: int) -> int:
         # Pooling, then two convolutions.
         first, last = 2 * first - 2, 2 * last + 1 + 2
     return (last - first + 1) * config.stem
-
-
-def _blocks(model: UNet) -> list[tuple[str, nn.Module]]:
-    depth = len(model.config.widths)
-    blocks: list[tuple[str, nn.Module]] = [(f"encoder {i}", block) for i, block in enumerate(model.encoders, 1)]
-    for i, (up, decoder) in enumerate(zip(model.ups, model.decoders, strict=True), 1):
-        blocks += [(f"up {depth - i}", up), (f"decoder {depth - i}", decoder)]
-    return [*blocks, ("head", model.head)]
