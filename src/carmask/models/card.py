@@ -1,13 +1,10 @@
-"""What a network says about itself, in `config.json` beside its weights and inside its `.onnx` file.
-
-Needs no PyTorch.
-"""
+"""The metadata of a network, in `config.json` beside its weights and inside its `.onnx` file. Needs no PyTorch."""
 
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,7 +16,16 @@ from carmask.models.config import PRESETS, PresetName, UNetConfig
 # The key of the card, which is JSON, in an `.onnx` file's metadata.
 CARD_KEY = "carmask"
 
-_EXPORT = "export the network again with `carmask export`"
+# The two fields of ONNX's `ModelProto` that matter here, as a protobuf FileDescriptorProto.
+_ONNX_METADATA = """
+name: "onnx_metadata.proto" package: "carmask" syntax: "proto3"
+message_type { name: "Entry"
+  field { name: "key" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }
+  field { name: "value" number: 2 type: TYPE_STRING label: LABEL_OPTIONAL } }
+message_type { name: "Model"
+  field { name: "graph" number: 7 type: TYPE_BYTES label: LABEL_OPTIONAL }
+  field { name: "metadata_props" number: 14 type: TYPE_MESSAGE type_name: ".carmask.Entry" label: LABEL_REPEATED } }
+"""
 
 
 class ModelFileError(CarmaskError):
@@ -27,7 +33,7 @@ class ModelFileError(CarmaskError):
 
 
 class HeldOut(BaseModel):
-    """What a network reached on the photos of one data set, each at its own size, as `carmask evaluate` measures it."""
+    """A network's figures on the photos of one data set, each at its own size, as `carmask evaluate` measures them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,13 +65,12 @@ class EngineParity(BaseModel):
     mean_difference: float = Field(description="mean difference of the pixels' probabilities from PyTorch's")
 
     def rounded(self) -> "EngineParity":
-        """Return the figures as they are kept with a network: six decimals."""
-        figures = {name: round(value, 6) for name, value in self if isinstance(value, float)}
-        return self.model_copy(update=figures)
+        """Return the figures with six decimals, as they are stored with a network."""
+        return self.model_copy(update={name: round(value, 6) for name, value in self if isinstance(value, float)})
 
 
 class Measured(BaseModel):
-    """What was measured of these very weights, in this form."""
+    """All figures of exactly these weights, as they are stored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,7 +84,7 @@ class Measured(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What a network is, how photos are fitted to it, and what is known about it."""
+    """A network's structure, how photos are fitted to it, its training and its figures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -119,11 +124,11 @@ class ModelCard(BaseModel):
         return self.unet.stride_px
 
     def to_json(self) -> str:
-        """Return the text that an `.onnx` file holds; what is not known is left out."""
+        """Return the text in an `.onnx` file, without fields that are not known."""
         return self.model_dump_json(exclude_none=True)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return everything that is known, as labels and texts for people."""
+        """Return (label, text) pairs of all fields, for people."""
         height, width = self.geometry.size_HW
         fit = "proportions kept" if self.geometry.keep_aspect else "stretched"
         rows = [
@@ -152,60 +157,47 @@ def read_card(source: str | Path | bytes) -> ModelCard:
     """Read the card of an exported network from its file or its bytes.
 
     Raises:
-        ModelFileError: the file is missing, is no whole ONNX file, or carmask has not exported it.
+        ModelFileError: the file is missing or damaged, or carmask has not exported it.
 
     """
     name = source_name(source)
+    export = "export the network again with `carmask export`"
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         file = _onnx_message().FromString(data)
+        if not file.graph:
+            raise DecodeError("no graph")
         metadata = {entry.key: entry.value for entry in file.metadata_props}
+        return ModelCard.model_validate_json(metadata[CARD_KEY])
     except OSError as error:
         raise ModelFileError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
     except DecodeError as error:
-        raise ModelFileError(f"{name}: not an ONNX file, or not a whole one; copy it again, or {_EXPORT}") from error
-    if not file.graph:
-        raise ModelFileError(f"{name}: not an ONNX file, or not a whole one; copy it again, or {_EXPORT}")
-    if CARD_KEY not in metadata:
+        raise ModelFileError(f"{name}: not a complete ONNX file; copy it again, or {export}") from error
+    except KeyError as error:
         raise ModelFileError(
             f"{name}: an ONNX file that carmask has not exported (its metadata has no '{CARD_KEY}', so its input size "
-            f"and threshold are not known); {_EXPORT}"
-        )
-    try:
-        return ModelCard.model_validate_json(metadata[CARD_KEY])
+            f"and threshold are not known); {export}"
+        ) from error
     except ValidationError as error:
         raise ModelFileError(
             f"{name}: cannot understand its card ({explain(error, ModelCard)}); another version of carmask may have "
-            f"written it: update carmask, or {_EXPORT}"
+            f"written it: update carmask, or {export}"
         ) from error
 
 
 def source_name(source: str | Path | bytes) -> str:
-    """Return what messages call a model."""
+    """Return the name of a model in messages."""
     return "model in memory" if isinstance(source, bytes) else str(source)
 
 
 @cache
 def _onnx_message() -> Any:
-    """Return a message class with the two fields of ONNX's `ModelProto` that matter here.
+    """Return the message class of `_ONNX_METADATA`.
 
-    `onnx` is not part of the core installation, protobuf is (onnxruntime needs it). Reading the metadata of `fast` so
-    takes 12 ms and 25 ms for the import; in onnxruntime it takes 60 ms and 140 ms, in OpenVINO 70 ms and 220 ms.
+    `onnx` is not part of the core installation, protobuf is (onnxruntime needs it). This way reading the metadata of
+    `fast` takes 12 ms and 25 ms for the import; in onnxruntime it takes 60 ms and 140 ms, in OpenVINO 70 ms and 220 ms.
     """
-    file = descriptor_pb2.FileDescriptorProto(name="onnx_metadata.proto", package="carmask", syntax="proto3")
-    kinds = descriptor_pb2.FieldDescriptorProto
-    entry = file.message_type.add(name="Entry")
-    for number, name in ((1, "key"), (2, "value")):
-        entry.field.add(name=name, number=number, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
-    model = file.message_type.add(name="Model")
-    model.field.add(name="graph", number=7, type=kinds.TYPE_BYTES, label=kinds.LABEL_OPTIONAL)
-    model.field.add(
-        name="metadata_props",
-        number=14,
-        type=kinds.TYPE_MESSAGE,
-        type_name=".carmask.Entry",
-        label=kinds.LABEL_REPEATED,
-    )
+    file = text_format.Parse(_ONNX_METADATA, descriptor_pb2.FileDescriptorProto())
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("carmask.Model"))
