@@ -1,4 +1,4 @@
-"""From what a user calls a model to the file or folder that it is in."""
+"""Find the file or folder of a model by its name, path or Hub id."""
 
 import re
 from importlib.resources import files
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from carmask.errors import CarmaskError, first_line
 from carmask.models.config import WEIGHTS, weights_folder
-from carmask.models.series_file import finished_folds, fold_folders
+from carmask.models.series_file import fold_folders
 from carmask.runtime.options import EngineName
 
 DEFAULT_MODEL = "fast"
 
-# An exported network in a repository on the Hub, where there may be a folder of weights too.
+# An exported network in a folder or a Hub repository, which may also hold weights.
 EXPORTED = "model.onnx"
 
 # owner/name, as the Hub allows them.
@@ -35,7 +35,7 @@ def locate(model: str | Path | None, engine: EngineName = "auto") -> Path:
     """Find a model: an `.onnx` file, or a folder of weights or of a run.
 
     Args:
-        model: The name of packaged weights, which comes before a file of that name here; a path; or a Hub id
+        model: The name of packaged weights, which takes precedence over a file of that name; a path; or a Hub id
             (owner/name), which is downloaded unless the Hub's local cache has it. None is the default weights.
         engine: torch runs the weights of a folder or a Hub repository that also holds model.onnx; the other engines
             run that file.
@@ -44,13 +44,29 @@ def locate(model: str | Path | None, engine: EngineName = "auto") -> Path:
         ModelNotFound: there is no such model, or the Hub cannot be reached.
 
     """
-    place = _find(model, exported=engine != "torch")
-    exported = place / EXPORTED
-    return exported if engine != "torch" and exported.is_file() else place
+    packaged = packaged_models()
+    model = DEFAULT_MODEL if model is None else model
+    if isinstance(model, str) and model in packaged:
+        return packaged[model]
+    path = Path(model).expanduser()
+    exported = engine != "torch"
+    if path.exists():
+        return _prefer_exported(path) if exported else path
+    if isinstance(model, str) and _is_hub_id(model):
+        return _download(model, exported=exported)
+    raise ModelNotFound(
+        f"{model}: no such model; name a run's folder, a folder of weights, an .onnx file, a Hub id "
+        f"(owner/name), or packaged weights ({', '.join(packaged) or 'there are none'})"
+    )
+
+
+def locate_offline(model: str | Path) -> Path:
+    """Return the file or folder of packaged weights or of a path, which may not exist; never asks the Hub."""
+    return _prefer_exported(packaged_models().get(str(model), Path(model)))
 
 
 def locate_all(model: str | Path | None, engine: EngineName = "auto") -> tuple[Path, ...]:
-    """Find a model as `locate` does, or the runs of all folds where it is a folder of folds.
+    """Find a model as `locate` does, or the runs of all folds if it is a folder of folds.
 
     Raises:
         ModelNotFound: see `locate`.
@@ -58,11 +74,11 @@ def locate_all(model: str | Path | None, engine: EngineName = "auto") -> tuple[P
 
     """
     folder = folder_of_folds(model)
-    return finished_folds(folder) if folder else (locate(model, engine),)
+    return fold_folders(folder, finished=True) if folder else (locate(model, engine),)
 
 
 def files_of(place: Path) -> list[Path]:
-    """Return all files that make up the model in a place."""
+    """Return all files of the model in a place."""
     return [weights_folder(place) / name for name in WEIGHTS] if place.is_dir() else [place]
 
 
@@ -79,23 +95,9 @@ def folder_of_folds(model: str | Path | None) -> Path | None:
     return path if fold_folders(path) else None
 
 
-def _find(model: str | Path | None, *, exported: bool) -> Path:
-    packaged = packaged_models()
-    if model is None:
-        if DEFAULT_MODEL not in packaged:
-            raise ModelNotFound("this installation has no weights inside; name a model, or install carmask again")
-        return packaged[DEFAULT_MODEL]
-    if isinstance(model, str) and model in packaged:
-        return packaged[model]
-    path = Path(model).expanduser()
-    if path.exists():
-        return path
-    if isinstance(model, str) and _is_hub_id(model):
-        return _download(model, exported=exported)
-    raise ModelNotFound(
-        f"{model}: no such model; name a run's folder, a folder of weights, an .onnx file, a Hub id "
-        f"(owner/name), or packaged weights ({', '.join(packaged) or 'there are none'})"
-    )
+def _prefer_exported(place: Path) -> Path:
+    exported = place / EXPORTED
+    return exported if exported.is_file() else place
 
 
 def _is_hub_id(model: str) -> bool:
@@ -116,7 +118,7 @@ def _download(hub_id: str, *, exported: bool) -> Path:
     except ImportError as error:
         raise ModelNotFound(
             f"{hub_id}: no such folder, and looking on the Hub needs huggingface_hub, which is not installed; "
-            "`pip install huggingface_hub` brings it"
+            "run `pip install huggingface_hub`"
         ) from error
     wanted: tuple[tuple[str, ...], ...] = ((EXPORTED,), WEIGHTS) if exported else (WEIGHTS,)
     cause = ""
