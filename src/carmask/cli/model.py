@@ -8,14 +8,14 @@ from carmask.cli.options import Flag
 from carmask.errors import CarmaskError
 from carmask.models.card import ModelCard, read_card
 from carmask.models.config import PRESETS, PresetName
-from carmask.runtime.locate import EXPORTED, packaged_models
+from carmask.runtime.locate import locate_offline, packaged_models
 
 if TYPE_CHECKING:
     import huggingface_hub as hub
 
 
 def model(name: str = "small", *, card: Flag = False) -> int:
-    """Show what a network is made of, or what an exported one says about itself.
+    """Show the layers of a network, or the metadata of an exported one.
 
     Of presets and folders of weights: levels, shapes, parameters, multiply-adds and receptive field (needs PyTorch).
     Of exported networks: how photos are fitted to them, what they were trained on and what was measured.
@@ -30,13 +30,10 @@ def model(name: str = "small", *, card: Flag = False) -> int:
     if card:
         print(hub_card(name), end="")
         return 0
-    packaged = packaged_models().get(name)
-    place = packaged or Path(name)
+    place = locate_offline(name)
     if name in PRESETS:
         print_line(f"{name}: {PRESETS[name].summary}")
-        _print_preset(name, optional=packaged is not None)
-    if (place / EXPORTED).is_file():
-        place = place / EXPORTED
+        _print_preset(name, optional=name in packaged_models())
     if place.suffix.lower() == ".onnx":
         found = read_card(place)
         print_line(f"{place}: exported by carmask {found.version}, {place.stat().st_size / 1e6:.1f} MB")
@@ -62,21 +59,15 @@ def hub_card(model: str | Path) -> "hub.ModelCard":
         CarmaskError: there is no such network, or it is damaged.
 
     """
-    from carmask.models.hub_card import PACKAGE_LICENSE, write_hub_card
+    from carmask.models.hub_card import write_hub_card
 
     packaged = packaged_models()
-    place = packaged.get(str(model), Path(model))
-    if (place / EXPORTED).is_file():
-        place = place / EXPORTED
+    place = locate_offline(model)
     if place.suffix.lower() == ".onnx":
-        name = next((name for name, path in packaged.items() if path == place), None)
-        return write_hub_card(
-            read_card(place),
-            model=name or place.name,
-            onnx_bytes=place.stat().st_size,
-            packaged=name is not None,
-            license_id=PACKAGE_LICENSE if name else None,
-        )
+        # The package's LICENSE covers the weights inside it.
+        is_packaged = place in packaged.values()
+        name, license_id = (place.stem, "mit") if is_packaged else (place.name, None)
+        return write_hub_card(read_card(place), model=name, onnx=place, packaged=is_packaged, license_id=license_id)
     if place.is_dir():
         from carmask.models.network import Network
 

@@ -1,7 +1,7 @@
-"""A network's README as the Hugging Face Hub shows it: front matter for machines, text for people.
+"""The README of a network for the Hugging Face Hub: front matter for machines, text for people.
 
-Everything in it comes from the network's `ModelCard`, so that no figure is shown that nobody measured. The text, and
-what is known about two data sets, is in `hub_card.md.jinja`.
+Everything in it comes from the network's `ModelCard`. The text, with the facts about two data sets, is in
+`hub_card.md.jinja`.
 """
 
 import json
@@ -24,9 +24,6 @@ SIGNATURE = "Written by carmask from the network's own metadata"
 # Data sets that have an id on the Hub or elsewhere, by the name of their folder.
 _DATASET_IDS = {"carvana": "carvana-image-masking-challenge", "street-cars": "intelec-ai-car-segmentation"}
 
-# What the package's own LICENSE says, as the Hub names it; it covers the weights inside the package.
-PACKAGE_LICENSE = "mit"
-
 _CARVANA_CAR = re.compile(r"[0-9a-f]{12}")
 _FRAME_HW = (1080, 1920)
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&])")
@@ -36,22 +33,22 @@ def write_hub_card(
     card: ModelCard,
     *,
     model: str,
-    onnx_bytes: int | None = None,
+    onnx: Path | None = None,
     packaged: bool = False,
     parameters: int | None = None,
-    tags: Sequence[str] = ("u-net",),
+    tags: Sequence[str] = ("u-net", "onnx"),
     license_id: str | None = None,
 ) -> hub.ModelCard:
     """Write the README of a network.
 
     Args:
-        card: What is known about it.
+        card: Its metadata.
         model: What a user gives to `--model`.
-        onnx_bytes: Size of the `.onnx` file; a folder of weights has none.
+        onnx: Its `.onnx` file; None for a folder of weights.
         packaged: Whether the file is inside the package.
-        parameters: Number of parameters, where it is known.
+        parameters: Number of parameters, if it is known.
         tags: Tags for the Hub.
-        license_id: The weights' own license, as the Hub names it; none is made up.
+        license_id: The license of the weights, as the Hub names it; None if it is not known.
 
     """
     held_out = _held_out(card)
@@ -64,7 +61,7 @@ def write_hub_card(
         license=license_id,
         library_name="carmask",
         pipeline_tag="image-segmentation",
-        tags=[*tags, *(["onnx"] if onnx_bytes else [])],
+        tags=list(tags),
         datasets=[_DATASET_IDS[name] for name in datasets if name in _DATASET_IDS] or None,
         model_name=card.name if results else None,
         eval_results=results or None,
@@ -72,7 +69,7 @@ def write_hub_card(
     text = _template().render(
         card=card,
         model=model,
-        onnx_bytes=onnx_bytes,
+        onnx_bytes=onnx and onnx.stat().st_size,
         packaged=packaged,
         parameters=parameters,
         license_id=license_id,
@@ -88,7 +85,7 @@ def write_hub_card(
 
 
 def _trainings(card: ModelCard) -> list[Mapping[str, Any]]:
-    """Return the notes on the training, and on those from whose weights it started, the latest first."""
+    """Return the notes on the training, and on the trainings that its initial weights came from, latest first."""
     found: list[Mapping[str, Any]] = [card.training]
     while isinstance(earlier := found[-1].get("started_from"), Mapping):
         found.append(earlier)
@@ -100,7 +97,7 @@ def _held_out_groups(card: ModelCard) -> Sequence[str]:
 
 
 def _held_out(card: ModelCard) -> tuple[HeldOut, ...]:
-    """Return the Dice on photos that were not trained on: as measured afterwards, or else by the training itself."""
+    """Return the figures on held-out photos: those measured afterwards, or else the training's own."""
     dice, photos = (card.training.get(f"held_out_{name}") for name in ("dice", "photos"))
     # The training measured the float weights, not the int8 ones.
     if card.measured.held_out or card.precision == "int8" or dice is None or not photos:
@@ -116,12 +113,49 @@ def _held_out(card: ModelCard) -> tuple[HeldOut, ...]:
 
 
 def _carvana_cars(card: ModelCard) -> tuple[int, int] | None:
-    """Return how many cars of the challenge were trained on and held out; None where it is not known."""
+    """Return how many cars of the challenge were trained on and held out; None if it is not known."""
     trained, held_out = (
         sum(_CARVANA_CAR.fullmatch(group) is not None for group in groups)
         for groups in (card.train_groups, card.held_out_groups)
     )
     return (trained, held_out) if card.train_groups and trained + held_out else None
+
+
+def _results(card: ModelCard, held_out: Sequence[HeldOut]) -> Iterator[hub.EvalResult]:
+    """Yield the figures for the Hub's own tables, which have no column for twins."""
+    for entry in held_out:
+        metrics = {
+            "dice": ("Dice, mean", entry.dice),
+            "median_dice": ("Dice, median", entry.median_dice),
+            "worst_dice": ("Dice, worst photo", entry.worst_dice),
+            "boundary_error_px": ("mean boundary error in pixels, less is better", entry.boundary_error_px),
+        }
+        photos = f"{entry.photos} held-out photos of {entry.data}"
+        for metric, (title, value) in metrics.items():
+            if value is not None and not entry.of_twin:
+                yield _result(entry.data, photos, metric, f"{title}, {entry.engine}" if entry.engine else title, value)
+    if not held_out:
+        # An int8 network has only the figures of its export.
+        photos = card.measured.compared_on or "not known"
+        for one in card.measured.engines:
+            title = f"Dice, mean, {one.engine} in {one.precision}"
+            yield _result(str(card.training.get("data", "")), photos, "dice", title, one.dice)
+
+
+def _result(data: str, photos: str, metric: str, title: str, value: float) -> hub.EvalResult:
+    # The Hub links the id to its own data of that id, so it must not be a bare folder name.
+    folder = re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-")
+    return hub.EvalResult(
+        task_type="image-segmentation",
+        task_name="Image segmentation",
+        dataset_type=_DATASET_IDS.get(data, f"folder-{folder}".strip("-")),
+        dataset_name=photos,
+        # The Hub makes one table for each type and configuration; two folders need two.
+        dataset_config=data or None,
+        metric_type=metric,
+        metric_name=title,
+        metric_value=value,
+    )
 
 
 @cache
@@ -137,54 +171,16 @@ def _template() -> Template:
     return templates.get_template("hub_card.md.jinja")
 
 
-def _results(card: ModelCard, held_out: Sequence[HeldOut]) -> Iterator[hub.EvalResult]:
-    """Figures for the Hub's own tables, which know nothing of twins."""
-    for entry in (entry for entry in held_out if not entry.of_twin):
-        metrics = {
-            "dice": ("Dice, mean", entry.dice),
-            "median_dice": ("Dice, median", entry.median_dice),
-            "worst_dice": ("Dice, worst photo", entry.worst_dice),
-            "boundary_error_px": ("mean boundary error in pixels, less is better", entry.boundary_error_px),
-        }
-        photos = f"{entry.photos} held-out photos of {entry.data}"
-        for metric, (title, value) in metrics.items():
-            if value is not None:
-                title = f"{title}, {entry.engine}" if entry.engine else title
-                yield _result(entry.data, photos, metric, title, value)
-    if not held_out:
-        # An int8 network has only what its export compared.
-        photos = card.measured.compared_on or "not known"
-        for one in card.measured.engines:
-            title = f"Dice, mean, {one.engine} in {one.precision}"
-            yield _result(str(card.training.get("data", "")), photos, "dice", title, one.dice)
-
-
-def _result(data: str, photos: str, metric: str, title: str, value: float) -> hub.EvalResult:
-    # The Hub needs an id and links it where it has data of that id: a bare folder name could be a stranger's.
-    folder = re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-")
-    return hub.EvalResult(
-        task_type="image-segmentation",
-        task_name="Image segmentation",
-        dataset_type=_DATASET_IDS.get(data, f"folder-{folder}".strip("-")),
-        dataset_name=photos,
-        # The Hub makes one table of one type and configuration; two folders need two.
-        dataset_config=data or None,
-        metric_type=metric,
-        metric_name=title,
-        metric_value=value,
-    )
-
-
 def _count(value: Any) -> str:
-    """A number of photos or groups as people write it."""
+    """Format a number of photos or groups."""
     return f"{value:,}" if isinstance(value, int) else _plain(str(value))
 
 
 def _plain(text: str) -> str:
-    """Foreign text as Markdown shows it: in one line, without markup."""
+    """Format other people's text as Markdown: in one line, without markup."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def _code(text: str) -> str:
-    """Foreign text as code, in one line."""
+    """Format other people's text as code, in one line."""
     return "`" + " ".join(text.split()).replace("`", "'") + "`"
