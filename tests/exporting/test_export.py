@@ -159,13 +159,13 @@ def test_photos_are_held_out_ones_and_ranges_come_from_the_others(run: Path, pho
     with chosen_photos(run, PhotoOptions(), channels=1) as chosen:
         assert {pair.id for pair in chosen.compared} == set(split.validation)
         assert {path.stem for path in chosen.calibration} == set(split.train)
-        sizes = [sample.photo.size_HW for sample in chosen.samples()]
-        assert sizes == [(80, 120), (79, 119)]
-        for sample, pair in zip(chosen.samples(), chosen.compared, strict=True):
+        samples = list(chosen.samples())
+        assert [photo.size_HW for photo, _ in samples] == [(80, 120), (79, 119)]
+        for (photo, truth_HW), pair in zip(samples, chosen.compared, strict=True):
             truth = np.asarray(Image.open(photos / "masks" / pair.image.name)) > 0
-            height, width = sample.photo.size_HW
-            np.testing.assert_array_equal(sample.truth.mask_HW, truth[:height, :width])
-            assert sample.photo.image_HWC.shape == (height, width, 1)
+            height, width = photo.size_HW
+            np.testing.assert_array_equal(truth_HW, truth[:height, :width])
+            assert photo.image_HWC.shape == (height, width, 1)
 
 
 def test_weights_alone_are_compared_on_photos_that_are_named(tmp_path: Path, photos: Path) -> None:

@@ -202,7 +202,7 @@ def test_another_networks_graph_is_refused(rgb: Made, tiny: Path) -> None:
     """Each of these is what a fault in the exporter would look like."""
     pytorch = TorchEngine(rgb.network, set_up(HardwareSettings(device="cpu", precision="float32")))
     with chosen_photos(rgb.folder, PhotoOptions(tiny, photos=2), channels=3) as photos:
-        reference = Reference(pytorch, rgb.card, photos, lambda *_: None)
+        reference = Reference(pytorch, photos, lambda *_: None)
 
     def differences(graph: onnx.ModelProto) -> dict[str, float]:
         return {engine.name: reference.probe(engine) for engine in open_engines(to_file(graph, rgb.card), ("float32",))}

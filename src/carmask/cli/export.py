@@ -32,21 +32,21 @@ def export(
     weights: Literal["float16", "float32"] = "float16",
     allow_drop: Flag = False,
 ) -> int:
-    """Write a network to one .onnx file that needs nothing beside it, if it gives what PyTorch gives.
+    """Write a network to one .onnx file that needs no other file, if its results agree with PyTorch's.
 
     It takes photos of any size (uint8, N x H x W x C) and gives probabilities (float32, N x H x W); its card says how
-    photos are best fitted to it. Nothing is written unless every installed engine agrees with PyTorch on the photos:
+    to fit photos to it. Nothing is written unless every installed engine agrees with PyTorch on the photos:
     its masks have a mean Dice with PyTorch's of at least 0.999 in float32 and 0.995 in bf16, and its mean Dice with the
     true masks differs by at most 0.0002 and 0.002.
 
     Args:
         run: Folder of a training run (its best weights) or of weights.
         out: The file to write, or a folder for it; NAME.onnx inside the run's folder if not given.
-        name: What the network is called; the name in its weights, which is its preset's, if not given.
+        name: Name of the network; the one in its weights, which is its preset's, if not given.
         int8: Also write a quantized version, to NAME-int8.onnx: half the size again, and faster on most processors.
             Refused if it loses more than 0.0005 Dice, or its masks have a Dice below 0.98 with PyTorch's.
         data: Photos with masks to compare on, in Carvana's layout or with images/ and masks/; if not given the run's
-            own, held-out ones first, or a few rendered ones where these are gone.
+            own, held-out ones first, or a few rendered ones if these are missing.
         calibration: Photos that give --int8 its ranges, with masks or without; the run's training photos if not given.
         photos: Number of photos to compare on.
         calibration_photos: Number of photos to calibrate on.
@@ -68,7 +68,7 @@ def export(
 
 
 class _Console(ExportLogger):
-    """Prints what happens, as it happens."""
+    """Prints progress and figures at once."""
 
     def bar(self, what: str) -> AbstractContextManager[Progress]:
         return progress_bar(what)
@@ -79,8 +79,10 @@ class _Console(ExportLogger):
         print_line(f"comparing on {photos.description}")
 
     def graph(self, reference: "Reference", differences: dict[str, float]) -> None:
+        from carmask.exporting.parity import PROBE_BATCHES
+
         sizes = ", ".join(f"{height} x {width}" for height, width in reference.probe_sizes)
-        batches = " and ".join(map(str, reference.probe_batches))
+        batches = " and ".join(map(str, PROBE_BATCHES))
         found = ", ".join(f"{value:.1g} in {engine}" for engine, value in differences.items())
         print_facts(
             [
@@ -90,11 +92,8 @@ class _Console(ExportLogger):
         )
 
     def masks(self, reference: "Reference", figures: Sequence["EngineParity"]) -> None:
-        table = Table(title="photos, at their own sizes", title_justify="left")
-        for heading in ("engine", "precision"):
-            table.add_column(heading)
-        for heading in ("Dice", "difference", "same mask", "largest difference", "mean difference"):
-            table.add_column(heading, justify="right")
+        figure_headings = ("Dice", "difference", "same mask", "largest difference", "mean difference")
+        table = _table("photos, at their own sizes", ("engine", "precision"), figure_headings)
         table.add_row("PyTorch", "float32", f"{reference.dice:.5f}", "", "", "", "")
         for one in figures:
             table.add_row(
@@ -110,11 +109,8 @@ class _Console(ExportLogger):
 
     def int8(self, compared: Sequence["Int8Comparison"], float_bytes: int, int8_bytes: int) -> None:
         title = f"int8 ({_mb(int8_bytes)}) against float ({_mb(float_bytes)})"
-        table = Table(title=title, title_justify="left")
-        for heading in ("engine", "float in"):
-            table.add_column(heading)
-        for heading in ("Dice", "int8 Dice", "difference", "same mask", "ms", "int8 ms", "times as fast"):
-            table.add_column(heading, justify="right")
+        figure_headings = ("Dice", "int8 Dice", "difference", "same mask", "ms", "int8 ms", "times as fast")
+        table = _table(title, ("engine", "float in"), figure_headings)
         for one in compared:
             table.add_row(
                 one.int8.engine,
@@ -128,6 +124,13 @@ class _Console(ExportLogger):
                 f"{one.floating_ms / one.int8_ms:.1f}",
             )
         wide_console().print(table)
+
+
+def _table(title: str, headings: Sequence[str], figure_headings: Sequence[str]) -> Table:
+    table = Table(*headings, title=title, title_justify="left")
+    for heading in figure_headings:
+        table.add_column(heading, justify="right")
+    return table
 
 
 def _signed(value: float) -> str:

@@ -1,7 +1,7 @@
 """Export a network: build the graph, compare it with PyTorch, quantize it, and only then write."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +11,11 @@ import onnx
 from numpy.typing import NDArray
 
 from carmask.data.split import Split
-from carmask.errors import CarmaskError
 from carmask.evaluation.selection import find_run
 from carmask.exporting.graph import build_graph, store_float16, to_file
 from carmask.exporting.logger import ExportLogger
 from carmask.exporting.parity import (
+    PROBE_BATCHES,
     Reference,
     check_graph,
     check_int8,
@@ -23,12 +23,11 @@ from carmask.exporting.parity import (
     compare_int8,
     open_engines,
 )
-from carmask.exporting.photos import PhotoOptions, chosen_photos
+from carmask.exporting.photos import ExportError, PhotoOptions, chosen_photos
 from carmask.exporting.quantize import quantize
 from carmask.files import write_bytes_atomically
 from carmask.models.card import EngineParity, Measured, ModelCard
 from carmask.models.network import Network
-from carmask.progress import Progress
 from carmask.runtime.hardware import HardwareSettings, set_up
 from carmask.runtime.torch_engine import TorchEngine
 from carmask.training.run_folder import RunFolder
@@ -37,10 +36,6 @@ FloatWeights = Literal["float16", "float32"]
 
 _SUFFIX = ".onnx"
 _NAME = re.compile(r"\w[\w.+-]*")
-
-
-class ExportError(CarmaskError):
-    """An export that the arguments make impossible."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +63,15 @@ def export(
     Args:
         model: Folder of a run or of weights.
         out: The file, or a folder for it; NAME.onnx inside `model` when not given.
-        name: What the network is called; the name in its weights when not given.
+        name: Name of the network; the one in its weights when not given.
         weights: How float weights are stored; the engines compute in float32 either way.
         int8: Also write a quantized version, to NAME-int8.onnx.
         allow_drop: Write it even if it loses too much Dice or changes the masks.
         photos: Photos to compare and to calibrate on; the run's own when not given.
-        logger: Is told what happens.
+        logger: Called with the progress and the figures.
 
     Raises:
-        WeightsError: there is no network in the folder, or a damaged one.
+        WeightsError: the folder holds no network, or a damaged one.
         ParityError: an engine's results differ from PyTorch's. Nothing is written.
         DropError: int8 loses too much Dice, or changes the masks. Nothing is written.
         CarmaskError: photos, name or file cannot be used.
@@ -91,7 +86,7 @@ def export(
         graph = build_graph(network)
         hardware = set_up(HardwareSettings(device="cpu", precision="float32"))
         with logger.bar("running PyTorch") as progress:
-            reference = Reference(TorchEngine(network, hardware), card, chosen, progress)
+            reference = Reference(TorchEngine(network, hardware), chosen, progress)
         built = {path: _float_file(graph, card, reference, logger)}
         if int8:
             int8_path = path.with_stem(f"{path.stem}-int8")
@@ -104,25 +99,25 @@ def export(
 def make_card(
     model: Path, network: Network, *, name: str | None = None, weights: FloatWeights = "float16"
 ) -> ModelCard:
-    """Return the card of a network in `model`, a run or a folder of weights, as its `.onnx` file will hold it."""
-    run = find_run(model)
-    groups: list[tuple[str, ...]] = [(), ()]
-    if run:
-        split = Split.load(RunFolder(run).split)
-        groups = [tuple(sorted({split.group_of[id_] for id_ in ids})) for ids in (split.train, split.validation)]
+    """Return the card of a network in `model`, a run or a folder of weights, for its `.onnx` file."""
     changed = {"name": name or network.card.name, "weights": weights, "measured": Measured()}
-    return network.card.model_copy(update={**changed, "train_groups": groups[0], "held_out_groups": groups[1]})
+    changed |= {"train_groups": (), "held_out_groups": ()}
+    if run := find_run(model):
+        split = Split.load(RunFolder(run).split)
+        for field, ids in (("train_groups", split.train), ("held_out_groups", split.validation)):
+            changed[field] = tuple(sorted({split.group_of[id_] for id_ in ids}))
+    return network.card.model_copy(update=changed)
 
 
 def int8_card(card: ModelCard) -> ModelCard:
-    """Return the card of the same network quantized, of which nothing is measured yet."""
+    """Return the card of the same network quantized, without figures."""
     changed = {"name": f"{card.name}-int8", "precision": "int8", "weights": "int8", "measured": Measured()}
     return card.model_copy(update=changed)
 
 
 @dataclass(frozen=True)
 class _OnnxFile:
-    """A file that is not written yet, its card, and how the engines did on the photos."""
+    """A file that is not written yet, its card, and the engines' figures on the photos."""
 
     data: bytes
     card: ModelCard
@@ -145,7 +140,7 @@ def _float_file(graph: onnx.ModelProto, card: ModelCard, reference: Reference, l
     check_masks(figures, reference.dice)
     parity = {
         "sizes_HW": [list(size_HW) for size_HW in reference.probe_sizes],
-        "batches": reference.probe_batches,
+        "batches": list(PROBE_BATCHES),
         "largest_difference": {name: float(f"{value:.2g}") for name, value in differences.items()},
     }
     card = _with_measured(card, reference, figures, parity=parity)
@@ -157,9 +152,14 @@ def _int8_file(
 ) -> _OnnxFile:
     """Return the int8 file, if it loses little Dice and keeps PyTorch's masks. Raises `DropError`."""
     photos = reference.photos
-    canvases = (reference.segmenter.fit(photo).views[0].image_HWC for photo in photos.calibration_photos())
     with logger.bar("calibrating") as progress:
-        quantized = quantize(graph, _counted(canvases, len(photos.calibration), progress))
+
+        def canvases() -> Iterator[NDArray[np.uint8]]:
+            for number, photo in enumerate(photos.calibration_photos(), 1):
+                yield reference.segmenter.fit(photo).views[0].image_HWC
+                progress(number, len(photos.calibration))
+
+        quantized = quantize(graph, canvases())
     card = int8_card(floating.card)
     data = to_file(quantized, card)
     with logger.bar("running int8") as progress:
@@ -167,10 +167,9 @@ def _int8_file(
     logger.int8(compared, len(floating.data), len(data))
     if not allow_drop:
         check_int8(compared)
-    drops = {one.int8.engine: round(one.drop, 6) for one in compared}
-    calibrated_on = photos.calibration_description
     figures = [one.int8 for one in compared]
-    card = _with_measured(card, reference, figures, dice_drop=drops, calibrated_on=calibrated_on)
+    drops = {one.int8.engine: round(one.drop, 6) for one in compared}
+    card = _with_measured(card, reference, figures, dice_drop=drops, calibrated_on=photos.calibration_description)
     return _OnnxFile(to_file(quantized, card), card, figures)
 
 
@@ -182,12 +181,6 @@ def _with_measured(card: ModelCard, reference: Reference, figures: Sequence[Engi
         **more,
     )
     return card.model_copy(update={"measured": measured})
-
-
-def _counted(canvases: Iterable[NDArray[np.uint8]], total: int, progress: Progress) -> Iterator[NDArray[np.uint8]]:
-    for number, canvas_HWC in enumerate(canvases, 1):
-        yield canvas_HWC
-        progress(number, total)
 
 
 def _output_path(model: Path, name: str, out: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""What an export reports while it works. Needs no PyTorch, so that the command line's help can import it."""
+"""The progress and figures of an export. Needs no PyTorch, so that the command line's help can import it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 class ExportLogger:
-    """Ignores what happens during an export. Subclass it to show that."""
+    """Ignores the progress and figures of an export. Subclass it to show them."""
 
     def bar(self, what: str) -> AbstractContextManager[Progress]:  # noqa: ARG002
         """Return a context in which a progress bar may be shown."""
         return nullcontext(lambda done, total: None)  # noqa: ARG005
 
     def photos(self, photos: "ExportPhotos") -> None:
-        """Take the photos that were chosen."""
+        """Called with the chosen photos."""
 
     def graph(self, reference: "Reference", differences: dict[str, float]) -> None:
-        """Take the largest difference of each engine (by name) from PyTorch, on probes."""
+        """Called with the largest difference of each engine (by name) from PyTorch, on probes."""
 
     def masks(self, reference: "Reference", figures: Sequence["EngineParity"]) -> None:
-        """Take what each engine reached on the photos."""
+        """Called with the figures of each engine on the photos."""
 
     def int8(self, compared: Sequence["Int8Comparison"], float_bytes: int, int8_bytes: int) -> None:
-        """Take what int8 costs and gains."""
+        """Called with the Dice and the time of int8 and of float, for each engine."""

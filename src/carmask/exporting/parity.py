@@ -1,10 +1,10 @@
-"""Whether an exported file gives what PyTorch gives: the same pictures through both, in every engine installed.
+"""Compare an exported file with PyTorch on the same pictures, in every installed engine.
 
-Two comparisons, because they find different errors. Probes are pictures of other sizes than the network's own, odd ones
-too, one and four at once, through the graph with float32 weights in float32. They show what is wrong with the graph; a
-right graph differs by no more than the order of additions. Photos take the way of every photo, at their own sizes and
-through the file as it is written, in float32 and in the precision that the engine chooses by itself. They show what
-that precision and the stored weights change in the masks and cost in Dice.
+Two comparisons find different errors. Probes are pictures of several sizes, odd ones too, in batches of one and of
+four, for the graph with float32 weights in float32. They show errors in the graph: a correct one differs only by the
+order of additions. Photos are predicted as usual, at their own sizes, with the file as it is written, in float32 and in
+the precision that the engine chooses. They show how that precision and the stored weights change the masks and the
+Dice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
-from carmask.exporting.photos import ExportPhotos, Sample
+from carmask.exporting.photos import ExportPhotos
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Geometry, Size, fit_image, plan
-from carmask.imaging.masks import PackedMask
 from carmask.models.card import EngineParity, ModelCard
 from carmask.progress import Progress
 from carmask.runtime.engine import Engine, EngineMissing
@@ -30,13 +29,14 @@ from carmask.runtime.load import Member, open_onnx
 from carmask.runtime.options import EngineName, Precision, RunOptions
 from carmask.segmenter import Fitted, Segmenter
 
-_BATCHES = (1, 4)
+# Sizes of the batches of probes.
+PROBE_BATCHES = (1, 4)
 
-# The largest difference of a probe's probability that is allowed; a wrong graph differs by a tenth.
+# The largest allowed difference of a probe's probability; a wrong graph differs by a tenth.
 PROBE_LIMIT = 1e-3
 # On photos, the largest allowed difference of the mean Dice from PyTorch's, and the least Dice with PyTorch's masks.
 # A good network's masks have a Dice of 0.99999 with PyTorch's in float32 and of 0.9999 in bf16, and lose less than
-# 0.0001. One trained on 32 photos, which is in doubt about whole areas, has 0.9997 and 0.998.
+# 0.0001. One trained on 32 photos, which is uncertain about whole areas, has 0.9997 and 0.998.
 FLOAT32_LIMITS = (2e-4, 0.999)
 LOWER_LIMITS = (2e-3, 0.995)
 # The same for int8: the largest loss of Dice, and the least Dice with PyTorch's masks. A good network's masks have
@@ -44,12 +44,12 @@ LOWER_LIMITS = (2e-3, 0.995)
 DROP_LIMIT = 5e-4
 SAME_MASK_LIMIT = 0.98
 
-# Runs of each file that are timed, in turn, after one that is not.
+# Timed runs of each file, in turn, after one that is not timed.
 _TIMED = 9
 
 
 class ParityError(CarmaskError):
-    """An exported file gives something else than PyTorch."""
+    """The results of an exported file differ from PyTorch's."""
 
 
 class DropError(CarmaskError):
@@ -72,68 +72,57 @@ class Int8Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
-    """Pictures of one size, and PyTorch's probabilities for them: uint8 N x H x W x C, float32 N x H x W."""
-
-    images_NHWC: NDArray[np.uint8]
-    pytorch_NHW: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
 class ReferencePhoto:
     """A fitted photo, its true mask, and PyTorch's results: probability on the canvas, mask at the photo's size."""
 
     fitted: Fitted
-    sample: Sample
+    truth_HW: NDArray[np.bool_]
     probability_HW: NDArray[np.float32]
-    mask: PackedMask
+    mask_HW: NDArray[np.bool_]
 
 
 class Reference:
-    """PyTorch's results in float32 on everything that engines are compared on."""
+    """PyTorch's results in float32 on the photos and probes that engines are compared on.
 
-    def __init__(self, engine: Engine, card: ModelCard, photos: ExportPhotos, progress: Progress) -> None:
+    Attributes:
+        dice: PyTorch's mean Dice with the true masks.
+        probe_sizes: Heights and widths of the probes, in pixels.
+
+    """
+
+    def __init__(self, engine: Engine, photos: ExportPhotos, progress: Progress) -> None:
         """Run PyTorch. `progress` is called with (photos done, photos in all)."""
-        self.card = card
         self.photos = photos
-        self.segmenter = segmenter = _segmenter(engine, card)
+        self.segmenter = segmenter = _segmenter(engine)
         self.references: list[ReferencePhoto] = []
-        for number, sample in enumerate(photos.samples(), 1):
-            fitted = segmenter.fit(sample.photo)
-            probability_HW, mask_HW = _infer(segmenter, fitted)
-            self.references.append(ReferencePhoto(fitted, sample, probability_HW, PackedMask.of(mask_HW)))
+        probed: list[Photo] = []
+        for number, (photo, truth_HW) in enumerate(photos.samples(), 1):
+            fitted = segmenter.fit(photo)
+            self.references.append(ReferencePhoto(fitted, truth_HW, *_infer(segmenter, fitted)))
+            if number <= max(PROBE_BATCHES):
+                probed.append(photo)
             progress(number, len(photos.compared))
-        pictures = _probe_pictures([reference.sample.photo for reference in self.references], card)
-        self.probes = [Probe(images, _run_padded(engine, images, card.stride_px)) for images in pictures]
-        self.dice = fmean(dice(one.sample.truth.mask_HW, one.mask.mask_HW) for one in self.references)
-
-    @property
-    def probe_sizes(self) -> list[Size]:
-        """Heights and widths of the probes, in pixels."""
-        return list(dict.fromkeys((probe.images_NHWC.shape[1], probe.images_NHWC.shape[2]) for probe in self.probes))
-
-    @property
-    def probe_batches(self) -> list[int]:
-        """Batch sizes of the probes."""
-        return sorted({len(probe.images_NHWC) for probe in self.probes})
+        self.dice = fmean(dice(one.truth_HW, one.mask_HW) for one in self.references)
+        self.probe_sizes = _probe_sizes(engine.card)
+        pictures = [_probe(probed, size_HW, batch) for size_HW in self.probe_sizes for batch in PROBE_BATCHES]
+        self.probes = [(images_NHWC, _run_padded(engine, images_NHWC)) for images_NHWC in pictures]
 
     def probe(self, engine: Engine) -> float:
         """Return the largest difference of a probability from PyTorch's, over all probes."""
-        return max(
-            float(np.abs(engine.run(probe.images_NHWC) - probe.pytorch_NHW).max(initial=0.0)) for probe in self.probes
-        )
+        differences = (np.abs(engine.run(images_NHWC) - pytorch_NHW) for images_NHWC, pytorch_NHW in self.probes)
+        return max(float(difference_NHW.max(initial=0.0)) for difference_NHW in differences)
 
     def measure(self, engine: Engine, progress: Progress) -> EngineParity:
         """Run the photos through an engine. `progress` is called with (photos done, photos in all)."""
-        segmenter = _segmenter(engine, self.card)
+        segmenter = _segmenter(engine)
         dices, same, largest, mean = [], [], [], []
         for number, one in enumerate(self.references, 1):
             probability_HW, mask_HW = _infer(segmenter, one.fitted)
             difference_HW = np.abs(probability_HW - one.probability_HW)
             largest.append(float(difference_HW.max()))
             mean.append(float(difference_HW.mean()))
-            dices.append(dice(one.sample.truth.mask_HW, mask_HW))
-            same.append(dice(one.mask.mask_HW, mask_HW))
+            dices.append(dice(one.truth_HW, mask_HW))
+            same.append(dice(one.mask_HW, mask_HW))
             progress(number, len(self.references))
         return EngineParity(
             engine=engine.name,
@@ -145,9 +134,8 @@ class Reference:
         )
 
     def time_ms(self, engines: Sequence[Engine]) -> list[float]:
-        """Return the median milliseconds for one photo in each engine, run in turns so that all see the same load."""
-        canvas_HWC = self.references[0].fitted.views[0].image_HWC
-        images_NHWC = np.ascontiguousarray(canvas_HWC[None])
+        """Return the median milliseconds for one photo in each engine; they run in turn, so under the same load."""
+        images_NHWC = np.ascontiguousarray(self.references[0].fitted.views[0].image_HWC[None])
         taken_ms: list[list[float]] = [[] for _ in engines]
         for _ in range(1 + _TIMED):
             for engine, times_ms in zip(engines, taken_ms, strict=True):
@@ -158,7 +146,7 @@ class Reference:
 
 
 def open_engines(file: bytes, precisions: Sequence[Precision]) -> Iterator[Engine]:
-    """Open a file in each installed engine and each of these precisions, but in none twice.
+    """Open a file in each installed engine, once for each different precision that these give.
 
     Raises:
         EngineMissing: no engine is installed.
@@ -166,7 +154,7 @@ def open_engines(file: bytes, precisions: Sequence[Precision]) -> Iterator[Engin
     """
     names: list[EngineName] = [name for name in ("openvino", "onnxruntime") if find_spec(name)]
     if not names:
-        raise EngineMissing("no engine to compare the file in; `pip install onnxruntime openvino` brings both")
+        raise EngineMissing("no engine to compare the file in; run `pip install onnxruntime openvino`")
     for name in names:
         seen = set()
         for precision in precisions:
@@ -179,10 +167,10 @@ def open_engines(file: bytes, precisions: Sequence[Precision]) -> Iterator[Engin
 def compare_int8(
     floating: bytes, figures: Sequence[EngineParity], int8: bytes, reference: Reference, progress: Progress
 ) -> list[Int8Comparison]:
-    """Compare an int8 file with the float one, of which `figures` are known, in each engine that is installed.
+    """Compare an int8 file in each installed engine with the float one, whose `figures` are known.
 
-    Each engine runs the float file in the precision that it chooses by itself. `progress` is called with (photos done,
-    photos in all), for each engine anew.
+    Each engine runs the float file in the precision that it chooses. `progress` is called with (photos done, photos in
+    all), starting again for each engine.
     """
     known = {(one.engine, one.precision): one for one in figures}
     compared = []
@@ -194,7 +182,7 @@ def compare_int8(
 
 
 def check_graph(differences: dict[str, float]) -> None:
-    """Raise `ParityError` where an engine (name -> largest difference of a probe's probability) is over the limit."""
+    """Raise `ParityError` if an engine (name -> largest difference of a probe's probability) is over the limit."""
     over = {name: value for name, value in differences.items() if not value <= PROBE_LIMIT}
     if over:
         found = ", ".join(f"{value:+.2g} in {name}" for name, value in over.items())
@@ -206,18 +194,11 @@ def check_graph(differences: dict[str, float]) -> None:
 
 
 def check_masks(figures: Sequence[EngineParity], pytorch_dice: float) -> None:
-    """Raise `ParityError` where masks or Dice differ more from PyTorch's than the engine's precision explains."""
+    """Raise `ParityError` if masks or Dice differ more from PyTorch's than the engine's precision explains."""
     errors = []
     for one in figures:
-        difference_limit, same_mask_limit = FLOAT32_LIMITS if one.precision == "float32" else LOWER_LIMITS
-        where = f"{one.engine} in {one.precision}"
-        if not one.same_mask >= same_mask_limit:
-            errors.append(
-                f"the masks of {where} have a Dice of {one.same_mask:.5f} with PyTorch's, below {same_mask_limit:g}"
-            )
-        difference = one.dice - pytorch_dice
-        if not abs(difference) <= difference_limit:
-            errors.append(f"the Dice of {where} differs by {difference:+.2g}, more than {difference_limit:g}")
+        limits = FLOAT32_LIMITS if one.precision == "float32" else LOWER_LIMITS
+        errors += _over_limits(one, abs(one.dice - pytorch_dice), *limits)
     if errors:
         raise ParityError(
             f"the exported file gives other masks than PyTorch: {'; '.join(errors)}; nothing was written. With "
@@ -226,16 +207,8 @@ def check_masks(figures: Sequence[EngineParity], pytorch_dice: float) -> None:
 
 
 def check_int8(compared: Sequence[Int8Comparison]) -> None:
-    """Raise `DropError` where int8 loses too much Dice in an engine, or gives other masks than PyTorch."""
-    errors = []
-    for one in compared:
-        if not one.drop <= DROP_LIMIT:
-            errors.append(f"its Dice in {one.int8.engine} is {one.drop:.4f} lower, and {DROP_LIMIT:g} is allowed")
-        if not one.int8.same_mask >= SAME_MASK_LIMIT:
-            errors.append(
-                f"its masks in {one.int8.engine} have a Dice of {one.int8.same_mask:.4f} with PyTorch's, below "
-                f"{SAME_MASK_LIMIT:g}"
-            )
+    """Raise `DropError` if int8 loses too much Dice in an engine, or gives other masks than PyTorch."""
+    errors = [error for one in compared for error in _over_limits(one.int8, one.drop, DROP_LIMIT, SAME_MASK_LIMIT)]
     if errors:
         raise DropError(
             f"int8 costs too much: {'; '.join(errors)}; nothing was written. Calibrate on photos like those it will "
@@ -243,8 +216,21 @@ def check_int8(compared: Sequence[Int8Comparison]) -> None:
         )
 
 
-def _segmenter(engine: Engine, card: ModelCard) -> Segmenter:
-    return Segmenter([Member(engine, card, Path(card.name))])
+def _over_limits(one: EngineParity, difference: float, difference_limit: float, same_mask_limit: float) -> list[str]:
+    """Describe the figures that are over their limits, or not a number."""
+    where = f"{one.engine} in {one.precision}"
+    errors = []
+    if not difference <= difference_limit:
+        errors.append(f"the Dice of {where} differs by {difference:.2g}, more than {difference_limit:g}")
+    if not one.same_mask >= same_mask_limit:
+        errors.append(
+            f"the masks of {where} have a Dice of {one.same_mask:.5f} with PyTorch's, below {same_mask_limit:g}"
+        )
+    return errors
+
+
+def _segmenter(engine: Engine) -> Segmenter:
+    return Segmenter([Member(engine, Path(engine.card.name))])
 
 
 def _infer(segmenter: Segmenter, fitted: Fitted) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -253,19 +239,23 @@ def _infer(segmenter: Segmenter, fitted: Fitted) -> tuple[NDArray[np.float32], N
     return raw[0], segmenter.restore(fitted, raw) >= segmenter.threshold
 
 
-def _probe_pictures(photos: Sequence[Photo], card: ModelCard) -> Iterator[NDArray[np.uint8]]:
-    """Photos in batches of one and of four, at the canvas's size and at two smaller, odd ones."""
-    canvas_HW = card.geometry.canvas_HW(card.stride_px)
-    for part in (1, 2, 3):
-        height, width = canvas_HW if part == 1 else (max(16, side // part) | 1 for side in canvas_HW)
-        geometry = Geometry(height_px=height, width_px=width)
-        for batch in _BATCHES:
-            some = [photos[index % len(photos)] for index in range(batch)]
-            yield np.stack([fit_image(photo.image_HWC, plan(photo.size_HW, geometry)) for photo in some])
+def _probe_sizes(card: ModelCard) -> list[Size]:
+    """Return the canvas's size and two smaller, odd ones."""
+    height, width = card.geometry.canvas_HW(card.stride_px)
+    smaller = [(max(16, height // part) | 1, max(16, width // part) | 1) for part in (2, 3)]
+    return list(dict.fromkeys([(height, width), *smaller]))
 
 
-def _run_padded(engine: Engine, images_NHWC: NDArray[np.uint8], stride_px: int) -> NDArray[np.float32]:
-    """Run pictures of any size in an engine that takes multiples of the stride: edges repeated, then cropped."""
+def _probe(photos: Sequence[Photo], size_HW: Size, batch: int) -> NDArray[np.uint8]:
+    """Return a batch of photos of one size, uint8 N x H x W x C."""
+    geometry = Geometry(height_px=size_HW[0], width_px=size_HW[1])
+    some = [photos[index % len(photos)] for index in range(batch)]
+    return np.stack([fit_image(photo.image_HWC, plan(photo.size_HW, geometry)) for photo in some])
+
+
+def _run_padded(engine: Engine, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run pictures of any size in an engine that takes multiples of the stride: repeat the edges, then crop."""
     _, height, width, _ = images_NHWC.shape
+    stride_px = engine.card.stride_px
     padded_NHWC = np.pad(images_NHWC, ((0, 0), (0, -height % stride_px), (0, -width % stride_px), (0, 0)), "edge")
     return engine.run(np.ascontiguousarray(padded_NHWC))[:, :height, :width]

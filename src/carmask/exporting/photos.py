@@ -1,19 +1,21 @@
-"""Photos to compare engines on and to calibrate int8 with: the run's own, a folder's, or else rendered ones."""
+"""Choose the photos to compare engines on and to calibrate int8 with: the run's, a folder's, or rendered ones."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from carmask.data.layout import DatasetError, index_folder, locate_dataset
-from carmask.data.pairs import Dataset, Pair, find_pairs, spread
+from carmask.data.pairs import Pair, find_pairs, spread
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.selection import TrainingSplit, find_run, select_pairs
 from carmask.imaging.decode import Photo, decode_photo
-from carmask.imaging.masks import PackedMask
 from carmask.training.config import TrainSettings
 from carmask.training.run_folder import RunFolder
 from carstudio import StudioError, render_dataset
@@ -22,17 +24,21 @@ from carstudio import StudioError, render_dataset
 _RENDERED_CARS, _RENDERED_VIEWS, _RENDERED_HW = 6, 4, (321, 479)
 
 
-class MissingExportPhotos(CarmaskError):
-    """There are no photos to compare or to calibrate with."""
+class ExportError(CarmaskError):
+    """An export that its arguments make impossible."""
 
 
 @dataclass(frozen=True)
 class PhotoOptions:
-    """Where photos come from, and how many.
+    """The source and the number of photos. Raises `ExportError` for a number below 1.
 
-    data: folder of photos and masks; the run's own photos when not given. calibration: folder of photos, with masks or
-    without; those of `data` that are not compared when not given. photos, calibration_photos: how many at most, 1 or
-    more. foreground: see `decode_mask`. Raises `MissingExportPhotos` for a number below 1.
+    Attributes:
+        data: Folder of photos and masks; None for the run's own.
+        calibration: Folder of photos, with or without masks; None for those of `data` that are not compared.
+        photos: Largest number of photos to compare on.
+        calibration_photos: Largest number of photos to calibrate with.
+        foreground: See `decode_mask`.
+
     """
 
     data: Path | None = None
@@ -43,20 +49,12 @@ class PhotoOptions:
 
     def __post_init__(self) -> None:
         if self.photos < 1 or self.calibration_photos < 1:
-            raise MissingExportPhotos("at least one photo is needed to compare on, and one to calibrate with")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A photo at its own size, and its true mask."""
-
-    photo: Photo
-    truth: PackedMask
+            raise ExportError("at least one photo is needed to compare on, and one to calibrate with")
 
 
 @dataclass(frozen=True)
 class ExportPhotos:
-    """The chosen photos, a description of each choice in a few words, and remarks about it."""
+    """The chosen photos, a short description of each choice, and remarks about it."""
 
     compared: tuple[Pair, ...] = field(repr=False)
     calibration: tuple[Path, ...] = field(repr=False)
@@ -66,10 +64,10 @@ class ExportPhotos:
     channels: int
     foreground: int | None
 
-    def samples(self) -> Iterator[Sample]:
-        """Decode the photos to compare on.
+    def samples(self) -> Iterator[tuple[Photo, NDArray[np.bool_]]]:
+        """Decode the photos to compare on, each with its true mask, (height, width).
 
-        Every second one is cut to odd sides, because photos of any size must come back at their size.
+        Every second one is cut to odd sides, to compare on such sizes, too.
         """
         for number, pair in enumerate(self.compared):
             image_HWC = decode_photo(pair.image, channels=self.channels).image_HWC
@@ -78,7 +76,7 @@ class ExportPhotos:
                 rows, columns = (side - 1 + side % 2 for side in truth_HW.shape)
                 image_HWC, truth_HW = image_HWC[:rows, :columns], truth_HW[:rows, :columns]
             height, width = truth_HW.shape
-            yield Sample(Photo(image_HWC, (height, width)), PackedMask.of(truth_HW))
+            yield Photo(image_HWC, (height, width)), truth_HW
 
     def calibration_photos(self) -> Iterator[Photo]:
         """Decode the photos to calibrate with."""
@@ -105,9 +103,15 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
             dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
             foreground = settings.dataset.foreground
         else:
-            dataset, trained_on = _render(Path(scratch, "studio")), None
+            try:
+                render_dataset(
+                    Path(scratch, "studio"), cars=_RENDERED_CARS, views=_RENDERED_VIEWS, size_HW=_RENDERED_HW
+                )
+            except StudioError as error:
+                raise CarmaskError(str(error)) from error
+            dataset, trained_on = find_pairs(Path(scratch, "studio")), None
             missing = settings and settings.data
-            why = f"the run's photos are not in {missing}" if missing else "nothing says which photos it was trained on"
+            why = f"the run's photos are not in {missing}" if missing else "its training photos are not known"
             remark = f"Compared on rendered example photos, because {why}; name a folder of photos and masks: --data."
         selection = select_pairs(dataset.pairs, trained_on=trained_on)
         others = [pair for pair in dataset.pairs if trained_on and pair in trained_on.train]
@@ -115,45 +119,33 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
         compared = spread(selection.pairs, options.photos if others else min(options.photos, half))
         others = others or [pair for pair in selection.pairs if pair not in compared] or list(compared)
         source = "rendered example photos" if remark else f"photos of {dataset.root.resolve().name}"
-        calibration, calibration_description = _calibration(others, source, options)
+        files = [pair.image for pair in others]
+        calibration_source = source
+        if options.calibration:
+            files = _files_in(options.calibration)
+            calibration_source = f"photos of {options.calibration.resolve().name}"
+        calibration = spread(files, options.calibration_photos)
         held_out = selection.part == "validation"
-        # The description says already that photos are held out.
+        # The description already says that photos are held out.
         remarks = selection.warnings if held_out else (*selection.remarks, *selection.warnings)
         yield ExportPhotos(
             compared=compared,
             calibration=calibration,
             description=f"{len(compared)} {'held-out ' if held_out else ''}{source}",
-            calibration_description=calibration_description,
+            calibration_description=f"{len(calibration)} {calibration_source}",
             remarks=(remark,) if remark else remarks,
             channels=channels,
             foreground=foreground,
         )
 
 
-def _render(folder: Path) -> Dataset:
+def _files_in(folder: Path) -> list[Path]:
+    """Return the photos of a data set, or of a folder without masks."""
     try:
-        render_dataset(folder, cars=_RENDERED_CARS, views=_RENDERED_VIEWS, size_HW=_RENDERED_HW)
-    except StudioError as error:
-        raise CarmaskError(str(error)) from error
-    return find_pairs(folder)
-
-
-def _calibration(others: Sequence[Pair], source: str, options: PhotoOptions) -> tuple[tuple[Path, ...], str]:
-    """Return files to calibrate with, and their description."""
-    if options.calibration is None:
-        chosen = spread([pair.image for pair in others], options.calibration_photos)
-        return chosen, f"{len(chosen)} {source}"
-    files = [path for paths in index_folder(_photo_folder(options.calibration)).pictures.values() for path in paths]
-    if not files:
-        raise MissingExportPhotos(f"{options.calibration}: holds no photos to calibrate with")
-    chosen = spread(sorted(files), options.calibration_photos)
-    return chosen, f"{len(chosen)} photos of {options.calibration.resolve().name}"
-
-
-def _photo_folder(folder: Path) -> Path:
-    """Return the folder of the photos, also of a data set with masks."""
-    try:
-        return locate_dataset(folder).photos
+        photos = locate_dataset(folder).photos
     except DatasetError:
-        # Photos without masks will do.
-        return folder
+        photos = folder
+    files = [path for paths in index_folder(photos).pictures.values() for path in paths]
+    if not files:
+        raise ExportError(f"{folder}: holds no photos to calibrate with")
+    return sorted(files)

@@ -1,7 +1,7 @@
-"""A U-Net with all that is needed to use it: one folder, one call to load.
+"""A U-Net with its card, in one folder.
 
 huggingface_hub's model mixin writes the weights (`model.safetensors`) and the card (`config.json`), so a folder can be
-pushed to the Hub and pulled from it as it is. Its README.md comes from `hub_card`.
+pushed to the Hub and pulled from it unchanged. Its README.md comes from `hub_card`.
 """
 
 import json
@@ -42,12 +42,12 @@ class Network(
         self._set_card(card)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits, see `UNet.forward`."""
+        """See `UNet.forward`."""
         logits_B1HW: Tensor = self.unet(x_BCHW)
         return logits_B1HW
 
     def note_training(self, notes: dict[str, Any]) -> None:
-        """Add to what the card says about the training; it is saved with the weights."""
+        """Add to the card's notes on the training; they are saved with the weights."""
         self._set_card(self.card.model_copy(update={"training": {**self.card.training, **notes}}))
 
     def summary(self) -> NetworkSummary:
@@ -56,7 +56,7 @@ class Network(
 
     def _set_card(self, card: ModelCard) -> None:
         self.card = card
-        # The mixin would save the card that it saw at construction.
+        # The mixin would save the card from construction.
         self._hub_mixin_config = {"config": card.model_dump(mode="json", exclude_none=True)}
 
     def generate_model_card(self, *, license_id: str | None = None) -> hub.ModelCard:
@@ -65,8 +65,8 @@ class Network(
         A README.md that somebody else wrote is kept, and so is one without its last line.
 
         Args:
-            license_id: The license of these weights, as the Hub names it ("mit"); the README says that none is stated
-                where it is not given. `save_pretrained` and `push_to_hub` take it in `model_card_kwargs`.
+            license_id: The license of these weights, as the Hub names it ("mit"); without it the README says that
+                none is stated. `save_pretrained` and `push_to_hub` take it in `model_card_kwargs`.
 
         """
         return write_hub_card(
@@ -79,7 +79,7 @@ class Network(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
-        # The mixin keeps a README that is there. One that we wrote has the figures of the weights that were there.
+        # The mixin keeps an existing README. One that we wrote has the figures of the old weights.
         readme = save_directory / "README.md"
         if readme.is_file() and SIGNATURE in readme.read_text(encoding="utf-8", errors="replace"):
             readme.unlink()

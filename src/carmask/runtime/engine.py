@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
+from carmask.models.card import ModelCard
 
 
 class EngineMissing(CarmaskError):
@@ -23,6 +24,7 @@ class Engine(ABC):
     Calls to one compiled network from several threads have given wrong outputs without an error.
 
     Attributes:
+        card: The network's metadata.
         name: openvino, onnxruntime, tensorrt or torch.
         device: cpu, cuda:0, ...
         precision: What the convolutions really compute in: float32, tf32, float16, bf16 or int8.
@@ -38,8 +40,8 @@ class Engine(ABC):
     threads: int | None
     steady_batch: int | None
 
-    def __init__(self, channels: int) -> None:
-        self._channels = channels
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
         self._thread: threading.Thread | None = None
 
     def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -57,10 +59,11 @@ class Engine(ABC):
                 f"'{thread.name}' tries to; pass the photos to that thread, or load one segmenter for each thread"
             )
         # Engines would cast other images silently, or return an old output.
-        is_batch = images_NHWC.dtype == np.uint8 and images_NHWC.ndim == 4 and images_NHWC.shape[3] == self._channels
+        channels = self.card.channels
+        is_batch = images_NHWC.dtype == np.uint8 and images_NHWC.ndim == 4 and images_NHWC.shape[3] == channels
         if not is_batch or not images_NHWC.size:
             raise EngineError(
-                f"the network takes uint8 images N x H x W x {self._channels}, not {images_NHWC.dtype} "
+                f"the network takes uint8 images N x H x W x {channels}, not {images_NHWC.dtype} "
                 f"{' x '.join(map(str, images_NHWC.shape))}"
             )
         return self._run(images_NHWC)

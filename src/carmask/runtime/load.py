@@ -1,4 +1,4 @@
-"""From what a user calls a model to a network that is ready to run."""
+"""Load a network by its name, path or Hub id, and start its engine."""
 
 import platform
 from dataclasses import dataclass, replace
@@ -17,11 +17,15 @@ _PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "tensorrt": "
 
 @dataclass(frozen=True)
 class Member:
-    """A loaded network, what it says about itself, and the file or folder that it came from."""
+    """A loaded network, and the file or folder that it was loaded from."""
 
     engine: Engine
-    card: ModelCard
     place: Path
+
+    @property
+    def card(self) -> ModelCard:
+        """The network's metadata."""
+        return self.engine.card
 
     def describe(self) -> dict[str, Any]:
         """Name, input, threshold, and where and how it runs, as JSON can hold them."""
@@ -59,7 +63,7 @@ def load_member(model: str | Path | None, options: RunOptions = RunOptions()) ->
         return _load_weights(place, options)
     if place.suffix.lower() != ".onnx":
         raise CarmaskError(f"{place}: not a model; name an .onnx file, or the folder of a run or of weights")
-    return Member(open_onnx(place, options), read_card(place), place)
+    return Member(open_onnx(place, options), place)
 
 
 def open_onnx(source: str | Path | bytes, options: RunOptions = RunOptions()) -> Engine:
@@ -111,7 +115,7 @@ def _load_weights(folder: Path, options: RunOptions) -> Member:
         ) from error
     network = Network.load(folder)
     hardware = set_up(HardwareSettings(device=options.device, precision=options.precision, threads=options.threads))
-    return Member(TorchEngine(network, hardware), network.card, folder)
+    return Member(TorchEngine(network, hardware), folder)
 
 
 def _start(source: str | Path | bytes, card: ModelCard, options: RunOptions) -> Engine:

@@ -22,7 +22,7 @@ class OnnxEngine(Engine):
     """
 
     def __init__(self, source: str | Path | bytes, card: ModelCard, options: RunOptions) -> None:
-        super().__init__(card.channels)
+        super().__init__(card)
         self._name = source_name(source)
         tensorrt = options.engine == "tensorrt"
         device = options.device

@@ -34,7 +34,7 @@ class OpenVinoEngine(Engine):
     steady_batch = 2
 
     def __init__(self, source: str | Path | bytes, card: ModelCard, options: RunOptions) -> None:
-        super().__init__(card.channels)
+        super().__init__(card)
         self._name = source_name(source)
         self._canvas_HW = card.geometry.canvas_HW(card.stride_px)
         # By default OpenVINO binds its threads to the first processors, in every process to the same ones.

@@ -19,7 +19,7 @@ class TorchEngine(Engine):
     steady_batch = None
 
     def __init__(self, network: Network, hardware: Hardware) -> None:
-        super().__init__(network.card.channels)
+        super().__init__(network.card)
         self._network = network.eval().to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._hardware = hardware
         self.device = str(hardware.device)
@@ -35,7 +35,7 @@ class TorchEngine(Engine):
             probability_BHW: NDArray[np.float32] = logits_B1HW[:, 0].float().sigmoid().cpu().numpy()
         except RuntimeError as error:
             raise EngineError(
-                f"{self._network.card.name}: PyTorch failed on {count} x {height} x {width} px: {first_line(error)}"
+                f"{self.card.name}: PyTorch failed on {count} x {height} x {width} px: {first_line(error)}"
             ) from error
         return probability_BHW
 
