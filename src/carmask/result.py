@@ -1,4 +1,4 @@
-"""What was found in one photo."""
+"""The mask of one photo."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +21,7 @@ PhotoSource = ImageSource | Image.Image | NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What was found in one photo. `probability` is float32 0..1, (height, width) of the photo as it is shown."""
+    """The mask of one photo. `probability` is float32 0..1, (height, width) of the photo as it is shown."""
 
     probability: NDArray[np.float32]
     threshold: float
@@ -39,23 +39,23 @@ class Result:
 
     @cached_property
     def box_px(self) -> Box | None:
-        """Top, left, bottom, right in pixels, bottom and right exclusive; nothing when no vehicle was found."""
+        """Top, left, bottom, right in pixels, bottom and right exclusive; None if no vehicle was found."""
         return box_of(self.mask)
 
     def cutout(self, background: str = "transparent", *, crop: bool = False) -> Image.Image:
-        """The vehicle on another background, as a Pillow image: RGBA where that is transparent, else RGB.
+        """The vehicle on another background, as a Pillow image: RGBA if that is transparent, else RGB.
 
-        The photo is read once more, at its full size. Its color profile is kept in `info["icc_profile"]`.
+        The photo is read again, at its full size. Its color profile is kept in `info["icc_profile"]`.
 
         Args:
             background: transparent, a CSS color name or #rrggbb, blur, or the path of a picture.
-            crop: Keep only the box around the mask; the whole picture where no vehicle was found.
+            crop: Keep only the box around the mask; the whole picture if no vehicle was found.
 
         Raises:
             CarmaskError: there is no such background, or the photo cannot be read any more.
 
         """
-        # Its tables take a while to make, for which a first mask does not wait.
+        # Its tables take a while to build, and masks do not need them.
         from carmask.imaging.background import parse_background
         from carmask.imaging.cutout import cut_out
 
@@ -63,7 +63,7 @@ class Result:
             raise CarmaskError("this result does not know its photo; cut out with carmask.imaging.cutout.cut_out")
         photo = decode_any(self.source, channels=3)
         if photo.size_HW != self.probability.shape:
-            raise CarmaskError("the photo has another size than before; find its mask again")
+            raise CarmaskError("the photo's size has changed; compute its mask again")
         image_HWC = cut_out(
             photo.image_HWC,
             self.probability,
@@ -78,7 +78,7 @@ class Result:
 
 
 def decode_any(source: PhotoSource, *, channels: int, at_least_HW: Size | None = None) -> Photo:
-    """Decode a file or its bytes, or take a decoded picture; see `decode_photo` and `photo_of_pixels`.
+    """Decode a file or its bytes, or convert a decoded picture; see `decode_photo` and `photo_of_pixels`.
 
     Raises:
         UnreadableImage: not a readable picture.

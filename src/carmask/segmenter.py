@@ -1,4 +1,4 @@
-"""Photo in, mask out: the object that predicting, evaluating, video and serving share."""
+"""Photo in, mask out: the class that prediction, evaluation, video and serving share."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,8 +50,7 @@ class Fitted:
 class Segmenter:
     """Trained networks with their geometry: `segment("car.jpg").mask`.
 
-    `decode`, `fit` and `restore` may run in any thread. `infer`, and what calls it, belongs to the thread that calls it
-    first.
+    `decode`, `fit` and `restore` may run in any thread; `infer` and its callers only in the thread that first runs it.
     """
 
     def __init__(
@@ -90,11 +89,11 @@ class Segmenter:
             model: The name of packaged weights ("fast", which is also the default), an .onnx file, a run's folder (its
                 best weights), a folder of folds (the best weights of each), a folder of weights, or a Hub id
                 (owner/name); or a list of these.
-            options: Engine, device, precision and CPU threads; by default the fastest engine that is there.
+            options: Engine, device, precision and CPU threads; by default the fastest engine installed.
             tta: flip averages each photo with its mirror image, at twice the cost.
-            tile: Look at photos larger than the network sees them also in overlapping tiles, at up to five times the
+            tile: Also look at photos larger than the network's input in overlapping tiles, at up to five times the
                 cost.
-            threshold: A pixel belongs to the mask from this probability on; the networks' own when not given.
+            threshold: Smallest probability of a pixel in the mask; the networks' own if None.
 
         Raises:
             CarmaskError: there is no such network, it is damaged, or it cannot run here with these options.
@@ -107,24 +106,24 @@ class Segmenter:
         return cls([load_member(place, options) for place in places], threshold=threshold, tta=tta, tile=tile)
 
     def each(self) -> "tuple[Segmenter, ...]":
-        """Return a segmenter for each network alone, with the same options; their engines are these."""
+        """Return a segmenter for each network, with the same engine and options."""
         return tuple(
             Segmenter([member], threshold=self._wanted_threshold, tta=self.tta, tile=self.tile)
             for member in self.members
         )
 
     def describe(self) -> dict[str, Any]:
-        """Name, size, threshold and engine, as JSON can hold them; of several networks each under `members`."""
+        """Name, size, threshold and engine, ready for JSON; of several networks each under `members`."""
         each = [member.describe() for member in self.members]
-        described = {**each[0], "threshold": self.threshold} if len(each) == 1 else {"members": each}
-        return {**described, "name": self.name, "threshold": self.threshold, "tta": self.tta, "tile": self.tile}
+        networks = each[0] if len(each) == 1 else {"members": each}
+        return {**networks, "name": self.name, "threshold": self.threshold, "tta": self.tta, "tile": self.tile}
 
     def describe_engine(self) -> str:
         """One line for the start of a run: where and how the networks run."""
         return "; ".join(dict.fromkeys(member.describe_engine() for member in self.members))
 
     def decode(self, source: PhotoSource) -> Photo:
-        """Decode a photo as the networks want it: their channels, and no larger than needed.
+        """Decode a photo for the networks: with their channels, and no larger than needed.
 
         Raises:
             UnreadableImage: not a readable picture.
@@ -133,16 +132,16 @@ class Segmenter:
         return decode_any(source, channels=self._channels, at_least_HW=None if self.tile else self._at_least_HW)
 
     def fit(self, photo: Photo) -> Fitted:
-        """Place a photo on the canvases of all networks: whole, in tiles and mirrored, as it was asked for."""
+        """Place a photo on the canvases of all networks: whole, and with `tile` and `tta` in tiles and mirrored."""
         return Fitted(photo.size_HW, tuple(self._views(photo)))
 
     def infer(self, fitted: Sequence[Fitted], *, pad_to: int | None = None) -> list[Raw]:
-        """Run the networks on these photos; the thread that calls this first is the only one that may.
+        """Run the networks on these photos, always in the same thread.
 
         Args:
             fitted: The photos; each network runs as many canvases at once as there are photos.
-            pad_to: Run this many canvases at once, and repeat some where there are fewer and the engine needs it:
-                what comes out for a photo then does not depend on the photos beside it, to the last bit.
+            pad_to: Run this many canvases at once, and repeat some if there are fewer and the engine needs it: then
+                the result for a photo is the same to the last bit, whatever the other photos are.
 
         Raises:
             EngineError: another thread owns the engines, or one failed.
@@ -165,7 +164,7 @@ class Segmenter:
         return [tuple(canvases) for canvases in found]
 
     def restore(self, fitted: Fitted, raw: Raw) -> NDArray[np.float32]:
-        """Bring what the networks found back to the photo's own size: float32 0..1, (height, width), averaged."""
+        """Resize the probabilities to the photo's own size and average them: float32 0..1, (height, width)."""
         by_look: dict[tuple[int, Tile | None], list[NDArray[np.float32]]] = {}
         placements: dict[tuple[int, Tile | None], Placement] = {}
         for view, canvas_HW in zip(fitted.views, raw, strict=True):
@@ -190,7 +189,7 @@ class Segmenter:
         """Cut out one photo.
 
         Args:
-            source: A path, the bytes of a picture file, a Pillow image (turned as its EXIF says), or a uint8 array
+            source: A path, the bytes of a picture file, a Pillow image (rotated as its EXIF says), or a uint8 array
                 (height, width), (height, width, 1) gray, (height, width, 3) RGB or (height, width, 4) RGBA.
 
         Raises:
@@ -216,7 +215,7 @@ class Segmenter:
 def _run(
     member: Member, canvases: Sequence[NDArray[np.uint8]], *, at_once: int, steady: bool
 ) -> Iterator[NDArray[np.float32]]:
-    # Some engines need no more than a few images at once to compute each of them always alike.
+    # For steady results some engines need fewer images at once.
     least = min(at_once, member.engine.steady_batch or at_once) if steady else 1
     for start in range(0, len(canvases), at_once):
         batch = list(canvases[start : start + at_once])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What runs, where and how; each field is an option of the command line."""
+    """The networks and how they run; each field is an option of the command line."""
 
     model: Annotated[
         tuple[str, ...],
