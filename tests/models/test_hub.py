@@ -242,8 +242,7 @@ socket.socket.connect, socket.getaddrinfo = connect_here, look_up_here
 from pathlib import Path
 from safetensors.torch import save_model
 from carmask.models.network import Network
-from carmask.runtime.load import load_member
-from carmask.runtime.options import RunOptions
+from carmask.runtime.locate import locate
 
 network = Network.load(Path("own"))
 network.push_to_hub("someone/cars", model_card_kwargs={"license_id": "mit"})
@@ -251,7 +250,7 @@ pulled = Network.from_pretrained("someone/cars")
 assert pulled.card == network.card, pulled.card
 assert not pulled.training
 save_model(pulled, "pulled.safetensors")
-assert load_member("someone/cars", RunOptions("torch")).card.threshold == network.card.threshold
+assert Network.load(locate("someone/cars", "torch")).card.threshold == network.card.threshold
 try:
     network.push_to_hub("someone/refused", model_card_kwargs={"license_id": "none of these"})
 except ValueError as error:

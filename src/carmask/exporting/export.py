@@ -67,7 +67,7 @@ def export(
         weights: How float weights are stored; the engines compute in float32 either way.
         int8: Also write a quantized version, to NAME-int8.onnx.
         allow_drop: Write it even if it loses too much Dice or changes the masks.
-        photos: Photos to compare and to calibrate on; the run's own when not given.
+        photos: Photos to compare on and to calibrate with; the run's own by default.
         logger: Called with the progress and the figures.
 
     Raises:

@@ -1,8 +1,8 @@
-"""From a network to one ONNX graph: pixels as they are in, probabilities out, of any height and width.
+"""Convert a network to one ONNX graph, from uint8 pixels to probabilities, of any height and width.
 
-PyTorch exports the network itself, whose sides are multiples of its stride. Padding before it and cropping after it are
-written here in ONNX's own text form, because `torch.export` cannot follow the padding's arithmetic for unknown sizes.
-Only standard operators, of opset 18 (onnxruntime 1.14, OpenVINO 2023.0 and later).
+PyTorch exports the network itself, for sides that are multiples of its stride. The padding and the cropping around it
+are written here in ONNX's text form, because `torch.export` cannot follow the padding's arithmetic for unknown sizes.
+All operators are standard ones of opset 18 (onnxruntime 1.14, OpenVINO 2023.0 and later).
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from carmask.models.network import Network
 IMAGE, PROBABILITY = "image", "probability"
 
 _OPSET = 18
-_IR_VERSION = 8  # the oldest that this opset allows: older programs read it
+_IR_VERSION = 8  # the oldest that this opset allows, for older programs
 
-# Shapes: N photos, H x W pixels, C channels; PH x PW with what is added at bottom and right up to the stride.
+# Shapes: N photos, H x W pixels, C channels; PH x PW padded at bottom and right to multiples of the stride.
 _ENTRANCE = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
 entrance (uint8[N, H, W, {channels}] image) => (float[N, {channels}, PH, PW] pixels, int64[2] size_HW) {{
@@ -59,7 +59,7 @@ exit (float[N, 1, PH, PW] padded_logits, int64[2] photo_HW) => (float[N, H, W] p
 
 
 def build_graph(network: Network) -> onnx.ModelProto:
-    """Graph of a network: `image` uint8 N x H x W x C -> `probability` float32 0..1, N x H x W, all but C dynamic.
+    """Build the graph `image` uint8 N x H x W x C -> `probability` float32 0..1, N x H x W, all but C dynamic.
 
     Sides that are no multiples of the network's stride are padded by repeating the last row and column, and the
     probability is cropped back. The weights are float32.
@@ -75,9 +75,9 @@ def build_graph(network: Network) -> onnx.ModelProto:
 
 
 def store_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store weights as float16, with a cast to float32 behind each: half the file, computed in float32 all the same.
+    """Store weights as float16 and cast each to float32: half the file, still computed in float32.
 
-    Biases, and weights that float16 cannot hold, stay.
+    Biases, and weights that float16 cannot hold, stay float32.
     """
     model = copy.deepcopy(model)
     casts, kept = [], []
@@ -97,7 +97,7 @@ def store_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove what tools leave in a graph (paths of this machine, unused domains), and check it."""
+    """Remove the traces of tools (paths of this machine, unused domains) from a graph, and check it."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.ClearField("doc_string")
@@ -109,7 +109,7 @@ def cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_file(model: onnx.ModelProto, card: ModelCard) -> bytes:
-    """The `.onnx` file, whose metadata hold the card."""
+    """Return the `.onnx` file, with the card in its metadata."""
     model = copy.deepcopy(model)
     model.producer_name, model.producer_version = "carmask", card.version
     model.doc_string = (
@@ -123,7 +123,7 @@ def to_file(model: onnx.ModelProto, card: ModelCard) -> bytes:
 
 
 def note_held_out(path: Path, figures: Sequence[HeldOut]) -> None:
-    """Replace the held-out figures in the card of an exported network; graph and weights stay as they are.
+    """Replace the held-out figures in the card of an exported network, and nothing else.
 
     Raises:
         ModelFileError: there is no such file, or carmask has not exported it.
@@ -148,9 +148,9 @@ def log_level(name: str | None, level: int) -> Iterator[None]:
 
 
 def _export(network: Network) -> onnx.ModelProto:
-    """Graph of the network itself: `x_BCHW` float 0..1 -> `logits_B1HW`, sides multiples of the stride."""
+    """Export the network itself: `x_BCHW` float 0..1 -> `logits_B1HW`, sides multiples of the stride."""
     unet = network.card.unet
-    # A batch of one, or sides of one stride, would be taken for constants.
+    # The exporter would treat a batch of one, or sides of one stride, as constants.
     example_BCHW = torch.zeros(2, unet.in_channels, 2 * unet.stride_px, 3 * unet.stride_px)
     sides = {axis: unet.stride_px * torch.export.Dim(name) for axis, name in ((2, "rows"), (3, "columns"))}
     # The exporter prints its steps, logs them, and warns that torchvision is missing.

@@ -1,10 +1,10 @@
-"""8-bit integers instead of floats: static quantization, its ranges taken from photos.
+"""Static quantization to 8-bit integers, with ranges measured on photos.
 
 The file holds pairs of QuantizeLinear and DequantizeLinear around the operators (QDQ), which OpenVINO and onnxruntime
-both turn into integer arithmetic. What was chosen, by the Dice of `fast` and `small` on held-out Carvana photos:
+both turn into integer arithmetic. Chosen by the Dice of `fast` and `small` on held-out Carvana photos:
 
-- Activations as uint8 with a zero point, weights as int8 for each channel. With int8 activations OpenVINO lost 0.0014
-  of Dice, with uint8 weights lost all of it.
+- Activations are uint8 with a zero point, weights int8 for each channel. With int8 activations OpenVINO lost 0.0014 of
+  Dice, with uint8 weights all of it.
 - Each activation's range is the mean over the photos of their least and greatest values. The least and the greatest of
   all 64 photos lost four times as much.
 - ReLU is one of the quantized operators: otherwise ranges include the negative values before it, and twice as many
@@ -19,7 +19,7 @@ which changed no Dice (emulated), so the weights keep all their bits.
 import copy
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,19 +35,17 @@ from onnxruntime.quantization import (
 
 from carmask.exporting.graph import IMAGE, cleaned, log_level
 
-_OPERATORS = ("Conv", "ConvTranspose", "Relu", "MaxPool", "Concat")
-
 
 def quantize(model: onnx.ModelProto, canvases: Iterable[NDArray[np.uint8]]) -> onnx.ModelProto:
     """Quantize a graph of `build_graph`.
 
     Args:
         model: The graph, its weights float32.
-        canvases: Fitted photos, each uint8, H x W x C, on which the ranges of the activations are measured.
+        canvases: Fitted photos (uint8, H x W x C) to measure the ranges of the activations on.
 
     """
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    # onnxruntime advises, on the root logger, a preparation that the exporter has done already.
+    # onnxruntime recommends, on the root logger, a preparation that the exporter has already done.
     with log_level(None, logging.ERROR), tempfile.TemporaryDirectory(prefix="carmask-") as folder:
         quantized = Path(folder, "int8.onnx")
         quantize_static(
@@ -55,7 +53,7 @@ def quantize(model: onnx.ModelProto, canvases: Iterable[NDArray[np.uint8]]) -> o
             quantized,
             _Reader(canvases),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_OPERATORS),
+            op_types_to_quantize=["Conv", "ConvTranspose", "Relu", "MaxPool", "Concat"],
             nodes_to_exclude=[convolutions[0], convolutions[-1]],
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -70,7 +68,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Fitted photos one by one, as onnxruntime asks for them."""
 
     def __init__(self, canvases: Iterable[NDArray[np.uint8]]) -> None:
-        self._canvases: Iterator[NDArray[np.uint8]] = iter(canvases)
+        self._canvases = iter(canvases)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         """See `CalibrationDataReader`."""

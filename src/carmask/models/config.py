@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from carmask.imaging.geometry import Geometry
 
-# What a folder of weights holds.
+# The files in a folder of weights.
 WEIGHTS = ("config.json", "model.safetensors")
 # The best weights in a run's folder.
 BEST_OF_RUN = Path("weights", "best")
@@ -25,7 +25,7 @@ def weights_folder(folder: Path) -> Path:
 
 
 class UNetConfig(BaseModel):
-    """All that is needed to build a `UNet`. Travels with the weights."""
+    """The structure of a `UNet`. Saved with the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +51,7 @@ class UNetConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Preset:
-    """A network, the size at which it sees photos, and one sentence about it."""
+    """A network, the size of its input, and one sentence about it."""
 
     name: PresetName
     summary: str

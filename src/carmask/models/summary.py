@@ -77,10 +77,10 @@ def summarize(model: UNet, size_HW: Size) -> NetworkSummary:
 
 
 def receptive_field_px(model: UNet) -> int:
-    """Width in input pixels of the area that can reach one output pixel: of the pixel that sees farthest.
+    """Return the width in input pixels of the area that one output pixel depends on, for the pixel with the widest.
 
-    Goes back from the output through the lowest level, and keeps the first and the last pixel that matter (Dumoulin and
-    Visin, "A guide to convolution arithmetic", 2016).
+    Follows the first and the last of these pixels from the output back through the lowest level (Dumoulin and Visin,
+    "A guide to convolution arithmetic", 2016).
     """
     return max(_view_px(model.config, column) for column in range(model.config.stride_px))
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from carmask.errors import CarmaskError
 from carmask.models.config import UNetConfig
 
-# Photographs lie in 0..1; He initialization wants inputs of mean 0 and variance 1.
+# Pixels are 0..1; He initialization assumes inputs of mean 0 and variance 1.
 INPUT_MEAN = 0.5
 INPUT_STD = 0.25
 
 
 class WrongInputShape(CarmaskError):
-    """A tensor that this network cannot take. The message names the shape it got and one it wants."""
+    """A tensor of a shape that this network cannot take. The message names a shape that it can."""
 
 
 class UNet(nn.Module):
@@ -49,10 +49,10 @@ class UNet(nn.Module):
         self._initialize()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits, B x 1 x H x W.
+        """Return logits, B x 1 x H x W.
 
         Raises:
-            WrongInputShape: other channels than the network has, or a side that is no multiple of its stride.
+            WrongInputShape: a wrong number of channels, or a side that is no multiple of the stride.
 
         """
         self._check_shape(x_BCHW.shape)
@@ -74,7 +74,7 @@ class UNet(nn.Module):
             sides = shape[-2:] if len(shape) >= 2 else (stride, stride)
             wanted = tuple(max(stride, -(-int(side) // stride) * stride) for side in sides)
             raise WrongInputShape(
-                f"the network got a tensor of shape {tuple(map(int, shape))}; it wants "
+                f"the network got a tensor of shape {tuple(map(int, shape))}; it takes "
                 f"(batch, {channels}, height, width) with height and width multiples of {stride}, for example "
                 f"(1, {channels}, {wanted[0]}, {wanted[1]})"
             )

@@ -1,4 +1,4 @@
-"""Load a network by its name, path or Hub id, and start its engine."""
+"""Load a network and start its engine."""
 
 import platform
 from dataclasses import dataclass, replace
@@ -9,7 +9,6 @@ from typing import Any
 from carmask.errors import CarmaskError
 from carmask.models.card import ModelCard, read_card, source_name
 from carmask.runtime.engine import Engine, EngineMissing
-from carmask.runtime.locate import locate
 from carmask.runtime.options import EngineName, RunOptions
 
 _PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "tensorrt": "onnxruntime-gpu"}
@@ -47,18 +46,13 @@ class Member:
         return f"{engine.name} on {engine.device}, {engine.precision}{threads}"
 
 
-def load_member(model: str | Path | None, options: RunOptions = RunOptions()) -> Member:
-    """Load a network and start its engine: torch for folders of weights, any other for exported files.
-
-    Args:
-        model: See `carmask.runtime.locate.locate`.
-        options: Where and how it runs.
+def load_member(place: Path, options: RunOptions = RunOptions()) -> Member:
+    """Load the network of a place (see `locate`) and start its engine: torch for folders of weights, else any other.
 
     Raises:
-        CarmaskError: there is no such network, it is damaged, or it cannot run here with these options.
+        CarmaskError: the network is damaged, or cannot run here with these options.
 
     """
-    place = locate(model, options.engine)
     if place.is_dir():
         return _load_weights(place, options)
     if place.suffix.lower() != ".onnx":

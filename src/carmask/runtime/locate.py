@@ -74,7 +74,8 @@ def locate_all(model: str | Path | None, engine: EngineName = "auto") -> tuple[P
 
     """
     folder = folder_of_folds(model)
-    return fold_folders(folder, finished=True) if folder else (locate(model, engine),)
+    models = fold_folders(folder, finished=True) if folder else (model,)
+    return tuple(locate(one, engine) for one in models)
 
 
 def files_of(place: Path) -> list[Path]:
