@@ -91,11 +91,10 @@ class Network(
         """Load from a folder, as `load` does and offline, or from a repository on the Hub.
 
         Args:
-            pretrained_model_name_or_path: A folder, or a repository's id (owner/name). A folder of that name comes
-                first; a `Path` is always a folder.
+            pretrained_model_name_or_path: A folder, or a repository's id (owner/name) unless a folder has that name.
             map_location: The device.
-            hub_options: revision, token, cache_dir, force_download, local_files_only: see `hf_hub_download`, which
-                also documents the errors for repositories that cannot be read.
+            hub_options: revision, token, cache_dir, force_download, local_files_only; see `hf_hub_download`, also for
+                the errors of repositories that cannot be read.
 
         Raises:
             WeightsError: the folder, its configuration or its weights are missing or damaged.
@@ -103,16 +102,14 @@ class Network(
         """
         folder = Path(pretrained_model_name_or_path)
         if isinstance(pretrained_model_name_or_path, str) and not folder.exists():
-            # Not with the mixin: it silently leaves a missing tensor at its random start.
+            # Not with the mixin, which silently leaves a missing tensor at its random start.
             files = [hub.hf_hub_download(pretrained_model_name_or_path, name, **hub_options) for name in WEIGHTS]
             folder = Path(files[0]).parent
         return cls.load(folder).to(map_location)
 
     @classmethod
     def load(cls, folder: Path) -> "Network":
-        """Load from a local folder, never from the Hub: a folder of weights, or a run's folder, whose best are taken.
-
-        The network is ready to be used: in evaluation mode, on the CPU.
+        """Load a folder of weights, or the best weights of a run's folder, in evaluation mode on the CPU.
 
         Raises:
             WeightsError: the folder, its configuration or its weights are missing or damaged.
@@ -122,7 +119,6 @@ class Network(
             raise WeightsError(f"{folder}: holds {len(folds)} folds, each with a network; name one, such as {folds[0]}")
         folder = weights_folder(folder)
         config, weights = (folder / name for name in WEIGHTS)
-        # A missing folder would be taken for the name of a repository on the Hub, so look first.
         for file in (config, weights):
             if not file.is_file():
                 raise WeightsError(f"{folder}: no {file.name} in it; a folder of weights holds {' and '.join(WEIGHTS)}")

@@ -2,6 +2,7 @@
 
 import re
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 
 from carmask.errors import CarmaskError, first_line
@@ -16,7 +17,7 @@ EXPORTED = "model.onnx"
 
 # owner/name, as the Hub allows them.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# These look like a Hub id, but are folders of `carmask train`, named from another working folder.
+# Names like runs/NAME look like a Hub id, but are folders of `carmask train`, seen from another working folder.
 _OWN_FOLDERS = frozenset({"runs", "weights"})
 _FILE_SUFFIXES = frozenset({".onnx", ".pt", ".pth", ".safetensors", ".ckpt", ".xml", ".json", ".yaml"})
 
@@ -102,7 +103,7 @@ def _prefer_exported(place: Path) -> Path:
 
 
 def _is_hub_id(model: str) -> bool:
-    """Whether it cannot be a path. A path must never be looked up over the network."""
+    """Whether it cannot be a path; a path must never be looked up on the Hub."""
     folder = Path(model).parent
     return (
         _HUB_ID.fullmatch(model) is not None
@@ -124,19 +125,16 @@ def _download(hub_id: str, *, exported: bool) -> Path:
     wanted: tuple[tuple[str, ...], ...] = ((EXPORTED,), WEIGHTS) if exported else (WEIGHTS,)
     cause = ""
     # The cache comes first: asking the Hub whether there is something newer takes half a minute offline.
-    for names, cached in [(names, cached) for cached in (True, False) for names in wanted]:
+    for cached, names in product((True, False), wanted):
         try:
             paths = [Path(hf_hub_download(hub_id, name, local_files_only=cached)) for name in names]
-        except EntryNotFoundError as error:
-            cause = first_line(error)
-            if isinstance(error, LocalEntryNotFoundError) and not cached:
-                break
-        except (OSError, ValueError) as error:
-            # The Hub's client raises these for a missing repository, missing access or a bad name.
-            cause = first_line(error)
-            break
-        else:
             return paths[0] if names == (EXPORTED,) else paths[0].parent
+        except (EntryNotFoundError, OSError, ValueError) as error:
+            # Also raised for a missing repository, missing access or a bad name; then other files are not there either.
+            cause = first_line(error)
+            is_offline = isinstance(error, LocalEntryNotFoundError) and not cached
+            if is_offline or not isinstance(error, EntryNotFoundError):
+                break
     raise ModelNotFound(
         f"{hub_id}: no such folder, and the Hub gave neither {EXPORTED} nor {' with '.join(WEIGHTS)} "
         f"({cause}); check the name, and the network"
