@@ -63,7 +63,7 @@ class Result:
             raise CarmaskError("this result does not know its photo; cut out with carmask.imaging.cutout.cut_out")
         photo = decode_any(self.source, channels=3)
         if photo.size_HW != self.probability.shape:
-            raise CarmaskError("the photo's size has changed; compute its mask again")
+            raise CarmaskError("the photo has another size now; compute its mask again")
         image_HWC = cut_out(
             photo.image_HWC,
             self.probability,
