@@ -122,10 +122,6 @@ class Journal:
                 if fcntl is None:  # Windows does not replace an open file
                     self._file.close()
 
-    def remove(self) -> None:
-        """Delete the file."""
-        self.path.unlink(missing_ok=True)
-
     def _append(self, line: bytes) -> None:
         self._file.seek(self._end)
         rest = memoryview(line)

@@ -7,7 +7,7 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +25,9 @@ from carmask.result import Result
 
 # Writes the result of one photo, or returns its row of a table; runs in any thread.
 Put = Callable[[Job, Result], Any]
+
+# Opens a sink on another machine, to which it can be sent; the function that it gives is valid inside the block.
+OpenRemotely = Callable[[], AbstractContextManager[Put]]
 
 _JSON_JOURNAL = ".carmask-annotations"
 _SHOWN = 3
@@ -52,8 +55,8 @@ class Sink(Protocol):
         """
         ...
 
-    def remote(self) -> "RemoteSink":
-        """Return what puts results into this sink from other machines.
+    def remote(self) -> OpenRemotely:
+        """Return what opens this sink on other machines.
 
         Raises:
             CarmaskError: the sink takes a single result.
@@ -62,10 +65,10 @@ class Sink(Protocol):
         ...
 
     def record(self, outcome: PhotoOutcome) -> str | None:
-        """Note what became of a photo, in one thread; returns the file of its result, if it has one.
+        """Record the outcome of a photo, in one thread; returns the file of its result, or None.
 
         Raises:
-            UnwritableFile: it cannot be noted.
+            UnwritableFile: it cannot be recorded.
 
         """
         ...
@@ -75,45 +78,32 @@ class Sink(Protocol):
         ...
 
 
-class RemoteSink(Protocol):
-    """Puts results into a sink from another machine, to which it can be sent."""
-
-    def open(self) -> AbstractContextManager[Put]:
-        """Return the function that puts results, valid inside the block.
-
-        Raises:
-            CarmaskError: that machine does not see the destination.
-
-        """
-        ...
-
-
+@dataclass
 class OneFile:
     """The result of one photo: a file, which is replaced, or standard output."""
 
-    def __init__(self, path: Path, jobs: Jobs, render: Render) -> None:
-        self.jobs = jobs
-        self.done_before = 0
-        self.empty_before: Sequence[int] = ()
-        self._path = path
-        self._render = render
+    path: Path
+    jobs: Jobs
+    render: Render
+    done_before: int = 0
+    empty_before: Sequence[int] = ()
 
     def put(self, job: Job, found: Result) -> None:
         """See `Sink.put`."""
-        data = self._render(job, found)
-        if self._path == STREAM:
+        data = self.render(job, found)
+        if self.path == STREAM:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         else:
-            write_bytes_atomically(self._path, data)
+            write_bytes_atomically(self.path, data)
 
-    def remote(self) -> RemoteSink:
+    def remote(self) -> OpenRemotely:
         """See `Sink.remote`."""
         raise CarmaskError("--cluster: one photo cannot be divided; leave it out")
 
     def record(self, outcome: PhotoOutcome) -> str | None:
         """See `Sink.record`."""
-        return str(self._path) if outcome.cause is None else None
+        return str(self.path) if outcome.cause is None else None
 
     def finish(self) -> None:
         """See `Sink.finish`."""
@@ -135,9 +125,9 @@ class Folder:
         """See `Sink.put`."""
         _put(self.path, self.render, self.journal, job, found)
 
-    def remote(self) -> "RemoteFolder":
+    def remote(self) -> OpenRemotely:
         """See `Sink.remote`."""
-        return RemoteFolder(self.path, self.journal.path, self.provenance, self.render)
+        return partial(_open_remotely, self.path, self.journal.path, self.provenance, self.render)
 
     def record(self, outcome: PhotoOutcome) -> str | None:
         """See `Sink.record`."""
@@ -153,25 +143,16 @@ class Folder:
         self.journal.sort("result")
 
 
-@dataclass(frozen=True)
-class RemoteFolder:
-    """Writes results into a folder that this machine shares. journal: that of the whole folder."""
-
-    path: Path
-    journal: Path
-    provenance: Provenance
-    render: Render
-
-    @contextmanager
-    def open(self) -> Iterator[Put]:
-        """See `RemoteSink.open`. When the block ends, all results and their journal are written."""
-        if read_provenance(self.journal) != self.provenance:
-            raise BadDestination(
-                f"{self.path.absolute()}: is not the same folder on {socket.gethostname()}; choose a destination that "
-                "all machines of the cluster share"
-            )
-        with Journal(self.journal.with_name(f"{self.journal.stem}+{_PROCESS}.jsonl"), self.provenance) as journal:
-            yield partial(_put, self.path, self.render, journal)
+@contextmanager
+def _open_remotely(path: Path, whole_journal: Path, provenance: Provenance, render: Render) -> Iterator[Put]:
+    """Open a folder that this machine shares. When the block ends, all results and their journal are written."""
+    if read_provenance(whole_journal) != provenance:
+        raise BadDestination(
+            f"{path.absolute()}: is not the same folder on {socket.gethostname()}; choose a destination that all "
+            "machines of the cluster share"
+        )
+    with Journal(whole_journal.with_name(f"{whole_journal.stem}+{_PROCESS}.jsonl"), provenance) as journal:
+        yield partial(_put, path, render, journal)
 
 
 @contextmanager
@@ -189,16 +170,33 @@ def open_folder(
 
     """
     stem = _JSON_JOURNAL if jobs.suffix == ".json" else PICTURE_JOURNAL
-    found = _find_results(path, jobs, _read_journals(path, stem, provenance, overwrite=overwrite), overwrite=overwrite)
-    if found.unknown:
-        _refuse_unknown(path, found.unknown)
+    written = _read_journals(path, stem, provenance, overwrite=overwrite)
+    todo, outdated, empty = array("q"), array("q"), array("q")
+    unknown: list[str] = []
+    for job in jobs:
+        status = stat_file(path / job.result)
+        entry = written.get(job.result)
+        if status is None:
+            todo.append(job.position)
+        elif entry is None and not overwrite:
+            unknown.append(job.result)
+        elif entry is None or overwrite or not _is_valid(entry, job.origin, status):
+            todo.append(job.position)
+            outdated.append(job.position)
+        elif entry.is_empty:
+            empty.append(job.position)
+    if unknown:
+        shown = ", ".join(unknown[:_SHOWN]) + (f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else "")
+        raise BadDestination(
+            f"{path}: {shown} would be overwritten, and carmask did not write them there; use --overwrite to replace "
+            "them, or choose another destination"
+        )
     # Opened before anything is deleted: another process may be writing to the folder.
     with Journal(path / f"{stem}{shard.suffix}.jsonl", provenance) as journal:
         remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
-        for position in found.outdated:
+        for position in outdated:
             (path / jobs.at(position).result).unlink(missing_ok=True)
-        done_before = len(jobs) - len(found.todo)
-        yield Folder(path, jobs.only(found.todo), render, provenance, journal, done_before, found.empty)
+        yield Folder(path, jobs.only(todo), render, provenance, journal, len(jobs) - len(todo), empty)
 
 
 def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) -> None:
@@ -231,40 +229,5 @@ def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: 
     return written
 
 
-@dataclass
-class _Found:
-    """Positions of photos: to do, with an outdated result, with an empty mask; and files that no journal knows."""
-
-    todo: "array[int]" = field(default_factory=lambda: array("q"))
-    outdated: "array[int]" = field(default_factory=lambda: array("q"))
-    empty: "array[int]" = field(default_factory=lambda: array("q"))
-    unknown: list[str] = field(default_factory=list)
-
-
-def _find_results(path: Path, jobs: Jobs, written: dict[str, _Written], *, overwrite: bool) -> _Found:
-    found = _Found()
-    for job in jobs:
-        status = stat_file(path / job.result)
-        entry = written.get(job.result)
-        if status is None:
-            found.todo.append(job.position)
-        elif entry is None and not overwrite:
-            found.unknown.append(job.result)
-        elif entry is None or overwrite or not _is_valid(entry, job.origin, status):
-            found.todo.append(job.position)
-            found.outdated.append(job.position)
-        elif entry.is_empty:
-            found.empty.append(job.position)
-    return found
-
-
 def _is_valid(entry: _Written, origin: Path | URL, status: os.stat_result) -> bool:
     return status.st_size == entry.size_bytes and is_unchanged(origin, entry.origin_bytes, status.st_mtime_ns)
-
-
-def _refuse_unknown(folder: Path, names: Sequence[str]) -> None:
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    raise BadDestination(
-        f"{folder}: {shown} would be overwritten, and carmask did not write them there; use --overwrite to replace "
-        "them, or choose another destination"
-    )

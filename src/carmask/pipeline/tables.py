@@ -7,7 +7,7 @@ import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,7 +22,7 @@ from carmask.pipeline.journal import Entry, Journal, read_provenance
 from carmask.pipeline.kinds import TableKind
 from carmask.pipeline.parquet import require_parquet, write_results
 from carmask.pipeline.provenance import Provenance, is_unchanged, journal_entry, refuse_other_provenance
-from carmask.pipeline.sinks import Put
+from carmask.pipeline.sinks import OpenRemotely, Put
 from carmask.result import Result
 
 # The rows in the order of the photos, as often as it is called.
@@ -33,27 +33,13 @@ Rows = Callable[[], Iterator[tuple[Job, Entry]]]
 class TableFormat:
     """How a table is written.
 
-    row: what the table says of one photo, for JSON. write: writes the file, one row after the other. check: refuses
-    photos that the table cannot hold together. has_errors: whether photos that failed have rows too, with the cause
-    under `error`, and the others their `seconds`.
+    row: what the table says of one photo, for JSON. write: writes the file, one row after the other. has_errors:
+    whether photos that failed have rows too, with the cause under `error`, and the others their `seconds`.
     """
 
     row: Callable[[Result], Any]
     write: Callable[[Path, Rows], None]
-    check: Callable[[Jobs], None] | None = None
     has_errors: bool = False
-
-
-@dataclass(frozen=True)
-class RemoteTable:
-    """Makes rows on another machine; they are sent back and written into the table here."""
-
-    table: TableFormat
-
-    @contextmanager
-    def open(self) -> Iterator[Put]:
-        """See `RemoteSink.open`."""
-        yield partial(_entry, self.table)
 
 
 @dataclass
@@ -78,9 +64,10 @@ class TableFile:
         """See `Sink.put`."""
         return _entry(self.table, job, found)
 
-    def remote(self) -> RemoteTable:
-        """See `Sink.remote`."""
-        return RemoteTable(self.table)
+    def remote(self) -> OpenRemotely:
+        """See `Sink.remote`. Rows are made there, sent back, and written into the table here."""
+        put: Put = partial(_entry, self.table)
+        return lambda: nullcontext(put)
 
     def record(self, outcome: PhotoOutcome) -> str | None:
         """See `Sink.record`."""
@@ -99,7 +86,7 @@ class TableFile:
         """See `Sink.finish`. If photos failed, the journal stays, and the next run tries only those."""
         self.table.write(self.path, self._rows)
         if not self.failed and all(self.offsets[position] >= 0 for position in self.all_jobs.positions):
-            self.journal.remove()
+            self.journal.path.unlink(missing_ok=True)
         else:
             self.journal.sort("photo")
 
@@ -120,9 +107,10 @@ def open_table(
         JournalError: another process writes it.
 
     """
-    table = TABLES[kind]
-    if table.check is not None:
-        table.check(jobs)
+    if kind == "carvana-csv":
+        _refuse_equal_file_names(jobs)
+    if kind == "parquet":
+        require_parquet("--kind parquet")
     part = path.with_name(f"{path.name}.part")
     if overwrite:
         part.unlink(missing_ok=True)
@@ -140,7 +128,7 @@ def open_table(
         offsets = array("q", [-1]) * len(jobs.photos.names)
         empty = _find_rows(journal, jobs, offsets, last_ns)
         todo = array("q", (position for position in jobs.positions if offsets[position] < 0))
-        yield TableFile(path, jobs.only(todo), table, journal, offsets, jobs, len(jobs) - len(todo), empty)
+        yield TableFile(path, jobs.only(todo), _TABLES[kind], journal, offsets, jobs, len(jobs) - len(todo), empty)
 
 
 def _find_rows(journal: Journal, jobs: Jobs, offsets: "array[int]", last_ns: int) -> "array[int]":
@@ -166,7 +154,7 @@ def _entry(table: TableFormat, job: Job, found: Result) -> Entry:
 # `img,rle_mask`: the photo's file name and its run lengths, none for a photo without a vehicle.
 
 
-def _check_file_names(jobs: Jobs) -> None:
+def _refuse_equal_file_names(jobs: Jobs) -> None:
     first: dict[str, str] = {}
     for name in jobs.photos.names:
         other = first.setdefault(_file_name(name), name)
@@ -191,10 +179,6 @@ def _file_name(name: str) -> str:
 
 
 # Parquet: path, size, Carvana's run lengths, box, coverage, seconds, and why there is no mask, a row a photo.
-
-
-def _check_parquet(_: Jobs) -> None:
-    require_parquet("--kind parquet")
 
 
 def _parquet_row(found: Result) -> dict[str, Any]:
@@ -261,8 +245,8 @@ def _write_items(stream: BinaryWriter, items: Iterable[dict[str, Any]]) -> None:
         separator = b",\n"
 
 
-TABLES: dict[TableKind, TableFormat] = {
-    "carvana-csv": TableFormat(_carvana_row, _write_carvana, _check_file_names),
+_TABLES: dict[TableKind, TableFormat] = {
+    "carvana-csv": TableFormat(_carvana_row, _write_carvana),
     "coco": TableFormat(_coco_row, _write_coco),
-    "parquet": TableFormat(_parquet_row, _write_parquet, _check_parquet, has_errors=True),
+    "parquet": TableFormat(_parquet_row, _write_parquet, has_errors=True),
 }

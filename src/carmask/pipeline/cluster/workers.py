@@ -19,7 +19,7 @@ from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport
 from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.predict import predict_jobs
 from carmask.pipeline.provenance import Provenance
-from carmask.pipeline.sinks import RemoteSink, Sink
+from carmask.pipeline.sinks import OpenRemotely, Sink
 from carmask.pipeline.urls import URL
 from carmask.segmenter import Segmenter
 
@@ -39,15 +39,15 @@ _FILE_THREADS = 2
 class PhotoWorker:
     """A Ray actor that processes tables of jobs with one segmenter, like `carmask predict` on one machine."""
 
-    def __init__(self, job: Any, sink: Any, provenance: Provenance, batch_size: int, threads: int) -> None:
-        """Get the job and the remote sink from Ray's object store.
+    def __init__(self, job: Any, open_sink: Any, provenance: Provenance, batch_size: int, threads: int) -> None:
+        """Get the job, and what opens the sink, from Ray's object store.
 
         threads: for decoding, and as many for encoding, besides those of the network.
         """
         import ray
 
         self._job: ClusterJob = ray.get(job)
-        self._sink: RemoteSink = ray.get(sink)
+        self._open_sink: OpenRemotely = ray.get(open_sink)
         self._provenance = provenance
         self._batch_size = batch_size
         self._threads = threads
@@ -67,7 +67,7 @@ class PhotoWorker:
                     # A machine that joined the cluster later has not been asked yet.
                     report.require(self._provenance)
                     self._segmenter = segmenter
-                with self._sink.open() as put:
+                with self._open_sink() as put:
                     outcomes = predict_jobs(
                         jobs,
                         self._segmenter,
