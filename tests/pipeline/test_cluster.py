@@ -21,8 +21,10 @@ import pytest
 from bright_photos import Command, contents, files, save
 from carmask.pipeline.cluster.connection import connect, folder_for_ray, quiet_ray
 from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport
-from carmask.pipeline.outputs import Plan, make_plan
+from carmask.pipeline.kinds import choose_kind, is_picture
+from carmask.pipeline.outputs import Plan, plan_outputs
 from carmask.pipeline.sinks import Sink
+from carmask.pipeline.sources import find_photos
 from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
 from carmask.runtime.options import RunOptions
 from carstudio import render_dataset
@@ -54,7 +56,7 @@ class Cluster:
                     os.kill(int(environment.parent.name), signal.SIGKILL)
 
     def predict(self, source: Path, destination: Path) -> RunSummary:
-        return self.follow(make_plan([source], destination))
+        return self.follow(make_plan(source, destination))
 
     def follow(self, plan: Plan, observer: RunObserver | None = None) -> RunSummary:
         from carmask.pipeline.cluster.workers import RayWorkers
@@ -63,6 +65,11 @@ class Cluster:
         workers = RayWorkers.gather(self.ray, job)
         with plan.open_sink(workers.provenance, overwrite=False) as sink:
             return collect_outcomes(workers.predict(sink, batch_size=4), plan, sink, observer)
+
+
+def make_plan(source: Path, destination: Path) -> Plan:
+    kind = choose_kind(None, destination)
+    return plan_outputs(find_photos(source, results=destination if is_picture(kind) else None), destination, kind)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +165,7 @@ def test_a_killed_command_and_a_lost_node_leave_no_trace(
                 cluster.lose_one_node()
                 left.append(PHOTOS + 2 - len([name for name in files(destination) if name.endswith(".png")]))
 
-    summary = cluster.follow(make_plan([photos], destination), NodeLosingObserver())
+    summary = cluster.follow(make_plan(photos, destination), NodeLosingObserver())
     assert left[0] > 0, "all was done before the node was lost"
     assert summary.done_before >= len(made)
     assert summary.done_before + summary.done == PHOTOS + 2

@@ -15,7 +15,7 @@ from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.models.config import PresetName
 from carmask.pipeline.kinds import TABLE_SUFFIXES, Kind, is_table
-from carmask.pipeline.outputs import make_plan
+from carmask.pipeline.outputs import plan_outputs
 from carmask.pipeline.predict import predict_jobs
 from carmask.pipeline.sinks import Sink
 from carmask.pipeline.sources import find_photos
@@ -200,5 +200,5 @@ def _open_sink(photos: Sequence[Path], kind: Kind) -> Iterator[Sink]:
         for number, photo in enumerate(photos):
             (source / f"{number:05}{photo.suffix}").symlink_to(photo.absolute())
         destination = Path(folder, f"results{TABLE_SUFFIXES[kind][0] if is_table(kind) else ''}")
-        with make_plan([source], destination, kind=kind).open_sink({}, overwrite=False) as sink:
+        with plan_outputs(find_photos(source, results=None), destination, kind).open_sink({}, overwrite=False) as sink:
             yield sink

@@ -9,7 +9,7 @@ from carmask.cli.options import Flag, PathOrStream
 from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
-from carmask.pipeline.kinds import OF_PHOTO, Kind
+from carmask.pipeline.kinds import OF_PHOTO, Kind, choose_kind, is_picture
 
 
 def convert(
@@ -47,7 +47,6 @@ def convert(
 
     """
     # Slow imports happen here, so that --help does not wait for them.
-    from carmask.pipeline.kinds import choose_kind, is_picture
     from carmask.pipeline.masks import convert_masks, find_masks
     from carmask.pipeline.outputs import plan_outputs
 

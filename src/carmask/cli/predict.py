@@ -10,7 +10,7 @@ from carmask.cli.options import BatchSize, Flag, Source
 from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
-from carmask.pipeline.kinds import Kind
+from carmask.pipeline.kinds import Kind, choose_kind, is_picture
 from carmask.pipeline.urls import URL
 
 _NETWORK = NetworkOptions()
@@ -74,23 +74,20 @@ def predict(
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.imaging.masks import Area, Regions
     from carmask.pipeline.jobs import Shard
-    from carmask.pipeline.outputs import make_plan
+    from carmask.pipeline.outputs import plan_outputs
     from carmask.pipeline.predict import predict_photos
+    from carmask.pipeline.sources import find_photos_of_all
 
     regions = Regions(keep_largest, Area.parse(min_area))
     sources, results = (source, destination, *more)[:-1], (source, destination, *more)[-1]
     if isinstance(results, URL):
         raise CarmaskError(f"{results}: results are written to files, not to URLs; choose a folder or a table")
-    plan = make_plan(
-        sources,
-        results,
-        kind=kind,
-        picture_format=format,
-        background=background,
-        crop=crop,
-        shard=Shard.parse(shard),
-        read_stdin=sys.stdin.buffer.read,
+    part = Shard.parse(shard)
+    kind = choose_kind(kind, results)
+    photos = find_photos_of_all(
+        sources, results=results if is_picture(kind) else None, read_stdin=sys.stdin.buffer.read
     )
+    plan = plan_outputs(photos, results, kind, picture_format=format, background=background, crop=crop, shard=part)
     reporter = ResultReporter(plan, json)
     if cluster is not None:
         from carmask.cli.predict_cluster import predict_on_cluster

@@ -68,7 +68,7 @@ def is_table(kind: Kind) -> bool:
 
 
 def is_picture(kind: Kind) -> bool:
-    """Whether results could be mistaken for photos."""
+    """Whether results could be mistaken for photos. LabelMe's files belong among the photos."""
     return not is_table(kind) and kind not in JSON_KINDS
 
 

@@ -1,6 +1,6 @@
-"""From what a user asks for to a plan: which photos, which kind of results, and where they are written."""
+"""The plan of a run: which photos, which kind of results, and where they are written."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,7 @@ from carmask.pipeline.kinds import (
     PhotoKind,
     TableKind,
     choose_format,
-    choose_kind,
     cutout_options,
-    is_picture,
     is_table,
     refuse_cutout_options,
     result_suffix,
@@ -29,7 +27,7 @@ from carmask.pipeline.kinds import (
 from carmask.pipeline.provenance import Provenance
 from carmask.pipeline.render import describe_style, make_render
 from carmask.pipeline.sinks import OneFile, Sink, open_folder
-from carmask.pipeline.sources import PhotoList, find_photos, find_photos_of_all
+from carmask.pipeline.sources import PhotoList
 from carmask.pipeline.tables import open_table
 from carmask.pipeline.urls import URL
 
@@ -91,45 +89,6 @@ class Plan:
         return self.destination / f"{stem}{self.shard.suffix}{suffix}"
 
 
-def make_plan(
-    sources: Sequence[Path | URL],
-    destination: Path,
-    *,
-    kind: Kind | None = None,
-    picture_format: PictureFormat | None = None,
-    background: str = TRANSPARENT,
-    crop: bool = False,
-    shard: Shard = _WHOLE,
-    read_stdin: Callable[[], bytes] | None = None,
-) -> Plan:
-    """List the photos and name their results.
-
-    Args:
-        sources: One, see `find_photos`, or several files and folders.
-        destination: A folder, the name of one result, or that of a table; `-` for standard output.
-        kind: What results show; without it, what the destination's name means.
-        picture_format: Of results that show the photo; without it, what the destination's name means.
-        background: Of cut-outs.
-        crop: Whether cut-outs are cropped to the vehicle.
-        shard: Which part of the photos.
-        read_stdin: Returns all of standard input.
-
-    Raises:
-        CarmaskError: there are no photos, or the options contradict each other.
-
-    """
-    kind = choose_kind(kind, destination)
-    # Only pictures could be mistaken for photos; LabelMe's files belong among the photos.
-    results = destination if is_picture(kind) else None
-    if len(sources) == 1:
-        photos = find_photos(sources[0], results=results, read_stdin=read_stdin)
-    else:
-        photos = find_photos_of_all(sources, results=results)
-    return plan_outputs(
-        photos, destination, kind, picture_format=picture_format, background=background, crop=crop, shard=shard
-    )
-
-
 def plan_outputs(
     photos: PhotoList,
     destination: Path,
@@ -140,7 +99,21 @@ def plan_outputs(
     crop: bool = False,
     shard: Shard = _WHOLE,
 ) -> Plan:
-    """Name the results of these photos. See `make_plan`."""
+    """Name the results of these photos.
+
+    Args:
+        photos: All photos, of every shard.
+        destination: A folder, the name of one result, or that of a table; `-` for standard output.
+        kind: What results show.
+        picture_format: Of results that show the photo; without it, what the destination's name means.
+        background: Of cut-outs.
+        crop: Whether cut-outs are cropped to the vehicle.
+        shard: Which part of the photos.
+
+    Raises:
+        CarmaskError: the options contradict each other, or the destination cannot hold the results.
+
+    """
     picture_format = choose_format(picture_format, kind, destination)
     if photos.alone and shard.count > 1:
         raise CarmaskError(

@@ -1,4 +1,4 @@
-"""Which photos there are: a file, a folder, a pattern, a list of paths, a Parquet table, or standard input."""
+"""List the photos of a source: a file, a folder, a pattern, a list of paths, a Parquet table, or standard input."""
 
 import glob
 import os
@@ -125,14 +125,18 @@ def find_photos(
     return PhotoList(source.parent, (source.name,), alone=True)
 
 
-def find_photos_of_all(sources: Sequence[Path | URL], *, results: Path | None) -> PhotoList:
-    """List the photos of several files and folders, as a shell expands them, below the folder that holds them all.
+def find_photos_of_all(
+    sources: Sequence[Path | URL], *, results: Path | None, read_stdin: Callable[[], bytes] | None = None
+) -> PhotoList:
+    """List the photos of one source, or of several files and folders below the folder that holds them all.
 
     Raises:
         SourceError: there are none.
         SamePlace: `results` is one of the folders.
 
     """
+    if len(sources) == 1:
+        return find_photos(sources[0], results=results, read_stdin=read_stdin)
     paths: list[str] = []
     unlisted: list[PhotoFailure] = []
     skipped: list[Path] = []
