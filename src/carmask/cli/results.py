@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ResultReporter:
-    """Prints what becomes of photos, for people or as JSON on standard output; it is the `RunObserver` of a run.
+    """Prints the outcomes of photos, for people or as JSON on standard output; it is the `RunObserver` of a run.
 
     Lines for people go to standard error where results or JSON go to standard output.
     """
@@ -81,7 +81,7 @@ class ResultReporter:
             self._advance(self._tried, self._total)
 
     def finish(self, summary: "RunSummary") -> int:
-        """Print what became of all photos; returns the exit status, 2 if some failed."""
+        """Print the summary of a run; returns the exit status, 2 if some photos failed."""
         seconds = time.perf_counter() - self._started_s
         plan, tried = self.plan, summary.tried
         empty = [f"no vehicle found: {photo}" for photo in summary.first_empty]

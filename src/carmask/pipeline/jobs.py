@@ -1,4 +1,4 @@
-"""One job for each photo: the name of its result, so that none overwrites another, and what became of it."""
+"""One job for each photo: the name of its result, so that none overwrites another, and its outcome."""
 
 import os
 import posixpath
@@ -83,7 +83,7 @@ class Job:
 
 @dataclass(frozen=True)
 class PhotoOutcome:
-    """What became of one photo.
+    """The outcome of one photo.
 
     cause: why it has no result, or None. row: its row, where results go into a table. box_px: around the mask, None if
     it is empty. coverage: share of the photo, 0..1. seconds: computing time of this photo.

@@ -33,13 +33,8 @@ def predict_photos(
 ) -> RunSummary:
     """Predict every photo of a plan and write its result; a photo that fails is listed, and the others are done.
 
-    Args:
-        plan: The photos, and where their results go.
-        segmenter: Predicts the masks.
-        regions: Which parts of a mask are kept.
-        batch_size: Photos that pass through the networks together.
-        overwrite: Make all results again, and replace other files of the same names.
-        observer: Follows the run.
+    `regions` says which parts of a mask are kept. With `overwrite` all results are made again, and other files of the
+    same names are replaced.
 
     Raises:
         CarmaskError: the destination holds other results or cannot be written, the disk is full, or the networks
@@ -62,7 +57,7 @@ def predict_jobs(
     batch_size: int = 4,
     workers: int | None = None,
 ) -> Generator[PhotoOutcome, None, None]:
-    """Predict jobs one after the other, and put their results; yields what became of each, in order.
+    """Predict jobs one after the other, and put their results; yields the outcome of each, in order.
 
     `put` is called from several threads; the networks run in the thread that iterates. See `run_segmenter` for
     `batch_size` and `workers`.

@@ -47,12 +47,12 @@ def load_background(style: OutputStyle) -> "Background | None":
 def draw(
     style: OutputStyle, image_HWC: NDArray[np.uint8], found: Result, background: "Background | None" = None
 ) -> NDArray[np.uint8]:
-    """Draw what a kind shows of one photo; in any thread.
+    """Draw what a kind of pictures shows of one photo; in any thread.
 
     Args:
         style: Any kind of pictures.
-        image_HWC: The photo, uint8 RGB, of the mask's size.
-        found: Its mask.
+        image_HWC: uint8 RGB, of the mask's size.
+        found: The mask.
         background: Of cut-outs, from `load_background`.
 
     Returns:
@@ -81,11 +81,8 @@ def make_render(
 ) -> Render:
     """Return the function that makes the bytes of a result.
 
-    Args:
-        style: What results show.
-        destination: The folder of the results, or the file of the only one.
-        of_one: Whether it is that file.
-        background: Replaces the background that `style` names.
+    `destination` is the folder of the results or, with `of_one`, the file of the only one. `background` replaces the
+    one that `style` names.
 
     Raises:
         CarmaskError: there is no such background.

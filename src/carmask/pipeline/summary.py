@@ -1,4 +1,4 @@
-"""What became of all photos: counts, the first few by name, and files that list them."""
+"""The summary of a run: how many photos were done or failed, the first few by name, and files that list them."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ _NO_VEHICLE_HEADER = "# photos in which no vehicle was found"
 
 @dataclass
 class RunSummary:
-    """What became of the photos.
+    """How many photos were done or failed.
 
     done_before: photos done by an earlier run. tried, done, failed: by this run. empty: in which no vehicle was found,
     by this run or an earlier one; they have a result. first_failures, first_empty: the first ten of each.
@@ -56,13 +56,7 @@ class RunObserver(Protocol):
 def collect_outcomes(
     outcomes: Generator[PhotoOutcome, None, None], plan: Plan, sink: Sink, observer: RunObserver | None = None
 ) -> RunSummary:
-    """Take the outcomes of all jobs, list failures as they come, and finish the sink.
-
-    Args:
-        outcomes: Of `sink.jobs`, in any order.
-        plan: Says which files list failures and photos without a vehicle.
-        sink: Where the results are put.
-        observer: Follows the run.
+    """Take the outcomes of `sink.jobs`, in any order, list failures as they come, and finish the sink.
 
     Raises:
         UnwritableFile: the sink or a list cannot be written, or another file has the name of a list.

@@ -1,10 +1,10 @@
 """Photos at URLs that fsspec reads: s3://bucket/photos, zip://car.jpg::photos.zip."""
 
+import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -132,11 +132,6 @@ def common_folder(urls: list[URL]) -> tuple[URL, list[str]]:
     stores = {(url.protocol, url.inside) for url in urls}
     if len(stores) > 1:
         raise ValueError("several stores")
-    folders = [path.split("/") for path in {url.parent.path for url in urls}]
-    # What the first and the last in order have in common, all have. `commonpath` would drop empty names.
-    first, last = min(folders), max(folders)
-    shared = "/".join(
-        name for name, other in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    )
-    root = replace(urls[0], path=shared)
-    return root, [url.path[len(shared) + 1 :] if shared else url.path for url in urls]
+    # Of lists of names `commonprefix` is right; `commonpath` would drop empty names.
+    shared = "/".join(posixpath.commonprefix([path.split("/") for path in {url.parent.path for url in urls}]))
+    return replace(urls[0], path=shared), [url.path[len(shared) + 1 :] if shared else url.path for url in urls]
