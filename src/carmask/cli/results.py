@@ -68,8 +68,9 @@ class ResultReporter:
         """See `RunObserver.started`."""
         self._started_s = time.perf_counter()
         self._total = len(sink.jobs)
-        if sink.done_before:
-            self.say(f"{sink.done_before} of {self._count(len(self.plan.jobs))} done before")
+        planned = len(self.plan.jobs)
+        if planned > self._total:
+            self.say(f"{planned - self._total} of {self._count(planned)} done before")
         self._advance = self._bar.enter_context(progress_bar(self._what, unit="img"))
 
     def photo_done(self, outcome: "PhotoOutcome", result: str | None) -> None:

@@ -39,15 +39,19 @@ _TABLE_ENDINGS = {Path(f"table{suffix}").suffix for suffixes in TABLE_SUFFIXES.v
 class Plan:
     """Which photos to do, and where their results go. Nothing has been written yet.
 
-    destination: a folder, the file of a single result, or the file of a table. style: None for tables.
+    destination: a folder, the file of a single result, or the file of a table. output: how each photo's result looks,
+    or the kind of the table.
     """
 
-    kind: Kind
     jobs: Jobs
     destination: Path
-    of_one: bool
-    style: OutputStyle | None
+    output: OutputStyle | TableKind
     shard: Shard
+
+    @property
+    def of_one(self) -> bool:
+        """Whether the destination is the file of a single photo's result."""
+        return self.jobs.photos.alone and isinstance(self.output, OutputStyle)
 
     @property
     def failures_file(self) -> Path | None:
@@ -67,24 +71,23 @@ class Plan:
             CarmaskError: the destination holds other results or files, or cannot be written.
 
         """
-        if self.style is None:
-            kind = cast(TableKind, self.kind)
-            whole = {"kind": kind, **provenance}
-            with open_table(self.destination, self.jobs, whole, kind, overwrite=overwrite) as table:
+        if not isinstance(self.output, OutputStyle):
+            whole = {"kind": self.output, **provenance}
+            with open_table(self.destination, self.jobs, whole, self.output, overwrite=overwrite) as table:
                 yield table
             return
-        render = make_render(self.style, self.destination, of_one=self.of_one)
+        render = make_render(self.output, self.destination, of_one=self.of_one)
         if self.of_one:
             yield OneFile(self.destination, self.jobs, render)
             return
-        whole = {**describe_style(self.style), **provenance}
+        whole = {**describe_style(self.output), **provenance}
         with open_folder(self.destination, self.jobs, whole, render, shard=self.shard, overwrite=overwrite) as folder:
             yield folder
 
     def _beside(self, stem: str, suffix: str) -> Path | None:
         if self.of_one:
             return None
-        if self.style is None:
+        if not isinstance(self.output, OutputStyle):
             return self.destination.with_name(f"{self.destination.name}.{stem}{suffix}")
         return self.destination / f"{stem}{self.shard.suffix}{suffix}"
 
@@ -122,7 +125,7 @@ def plan_outputs(
     if is_table(kind):
         path = _table_path(kind, destination, shard.suffix)
         refuse_cutout_options(kind, cutout_options(background, crop))
-        return Plan(kind, Jobs.plan(photos, path.suffix, shard), path, False, None, shard)
+        return Plan(Jobs.plan(photos, path.suffix, shard), path, cast(TableKind, kind), shard)
     style = OutputStyle(cast(PhotoKind, kind), picture_format, background, crop)
     suffix = result_suffix(kind, picture_format)
     jobs = Jobs.plan(photos, suffix, shard)
@@ -136,7 +139,7 @@ def plan_outputs(
         raise CarmaskError("--kind labelme: refers to the photo's file; a photo from standard input or a URL has none")
     if place.exists() and photos.data is None:
         refuse_overwriting_photos(jobs, lambda job: place if photos.alone else place / job.result)
-    return Plan(kind, jobs, place, photos.alone, style, shard)
+    return Plan(jobs, place, style, shard)
 
 
 def _table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:

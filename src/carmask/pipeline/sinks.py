@@ -38,12 +38,10 @@ _PROCESS = secrets.token_hex(4)
 class Sink(Protocol):
     """Takes the results of photos.
 
-    jobs: what is still to do. done_before: photos done by an earlier run. empty_before: positions of those of them in
-    which no vehicle was found.
+    jobs: those that no earlier run has done. empty_before: positions of the other photos in which no vehicle was found.
     """
 
     jobs: Jobs
-    done_before: int
     empty_before: Sequence[int]
 
     def put(self, job: Job, found: Result) -> Any:
@@ -85,7 +83,6 @@ class OneFile:
     path: Path
     jobs: Jobs
     render: Render
-    done_before: int = 0
     empty_before: Sequence[int] = ()
 
     def put(self, job: Job, found: Result) -> None:
@@ -118,7 +115,6 @@ class Folder:
     render: Render
     provenance: Provenance
     journal: Journal
-    done_before: int
     empty_before: Sequence[int]
 
     def put(self, job: Job, found: Result) -> None:
@@ -196,7 +192,7 @@ def open_folder(
         remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
         for position in outdated:
             (path / jobs.at(position).result).unlink(missing_ok=True)
-        yield Folder(path, jobs.only(todo), render, provenance, journal, len(jobs) - len(todo), empty)
+        yield Folder(path, jobs.only(todo), render, provenance, journal, empty)
 
 
 def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) -> None:

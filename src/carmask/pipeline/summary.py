@@ -63,7 +63,7 @@ def collect_outcomes(
 
     """
     jobs = plan.jobs
-    summary = RunSummary(sink.done_before, tried=len(sink.jobs))
+    summary = RunSummary(len(jobs) - len(sink.jobs), tried=len(sink.jobs))
     if observer is not None:
         observer.started(sink)
     empty = array("q", sink.empty_before)

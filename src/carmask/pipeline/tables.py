@@ -56,7 +56,6 @@ class TableFile:
     journal: Journal
     offsets: "array[int]"
     all_jobs: Jobs
-    done_before: int
     empty_before: Sequence[int]
     failed: int = 0
 
@@ -128,7 +127,7 @@ def open_table(
         offsets = array("q", [-1]) * len(jobs.photos.names)
         empty = _find_rows(journal, jobs, offsets, last_ns)
         todo = array("q", (position for position in jobs.positions if offsets[position] < 0))
-        yield TableFile(path, jobs.only(todo), _TABLES[kind], journal, offsets, jobs, len(jobs) - len(todo), empty)
+        yield TableFile(path, jobs.only(todo), _TABLES[kind], journal, offsets, jobs, empty)
 
 
 def _find_rows(journal: Journal, jobs: Jobs, offsets: "array[int]", last_ns: int) -> "array[int]":
