@@ -23,7 +23,6 @@ from carmask.pipeline.cluster.connection import connect, folder_for_ray, quiet_r
 from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport
 from carmask.pipeline.kinds import choose_kind, is_picture
 from carmask.pipeline.outputs import Plan, plan_outputs
-from carmask.pipeline.sinks import Sink
 from carmask.pipeline.sources import find_photos
 from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
 from carmask.runtime.options import RunOptions
@@ -157,7 +156,7 @@ def test_a_killed_command_and_a_lost_node_leave_no_trace(
     left: list[int] = []
 
     class NodeLosingObserver:
-        def started(self, sink: Sink) -> None:
+        def started(self, todo: int) -> None:
             pass
 
         def photo_done(self, *_: object) -> None:

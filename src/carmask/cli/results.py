@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     # They import numpy and OpenCV, which --help does not wait for.
     from carmask.pipeline.jobs import PhotoOutcome
     from carmask.pipeline.outputs import Plan
-    from carmask.pipeline.sinks import Sink
     from carmask.pipeline.summary import RunSummary
     from carmask.progress import Progress
 
@@ -64,13 +63,13 @@ class ResultReporter:
                 print_remark("stopped; run the same command again to continue")
             raise
 
-    def started(self, sink: "Sink") -> None:
+    def started(self, todo: int) -> None:
         """See `RunObserver.started`."""
         self._started_s = time.perf_counter()
-        self._total = len(sink.jobs)
+        self._total = todo
         planned = len(self.plan.jobs)
-        if planned > self._total:
-            self.say(f"{planned - self._total} of {self._count(planned)} done before")
+        if planned > todo:
+            self.say(f"{planned - todo} of {self._count(planned)} done before")
         self._advance = self._bar.enter_context(progress_bar(self._what, unit="img"))
 
     def photo_done(self, outcome: "PhotoOutcome", result: str | None) -> None:

@@ -99,8 +99,3 @@ def choose_format(picture_format: PictureFormat | None, kind: Kind, destination:
     if picture_format is None:
         picture_format = "webp" if kind in OF_PHOTO and destination.suffix.lower() == ".webp" else "png"
     return picture_format
-
-
-def result_suffix(kind: Kind, picture_format: PictureFormat) -> str:
-    """Return the ending of a photo's result, of kinds that have one for each photo."""
-    return ".json" if kind in JSON_KINDS else f".{picture_format}"

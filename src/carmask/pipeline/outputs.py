@@ -11,6 +11,7 @@ from carmask.imaging import PictureFormat
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.pipeline.jobs import BadDestination, Jobs, Shard, refuse_overwriting_photos
 from carmask.pipeline.kinds import (
+    JSON_KINDS,
     STREAM,
     TABLE_SUFFIXES,
     TRANSPARENT,
@@ -22,7 +23,6 @@ from carmask.pipeline.kinds import (
     cutout_options,
     is_table,
     refuse_cutout_options,
-    result_suffix,
 )
 from carmask.pipeline.provenance import Provenance
 from carmask.pipeline.render import describe_style, make_render
@@ -127,7 +127,7 @@ def plan_outputs(
         refuse_cutout_options(kind, cutout_options(background, crop))
         return Plan(Jobs.plan(photos, path.suffix, shard), path, cast(TableKind, kind), shard)
     style = OutputStyle(cast(PhotoKind, kind), picture_format, background, crop)
-    suffix = result_suffix(kind, picture_format)
+    suffix = ".json" if kind in JSON_KINDS else f".{picture_format}"
     jobs = Jobs.plan(photos, suffix, shard)
     place = destination
     if not _names_one_result(destination, suffix, of_one=photos.alone):

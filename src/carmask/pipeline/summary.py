@@ -44,8 +44,8 @@ class RunSummary:
 class RunObserver(Protocol):
     """Follows a run."""
 
-    def started(self, sink: Sink) -> None:
-        """All photos are listed, and what an earlier run did is known."""
+    def started(self, todo: int) -> None:
+        """So many photos are to do; earlier runs did the others."""
         ...
 
     def photo_done(self, outcome: PhotoOutcome, result: str | None) -> None:
@@ -65,7 +65,7 @@ def collect_outcomes(
     jobs = plan.jobs
     summary = RunSummary(len(jobs) - len(sink.jobs), tried=len(sink.jobs))
     if observer is not None:
-        observer.started(sink)
+        observer.started(summary.tried)
     empty = array("q", sink.empty_before)
     with FailureList(plan.failures_file) as failures, closing(outcomes):
         for failure in jobs.photos.unlisted:
