@@ -4,6 +4,8 @@ One class for every preset: Ronneberger, Fischer, Brox, "U-Net: Convolutional Ne
 Segmentation" (MICCAI 2015), with padded convolutions so that the mask has the size of the image, an optional
 BatchNorm, and an optional space-to-depth stem (Shi et al., "Real-Time Single Image and Video Super-Resolution Using an
 Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016, run backwards at the entrance and forwards at the exit).
+An EfficientNet can take the place of the encoder; its finest features have half the size of the image, so the exit is
+depth-to-space, too.
 
 Shapes: B batch, C channels, H height, W width. `x_BCHW` float 0..1, `logits_B1HW` float, before the sigmoid.
 """
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from carmask.errors import CarmaskError
+from carmask.models import efficientnet
 from carmask.models.config import UNetConfig
 
 # Pixels are 0..1; He initialization assumes inputs of mean 0 and variance 1.
@@ -33,19 +36,32 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        widths = config.widths
-        entrance = config.in_channels * config.stem**2
         self.stem = nn.PixelUnshuffle(config.stem)
-        self.encoders = nn.ModuleList(
-            DoubleConv(before, after, config.norm) for before, after in pairwise((entrance, *widths))
-        )
-        self.pool = nn.MaxPool2d(2)
+        if config.encoder == "plain":
+            self.mean, self.std = INPUT_MEAN, INPUT_STD
+            channels = config.widths
+            self.encoders = nn.ModuleList(
+                DoubleConv(before, after, config.norm)
+                for before, after in pairwise((config.in_channels * config.stem**2, *channels))
+            )
+            self.pool: nn.Module = nn.MaxPool2d(2)
+        else:
+            self.mean, self.std = efficientnet.INPUT_MEAN, efficientnet.INPUT_STD
+            channels = efficientnet.encoder_channels(config.encoder)
+            self.encoders = efficientnet.encoder_levels(config.encoder)
+            # Each of its levels begins with a convolution of stride 2.
+            self.pool = nn.Identity()
+        widths = config.decoder_widths
         self.ups = nn.ModuleList(
-            UpConv(below, here, config.up_kernel) for here, below in reversed(list(pairwise(widths)))
+            UpConv(below, here, config.up_kernel) for here, below in reversed(list(pairwise((*widths, channels[-1]))))
         )
-        self.decoders = nn.ModuleList(DoubleConv(2 * here, here, config.norm) for here in reversed(widths[:-1]))
-        self.head = nn.Conv2d(widths[0], config.stem**2, config.head_kernel, padding=config.head_kernel // 2)
-        self.unstem = nn.PixelShuffle(config.stem)
+        self.decoders = nn.ModuleList(
+            DoubleConv(skip + here, here, config.norm)
+            for skip, here in reversed(list(zip(channels[:-1], widths, strict=True)))
+        )
+        logits = config.finest_stride_px**2
+        self.head = nn.Conv2d(widths[0], logits, config.head_kernel, padding=config.head_kernel // 2)
+        self.unstem = nn.PixelShuffle(config.finest_stride_px)
         self._initialize()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -56,7 +72,7 @@ class UNet(nn.Module):
 
         """
         self._check_shape(x_BCHW.shape)
-        x_BCHW = self.stem((x_BCHW - INPUT_MEAN) / INPUT_STD)
+        x_BCHW = self.stem((x_BCHW - self.mean) / self.std)
         skips = []
         for encoder in self.encoders[:-1]:
             x_BCHW = encoder(x_BCHW)

@@ -16,7 +16,7 @@ from carmask.data.cache import CacheKey
 from carmask.data.split import FOLDS
 from carmask.errors import CarmaskError, explain
 from carmask.imaging.geometry import Geometry
-from carmask.models.config import PRESETS, PresetName, UNetConfig
+from carmask.models.config import PRESETS, EncoderName, PresetName, UNetConfig
 from carmask.runtime.hardware import HardwareSettings
 
 _MODERN: dict[str, Any] = {
@@ -32,7 +32,17 @@ PRESET_DEFAULTS: Mapping[str, dict[str, Any]] = {
     "fast": {**_MODERN, "batch_size": 8},
     "classic": {**_MODERN, "optimizer": {**_MODERN["optimizer"], "lr": 1e-3}},
     "deep": {**_MODERN, "optimizer": {**_MODERN["optimizer"], "lr": 1e-3}},
+    "general": {
+        **_MODERN,
+        "batch_size": 8,
+        "optimizer": {**_MODERN["optimizer"], "lr": 2e-3, "encoder_lr": 0.3},
+        "schedule": {"name": "cosine", "warmup": 0.05},
+    },
 }
+
+
+# As `init`, unless there is such a folder: the weights of the encoder that were trained on ImageNet.
+IMAGENET = Path("imagenet")
 
 
 class SettingsError(CarmaskError):
@@ -70,6 +80,9 @@ class NetworkSettings(_Settings):
         default=None, description="feature channels of each level, finest first; also sets the number of levels"
     )
     stem: int | None = Field(default=None, description="space-to-depth factor before the first level: 1, 2 or 4")
+    encoder: EncoderName | None = Field(
+        default=None, description="encoder; an EfficientNet can start with --init imagenet"
+    )
 
 
 class OptimizerSettings(_Settings):
@@ -77,6 +90,7 @@ class OptimizerSettings(_Settings):
 
     name: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="optimizer")
     lr: float = Field(default=1e-4, gt=0, le=10, description="learning rate; with a schedule, its peak")
+    encoder_lr: float = Field(default=1.0, ge=0, le=1, description="learning rate of the encoder as a share of lr")
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="weight decay; not applied to biases and norms")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd")
     clip_norm: float = Field(default=0.0, ge=0, description="clip the gradient to this norm; 0 to not clip")
@@ -125,7 +139,9 @@ class TrainSettings(_Settings):
     accumulate: int = Field(default=1, ge=1, le=1024, description="run each batch in this many parts, to save memory")
     seed: int = Field(default=0, ge=0, description="seed of weights, photo order and augmentation")
     init: Path | None = Field(
-        default=None, description="run or weights folder to start from; same network, any input size"
+        default=None,
+        description="run or weights folder to start from, of the same network and any input size; or imagenet, for an "
+        "EfficientNet encoder's weights trained on ImageNet",
     )
     patience: int | None = Field(default=None, ge=1, description="stop after this many epochs without a better Dice")
     ema: float = Field(
@@ -205,7 +221,9 @@ class TrainSettings(_Settings):
         """The same settings with absolute paths, so that a run can be resumed from any working folder."""
         split = self.dataset.split.absolute() if self.dataset.split else None
         dataset = self.dataset.model_copy(update={"cache": self.dataset.cache.absolute(), "split": split})
-        init = self.init.absolute() if self.init else None
+        init = self.init
+        if init is not None and (init != IMAGENET or init.exists()):
+            init = init.absolute()
         return self.model_copy(update={"data": self.data.absolute(), "init": init, "dataset": dataset})
 
     def differences(self, other: "TrainSettings") -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from carmask.models.network import Network
 from carmask.training.config import OptimizerSettings, ScheduleSettings
 
 # One-cycle (Smith and Topin, "Super-Convergence", 2018, in the cosine shape of fast.ai): first and last rate, as
@@ -15,14 +16,18 @@ START_SHARE = 1 / 25
 END_SHARE = 1e-4
 
 
-def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Build the optimizer. Weight decay is for weights only: biases and norms have no reason to be near zero."""
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+def make_optimizer(network: Network, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Build the optimizer. Each group of parameters has a `scale`: its learning rate as a share of the settings' rate.
+
+    Weight decay is for weights only: biases and norms have no reason to be near zero.
+    """
+    encoder = set(network.unet.encoders.parameters())
+    groups = []
+    for scale, in_encoder in ((1.0, False), (settings.encoder_lr, True)):
+        part = [parameter for parameter in network.parameters() if (parameter in encoder) == in_encoder]
+        for decay, is_weight in ((settings.weight_decay, True), (0.0, False)):
+            chosen = [parameter for parameter in part if (parameter.ndim > 1) == is_weight]
+            groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
     optimizer_class = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam

@@ -14,10 +14,11 @@ from carmask.data.augment import Augmenter
 from carmask.data.split import Split
 from carmask.errors import CarmaskError, explain
 from carmask.models.card import ModelCard
+from carmask.models.efficientnet import load_imagenet
 from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware, set_up
 from carmask.training.checkpoint import TrainingState, load_checkpoint
-from carmask.training.config import SettingsError, TrainSettings
+from carmask.training.config import IMAGENET, SettingsError, TrainSettings
 from carmask.training.data_loading import TrainingData, epoch_steps, load_data, seed_step
 from carmask.training.distributed import DistributedContext, DistributedError
 from carmask.training.loggers import RunLogger
@@ -146,12 +147,21 @@ def build_network(settings: TrainSettings, data: TrainingData) -> Network:
 
 
 def load_initial_weights(network: Network, folder: Path) -> None:
-    """Start from the weights of another run, and note which.
+    """Start from the weights of another run, or the encoder from weights trained on ImageNet, and note which.
 
     Raises:
         CarmaskError: they cannot be read, or are those of another network.
 
     """
+    if folder == IMAGENET and not folder.exists():
+        encoder = network.card.unet.encoder
+        if encoder == "plain":
+            raise CarmaskError(
+                f"--init {IMAGENET}: only EfficientNet encoders have weights trained on ImageNet, and "
+                f"'{network.card.name}' has a plain one; use --preset general, or name a folder of weights"
+            )
+        network.note_training({"encoder": load_imagenet(network.unet.encoders, encoder)})
+        return
     given = Network.load(folder)
     if given.card.unet != network.card.unet:
         raise CarmaskError(

@@ -120,7 +120,8 @@ def train(
             ):
                 seed_step(settings.seed, step, distributed.rank)
                 for group in state.optimizer.param_groups:
-                    group["lr"] = learning_rate(step, total_steps, settings.optimizer.lr, settings.schedule)
+                    lr = learning_rate(step, total_steps, settings.optimizer.lr, settings.schedule)
+                    group["lr"] = lr * group["scale"]
                 result = train_step(setup, state, batch, stop)
                 state.step = step + 1
                 log_step(logger, state, result, throughput, is_last=state.step == epoch_end)
