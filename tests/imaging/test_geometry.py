@@ -14,6 +14,7 @@ from carmask.imaging.geometry import (
     GeometryError,
     Placement,
     fit_image,
+    fit_known,
     fit_mask,
     plan,
     restore,
@@ -204,3 +205,20 @@ def test_dice_of_a_perfect_network_on_real_masks(carvana: Path, side_px: int, le
         scores.append(2 * (truth_HW & mask_HW).sum() / (truth_HW.sum() + mask_HW.sum()))
     assert len(scores) == 24
     assert np.mean(scores) >= least
+
+
+@settings(max_examples=80)
+@given(st.integers(2, 60), st.integers(2, 60), geometries, st.sampled_from([1, 16]), st.integers(0, 1000))
+def test_a_fitted_pixel_is_known_if_all_that_it_comes_from_is(
+    height: int, width: int, geometry: Geometry, stride: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    placement = plan((height, width), geometry, stride_px=stride)
+    known_HW = rng.random((height, width)) > rng.choice([0.01, 0.3])
+    fitted_HW = fit_known(known_HW, placement)
+    assert fitted_HW.dtype == np.bool_
+    assert fitted_HW.shape == placement.canvas_HW
+    # A change of what is unknown changes unknown fitted pixels, all of them if it is large, and no known one.
+    soft_HW = rng.random((height, width)).astype(np.float32)
+    changed_HW = fit_mask(np.where(known_HW, soft_HW, np.float32(1e6)), placement) != fit_mask(soft_HW, placement)
+    np.testing.assert_array_equal(changed_HW, ~fitted_HW)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from carmask.imaging.decode import decode_mask, decode_photo
+from carmask.imaging.decode import UnreadableImage, decode_mask, decode_photo
 from hostile_files import encoded, photo
 
 TRUTH_HW = np.hypot(*(np.mgrid[:40, :60] - np.array([20, 30])[:, None, None])) < 14
@@ -211,3 +211,67 @@ def test_the_mask_can_be_written_to():
     for data in (gray_png(HARD_HW), gray_png(SOFT_HW), gray_png(HARD_HW, np.uint16), gray_png(np.zeros((3, 3)))):
         reading = decode_mask(data)
         reading.soft_HW[0, 0] = 9
+
+
+@given(
+    values=st.lists(st.sampled_from([0, 1, 2, 100, 255]), min_size=2, max_size=12),
+    deep=st.booleans(),
+    foreground=st.sampled_from([None, 1, 255]),
+    seed=st.integers(0, 9),
+)
+def test_ignored_pixels_have_no_say(values, deep, foreground, seed):
+    """The known pixels read as if every other one had the value of a known one."""
+    ignore = 100
+    known_HW = np.array([values]) != ignore
+    dtype = np.uint16 if deep else np.uint8
+    if not known_HW.any():
+        with pytest.raises(UnreadableImage, match="100"):
+            decode_mask(gray_png([values], dtype), foreground=foreground, ignore=ignore)
+        return
+    filled_HW = np.array([values])
+    filled_HW[~known_HW] = np.random.default_rng(seed).choice(filled_HW[known_HW])
+    wanted = decode_mask(gray_png(filled_HW, dtype), foreground=foreground)
+    reading = decode_mask(gray_png([values], dtype), foreground=foreground, ignore=ignore)
+    np.testing.assert_array_equal(reading.soft_HW, wanted.soft_HW * known_HW)
+    assert reading.odd == wanted.odd
+    assert reading.rule.startswith(wanted.rule)
+    assert reading.area == pytest.approx(wanted.soft_HW[known_HW].mean() / 255)
+    if known_HW.all():
+        assert reading.known_HW is None
+    else:
+        np.testing.assert_array_equal(reading.known_HW, known_HW)
+
+
+UNKNOWN_HW = np.arange(60) < 7 + np.zeros((40, 1))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gray_png(np.where(UNKNOWN_HW, 128, TRUTH_HW * 255)),
+        encoded(Image.fromarray(np.where(UNKNOWN_HW, 128, TRUTH_HW * 255).astype(np.uint8)).convert("RGB"), "PNG"),
+        palette_file(np.where(UNKNOWN_HW, 128, TRUTH_HW), [(0, 0, 0), (9, 9, 9)] + [(0, 200, 0)] * 200, "PNG"),
+        encoded(Image.fromarray(np.where(UNKNOWN_HW, 128, TRUTH_HW).astype(np.float32)), "TIFF"),
+    ],
+    ids=["gray", "color", "palette", "float"],
+)
+def test_the_ignored_value_is_the_stored_one_in_every_kind_of_file(data):
+    assert_reads(data, HARD_HW * ~UNKNOWN_HW, ignore=128)
+    np.testing.assert_array_equal(decode_mask(data, ignore=128).known_HW, ~UNKNOWN_HW)
+
+
+def test_ignored_colors_are_no_classes():
+    rgb_HWC = TRUTH_HW[..., None] * np.array([200, 0, 0])
+    rgb_HWC[:9, :5] = (0, 128, 0)
+    rgb_HWC[:3, :5] = (128, 0, 0)
+    assert_reads(encoded(Image.fromarray(rgb_HWC.astype(np.uint8)), "PNG"), rgb_HWC[..., 0] // 200 * 255, ignore=128)
+
+
+def test_known_pixels_are_turned_with_the_mask():
+    value_HW = np.where(UNKNOWN_HW, 128, TRUTH_HW * 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(value_HW), "PNG", exif=exif)
+    reading = decode_mask(data, ignore=128)
+    np.testing.assert_array_equal(reading.soft_HW, np.rot90(HARD_HW * ~UNKNOWN_HW, -1))
+    np.testing.assert_array_equal(reading.known_HW, np.rot90(~UNKNOWN_HW, -1))

@@ -120,10 +120,10 @@ def photo_stems(mask_stem: str) -> tuple[str, str]:
     return mask_stem, mask_stem.removesuffix(MASK_ENDING)
 
 
-def load_soft_mask(pair: Pair, *, foreground: int | None = None) -> MaskReading:
+def load_soft_mask(pair: Pair, *, foreground: int | None = None, ignore: int | None = None) -> MaskReading:
     """Read the mask of a pair: `soft_HW` uint8 0..255 at the mask's own size.
 
-    Run lengths give a mask of the photo's size, whatever `foreground` is (see `decode_mask`).
+    Run lengths give a mask of the photo's size, whatever `foreground` and `ignore` are (see `decode_mask`).
 
     Raises:
         UnreadableImage: the mask, or for run lengths the photo's header, cannot be read.
@@ -131,7 +131,7 @@ def load_soft_mask(pair: Pair, *, foreground: int | None = None) -> MaskReading:
 
     """
     if isinstance(pair.mask, Path):
-        return decode_mask(pair.mask, foreground=foreground)
+        return decode_mask(pair.mask, foreground=foreground, ignore=ignore)
     size_HW = read_size(pair.image)
     try:
         mask_HW = decode_carvana(pair.mask, size_HW)

@@ -195,6 +195,7 @@ def decode_mask(
     source: ImageSource,
     *,
     foreground: int | None = None,
+    ignore: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     name: str | None = None,
 ) -> MaskReading:
@@ -206,14 +207,25 @@ def decode_mask(
     that is 0. Any other mask is soft: value / full scale.
 
     foreground: the stored value (palette index, gray level, largest channel, 16-bit value) that is foreground instead.
-    Raises `UnreadableImage`.
+    ignore: the stored value of pixels that nobody labeled. They are False in `known_HW`, and the mask is read as if
+    they were not there. Raises `UnreadableImage`, also if all pixels are ignored.
     """
     with open_image(source, max_pixels=max_pixels, name=name) as image:
         if isinstance(image, JpegImageFile):
             limit_scans(image)
         image.load()
         orientation = displayed_orientation(image)
-        reading = read_mask(image, foreground)
+        reading = read_mask(image, foreground, ignore)
+    if reading is None:
+        label = name or ("image data" if isinstance(source, bytes) else str(source))
+        raise UnreadableImage(label, f"every pixel has the ignored value {ignore}", "leave out this photo")
     if orientation == 1:
         return reading
-    return replace(reading, soft_HW=np.array(turn(Image.fromarray(reading.soft_HW), orientation)))
+    known_HW = (
+        None if reading.known_HW is None else _turned(reading.known_HW.view(np.uint8), orientation).view(np.bool_)
+    )
+    return replace(reading, soft_HW=_turned(reading.soft_HW, orientation), known_HW=known_HW)
+
+
+def _turned(value_HW: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    return np.array(turn(Image.fromarray(value_HW), orientation))

@@ -96,11 +96,21 @@ def fit_image(image_HWC: NDArray[np.uint8], placement: Placement) -> NDArray[np.
     return fitted.reshape(*placement.canvas_HW, channels)
 
 
-def fit_mask(soft_HW: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
-    """Area-average and pad a mask (uint8 0..255, at the photo's size) to a soft mask (uint8 0..255) on the canvas."""
+def fit_mask(soft_HW: P, placement: Placement) -> P:
+    """Area-average and pad a mask (at the photo's size, uint8 0..255 or float32) to a soft mask on the canvas."""
     if soft_HW.shape != placement.photo_HW:
         raise GeometryError(f"the mask is {_text(soft_HW.shape)} px, its photo {_text(placement.photo_HW)} px")
     return _pad(_resize(soft_HW, placement.content_HW), placement)
+
+
+def fit_known(known_HW: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]:
+    """Say where a fitted mask is known: bool on the canvas, True if all pixels that it was computed from are known.
+
+    known_HW: bool at the photo's size.
+    """
+    # Unlike rounded uint8, float32 keeps the smallest share of an unknown pixel above 0.
+    unknown_HW = fit_mask((~known_HW).astype(np.float32), placement)
+    return np.equal(unknown_HW, 0)
 
 
 def restore(probability_HW: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:

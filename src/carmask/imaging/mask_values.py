@@ -1,6 +1,6 @@
 """How the stored values of a mask file become a soft mask; see `carmask.imaging.decode.decode_mask`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,14 @@ class MaskReading:
     """A mask and how it was read.
 
     soft_HW: uint8, 0 = background, 255 = foreground, in between a share of each. rule: one line on the values found and
-    how they were read. odd: a warning if the values do not look like a mask of a single object.
+    how they were read. odd: a warning if the values do not look like a mask of a single object. known_HW: bool, False
+    where nobody labeled what the pixel shows, and `soft_HW` is 0; None where all pixels are known.
     """
 
     soft_HW: NDArray[np.uint8]
     rule: str
     odd: str | None = None
+    known_HW: NDArray[np.bool_] | None = None
 
     @property
     def mask_HW(self) -> NDArray[np.bool_]:
@@ -37,17 +39,23 @@ class MaskReading:
 
     @property
     def area(self) -> float:
-        """Share of the picture, 0..1, that the soft mask covers."""
-        return float(self.soft_HW.mean()) / 255
+        """Share of the known pixels, 0..1, that the soft mask covers."""
+        known = self.soft_HW.mean() if self.known_HW is None else self.soft_HW[self.known_HW].mean()
+        return float(known) / 255
+
+    @property
+    def unknown_area(self) -> float:
+        """Share of the picture, 0..1, that is unknown."""
+        return 0.0 if self.known_HW is None else 1 - float(self.known_HW.mean())
 
 
 @dataclass(frozen=True)
 class _StoredValues:
     """The values stored in a mask file, and how bright a viewer shows them.
 
-    value_HW: uint8 or float32. used: the values that occur, ascending. shown: the brightness of each of `used`. white:
-    full scale of `shown`. kind: how the values are stored, in words. colorful: a warning about colors that the largest
-    channel hides.
+    value_HW: uint8 or float32. used: the values that occur and are not ignored, ascending. shown: the brightness of
+    each of `used`. white: full scale of `shown`. kind: how the values are stored, in words. colorful: a warning about
+    colors that the largest channel hides.
     """
 
     value_HW: NDArray[np.uint8] | NDArray[np.float32]
@@ -58,13 +66,22 @@ class _StoredValues:
     colorful: str | None = None
 
 
-def read_mask(image: Image.Image, foreground: int | None) -> MaskReading:
-    """Read a loaded picture, in its stored orientation, as a mask. See `carmask.imaging.decode.decode_mask`."""
-    stored = _read_stored(image)
+def read_mask(image: Image.Image, foreground: int | None, ignore: int | None) -> MaskReading | None:
+    """Read a loaded picture, in its stored orientation, as a mask. See `carmask.imaging.decode.decode_mask`.
+
+    Returns None if all its pixels are ignored.
+    """
+    stored = _read_stored(image, ignore)
+    if not len(stored.used):
+        return None
     if foreground is not None:
         soft_HW = np.where(stored.value_HW == foreground, np.uint8(255), np.uint8(0))
-        return MaskReading(soft_HW, f"{stored.kind}: stored value {foreground} is foreground, as chosen")
-    return _read_values(stored, lossy=isinstance(image, JpegImageFile))
+        reading = MaskReading(soft_HW, f"{stored.kind}: stored value {foreground} is foreground, as chosen")
+    else:
+        reading = _read_values(stored, lossy=isinstance(image, JpegImageFile))
+    if ignore is None or (known_HW := stored.value_HW != ignore).all():
+        return reading
+    return MaskReading(reading.soft_HW * known_HW, f"{reading.rule}, and {ignore} is unknown", reading.odd, known_HW)
 
 
 def _read_values(stored: _StoredValues, *, lossy: bool) -> MaskReading:
@@ -98,42 +115,45 @@ def _read_values(stored: _StoredValues, *, lossy: bool) -> MaskReading:
 
 
 def _look_up(stored: _StoredValues, target: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Replace every stored value `stored.used[i]` by `target[i]`."""
+    """Replace every stored value `stored.used[i]` by `target[i]`, and an ignored one by any value."""
     if stored.value_HW.dtype == np.uint8:
         table = np.zeros(256, dtype=np.uint8)
         table[stored.used.astype(np.intp)] = target
         return table[stored.value_HW]
-    return target[np.searchsorted(stored.used, stored.value_HW)]
+    return target[np.searchsorted(stored.used[:-1], stored.value_HW)]
 
 
-def _read_stored(image: Image.Image) -> _StoredValues:
+def _read_stored(image: Image.Image, ignore: int | None) -> _StoredValues:
     alpha = _alpha_that_carries_the_mask(image)
     if alpha is not None:
-        return _eight_bits(alpha, "alpha channel")
+        return _eight_bits(alpha, "alpha channel", ignore)
     if is_deep(image):
         value_HW, white = deep_values(image)
         used = np.unique(value_HW)
+        used = used[used != ignore]
         return _StoredValues(value_HW, used, used, white, f"{'16' if image.mode.startswith('I;16') else '32'}-bit gray")
     if image.mode in ("P", "PA"):
-        return _palette(image)
+        return _palette(image, ignore)
     if image.mode == "1":
-        return _eight_bits(Image.fromarray(np.asarray(image).astype(np.uint8)), "1-bit", white=1.0)
+        return _eight_bits(Image.fromarray(np.asarray(image).astype(np.uint8)), "1-bit", ignore, white=1.0)
     if image.mode in ("L", "LA", "La"):
-        return _eight_bits(image.getchannel("L"), "8-bit gray")
+        return _eight_bits(image.getchannel("L"), "8-bit gray", ignore)
     colors = image.convert("RGB")
     red, green, blue = colors.split()
-    stored = _eight_bits(ImageChops.lighter(ImageChops.lighter(red, green), blue), "largest channel of colors")
-    return _StoredValues(stored.value_HW, stored.used, stored.shown, 255.0, stored.kind, _color_warning(colors, stored))
+    stored = _eight_bits(ImageChops.lighter(ImageChops.lighter(red, green), blue), "largest channel of colors", ignore)
+    return replace(stored, colorful=_color_warning(colors, stored, ignore))
 
 
-def _eight_bits(gray: Image.Image, kind: str, *, white: float = 255.0) -> _StoredValues:
+def _eight_bits(gray: Image.Image, kind: str, ignore: int | None, *, white: float = 255.0) -> _StoredValues:
     used = np.flatnonzero(gray.histogram()).astype(np.float32)
+    used = used[used != ignore]
     return _StoredValues(np.asarray(gray), used, used, white, kind)
 
 
-def _palette(image: Image.Image) -> _StoredValues:
+def _palette(image: Image.Image, ignore: int | None) -> _StoredValues:
     indices = Image.fromarray(np.asarray(image)[..., 0]) if image.mode == "PA" else image
     used = np.flatnonzero(indices.histogram()[:256])
+    used = used[used != ignore]
     palette_C3 = np.zeros((256, 3), dtype=np.float32)
     colors = np.array(image.getpalette("RGB") or [], dtype=np.float32).reshape(-1, 3)[:256]
     palette_C3[: len(colors)] = colors
@@ -145,12 +165,13 @@ def _palette(image: Image.Image) -> _StoredValues:
     return _StoredValues(np.asarray(indices), used.astype(np.float32), shown, 255.0, "palette colors", colorful)
 
 
-def _color_warning(colors: Image.Image, stored: _StoredValues) -> str | None:
-    count = colors.getcolors(_COLORS_OF_A_PHOTO)
-    if count is None:
+def _color_warning(colors: Image.Image, stored: _StoredValues, ignore: int | None) -> str | None:
+    found = colors.getcolors(_COLORS_OF_A_PHOTO)
+    if found is None:
         return "thousands of colors: this looks like a photo, not a mask"
-    if len(count) > 2 and len(stored.used) <= 2:
-        return f"{len(count)} colors that share a largest channel look like classes; save them as class numbers"
+    count = sum(max(np.atleast_1d(color)) != ignore for _, color in found)
+    if count > 2 and len(stored.used) <= 2:
+        return f"{count} colors that share a largest channel look like classes; save them as class numbers"
     return None
 
 
