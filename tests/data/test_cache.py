@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_cache import KEY, assert_right, pairs_of
+from tiny_cache import KEY, assert_right, pairs_of, relabel
 
 from carmask.data.cache import CacheKey, open_cache
 from carmask.data.pairs import Pair
-from carmask.imaging.geometry import Geometry, fit_mask, plan
+from carmask.imaging.geometry import Geometry, fit_known, fit_mask, plan
 
 
 def wipe_unnoticed(path: Path) -> None:
@@ -88,6 +88,7 @@ def test_a_changed_mask_is_another_cache(data: Path, tmp_path: Path) -> None:
         {"channels": 1},
         {"stride_px": 8},
         {"foreground": 1},
+        {"ignore": 1},
     ],
     ids=str,
 )
@@ -150,3 +151,47 @@ def test_all_of_carvana_fits_on_disk(tiny: Path, tmp_path: Path) -> None:
     bytes_of_a_pair = (all_ - few) / 20
     assert bytes_of_a_pair >= 256 * 384 * 4
     assert few + 5088 * bytes_of_a_pair <= 2.1e9
+
+
+def test_what_is_unknown_is_kept_with_the_masks(data: Path, tmp_path: Path) -> None:
+    *pairs, bare = pairs_of(data)[:4]
+    empty = Pair(bare.id, bare.image, None, bare.group)
+    pairs[1], value_HW = relabel(pairs[1], tmp_path)
+    key = KEY.model_copy(update={"ignore": 128})
+    cache = open_cache([*pairs, empty], key, tmp_path / "cache")
+    placement = plan((60, 90), KEY.geometry, stride_px=KEY.stride_px)
+    row = cache.row_of[pairs[1].id]
+    known_HW = fit_known(value_HW != 128, placement)
+    assert 0 < known_HW.mean() < 0.6
+    assert isinstance(cache.known_NHW, np.memmap)
+    np.testing.assert_array_equal(cache.known_NHW[row], known_HW * np.uint8(255))
+    np.testing.assert_array_equal(
+        cache.masks_NHW[row], fit_mask((value_HW == 255).astype(np.uint8) * np.uint8(255), placement)
+    )
+    assert (np.delete(cache.known_NHW, row, axis=0) == 255).all()
+    assert not cache.masks_NHW[cache.row_of[empty.id]].any()
+    assert cache.area_of[pairs[1].id] == pytest.approx((value_HW == 255).sum() / (value_HW != 128).sum())
+    assert cache.area_of[empty.id] == 0
+    again = open_cache([*pairs, empty], key, tmp_path / "cache")
+    assert not again.fresh
+    assert again.known_NHW is not None
+    np.testing.assert_array_equal(again.known_NHW, cache.known_NHW)
+
+
+def test_without_an_ignored_value_all_is_known(data: Path, tmp_path: Path) -> None:
+    pairs = pairs_of(data)[:2]
+    cache = open_cache(pairs, KEY, tmp_path / "cache")
+    assert (cache.known_NHW, (cache.folder / "known.npy").exists()) == (None, False)
+
+
+def test_a_photo_without_a_vehicle_is_not_one_with_an_empty_mask(data: Path, tmp_path: Path) -> None:
+    pair = pairs_of(data)[0]
+    assert (
+        len(
+            {
+                open_cache([Pair(pair.id, pair.image, mask, pair.group)], KEY, tmp_path / "cache").folder
+                for mask in (pair.mask, None, "")
+            }
+        )
+        == 3
+    )

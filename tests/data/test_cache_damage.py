@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_cache import KEY, assert_right, pairs_of
+from tiny_cache import KEY, assert_right, pairs_of, relabel
 
 from carmask.data.cache import CacheError, CacheKey, CacheUnfinished, open_cache
 from carmask.imaging.geometry import Geometry
@@ -209,3 +209,29 @@ def test_a_cache_that_cannot_be_written_is_an_error_of_its_own(tiny: Path, tmp_p
     huge = CacheKey(geometry=Geometry(height_px=8192, width_px=8192), channels=3)
     with pytest.raises(CacheError, match=r"6442\.5 GB"):
         open_cache(pairs_of(tiny) * 1000, huge, tmp_path / "cache")
+
+
+def test_a_stopped_build_keeps_what_is_unknown(data: Path, tmp_path: Path) -> None:
+    pairs = [relabel(pair, tmp_path)[0] for pair in pairs_of(data)[:6]]
+    key = KEY.model_copy(update={"ignore": 128})
+    whole = open_cache(pairs, key, tmp_path / "whole")
+    told: list[int] = []
+    with pytest.raises(CacheUnfinished, match="3 of 6"):
+        open_cache(
+            pairs,
+            key,
+            tmp_path / "parts",
+            progress=lambda done, _: told.append(done),
+            wants_stop=lambda: len(told) == 3,
+        )
+    cache = open_cache(pairs, key, tmp_path / "parts", progress=lambda done, _: told.append(done))
+    assert told == [1, 2, 3, 4, 5, 6]
+    assert 0 < cache.known_NHW.mean() < 250
+    np.testing.assert_array_equal(cache.known_NHW, whole.known_NHW)
+
+    flip_a_byte(cache.folder, "known.npy")
+    again = open_cache(pairs, key, tmp_path / "parts")
+    assert again.fresh
+    np.testing.assert_array_equal(again.known_NHW, whole.known_NHW)
+    (again.folder / "known.npy").unlink()
+    assert open_cache(pairs, key, tmp_path / "parts").fresh

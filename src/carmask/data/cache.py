@@ -1,9 +1,10 @@
 """Photos decoded and fitted once, kept as memory-mapped uint8 arrays.
 
-A cache folder holds `images.npy` (N x H x W x C, uint8), `masks.npy` (N x H x W, uint8 soft masks) and `cache.json`.
-Its name is a digest of the content of all files and of how they were fitted, so other photos or another geometry have
-another cache. The digests of the files are remembered by size and modification time, so that a second start reads no
-photo. The cache itself is checked against checksums each time, at memory speed.
+A cache folder holds `images.npy` (N x H x W x C, uint8), `masks.npy` (N x H x W, uint8 soft masks), `cache.json` and,
+if pixels may be unknown, `known.npy` (N x H x W, uint8, 255 where the mask is known, else 0). Its name is a digest of
+the content of all files and of how they were fitted, so other photos or another geometry have another cache. The
+digests of the files are remembered by size and modification time, so that a second start reads no photo. The cache
+itself is checked against checksums each time, at memory speed.
 
 A build that is asked to stop leaves its rows, with `stopped.json` beside them, to the next build of the same cache.
 """
@@ -31,13 +32,13 @@ from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import MaskReading, decode_photo
-from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
+from carmask.imaging.geometry import Geometry, fit_image, fit_known, fit_mask, plan
 from carmask.limits import usable_cpus
 from carmask.progress import Progress
 from carmask.runner import map_ahead
 
 # Raise when decoding or fitting changes its result, or the notes change, so that older caches are not used.
-CACHE_FORM = 4
+CACHE_FORM = 5
 _CHECKSUM_BLOCK_BYTES = 1 << 24
 
 # Folders that killed builds left are removed by the next build, when no build can still be writing to them.
@@ -47,6 +48,9 @@ _ABANDONED_AFTER_S = 24 * 60 * 60
 # The notes about a finished cache, about the rows of an unfinished one, and what they hold; see `Cache`.
 _NOTES, _STOPPED = "cache.json", "stopped.json"
 _NOTED = ("row_of", "area_of", "failures", "rules", "odd")
+
+# The arrays of a cache, in the order of the fields of `Cache`; the last one is there only if masks may be unknown.
+_ARRAYS = ("images.npy", "masks.npy", "known.npy")
 
 # Rows for each thread that may wait to be noted.
 _AHEAD = 4
@@ -74,13 +78,15 @@ class CacheKey(BaseModel):
     channels: int
     stride_px: int = 1
     foreground: int | None = None
+    ignore: int | None = None
 
 
 @dataclass(frozen=True)
 class Cache:
     """Fitted photos and soft masks. They are not in memory until they are indexed.
 
-    `row_of[id]` is the row of a pair in both arrays, `area_of[id]` the share of the photo (0..1) that its mask covers.
+    `row_of[id]` is the row of a pair in all arrays, `area_of[id]` the share of the photo (0..1) that its mask covers.
+    `known_NHW` is 255 where a mask is known, else 0; None if the key has no `ignore`, so that all pixels are known.
     Pairs that could not be used have no row; `failures` gives the cause. `rules` says how the masks were read (rule ->
     number of masks), `odd` which masks do not look like masks of a single object (id -> warning). `fresh`: whether it
     was built just now.
@@ -89,6 +95,7 @@ class Cache:
     folder: Path
     images_NHWC: _Array
     masks_NHW: _Array
+    known_NHW: _Array | None = None
     row_of: dict[str, int] = field(default_factory=dict)
     area_of: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -102,17 +109,26 @@ class Cache:
         return len(self.row_of) + len(self.failures)
 
 
-def fit_pair(pair: Pair, key: CacheKey) -> tuple[NDArray[np.uint8], NDArray[np.uint8], MaskReading]:
-    """Decode and fit one pair: `image_HWC` and `soft_HW` (uint8, 0..255), and how the mask was read.
+def fit_pair(
+    pair: Pair, key: CacheKey
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None, MaskReading]:
+    """Decode and fit one pair: `image_HWC`, `soft_HW` and `known_HW` (uint8, 0..255), and how the mask was read.
+
+    `known_HW` is 255 where the mask is known, else 0; None if the key has no `ignore`.
 
     Raises:
         CarmaskError: photo or mask cannot be read, or they differ in size.
 
     """
     photo = decode_photo(pair.image, channels=key.channels, at_least_HW=key.geometry.size_HW)
-    reading = load_soft_mask(pair, foreground=key.foreground)
+    reading = load_soft_mask(pair, foreground=key.foreground, ignore=key.ignore)
     placement = plan(photo.size_HW, key.geometry, stride_px=key.stride_px)
-    return fit_image(photo.image_HWC, placement), fit_mask(reading.soft_HW, placement), reading
+    known_HW = None
+    if key.ignore is not None:
+        known_HW = np.full(placement.canvas_HW, 255, dtype=np.uint8)
+        if reading.known_HW is not None:
+            known_HW *= fit_known(reading.known_HW, placement)
+    return fit_image(photo.image_HWC, placement), fit_mask(reading.soft_HW, placement), known_HW, reading
 
 
 def open_cache(
@@ -160,7 +176,7 @@ def open_cache(
 
 
 def _read_digests(pairs: Sequence[Pair], known_file: Path, wants_stop: Callable[[], bool]) -> list[list[str]]:
-    """Id, SHA-256 of the photo's content and SHA-256 of the mask's content of each pair, in order.
+    """Id, SHA-256 of the photo's content and of the mask's content ("none" if there is no mask) of each pair, in order.
 
     Files whose size and modification time are those in `known_file` are not read again. If `wants_stop` returns True
     after a file was read, the remaining pairs are missing.
@@ -171,7 +187,9 @@ def _read_digests(pairs: Sequence[Pair], known_file: Path, wants_stop: Callable[
         known = {}
     read: list[str] = []
 
-    def digest(source: Path | str) -> str:
+    def digest(source: Path | str | None) -> str:
+        if source is None:
+            return "none"
         if isinstance(source, str):
             return hashlib.sha256(source.encode()).hexdigest()
         name = str(source.absolute())
@@ -238,9 +256,8 @@ def _open_intact(folder: Path, notes_name: str = _NOTES, *, mode: Literal["r", "
         checksums = notes.pop("checksums")
         if checksums != _checksums(folder, notes) or set(notes) != set(_NOTED):
             return None
-        images_NHWC = np.load(folder / "images.npy", mmap_mode=mode)
-        masks_NHW = np.load(folder / "masks.npy", mmap_mode=mode)
-        return Cache(folder, images_NHWC, masks_NHW, **notes)
+        arrays = [np.load(folder / name, mmap_mode=mode) for name in _ARRAYS if name in checksums]
+        return Cache(folder, *arrays, **notes)
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError):
         return None
 
@@ -255,7 +272,9 @@ def _build(
     def fill(row: int) -> tuple[float, str, str | None] | CarmaskError:
         """Write one row. Return the area of its mask, how it was read and what is odd about it, or what failed."""
         try:
-            cache.images_NHWC[row], cache.masks_NHW[row], reading = fit_pair(pairs[row], key)
+            cache.images_NHWC[row], cache.masks_NHW[row], known_HW, reading = fit_pair(pairs[row], key)
+            if cache.known_NHW is not None and known_HW is not None:
+                cache.known_NHW[row] = known_HW
         except CarmaskError as error:
             return error
         return reading.area, reading.rule, reading.odd
@@ -278,6 +297,8 @@ def _build(
                 break
     cache.images_NHWC.flush()
     cache.masks_NHW.flush()
+    if cache.known_NHW is not None:
+        cache.known_NHW.flush()
     notes = {name: getattr(cache, name) for name in _NOTED} | {"rules": dict(Counter(cache.rules).most_common())}
     is_finished = cache.done == len(pairs)
     # No atomic write: the folder gets its name, or the next build finds it, only after this.
@@ -292,14 +313,20 @@ def _begin(folder: Path, count: int, key: CacheKey) -> Cache:
     stopped = _open_intact(folder, _STOPPED, mode="r+")
     canvas_HW = key.geometry.canvas_HW(key.stride_px)
     missing = count - (stopped.done if stopped else 0)
-    needed_bytes = missing * canvas_HW[0] * canvas_HW[1] * (key.channels + 1)
+    has_unknown = key.ignore is not None
+    needed_bytes = missing * canvas_HW[0] * canvas_HW[1] * (key.channels + 1 + has_unknown)
     # A full disk would kill the process while it writes to mapped memory.
     if shutil.disk_usage(folder).free < needed_bytes:
         raise CacheError(f"{folder.parent}: the cache needs {needed_bytes / 1e9:.1f} GB, more than is free there")
     if stopped is not None:
         return stopped
-    images_NHWC = _new_array(folder / "images.npy", (count, *canvas_HW, key.channels))
-    return Cache(folder, images_NHWC, _new_array(folder / "masks.npy", (count, *canvas_HW)))
+    images, masks, known = (folder / name for name in _ARRAYS)
+    return Cache(
+        folder,
+        _new_array(images, (count, *canvas_HW, key.channels)),
+        _new_array(masks, (count, *canvas_HW)),
+        _new_array(known, (count, *canvas_HW)) if has_unknown else None,
+    )
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> _Array:
@@ -307,8 +334,8 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> _Array:
 
 
 def _checksums(folder: Path, notes: Mapping[str, Any]) -> dict[str, int]:
-    """CRC-32 of both arrays, one thread each (zlib releases the interpreter), and of the notes about them."""
-    names = ("images.npy", "masks.npy")
+    """CRC-32 of all arrays, one thread each (zlib releases the interpreter), and of the notes about them."""
+    names = [name for name in _ARRAYS if (folder / name).exists()]
     with ThreadPoolExecutor(len(names)) as pool:
         of_arrays = dict(zip(names, pool.map(lambda name: _crc32(folder / name), names), strict=True))
     return {**of_arrays, "notes": zlib.crc32(json.dumps(notes, sort_keys=True).encode())}

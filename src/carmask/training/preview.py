@@ -23,7 +23,7 @@ def augmented_sheet(pairs: Sequence[Pair], settings: TrainSettings) -> NDArray[n
     chosen = spread(pairs, PHOTOS)
     key = settings.cache_key()
     augment = Augmenter(settings.augment, channels=key.channels)
-    images, masks, _ = zip(*(fit_pair(pair, key) for pair in chosen), strict=True)
+    images, masks, _, _ = zip(*(fit_pair(pair, key) for pair in chosen), strict=True)
     columns = [to_batch(np.stack(images), np.stack(masks), torch.device("cpu"))]
     for variation in range(VARIATIONS):
         seed_step(settings.seed, variation)
