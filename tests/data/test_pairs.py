@@ -332,3 +332,68 @@ def test_real_run_lengths_and_mask_files_are_the_same_masks(carvana: Path, tmp_p
 )
 def test_items_are_taken_evenly(items: str, count: int, wanted: str) -> None:
     assert "".join(spread(items, count)) == wanted
+
+
+def test_photos_without_a_vehicle_beside_the_others(tmp_path: Path) -> None:
+    for stem in ("03a857ce842d_01", "03a857ce842d_16"):
+        save(tmp_path / "images" / f"{stem}.jpg")
+        save(tmp_path / "masks" / f"{stem}.png")
+    for name in ("sky.jpg", "deep/er/dog.png", "twice.jpg", "twice.png"):
+        save(tmp_path / "no_vehicle" / name, size_HW=(5, 9))
+    dataset = find_pairs(tmp_path)
+    assert [(pair.id, pair.group, pair.mask is None) for pair in dataset.pairs] == [
+        ("03a857ce842d_01", "03a857ce842d", False),
+        ("03a857ce842d_16", "03a857ce842d", False),
+        ("no_vehicle/deep/er/dog", "no_vehicle/deep/er/dog", True),
+        ("no_vehicle/sky", "no_vehicle/sky", True),
+    ]
+    assert problems(dataset) == [("no_vehicle/twice", "ambiguous")]
+    reading = load_soft_mask(dataset.pairs[2], foreground=0, ignore=0)
+    assert (reading.soft_HW.shape, reading.soft_HW.any(), reading.known_HW) == ((5, 9), False, None)
+
+    # A pattern has to match the photos with a vehicle; one that also matches others groups them too.
+    assert find_pairs(tmp_path, group_pattern=r"_(\d\d)").group_of["no_vehicle/sky"] == "no_vehicle/sky"
+    assert find_pairs(tmp_path, group_pattern=r"/s|d_").group_of["no_vehicle/sky"] == "/s"
+    with pytest.raises(DatasetError, match="03a857ce842d_16"):
+        find_pairs(tmp_path, group_pattern="_01|sky|dog")
+
+    save(tmp_path / "images" / "no_vehicle" / "sky.jpg")
+    save(tmp_path / "masks" / "no_vehicle" / "sky.png")
+    dataset = find_pairs(tmp_path)
+    assert ("no_vehicle/sky", "ambiguous") in problems(dataset)
+    assert {pair.id: pair.mask for pair in dataset.pairs}["no_vehicle/sky"] == tmp_path / "masks/no_vehicle/sky.png"
+
+
+def test_a_folder_of_photos_without_a_vehicle(tmp_path: Path) -> None:
+    for name in ("images/sky.jpg", "images/a/dog.png", "elsewhere.jpg"):
+        save(tmp_path / name)
+    for root in (tmp_path, tmp_path / "images"):
+        dataset = find_pairs(root, empty=True)
+        assert [(pair.id, pair.mask, pair.group) for pair in dataset.pairs] == [
+            ("a/dog", None, "a/dog"),
+            ("sky", None, "sky"),
+        ]
+        assert dataset.problems == ()
+    (tmp_path / "images").rename(tmp_path / "others")
+    assert ids(find_pairs(tmp_path, empty=True)) == ["elsewhere", "others/a/dog", "others/sky"]
+    with pytest.raises(DatasetError, match="sky"):
+        find_pairs(tmp_path, empty=True, group_pattern="dog|where")
+    with pytest.raises(DatasetError):
+        find_pairs(tmp_path / "elsewhere.jpg", empty=True)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(DatasetError):
+        find_pairs(tmp_path / "nothing", empty=True)
+
+
+def test_photos_with_masks_are_not_taken_for_photos_without_a_vehicle(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "car.jpg")
+    save(tmp_path / "masks" / "car.png")
+    with pytest.raises(DatasetError):
+        find_pairs(tmp_path, empty=True)
+
+
+def test_only_photos_without_a_vehicle_in_a_data_set(tmp_path: Path) -> None:
+    save(tmp_path / "no_vehicle" / "sky.jpg")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    assert ids(find_pairs(tmp_path)) == ["no_vehicle/sky"]

@@ -189,6 +189,8 @@ def _examine(pair: Pair, foreground: int | None) -> _PairFindings:
             problems.append(_unreadable(pair, error))
     if reading is None:
         return _PairFindings(problems, size_HW, signature)
+    if pair.mask is None:
+        return _PairFindings(problems, size_HW, signature, area=0.0)
     problems += [Problem(pair.id, kind, detail) for kind, detail in _mask_problems(reading, size_HW)]
     return _PairFindings(problems, size_HW, signature, reading.rule, reading.area)
 

@@ -10,6 +10,7 @@
 
     images/<any>/<stem>.<suffix>    (or imgs/)
     masks/<any>/<stem>.<suffix>     (or <stem>_mask.<suffix>)
+    no_vehicle/<any>/<stem>.<suffix>    optional: photos that have no mask, since nothing in them is to be marked
 
 Every folder is listed once, and names are only compared, so that they may contain any character.
 """
@@ -41,6 +42,7 @@ Layout = Literal["carvana", "folders"]
 
 CARVANA_CSV = "train_masks.csv"
 MASK_ENDING = "_mask"
+EMPTY_PHOTOS = "no_vehicle"
 _CARVANA_PHOTOS = ("train", "train_hq")
 _FOLDER_PHOTOS = ("images", "imgs")
 _SUPPORTED = (
@@ -68,13 +70,14 @@ class DatasetError(CarmaskError):
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """The folders of a data set's photos and masks, and Carvana's table of run lengths."""
+    """The folders of photos, masks and photos without a vehicle of a data set, and Carvana's table of run lengths."""
 
     root: Path
     layout: Layout
     photos: Path
-    masks: Path | None
-    csv: Path | None
+    masks: Path | None = None
+    csv: Path | None = None
+    empty: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,7 @@ def locate_dataset(root: Path) -> DatasetPaths:
         DatasetError: there is no data set of a supported layout, or more than one.
 
     """
-    if not root.is_dir():
-        raise DatasetError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; a data set is a folder")
+    _require_folder(root)
     found = _locate_in(root)
     if found:
         return found
@@ -112,6 +114,20 @@ def locate_dataset(root: Path) -> DatasetPaths:
     above = root.resolve().parent
     hint = f". The folder above, {above}, is one: name that" if _locate_or_none(above) else ""
     raise DatasetError(f"{root}: no data set of a supported layout. Found here: {shown}. {_SUPPORTED}{hint}")
+
+
+def locate_empty(root: Path) -> Path:
+    """Return the folder of photos without a vehicle: images/ or imgs/ in `root`, or else `root` itself.
+
+    Raises:
+        DatasetError: `root` is no folder, or holds masks.
+
+    """
+    _require_folder(root)
+    if _locate_or_none(root):
+        raise DatasetError(f"{root}: holds masks, so it is no folder of photos without a vehicle")
+    folders = {name: path for name, path in _list_folder(root).items() if path.is_dir()}
+    return next((folders[name] for name in _FOLDER_PHOTOS if name in folders), root)
 
 
 def index_folder(folder: Path) -> FileIndex:
@@ -178,7 +194,12 @@ def _locate_in(root: Path) -> DatasetPaths | None:
         return None
     if len(photos) > 1:
         raise DatasetError(f"{root}: has images/ and imgs/, and only one can hold the photos; move one of them away")
-    return DatasetPaths(root, "folders", photos[0], folders["masks"], None)
+    return DatasetPaths(root, "folders", photos[0], folders["masks"], empty=folders.get(EMPTY_PHOTOS))
+
+
+def _require_folder(root: Path) -> None:
+    if not root.is_dir():
+        raise DatasetError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; a data set is a folder")
 
 
 def _locate_or_none(root: Path) -> DatasetPaths | None:

@@ -1,7 +1,7 @@
 """Pair the photos of a data set with their masks; `carmask.data.layout` describes the folders."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +10,7 @@ import numpy as np
 
 from carmask.data.layout import (
     CARVANA_CSV,
+    EMPTY_PHOTOS,
     MASK_ENDING,
     DatasetError,
     DatasetPaths,
@@ -18,6 +19,7 @@ from carmask.data.layout import (
     Problem,
     index_folder,
     locate_dataset,
+    locate_empty,
     read_run_lengths,
 )
 from carmask.imaging.decode import MaskReading, decode_mask, read_size
@@ -35,12 +37,13 @@ _SHOWN_ODD = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """One photo and its mask.
+    """One photo and its mask, or a photo in which nothing is to be marked.
 
     Attributes:
         id: Path of the photo relative to its folder, without suffix, with forward slashes: "00087_01".
         image: The photo's file.
-        mask: The mask's file, or, as text, the run lengths from Carvana's `train_masks.csv`.
+        mask: The mask's file, or, as text, the run lengths from Carvana's `train_masks.csv`. None for a photo without a
+            vehicle: its mask is empty.
         group: Pairs of one group belong on one side of a split. In Carvana's layout it is the car.
         view: In Carvana's layout the part of the name after the car, "01" to "16".
 
@@ -48,7 +51,7 @@ class Pair:
 
     id: str
     image: Path
-    mask: Path | str = field(repr=False)
+    mask: Path | str | None = field(repr=False)
     group: str
     view: str | None = None
 
@@ -68,19 +71,22 @@ class Dataset:
         return {pair.id: pair.group for pair in self.pairs}
 
 
-def find_pairs(root: str | Path, *, group_pattern: str | None = None) -> Dataset:
+def find_pairs(root: str | Path, *, group_pattern: str | None = None, empty: bool = False) -> Dataset:
     """Find the photos below `root`, each with its mask.
 
     Args:
         root: The data set's folder, or the folder above it if that holds only one data set.
         group_pattern: Regular expression searched in each id. Its capture group, or else the whole match, is the
             pair's group. Without it the group is the car in Carvana's layout (and if all files are named like
-            Carvana's photos); otherwise each photo is its own group.
+            Carvana's photos); otherwise each photo is its own group, as is a photo in no_vehicle/ that has no match.
+        empty: `root` holds only photos without a vehicle, in images/ or not, and no masks.
 
     Raises:
         DatasetError: there is no supported layout or no pair, or `group_pattern` is wrong or does not match.
 
     """
+    if empty:
+        return _find_empty(Path(root), group_pattern)
     paths = locate_dataset(Path(root))
     photos = index_folder(paths.photos)
     masks = index_folder(paths.masks) if paths.masks else FileIndex({}, {}, [])
@@ -95,7 +101,7 @@ def find_pairs(root: str | Path, *, group_pattern: str | None = None) -> Dataset
             orphans += [(stem, paths.csv) for stem in rows if stem not in photos.pictures]
     problems += [_orphan(stem, path, photos, paths) for stem, path in orphans]
 
-    found: dict[str, tuple[Path, Path | str]] = {}
+    found: dict[str, tuple[Path, Path | str | None]] = {}
     for stem, images in sorted(photos.pictures.items()):
         files = files_of.get(stem, [])
         if len(images) > 1 or len(files) > 1:
@@ -106,13 +112,45 @@ def find_pairs(root: str | Path, *, group_pattern: str | None = None) -> Dataset
             found[stem] = (images[0], files[0] if files else rows[stem])
         else:
             problems.append(_missing_mask(stem, images[0], masks, paths))
+    without: dict[str, Path] = {}
+    if paths.empty:
+        without, faults = _photos_without(paths.empty, paths.root, f"{EMPTY_PHOTOS}/", taken=photos.pictures)
+        problems += faults
     problems.sort(key=lambda problem: (problem.subject, problem.kind))
-    if not found:
+    if not found and not without:
         raise DatasetError(_no_pairs(paths, len(photos.pictures), problems), problems)
 
-    group_and_view = _group_and_view(list(found), paths.layout, group_pattern)
-    pairs = tuple(Pair(stem, image, mask, *group_and_view[stem]) for stem, (image, mask) in found.items())
+    group_and_view = _group_and_view(list(found), list(without), paths.layout, group_pattern)
+    found |= {stem: (image, None) for stem, image in without.items()}
+    pairs = tuple(Pair(stem, image, mask, *group_and_view[stem]) for stem, (image, mask) in sorted(found.items()))
     return Dataset(paths.root, paths.layout, pairs, tuple(problems))
+
+
+def _find_empty(root: Path, group_pattern: str | None) -> Dataset:
+    folder = locate_empty(root)
+    found, problems = _photos_without(folder, root)
+    if not found:
+        raise DatasetError(f"{folder}: holds no photos", problems)
+    group_and_view = _group_and_view(list(found), [], "folders", group_pattern)
+    pairs = tuple(Pair(stem, image, None, *group_and_view[stem]) for stem, image in found.items())
+    return Dataset(root, "folders", pairs, tuple(problems))
+
+
+def _photos_without(
+    folder: Path, root: Path, prefix: str = "", taken: Collection[str] = ()
+) -> tuple[dict[str, Path], list[Problem]]:
+    """Find photos without a vehicle (by id, sorted), and faults; `taken`: the ids of other photos."""
+    photos = index_folder(folder)
+    problems = photos.problems
+    found = {}
+    for stem, images in sorted(photos.pictures.items()):
+        id_ = prefix + stem
+        if len(images) > 1 or id_ in taken:
+            names = ", ".join(_relative(path, root) for path in images)
+            problems.append(Problem(id_, "ambiguous", f"several files have this name, keep one: {names}"))
+        else:
+            found[id_] = images[0]
+    return found, problems
 
 
 def photo_stems(mask_stem: str) -> tuple[str, str]:
@@ -123,16 +161,19 @@ def photo_stems(mask_stem: str) -> tuple[str, str]:
 def load_soft_mask(pair: Pair, *, foreground: int | None = None, ignore: int | None = None) -> MaskReading:
     """Read the mask of a pair: `soft_HW` uint8 0..255 at the mask's own size.
 
-    Run lengths give a mask of the photo's size, whatever `foreground` and `ignore` are (see `decode_mask`).
+    Run lengths give a mask of the photo's size, whatever `foreground` and `ignore` are (see `decode_mask`). A photo
+    without a vehicle has an empty mask of its size.
 
     Raises:
-        UnreadableImage: the mask, or for run lengths the photo's header, cannot be read.
+        UnreadableImage: the mask, or without a mask file the photo's header, cannot be read.
         RleError: the run lengths are wrong or do not fit the photo.
 
     """
     if isinstance(pair.mask, Path):
         return decode_mask(pair.mask, foreground=foreground, ignore=ignore)
     size_HW = read_size(pair.image)
+    if pair.mask is None:
+        return MaskReading(np.zeros(size_HW, np.uint8), "no mask, since there is no vehicle")
     try:
         mask_HW = decode_carvana(pair.mask, size_HW)
     except RleError as error:
@@ -171,12 +212,16 @@ def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list
     return files_of, orphans
 
 
-def _group_and_view(ids: list[str], layout: Layout, pattern: str | None) -> dict[str, tuple[str, str | None]]:
+def _group_and_view(
+    ids: list[str], without: list[str], layout: Layout, pattern: str | None
+) -> dict[str, tuple[str, str | None]]:
+    """Group and view of each photo, by id; `without`: ids that the pattern need not match."""
     by_car = layout == "carvana" or all(_CARVANA_ID.fullmatch(id_) for id_ in ids)
     known: dict[str, tuple[str, str | None]] = {}
     for id_ in ids:
         car, underscore, view = id_.rpartition("_")
         known[id_] = (car, view) if by_car and car and underscore else (id_, None)
+    known |= {id_: (id_, None) for id_ in without}
     if pattern is None:
         return known
     try:
@@ -185,14 +230,14 @@ def _group_and_view(ids: list[str], layout: Layout, pattern: str | None) -> dict
         raise DatasetError(f"group pattern {pattern!r}: not a regular expression ({error})") from error
     if regex.groups > 1:
         raise DatasetError(f"group pattern {pattern!r}: {regex.groups} capture groups; use one, and (?:...) elsewhere")
-    matches = {id_: regex.search(id_) for id_ in ids}
+    matches = {id_: regex.search(id_) for id_ in known}
     group_of = {id_: match.group(regex.groups) for id_, match in matches.items() if match and match.group(regex.groups)}
     if unmatched := [id_ for id_ in ids if id_ not in group_of]:
         raise DatasetError(
             f"group pattern {pattern!r}: does not match {len(unmatched)} of {len(ids)} ids, "
             f"for example {', '.join(unmatched[:3])}; it must find the group in every id"
         )
-    return {id_: (group_of[id_], known[id_][1]) for id_ in ids}
+    return {id_: (group_of.get(id_, id_), view) for id_, (_, view) in known.items()}
 
 
 def _missing_mask(stem: str, image: Path, masks: FileIndex, paths: DatasetPaths) -> Problem:
