@@ -1,4 +1,4 @@
-"""Progress bars."""
+"""Progress bars and lines on a console."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +10,11 @@ from rich.text import Text
 
 # Called with (done, total).
 Progress = Callable[[int, int], None]
+
+
+def say(console: Console, text: str, *, style: str = "") -> None:
+    """Print a line as it is: never wrapped, and with no markup in names."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

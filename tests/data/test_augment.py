@@ -8,12 +8,14 @@ from torch import Tensor
 from carmask.data.augment import Augmenter, AugmentSettings
 
 ONLY_GEOMETRIC = AugmentSettings(flip=0.5, geometric=1, shift=0.1, scale=0.2, rotate_deg=20, color=0, gray=0)
+ONLY_ZOOM = AugmentSettings(flip=0, geometric=0, color=0, gray=0, zoom=3)
 ONLY_COLOR = AugmentSettings(flip=0, geometric=0, color=1, gray=0, brightness=0, contrast=0, saturation=0, hue=0)
 
 
 def varied(settings: AugmentSettings, image_BCHW: Tensor, soft_B1HW: Tensor, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    return Augmenter(settings, channels=image_BCHW.shape[1])(image_BCHW.clone(), soft_B1HW.clone())
+    image_BCHW, soft_B1HW, _ = Augmenter(settings, channels=image_BCHW.shape[1])(image_BCHW.clone(), soft_B1HW.clone())
+    return image_BCHW, soft_B1HW
 
 
 def noise(batch: int = 8, size_HW: tuple[int, int] = (40, 60), *, channels: int = 3) -> Tensor:
@@ -32,7 +34,7 @@ def plain(batch: int, rgb: tuple[float, float, float]) -> Tensor:
     return torch.tensor(rgb, dtype=torch.float32)[None, :, None, None].expand(batch, 3, 8, 8).contiguous()
 
 
-@pytest.mark.parametrize("settings", [ONLY_GEOMETRIC, ONLY_GEOMETRIC.model_copy(update={"geometric": 0.5})])
+@pytest.mark.parametrize("settings", [ONLY_GEOMETRIC, ONLY_GEOMETRIC.model_copy(update={"geometric": 0.5}), ONLY_ZOOM])
 def test_image_and_mask_move_exactly_together(settings: AugmentSettings) -> None:
     soft_B1HW = torch.nn.functional.avg_pool2d(noise(channels=1), 5, stride=1, padding=2)
     image_BCHW, moved_B1HW = varied(settings, soft_B1HW.expand(-1, 3, -1, -1), soft_B1HW)
@@ -178,3 +180,50 @@ def test_autocast_does_not_reach_in(channels: int, settings: AugmentSettings) ->
     for one, other in zip(wanted, got, strict=True):
         assert other.dtype == torch.float32
         assert torch.equal(one, other)
+
+
+def test_zoom_magnifies_and_reduces_up_to_its_factor() -> None:
+    soft_B1HW = disc(64, (120, 160), 12)
+    _, zoomed_B1HW = varied(ONLY_ZOOM, soft_B1HW.expand(-1, 3, -1, -1), soft_B1HW)
+    # Reflections repeat the disc where the image is reduced, so its own size is seen in the width of its edge.
+    steepness_B = (zoomed_B1HW[..., 1:] - zoomed_B1HW[..., :-1]).abs().amax((1, 2, 3)) * 4
+    assert steepness_B.max() == pytest.approx(3, rel=0.2)
+    assert 0 <= steepness_B[steepness_B > 0].min() < 0.5
+    assert (zoomed_B1HW.mean((1, 2, 3)) > soft_B1HW.mean()).sum() > 8
+
+
+def test_a_magnified_image_shows_nothing_beyond_its_border() -> None:
+    ramp_B1HW = torch.linspace(0, 1, 90).expand(64, 1, 60, 90)
+    image_BCHW, _ = varied(ONLY_ZOOM, ramp_B1HW.expand(-1, 3, -1, -1), ramp_B1HW)
+    steps = image_BCHW[:, 0, 0, 1:] - image_BCHW[:, 0, 0, :-1]
+    magnified = steps.abs().amax(1) < 1 / 90
+    assert 16 < magnified.sum() < 48
+    assert (steps[magnified] > -1e-6).all()
+
+
+@pytest.mark.parametrize("settings", [ONLY_GEOMETRIC, ONLY_ZOOM])
+def test_a_pixel_mixed_from_unknown_ones_is_unknown(settings: AugmentSettings) -> None:
+    unknown_B1HW = disc(32, (60, 80), 14).round()
+    # Where nothing is known the mask says 1, so that a known pixel above 0 would show a leak.
+    torch.manual_seed(2)
+    _, soft_B1HW, known_B1HW = Augmenter(settings, channels=1)(
+        noise(32, (60, 80), channels=1), unknown_B1HW.clone(), 1 - unknown_B1HW
+    )
+    assert known_B1HW is not None
+    assert set(known_B1HW.unique().tolist()) == {0.0, 1.0}
+    assert soft_B1HW[known_B1HW == 1].max() < 2e-3
+    assert known_B1HW.mean() > 0.4
+
+
+@pytest.mark.parametrize("name", ["dark", "tint", "blur", "noise"])
+def test_light_changes_the_image_alone_and_keeps_its_range(name: str) -> None:
+    settings = AugmentSettings.off().model_copy(update={name: 0.4})
+    image_BCHW, soft_B1HW = noise(16), noise(16, channels=1)
+    varied_BCHW, same_B1HW = varied(settings, image_BCHW, soft_B1HW)
+    assert torch.equal(same_B1HW, soft_B1HW)
+    changed_B = (varied_BCHW - image_BCHW).abs().amax((1, 2, 3)) > 1e-3
+    assert changed_B.sum() >= 2
+    assert 0 <= varied_BCHW.min() <= varied_BCHW.max() <= 1
+    if name == "dark":
+        assert not changed_B.all()
+        assert (varied_BCHW <= image_BCHW + 1e-6).all()

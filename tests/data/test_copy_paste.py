@@ -20,7 +20,7 @@ Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 def varied(augment: AugmentSettings, image_BCHW: Tensor, soft_B1HW: Tensor, *, seed: int = 0) -> Arrays:
     torch.manual_seed(seed)
-    image, soft = Augmenter(augment, channels=image_BCHW.shape[1])(image_BCHW.clone(), soft_B1HW.clone())
+    image, soft, _ = Augmenter(augment, channels=image_BCHW.shape[1])(image_BCHW.clone(), soft_B1HW.clone())
     return image.numpy(), soft.numpy()
 
 
@@ -226,3 +226,23 @@ def test_whatever_comes_in_stays_in_range_and_masks_only_grow(
     assert (soft >= soft_B1HW.numpy()).all()
     for one, again in zip((image, soft), varied(pasted, image_BCHW, soft_B1HW, seed=seed), strict=True):
         np.testing.assert_array_equal(one, again)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_pasted_is_known_and_vehicles_of_partly_known_masks_are_not_pasted(seed: int) -> None:
+    image_1CHW, soft_11HW = car()
+    image_BCHW = torch.cat((image_1CHW, torch.zeros(1, 3, *SIZE_HW), noise(1)))
+    soft_B1HW = torch.cat((soft_11HW, soft_11HW * 0, soft_11HW))
+    known_B1HW = torch.ones(3, 1, *SIZE_HW)
+    known_B1HW[1:] = 0
+    torch.manual_seed(seed)
+    image, soft, known = Augmenter(ALL_PASTE, channels=3)(image_BCHW.clone(), soft_B1HW.clone(), known_B1HW.clone())
+    assert known is not None
+    # Only the first has a whole mask to take; it finds no other, and stays as it is.
+    assert torch.equal(image[0], image_BCHW[0])
+    for receiver in (1, 2):
+        pasted = known[receiver] == 1
+        assert pasted.any()
+        assert (soft[receiver][pasted] == 1).all()
+        color = image[receiver].permute(1, 2, 0)[pasted[0]]
+        np.testing.assert_allclose(color.numpy(), np.broadcast_to(COLOR, color.shape), atol=0.02)

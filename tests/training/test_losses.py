@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,3 +157,30 @@ def test_hard_targets_are_soft_ones_rounded(name: str) -> None:
     assert not torch.equal(hard_B1HW, soft_B1HW)
     rounding, plain = (make_loss(LossSettings(name=name, hard_targets=hard)) for hard in (True, False))
     torch.testing.assert_close(rounding(logits_B1HW, soft_B1HW), plain(logits_B1HW, hard_B1HW))
+
+
+@pytest.mark.parametrize("name", ["bce", "dice", "bce+dice", "border"])
+def test_unknown_pixels_have_no_part_in_the_loss(name: Any) -> None:
+    logits_B1HW, soft_B1HW = batch(4, (30, 40))
+    known_B1HW = torch.ones_like(soft_B1HW)
+    known_B1HW[..., 10:22] = 0
+    loss_of = make_loss(LossSettings(name=name))
+    other_B1HW = torch.where(known_B1HW == 1, logits_B1HW, -7 * logits_B1HW).requires_grad_()
+    loss_B = loss_of(other_B1HW, soft_B1HW, known_B1HW)
+    torch.testing.assert_close(loss_B, loss_of(logits_B1HW, soft_B1HW, known_B1HW))
+    (gradient,) = torch.autograd.grad(loss_B.sum(), other_B1HW)
+    assert (gradient[known_B1HW == 0] == 0).all()
+    assert (gradient[known_B1HW == 1] != 0).float().mean() > 0.9
+    if name != "border":
+        # The same as the loss of an image without these columns.
+        part = [torch.cat((tensor[..., :10], tensor[..., 22:]), dim=3) for tensor in (logits_B1HW, soft_B1HW)]
+        torch.testing.assert_close(loss_B.detach(), loss_of(*part))
+
+
+@pytest.mark.parametrize("name", ["bce", "dice", "bce+dice", "border"])
+def test_a_mask_known_everywhere_gives_the_plain_loss(name: Any) -> None:
+    logits_B1HW, soft_B1HW = batch(6, (30, 40))
+    loss_of = make_loss(LossSettings(name=name))
+    torch.testing.assert_close(
+        loss_of(logits_B1HW, soft_B1HW, torch.ones_like(soft_B1HW)), loss_of(logits_B1HW, soft_B1HW)
+    )

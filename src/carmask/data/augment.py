@@ -13,9 +13,16 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn import functional
 
 from carmask.data.copy_paste import CopyPaste
 
+# An interpolated pixel is known from this share on.
+_ALL_KNOWN = 1 - 1e-3
+# At night a photo has less than a tenth of the light of day.
+_DARKEST = 0.08
+# A blurred image has one value for each square of this side, as if it had been small and was magnified.
+_BLUR_PX = 2
 # The sizes that each probability switches on.
 _SIZES_OF = {
     "geometric": ("shift", "scale", "rotate_deg"),
@@ -43,6 +50,15 @@ class AugmentSettings(BaseModel):
     saturation: float = Field(default=0.3, ge=0, le=1, description="largest change of saturation, as a share")
     hue: float = Field(default=0.03, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
     gray: float = Field(default=0.1, ge=0, le=1, description="probability that the color is taken away")
+    zoom: float = Field(
+        default=1.0, ge=1, le=8, description="largest magnification and reduction, each as likely; 1 for none"
+    )
+    dark: float = Field(default=0, ge=0, le=1, description="probability that the light is dimmed, as at dusk or night")
+    tint: float = Field(default=0, ge=0, le=0.5, description="largest change of each color's gain, as a share")
+    blur: float = Field(default=0, ge=0, le=1, description="probability of a blur")
+    noise: float = Field(
+        default=0, ge=0, le=0.5, description="largest standard deviation of noise, as a share of white"
+    )
     copy_paste: float = Field(
         default=0.0, ge=0, le=1, description="probability that another photo's vehicle is pasted over the image"
     )
@@ -50,7 +66,7 @@ class AugmentSettings(BaseModel):
     @classmethod
     def off(cls) -> "AugmentSettings":
         """No variation at all, as in the recipe `small` was published with."""
-        return cls(flip=0, geometric=0, color=0, gray=0, copy_paste=0)
+        return cls(flip=0, geometric=0, color=0, gray=0, zoom=1, dark=0, tint=0, blur=0, noise=0, copy_paste=0)
 
     def without_effect(self) -> dict[str, list[str]]:
         """Sizes that were set but change nothing, by the name of the probability that is 0."""
@@ -66,24 +82,83 @@ class AugmentSettings(BaseModel):
 
 
 class Augmenter:
-    """Callable: `image_BCHW` and `soft_B1HW` (float32, 0..1) to augmented tensors of the same shapes and ranges."""
+    """Callable: images, soft masks and where these are known, to augmented tensors of the same shapes and ranges.
+
+    `image_BCHW` and `soft_B1HW` are float32 0..1; `known_B1HW` is float32 0 or 1, or None if all is known. A pixel
+    stays known only if all of what it is interpolated from is known.
+    """
 
     def __init__(self, settings: AugmentSettings, *, channels: int) -> None:
+        self._settings = settings
         self._geometric = _geometric_operations(settings)
         self._color = _color_operations(settings, channels)
         self._copy_paste = CopyPaste(settings.copy_paste) if settings.copy_paste else None
 
     @torch.no_grad()
-    def __call__(self, image_BCHW: Tensor, soft_B1HW: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, image_BCHW: Tensor, soft_B1HW: Tensor, known_B1HW: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Augment each image of the batch by its own random draw."""
+        mask_BCHW = soft_B1HW if known_B1HW is None else torch.cat((soft_B1HW, known_B1HW), dim=1)
         with torch.autocast(image_BCHW.device.type, enabled=False):
             if self._geometric is not None:
-                image_BCHW, soft_B1HW = self._geometric(image_BCHW, soft_B1HW)
+                image_BCHW, mask_BCHW = self._geometric(image_BCHW, mask_BCHW)
+            if self._settings.zoom > 1:
+                image_BCHW, mask_BCHW = random_zoom(image_BCHW, mask_BCHW, self._settings.zoom)
+            soft_B1HW = mask_BCHW[:, :1]
+            known_B1HW = None if known_B1HW is None else (mask_BCHW[:, 1:] > _ALL_KNOWN).float()
             if self._color is not None:
                 image_BCHW = self._color(image_BCHW)
+            image_BCHW = vary_light(image_BCHW, self._settings)
             if self._copy_paste is not None:
-                image_BCHW, soft_B1HW = self._copy_paste(image_BCHW, soft_B1HW)
-        return image_BCHW.clamp_(0, 1), soft_B1HW.clamp_(0, 1)
+                image_BCHW, soft_B1HW, known_B1HW = self._copy_paste(image_BCHW, soft_B1HW, known_B1HW)
+        return image_BCHW.clamp_(0, 1), soft_B1HW.clamp_(0, 1), known_B1HW
+
+
+def random_zoom(image_BCHW: Tensor, mask_BCHW: Tensor, zoom: float) -> tuple[Tensor, Tensor]:
+    """Magnify or reduce each image with its mask by up to `zoom`, and show a part of it drawn by chance.
+
+    The factor is drawn evenly on a logarithmic scale. What a reduced image leaves free is filled with its reflection.
+    """
+    # Drawn on the CPU, as Kornia does, so as not to wait for the accelerator.
+    scale_B = zoom ** torch.empty(len(image_BCHW)).uniform_(-1, 1)
+    # Half of the width that is shown, of which 1 is half the image. The middle keeps what is shown inside the image.
+    half_B = 1 / scale_B
+    middle_B2 = torch.empty(len(image_BCHW), 2).uniform_(-1, 1) * (1 - half_B).abs()[:, None]
+    theta_B23 = torch.zeros(len(image_BCHW), 2, 3)
+    theta_B23[:, 0, 0] = theta_B23[:, 1, 1] = half_B
+    theta_B23[:, :, 2] = middle_B2
+    grid_BHW2 = functional.affine_grid(
+        theta_B23.to(image_BCHW.device), [len(image_BCHW), 1, *image_BCHW.shape[2:]], align_corners=False
+    )
+    both_BCHW = functional.grid_sample(
+        torch.cat((image_BCHW, mask_BCHW), dim=1), grid_BHW2, padding_mode="reflection", align_corners=False
+    )
+    channels = image_BCHW.shape[1]
+    return both_BCHW[:, :channels], both_BCHW[:, channels:]
+
+
+def vary_light(image_BCHW: Tensor, settings: AugmentSettings) -> Tensor:
+    """Dim, tint, blur each image and add noise, by draws of its own; variations that are off draw nothing."""
+    batch, channels = image_BCHW.shape[:2]
+    device = image_BCHW.device
+
+    def drawn(probability: float) -> Tensor:
+        return torch.rand(batch, 1, 1, 1) < probability
+
+    if settings.dark:
+        gain_B111 = _DARKEST ** torch.rand(batch, 1, 1, 1)
+        image_BCHW = image_BCHW * torch.where(drawn(settings.dark), gain_B111, torch.ones(())).to(device)
+    if settings.tint:
+        image_BCHW = image_BCHW * (1 + settings.tint * torch.empty(batch, channels, 1, 1).uniform_(-1, 1)).to(device)
+    if settings.blur:
+        small_BChw = functional.avg_pool2d(image_BCHW, _BLUR_PX)
+        blurred_BCHW = functional.interpolate(small_BChw, size=image_BCHW.shape[2:], mode="bilinear")
+        image_BCHW = torch.where(drawn(settings.blur).to(device), blurred_BCHW, image_BCHW)
+    if settings.noise:
+        std_B111 = settings.noise * torch.rand(batch, 1, 1, 1).to(device)
+        image_BCHW = image_BCHW + std_B111 * torch.randn_like(image_BCHW)
+    return image_BCHW
 
 
 def _geometric_operations(settings: AugmentSettings) -> Any:

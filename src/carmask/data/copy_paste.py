@@ -20,7 +20,9 @@ _FALLBACK_WEIGHT = 1e-6
 
 
 class CopyPaste:
-    """Callable: `image_BCHW` and `soft_B1HW` (float32, 0..1) to new tensors, some with another image's vehicle on top.
+    """Callable: images and soft masks (float32, 0..1) to new tensors, some with another image's vehicle on top.
+
+    What is pasted is known; vehicles of images with unknown pixels are not pasted.
 
     probability: 0..1, for each image, that it receives a vehicle.
     """
@@ -32,32 +34,43 @@ class CopyPaste:
         self._probability = probability
         self._move = kornia.RandomAffine(degrees=0, translate=_SHIFT_XY, scale=_SCALE, padding_mode="zeros", p=1)
 
-    def __call__(self, image_BCHW: Tensor, soft_B1HW: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, image_BCHW: Tensor, soft_B1HW: Tensor, known_B1HW: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Draw which images receive a vehicle, and for each of them an image to take it from."""
         # Drawn on the CPU, as Kornia does, so as not to wait for the accelerator.
         onto_N = (torch.rand(len(image_BCHW)) < self._probability).nonzero().flatten()
         if len(image_BCHW) < 2 or not len(onto_N):
-            return image_BCHW, soft_B1HW
-        from_N = _sources(soft_B1HW, onto_N)
+            return image_BCHW, soft_B1HW, known_B1HW
+        from_N = _sources(soft_B1HW, known_B1HW, onto_N)
         onto_N = onto_N.to(image_BCHW.device)
         # Color and alpha are moved as one tensor, so that they stay together. Colors are weighted by alpha, so that
         # interpolation mixes nothing in from where alpha is 0.
         cut_out_NCHW = self._move(_cut_out(image_BCHW[from_N], soft_B1HW[from_N]))
         color_NCHW, alpha_N1HW = cut_out_NCHW[:, :-1], cut_out_NCHW[:, -1:]
         below_N1HW = soft_B1HW[onto_N]
+        if known_B1HW is not None:
+            # Never a vehicle without a mask: where all images have unknown pixels, nothing is pasted.
+            whole_N = known_B1HW[from_N].flatten(1).amin(1) > 0
+            onto_N, color_NCHW, alpha_N1HW = onto_N[whole_N], color_NCHW[whole_N], alpha_N1HW[whole_N]
+            below_N1HW = below_N1HW[whole_N]
+            known_B1HW = known_B1HW.index_copy(0, onto_N, known_B1HW[onto_N].maximum((alpha_N1HW >= 1).float()))
         return (
             image_BCHW.index_copy(0, onto_N, color_NCHW + (1 - alpha_N1HW) * image_BCHW[onto_N]),
             # 1 - (1 - a)(1 - b), written so that where nothing is pasted not a bit changes.
             soft_B1HW.index_copy(0, onto_N, below_N1HW + (1 - below_N1HW) * alpha_N1HW),
+            known_B1HW,
         )
 
 
-def _sources(soft_B1HW: Tensor, onto_N: Tensor) -> Tensor:
-    """For each receiving image another image of the batch, one with a vehicle if there is any."""
+def _sources(soft_B1HW: Tensor, known_B1HW: Tensor | None, onto_N: Tensor) -> Tensor:
+    """For each receiving image another image of the batch, one with a vehicle and a whole mask if there is any."""
     score_NB = torch.rand(len(onto_N), len(soft_B1HW))
     score_NB[torch.arange(len(onto_N)), onto_N] = -2
     score_NB = score_NB.to(soft_B1HW.device)
     has_none_B = soft_B1HW.flatten(1).amax(1) == 0
+    if known_B1HW is not None:
+        has_none_B |= known_B1HW.flatten(1).amin(1) == 0
     return (score_NB - has_none_B.float()).argmax(1)
 
 

@@ -38,7 +38,10 @@ class CheckpointError(CarmaskError):
 
 
 class EpochMetrics(BaseModel):
-    """One row of `metrics.csv`. Dice is measured on held-out photos at their own size."""
+    """One row of `metrics.csv`. Dice is measured on held-out photos at their own size.
+
+    With several data sets `dice` is the mean of their means, in `dice_of_dataset`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,6 +53,7 @@ class EpochMetrics(BaseModel):
     dice: float
     dice_median: float
     dice_worst: float
+    dice_of_dataset: dict[str, float] = {}
     images_per_s: float
     train_s: float
     validation_s: float

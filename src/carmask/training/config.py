@@ -4,20 +4,24 @@ A setting that is not passed is taken from the YAML file (`config`), then from t
 the defaults below.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from carmask.data.augment import AugmentSettings
 from carmask.data.cache import CacheKey
+from carmask.data.composite import CompositeSettings
 from carmask.data.split import FOLDS
 from carmask.errors import CarmaskError, explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import PRESETS, EncoderName, PresetName, UNetConfig
 from carmask.runtime.hardware import HardwareSettings
+
+_SOURCE_NAME = re.compile(r"[\w-]+")
 
 _MODERN: dict[str, Any] = {
     "epochs": 30,
@@ -44,6 +48,8 @@ PRESET_DEFAULTS: Mapping[str, dict[str, Any]] = {
 # As `init`, unless there is such a folder: the weights of the encoder that were trained on ImageNet.
 IMAGENET = Path("imagenet")
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
 
 class SettingsError(CarmaskError):
     """A setting that does not exist or cannot have that value."""
@@ -63,7 +69,26 @@ class DataSettings(_Settings):
     split_seed: int = Field(default=0, ge=0, description="seed of the split; independent of the training seed")
     group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
     foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")
+    ignore: int | None = Field(
+        default=None, ge=0, le=65535, description="mask value that means unknown: such pixels carry no loss, no metric"
+    )
+    empty: Path | None = Field(default=None, description="folder of photos without a vehicle, to learn from as well")
     cache: Path = Field(default=Path(".cache/carmask"), description="folder for decoded and resized photos")
+
+
+class SourceSettings(_Settings):
+    """One of several data sets of a run."""
+
+    path: Path = Field(description="folder of photos and masks; a relative path starts from DATA")
+    weight: float = Field(
+        default=1.0, ge=0, le=1000, description="how often a pass shows each photo; 0 to only cut its vehicles out"
+    )
+    split: Path | None = Field(default=None, description="split.json to use; made as `dataset` says if not given")
+    group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
+    foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")
+    ignore: int | None = Field(default=None, ge=0, le=65535, description="mask value that means unknown")
+    empty: bool = Field(default=False, description="photos without a vehicle and without masks; grounds of composites")
+    cutouts: bool = Field(default=False, description="its vehicles are cut out for composites")
 
 
 class InputSettings(_Settings):
@@ -120,7 +145,7 @@ class TrainingHardwareSettings(HardwareSettings):
 class TrainSettings(_Settings):
     """Settings of one training run."""
 
-    data: Path = Field(description="folder of photos and masks")
+    data: Path = Field(description="folder of photos and masks, or the folder that the paths of `datasets` start from")
     preset: PresetName = Field(default="small", description="network to train")
     config: Path | None = Field(default=None, description="YAML file of settings; options override it")
     name: str | None = Field(
@@ -155,12 +180,16 @@ class TrainSettings(_Settings):
         "weights of the one before",
     )
     dataset: DataSettings = DataSettings()
+    datasets: dict[str, SourceSettings] = Field(
+        default={}, description="several data sets by name, for a --config file, instead of the one in DATA"
+    )
     network: NetworkSettings = NetworkSettings()
     input: InputSettings = InputSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     loss: LossSettings = LossSettings()
     augment: AugmentSettings = AugmentSettings()
+    composite: CompositeSettings = CompositeSettings()
     hardware: TrainingHardwareSettings = TrainingHardwareSettings()
 
     @model_validator(mode="before")
@@ -177,6 +206,7 @@ class TrainSettings(_Settings):
 
     @model_validator(mode="after")
     def _check_together(self) -> "TrainSettings":
+        _check_sources(self)
         if self.dataset.fraction is None and self.dataset.fold >= self.dataset.folds:
             raise ValueError(f"dataset.fold {self.dataset.fold}: folds are counted from 0 to {self.dataset.folds - 1}")
         try:
@@ -207,24 +237,42 @@ class TrainSettings(_Settings):
             keep_aspect=preset.keep_aspect,
         )
 
-    def cache_key(self) -> CacheKey:
-        """How photos and masks are resized for the network."""
+    def sources(self) -> dict[str, SourceSettings]:
+        """The data sets of the run by name; the one in `data` has an empty name."""
+        if self.datasets:
+            return {
+                name: source.model_copy(update={"path": self.data / source.path})
+                for name, source in self.datasets.items()
+            }
+        options = self.dataset.model_dump(include={"split", "group_pattern", "foreground", "ignore"})
+        sources = {"": SourceSettings(path=self.data, **options)}
+        if self.dataset.empty is not None:
+            sources["no-vehicle"] = SourceSettings(path=self.dataset.empty, empty=True)
+        return sources
+
+    def cache_key(self, source: SourceSettings) -> CacheKey:
+        """How photos and masks of a data set are resized for the network."""
         unet = self.unet()
         return CacheKey(
             geometry=self.geometry(),
             channels=unet.in_channels,
             stride_px=unet.stride_px,
-            foreground=self.dataset.foreground,
+            foreground=source.foreground,
+            ignore=source.ignore,
         )
 
     def with_absolute_paths(self) -> "TrainSettings":
         """The same settings with absolute paths, so that a run can be resumed from any working folder."""
-        split = self.dataset.split.absolute() if self.dataset.split else None
-        dataset = self.dataset.model_copy(update={"cache": self.dataset.cache.absolute(), "split": split})
         init = self.init
         if init is not None and (init != IMAGENET or init.exists()):
             init = init.absolute()
-        return self.model_copy(update={"data": self.data.absolute(), "init": init, "dataset": dataset})
+        changes: dict[str, Any] = {
+            "data": self.data.absolute(),
+            "init": init,
+            "dataset": _with_absolute(self.dataset, "split", "cache", "empty"),
+            "datasets": {name: _with_absolute(source, "split") for name, source in self.datasets.items()},
+        }
+        return self.model_copy(update=changes)
 
     def differences(self, other: "TrainSettings") -> list[str]:
         """Names of the settings that differ, such as "optimizer.lr"; `config` and `runs` are ignored."""
@@ -250,6 +298,12 @@ class TrainSettings(_Settings):
             raise SettingsError(f"{path}: {explain(error, cls)}") from error
 
 
+def _with_absolute(settings: ModelT, *names: str) -> ModelT:
+    """The settings with these paths, where given, absolute."""
+    given = {name: path for name in names if (path := getattr(settings, name)) is not None}
+    return settings.model_copy(update={name: path.absolute() for name, path in given.items()})
+
+
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one level of dotted names."""
     result: dict[str, Any] = {}
@@ -269,6 +323,19 @@ def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
         else:
             result[name] = value
     return result
+
+
+def _check_sources(settings: TrainSettings) -> None:
+    sources = settings.sources()
+    if odd := [name for name in settings.datasets if not _SOURCE_NAME.fullmatch(name)]:
+        raise ValueError(f"datasets: {odd[0]!r} is no name; use letters, digits, _ and -")
+    if settings.datasets and not any(source.weight for source in sources.values()):
+        raise ValueError("datasets: all have weight 0; give those that are to be learned a weight above 0")
+    if settings.composite.probability:
+        if not any(source.cutouts for source in sources.values()):
+            raise ValueError("composite.probability: no data set has `cutouts: true`, so there is nothing to paste")
+        if not any(source.empty and source.weight for source in sources.values()):
+            raise ValueError("composite.probability: no data set has `empty: true`, so there is nothing to paste onto")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -29,15 +29,17 @@ from carmask.models.series_file import (
     fold_name,
     stages_folder,
 )
+from carmask.progress import say
 from carmask.training.config import SettingsError, TrainSettings, merge
 from carmask.training.distributed import DistributedContext
-from carmask.training.loggers import say
 from carmask.training.run_folder import RunFolder
 from carmask.training.stopping import StopRequest
 from carmask.training.train import train
 
 # Settings that are the same for all stages. Later stages use the split of the first.
-_NOT_PER_STAGE = frozenset({"data", "preset", "network", "config", "name", "runs", "init", "dataset", "stages"})
+_NOT_PER_STAGE = frozenset(
+    {"data", "preset", "network", "config", "name", "runs", "init", "dataset", "datasets", "stages"}
+)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from carmask.data.cache import Cache
 from carmask.files import write_bytes_atomically
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.imaging.encode import encode_png
+from carmask.progress import say
 from carmask.training.checkpoint import EpochMetrics
 from carmask.training.config import TrainSettings, flatten
+from carmask.training.datasets import TrainingData
 from carmask.training.run_folder import RunFolder
 from carmask.training.validation import ValidationResult
 
@@ -28,11 +29,6 @@ SAMPLE_WIDTH_PX = 320
 # Drawing takes half a second, longer than an epoch of few photos.
 CURVES_EVERY_S = 10.0
 SHOWN_ERROR_LENGTH = 200
-
-
-def say(console: Console, text: str, *, style: str = "") -> None:
-    """Print a line as it is: never wrapped, and with no markup in names."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 class RunLogger:
@@ -96,7 +92,7 @@ class RunLogger:
             self._tensorboard.add_scalars(step, {"loss/train": loss, "images_per_s": images_per_s})
 
     def log_epoch(
-        self, history: Sequence[EpochMetrics], result: ValidationResult, cache: Cache, *, is_best: bool
+        self, history: Sequence[EpochMetrics], result: ValidationResult, data: TrainingData, *, is_best: bool
     ) -> None:
         """Print and record the last epoch of `history`."""
         if self.run is None:
@@ -107,15 +103,18 @@ class RunLogger:
             f"median {metrics.dice_median:.5f}  worst {metrics.dice_worst:.4f}  {metrics.images_per_s:.1f} img/s  "
             f"{metrics.train_s + metrics.validation_s:.0f} s{mark}"
         )
+        if metrics.dice_of_dataset:
+            self.info("          " + "  ".join(f"{name} {dice:.4f}" for name, dice in metrics.dice_of_dataset.items()))
         self._warn_of_one_class(result)
         write_bytes_atomically(self.run.metrics, as_csv(history))
         self._undrawn = history
         if time.monotonic() - self._drawn_s >= CURVES_EVERY_S:
             self._draw_curves()
-        samples_HWC = draw_samples(result, cache)
+        samples_HWC = draw_samples(result, data)
         write_bytes_atomically(self.run.samples / f"epoch_{metrics.epoch:03}.png", encode_png(samples_HWC))
         if self._tensorboard is not None:
             held_out = {f"held_out/{name}": getattr(metrics, name) for name in ("dice", "dice_median", "dice_worst")}
+            held_out |= {f"held_out/dice_{name}": dice for name, dice in metrics.dice_of_dataset.items()}
             self._tensorboard.add_scalars(
                 metrics.step, {"loss/epoch": metrics.train_loss, "lr": metrics.lr, **held_out}
             )
@@ -214,9 +213,12 @@ class Throughput:
 def as_csv(history: Sequence[EpochMetrics]) -> bytes:
     """`metrics.csv`, always of the whole history, so that a resumed run has each epoch once."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(EpochMetrics.model_fields), lineterminator="\n")
+    rows = [metrics.model_dump() for metrics in history]
+    for row in rows:
+        row |= {f"dice_{name}": dice for name, dice in row.pop("dice_of_dataset").items()}
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(metrics.model_dump() for metrics in history)
+    writer.writerows(rows)
     return text.getvalue().encode()
 
 
@@ -240,10 +242,10 @@ def draw_curves(history: Sequence[EpochMetrics]) -> bytes:
     return file.getvalue()
 
 
-def draw_samples(result: ValidationResult, cache: Cache) -> NDArray[np.uint8]:
+def draw_samples(result: ValidationResult, data: TrainingData) -> NDArray[np.uint8]:
     """Sheet of a few held-out photos, the same each time, at network size under their predicted masks."""
     tiles = []
     for id_, mask_HW in result.sample_masks.items():
-        image_HWC = cache.images_NHWC[cache.row_of[id_]]
-        tiles.append((f"{id_}  {result.dice_of[id_]:.4f}", draw_overlay(image_HWC, mask_HW)))
+        overlay_HWC = draw_overlay(data.read(id_).image_HWC, mask_HW)
+        tiles.append((f"{id_}  {result.dice_of[id_]:.4f}", overlay_HWC))
     return sheet(tiles, columns=SAMPLE_COLUMNS, tile_width_px=SAMPLE_WIDTH_PX)

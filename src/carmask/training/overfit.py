@@ -4,7 +4,7 @@ import torch
 from rich.console import Console
 
 from carmask.training.config import TrainSettings
-from carmask.training.data_loading import iterate_batches
+from carmask.training.data_loading import Batch, iterate_batches
 from carmask.training.distributed import DistributedContext
 from carmask.training.loggers import RunLogger
 from carmask.training.memory import keep_freed_memory
@@ -30,17 +30,15 @@ def overfit_batch(settings: TrainSettings, console: Console) -> None:
         update={"batch_size": batch_size, "accumulate": 1, "augment": settings.augment.off(), "ema": 0.0}
     )
     setup, state = set_up_training(plain, DistributedContext(), RunLogger(console))
-    ((_, (images_BCHW, soft_B1HW)),) = iterate_batches(
-        setup.data, range(1), batch_size, plain.seed, setup.hardware.device
-    )
+    ((_, batch),) = iterate_batches(setup.data, range(1), batch_size, plain.seed, setup.hardware.device)
     dice = 0.0
     with keep_freed_memory(setup.hardware.device):
         for step in range(1, STEPS + 1):
             state.network.train()
-            result = train_step(setup, state, (images_BCHW.clone(), soft_B1HW.clone()))
+            result = train_step(setup, state, batch.clone())
             state.step = step
             if step % SHOWN_STEPS == 0:
-                dice = _dice(state.network, images_BCHW, soft_B1HW)
+                dice = _dice(state.network, batch)
                 console.print(f"step {step:>3}/{STEPS}  loss {result.loss:.4f}  Dice on the batch {dice:.4f}")
                 if dice >= ENOUGH_DICE:
                     console.print(f"learned the batch in {step} steps: network, loss and data work together")
@@ -52,8 +50,10 @@ def overfit_batch(settings: TrainSettings, console: Console) -> None:
 
 
 @torch.no_grad()
-def _dice(network: torch.nn.Module, images_BCHW: torch.Tensor, soft_B1HW: torch.Tensor) -> float:
+def _dice(network: torch.nn.Module, batch: Batch) -> float:
     """Dice at network size, with BatchNorm in training mode: its running statistics have hardly moved."""
-    found, true = network(images_BCHW) >= 0, soft_B1HW >= 0.5
+    found, true = network(batch.images_BCHW) >= 0, batch.soft_B1HW >= 0.5
+    if batch.known_B1HW is not None:
+        found &= batch.known_B1HW > 0
     overlap_B, total_B = (found & true).sum((1, 2, 3)), found.sum((1, 2, 3)) + true.sum((1, 2, 3))
     return float((2 * overlap_B / total_B.clamp(min=1)).mean())

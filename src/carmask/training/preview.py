@@ -11,7 +11,8 @@ from carmask.data.cache import fit_pair
 from carmask.data.pairs import Pair, spread
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.training.config import TrainSettings
-from carmask.training.data_loading import seed_step, to_batch
+from carmask.training.data_loading import Batch, seed_step, to_batch
+from carmask.training.datasets import FittedPair
 
 PHOTOS = 4
 VARIATIONS = 6
@@ -21,19 +22,22 @@ TILE_WIDTH_PX = 240
 def augmented_sheet(pairs: Sequence[Pair], settings: TrainSettings) -> NDArray[np.uint8]:
     """Draw a few photos, each unchanged and in several augmentations, with the mask over it (uint8, H x W x 3)."""
     chosen = spread(pairs, PHOTOS)
-    key = settings.cache_key()
+    key = settings.cache_key(settings.sources()[""])
     augment = Augmenter(settings.augment, channels=key.channels)
-    images, masks, _, _ = zip(*(fit_pair(pair, key) for pair in chosen), strict=True)
-    columns = [to_batch(np.stack(images), np.stack(masks), torch.device("cpu"))]
+    fitted = [FittedPair(*fit_pair(pair, key)[:3]) for pair in chosen]
+    columns = [to_batch(fitted, torch.device("cpu"))]
     for variation in range(VARIATIONS):
         seed_step(settings.seed, variation)
         # All photos in one batch, because copy-paste takes vehicles from the batch's other photos.
-        columns.append(augment(*(tensor.clone() for tensor in columns[0])))
+        columns.append(Batch(*augment(*columns[0].clone())))
     names = ["as it is", *map(str, range(1, VARIATIONS + 1))]
     tiles = [
-        (f"{pair.id} {name}" if name == names[0] else name, _overlaid(images_BCHW[place], soft_B1HW[place, 0]))
+        (
+            f"{pair.id} {name}" if name == names[0] else name,
+            _overlaid(batch.images_BCHW[place], batch.soft_B1HW[place, 0]),
+        )
         for place, pair in enumerate(chosen)
-        for name, (images_BCHW, soft_B1HW) in zip(names, columns, strict=True)
+        for name, batch in zip(names, columns, strict=True)
     ]
     return sheet(tiles, columns=VARIATIONS + 1, tile_width_px=TILE_WIDTH_PX)
 

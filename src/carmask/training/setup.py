@@ -19,7 +19,8 @@ from carmask.models.network import Network
 from carmask.runtime.hardware import Hardware, set_up
 from carmask.training.checkpoint import TrainingState, load_checkpoint
 from carmask.training.config import IMAGENET, SettingsError, TrainSettings
-from carmask.training.data_loading import TrainingData, epoch_steps, load_data, seed_step
+from carmask.training.data_loading import epoch_steps, seed_step
+from carmask.training.datasets import TrainingData, load_data
 from carmask.training.distributed import DistributedContext, DistributedError
 from carmask.training.loggers import RunLogger
 from carmask.training.losses import Loss, make_loss
@@ -106,7 +107,7 @@ def set_up_training(
         distributed.broadcast_object(lambda: load_initial_weights(network, init))
     network.to(hardware.device)
     distributed.prepare_network(network)
-    digest = data.cache.folder.name
+    digest = data.digest
     if any(other != digest for other in distributed.all_gather_object(digest)):
         raise DistributedError(
             f"the photos and masks in {settings.data} are not the same for all processes; give every machine the same "
@@ -181,7 +182,7 @@ def choose_batch_size(
         SettingsError: it is not possible together with the other settings.
 
     """
-    _, height, width, channels = data.cache.images_NHWC.shape
+    height, width, channels = data.read(data.train[0].id).image_HWC.shape
     photos = len(data.train) // distributed.world_size
     per_process = find_batch_size(network, hardware, (channels, height, width), photos)
     # A multiple of the number of processes and of parts.
@@ -245,7 +246,7 @@ def print_summary(run: RunFolder, setup: TrainingSetup, state: TrainingState) ->
     log(f"run       {run.path}")
     log(
         f"photos    {len(data.train)} of {groups} groups to train on, {len(data.validation)} of {held_out_groups} held "
-        f"out; cache {'written' if data.cache.fresh else 'read'}"
+        f"out; cache {'written' if data.is_fresh else 'read'}"
     )
     log(
         f"network   {settings.preset}, {summary.parameters / 1e6:.2f} M parameters, "
@@ -253,7 +254,7 @@ def print_summary(run: RunFolder, setup: TrainingSetup, state: TrainingState) ->
     )
     log(f"device    {setup.hardware.describe()}{f', {world_size} processes' if world_size > 1 else ''}")
     log(
-        f"training  {settings.epochs} epochs of {epoch_steps(settings, len(data.train))} steps of "
+        f"training  {settings.epochs} epochs of {epoch_steps(settings, data)} steps of "
         f"{settings.batch_size} photos, {settings.optimizer.name} {settings.optimizer.lr:g} {settings.schedule.name}, "
         f"{settings.loss.name}"
     )

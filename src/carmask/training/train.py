@@ -99,10 +99,10 @@ def train(
     print_summary(run, setup, state)
 
     assert settings.batch_size is not None
-    batch_size, steps_per_epoch = settings.batch_size, epoch_steps(settings, len(data.train))
+    batch_size, steps_per_epoch = settings.batch_size, epoch_steps(settings, data)
     total_steps = settings.epochs * steps_per_epoch
     part = distributed.batch_slice(batch_size)
-    held_out = load_validation_set(data.validation, data.cache, settings.dataset.foreground, distributed)
+    held_out = load_validation_set(data, distributed)
     state.network.train()
     with (
         keep_freed_memory(setup.hardware.device),
@@ -116,7 +116,13 @@ def train(
             throughput = Throughput(state.step, batch_size)
             # No step is left if the run was stopped between the last step of an epoch and its validation.
             for step, batch in iterate_batches(
-                data, range(state.step, epoch_end), batch_size, settings.seed, setup.hardware.device, part
+                data,
+                range(state.step, epoch_end),
+                batch_size,
+                settings.seed,
+                setup.hardware.device,
+                part,
+                settings.composite,
             ):
                 seed_step(settings.seed, step, distributed.rank)
                 for group in state.optimizer.param_groups:
@@ -145,6 +151,7 @@ def train(
                 lr=lr,
                 train_loss=state.loss_sum / max(1, state.loss_steps),
                 dice=validation.mean,
+                dice_of_dataset=validation.mean_of_dataset,
                 dice_median=validation.median,
                 dice_worst=validation.worst,
                 images_per_s=state.images_per_s,
@@ -153,7 +160,7 @@ def train(
             )
             is_best = state.finish_epoch(metrics, held_out_photos=len(validation.dice_of))
             save_weights(run, setup, state, is_best=is_best)
-            logger.log_epoch(state.history, validation, data.cache, is_best=is_best)
+            logger.log_epoch(state.history, validation, data, is_best=is_best)
             # Last of all: if the machine dies before this, the epoch is repeated and nothing is lost.
             state.save(run.checkpoint, distributed)
             if distributed.is_main:
@@ -173,7 +180,7 @@ def train_step(setup: TrainingSetup, state: TrainingState, batch: Batch, stop: S
     network, optimizer, scaler = state.network, state.optimizer, state.scaler
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     with explain_out_of_memory(state):
-        images_BCHW, soft_B1HW = setup.augment(*batch)
+        batch = Batch(*setup.augment(*batch))
     # BatchNorm updates its statistics in the forward pass; they are restored if the pass does not count.
     buffers = [buffer.clone() for buffer in network.buffers()]
     with distributed_errors():
@@ -181,11 +188,11 @@ def train_step(setup: TrainingSetup, state: TrainingState, batch: Batch, stop: S
         while losses_B is None:
             optimizer.zero_grad(set_to_none=True)
             try:
-                losses_B = forward_backward(setup, state, images_BCHW, soft_B1HW)
+                losses_B = forward_backward(setup, state, batch)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                halve_parts(setup, state, len(images_BCHW), error)
+                halve_parts(setup, state, len(batch.images_BCHW), error)
                 restore_buffers(network, buffers)
             if losses_B is None:
                 # Not in the handler: while the error is handled, it holds all that the failed pass has computed.
@@ -207,15 +214,15 @@ def train_step(setup: TrainingSetup, state: TrainingState, batch: Batch, stop: S
     return StepResult(loss, stop=stops > 0)
 
 
-def forward_backward(setup: TrainingSetup, state: TrainingState, images_BCHW: Tensor, soft_B1HW: Tensor) -> Tensor:
+def forward_backward(setup: TrainingSetup, state: TrainingState, batch: Batch) -> Tensor:
     """Compute the gradients of the mean loss, part by part. Returns the loss of each image."""
     losses = []
-    for images, soft in zip(images_BCHW.chunk(state.accumulate), soft_B1HW.chunk(state.accumulate), strict=True):
+    for part in batch.chunk(state.accumulate):
         with setup.hardware.autocast():
-            logits_B1HW = setup.model(images.contiguous(memory_format=torch.channels_last))
+            logits_B1HW = setup.model(part.images_BCHW.contiguous(memory_format=torch.channels_last))
         # The loss sums over many pixels, for which 16 bits are not enough.
-        loss_B = setup.loss_fn(logits_B1HW.float(), soft)
-        state.scaler.scale(loss_B.sum() / len(images_BCHW)).backward()  # type: ignore[no-untyped-call]
+        loss_B = setup.loss_fn(logits_B1HW.float(), part.soft_B1HW, part.known_B1HW)
+        state.scaler.scale(loss_B.sum() / len(batch.images_BCHW)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss_B.detach())
     return torch.cat(losses)
 

@@ -1,6 +1,6 @@
 """Validation during training: Dice of each held-out photo at its own size, as `carmask evaluate` measures it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -9,7 +9,6 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.data.cache import Cache
 from carmask.data.pairs import Pair, load_soft_mask, spread
 from carmask.evaluation.metrics import dice
 from carmask.imaging.geometry import plan, restore
@@ -19,33 +18,47 @@ from carmask.models.network import Network
 from carmask.runner import in_batches
 from carmask.runtime.hardware import Hardware
 from carmask.runtime.torch_engine import TorchEngine
+from carmask.training.datasets import TrainingData
 from carmask.training.distributed import DistributedContext
 
 SAMPLE_PHOTOS = 6
+EMPTY_COVERAGE = 0.001
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A true mask in memory at one bit per pixel, and where it is known (None: everywhere)."""
+
+    mask: PackedMask
+    known: PackedMask | None
 
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """One process's share of the held-out photos, with their true masks in memory at one bit per pixel."""
+    """One process's share of the held-out photos, with their true masks."""
 
-    cache: Cache
-    truths: Mapping[str, PackedMask]
+    data: TrainingData
+    truths: Mapping[str, Truth]
     # Photos that are drawn in each epoch.
     samples: frozenset[str]
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Dice (0..1) of each held-out photo, all coverages (0..1), and some masks (bool, network height x width)."""
+    """Dice (0..1) of each held-out photo, all coverages (0..1), and some masks (bool, network height x width).
+
+    `mean_of_dataset` is empty if there is only one data set.
+    """
 
     dice_of: dict[str, float]
+    mean_of_dataset: dict[str, float]
     coverages: set[float]
     sample_masks: dict[str, NDArray[np.bool_]]
 
     @property
     def mean(self) -> float:
-        """Mean Dice, by which the best weights are chosen."""
-        return float(np.mean(list(self.dice_of.values())))
+        """Mean Dice, by which the best weights are chosen; every data set counts the same."""
+        return float(np.mean(list((self.mean_of_dataset or self.dice_of).values())))
 
     @property
     def median(self) -> float:
@@ -58,19 +71,20 @@ class ValidationResult:
         return min(self.dice_of.values())
 
 
-def load_validation_set(
-    pairs: Sequence[Pair], cache: Cache, foreground: int | None, distributed: DistributedContext
-) -> ValidationSet:
-    """Read the true masks of this process's share of the held-out `pairs`."""
-    samples = frozenset(pair.id for pair in spread(pairs, SAMPLE_PHOTOS))
-    share = distributed.shard(pairs)
+def load_validation_set(data: TrainingData, distributed: DistributedContext) -> ValidationSet:
+    """Read the true masks of this process's share of the held-out photos."""
+    share = distributed.shard(data.validation)
 
-    def read(pair: Pair) -> PackedMask:
-        return PackedMask.of(load_soft_mask(pair, foreground=foreground).mask_HW)
+    def read(pair: Pair) -> Truth:
+        source = data.source_of(pair.id).settings
+        reading = load_soft_mask(pair, foreground=source.foreground, ignore=source.ignore)
+        known_HW = reading.known_HW
+        return Truth(PackedMask.of(reading.mask_HW), None if known_HW is None else PackedMask.of(known_HW))
 
     with ThreadPoolExecutor(usable_cpus()) as pool:
         truths = dict(zip((pair.id for pair in share), pool.map(read, share), strict=True))
-    return ValidationSet(cache, truths, samples)
+    samples = frozenset(pair.id for pair in spread(data.validation, SAMPLE_PHOTOS))
+    return ValidationSet(data, truths, samples)
 
 
 def validate(
@@ -82,24 +96,40 @@ def validate(
     rows = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
         for ids in in_batches(photos.truths, batch_size):
-            probability_NHW = engine.run(photos.cache.images_NHWC[[photos.cache.row_of[id_] for id_ in ids]])
+            probability_NHW = engine.run(np.stack([photos.data.read(id_).image_HWC for id_ in ids]))
             truths = [photos.truths[id_] for id_ in ids]
             scores = pool.map(lambda item: _score(network, *item), zip(probability_NHW, truths, strict=True))
-            for id_, probability_HW, (dice_, coverage) in zip(ids, probability_NHW, scores, strict=True):
+            for id_, probability_HW, (score, coverage) in zip(ids, probability_NHW, scores, strict=True):
                 sample_HW = probability_HW >= network.card.threshold if id_ in photos.samples else None
-                rows.append((id_, dice_, coverage, sample_HW))
+                rows.append((id_, score, coverage, sample_HW))
     network.train(was_training)
     # Sorted, so that means do not depend on the number of processes.
     rows = sorted(chain(*distributed.all_gather_object(rows)), key=itemgetter(0))
+    dice_of = {id_: score for id_, score, _, _ in rows}
     return ValidationResult(
-        dice_of={id_: dice_ for id_, dice_, _, _ in rows},
+        dice_of=dice_of,
+        mean_of_dataset=_mean_of_dataset(photos.data, dice_of),
         coverages={coverage for _, _, coverage, _ in rows},
         sample_masks={id_: sample_HW for id_, _, _, sample_HW in rows if sample_HW is not None},
     )
 
 
-def _score(network: Network, probability_HW: NDArray[np.float32], truth: PackedMask) -> tuple[float, float]:
+def _score(network: Network, probability_HW: NDArray[np.float32], truth: Truth) -> tuple[float, float]:
     """Dice and coverage, at the photo's size."""
-    placement = plan(truth.size_HW, network.card.geometry, stride_px=network.card.stride_px)
+    placement = plan(truth.mask.size_HW, network.card.geometry, stride_px=network.card.stride_px)
     mask_HW = restore(probability_HW, placement) >= network.card.threshold
-    return dice(truth.mask_HW, mask_HW), float(mask_HW.mean())
+    truth_HW = truth.mask.mask_HW
+    if truth.known is not None:
+        known_HW = truth.known.mask_HW
+        truth_HW, mask_HW = truth_HW & known_HW, mask_HW & known_HW
+    coverage = float(mask_HW.mean())
+    return (dice(truth_HW, mask_HW) if truth_HW.any() else float(coverage < EMPTY_COVERAGE)), coverage
+
+
+def _mean_of_dataset(data: TrainingData, dice_of: Mapping[str, float]) -> dict[str, float]:
+    if len(data.sources) == 1:
+        return {}
+    of_dataset: dict[str, list[float]] = {}
+    for id_, score in dice_of.items():
+        of_dataset.setdefault(data.source_of(id_).name or "photos", []).append(score)
+    return {name: float(np.mean(values)) for name, values in of_dataset.items()}

@@ -1,0 +1,277 @@
+"""The data sets of a run: found, split, decoded into caches, and read photo by photo."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from carmask.data.cache import Cache, CacheUnfinished, open_cache
+from carmask.data.composite import Cutout
+from carmask.data.pairs import Dataset, Pair, describe_odd, describe_rules, find_pairs
+from carmask.data.split import Split, make_split
+from carmask.errors import CarmaskError
+from carmask.progress import progress_bar, say
+from carmask.training.config import SourceSettings, TrainSettings
+from carmask.training.distributed import DistributedContext
+
+SHOWN_SKIPPED = 20
+
+
+@dataclass(frozen=True)
+class FittedPair:
+    """A photo and its soft mask at the network's size, uint8.
+
+    `known_HW` is 255 where the mask is known, 0 elsewhere; None if it is known everywhere.
+    """
+
+    image_HWC: NDArray[np.uint8]
+    soft_HW: NDArray[np.uint8]
+    known_HW: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set, decoded. Its pairs have the ids and groups of the run, which begin with its name, if it has one."""
+
+    name: str
+    settings: SourceSettings
+    cache: Cache
+    pairs: Sequence[Pair]
+
+    def row(self, pair_id: str) -> int | None:
+        """Row of a pair in the cache; None if it could not be used."""
+        return self.cache.row_of.get(pair_id.removeprefix(_prefix(self.name)))
+
+    def read(self, pair_id: str) -> FittedPair:
+        """Read a pair from the cache."""
+        row, cache = self.row(pair_id), self.cache
+        known_HW = None if cache.known_NHW is None else cache.known_NHW[row]
+        return FittedPair(cache.images_NHWC[row], cache.masks_NHW[row], known_HW)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The photos to train on, those held out, and why others cannot be used (photo, cause).
+
+    `split` names the photos of all sources. `train` and `validation` have those that are shown; `cutouts` are those
+    to train on whose vehicles are laid onto photos without a vehicle.
+    """
+
+    sources: Sequence[Source]
+    split: Split
+    train: Sequence[Pair]
+    validation: Sequence[Pair]
+    skipped: Sequence[tuple[str, str]] = ()
+    cutouts: Sequence[Pair] = ()
+    _source_of: Mapping[str, Source] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        found = {pair.id: source for source in self.sources for pair in source.pairs}
+        object.__setattr__(self, "_source_of", found)
+
+    def source_of(self, pair_id: str) -> Source:
+        """The data set of a pair."""
+        return self._source_of[pair_id]
+
+    def read(self, pair_id: str) -> FittedPair:
+        """Read a pair at the network's size."""
+        return self._source_of[pair_id].read(pair_id)
+
+    def read_cutout(self, pair_id: str) -> Cutout | None:
+        """Cut out the vehicle of a pair; None where its mask is empty at the network's size."""
+        pair = self.read(pair_id)
+        return Cutout.of(pair.image_HWC, pair.soft_HW)
+
+    @property
+    def digest(self) -> str:
+        """Differs if any photo, mask or the way in which they are fitted differs."""
+        names = [source.cache.folder.name for source in self.sources]
+        return names[0] if len(names) == 1 else hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether any photo was decoded just now."""
+        return any(source.cache.fresh for source in self.sources)
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether masks may have unknown pixels."""
+        return any(source.cache.known_NHW is not None for source in self.sources)
+
+
+def load_data(
+    settings: TrainSettings,
+    distributed: DistributedContext,
+    console: Console,
+    *,
+    split: Split | None = None,
+    is_time_over: Callable[[], bool] = lambda: False,
+) -> TrainingData:
+    """Find, decode, resize and split the photos; writes nothing but caches.
+
+    One process of each machine decodes, until `is_time_over`. `split` is that of a resumed run; without it, the split
+    of each data set is read or made as the settings say.
+
+    Raises:
+        CarmaskError: data, split or settings cannot be used.
+        CacheUnfinished: the time was over before all photos were decoded, on one of the machines.
+
+    """
+    settings_of = settings.sources()
+    found = {
+        name: find_pairs(source.path, group_pattern=source.group_pattern, empty=source.empty)
+        for name, source in settings_of.items()
+    }
+    pairs_of = {name: [_renamed(pair, name) for pair in dataset.pairs] for name, dataset in found.items()}
+    # Splits that do not fit fail before photos are decoded.
+    own_splits = {}
+    if split is not None:
+        split.select(pair for pairs in pairs_of.values() for pair in pairs)
+    else:
+        own_splits = _load_splits(settings, found, distributed)
+    sources, skipped = [], []
+    for name, dataset in found.items():
+        cache = _fill_cache(settings, settings_of[name], dataset, distributed, console, is_time_over)
+        problems = [(problem.subject, f"{problem.kind}, {problem.detail}") for problem in dataset.problems]
+        skipped += [(_prefix(name) + subject, cause) for subject, cause in (*problems, *cache.failures.items())]
+        if not cache.row_of:
+            raise CarmaskError(
+                f"{dataset.root}: none of its {len(dataset.pairs)} pairs can be used; see `carmask check`"
+            )
+        sources.append(Source(name, settings_of[name], cache, pairs_of[name]))
+    _print_findings([source.cache for source in sources], skipped, console)
+    if split is None:
+        split = _join_splits(
+            {
+                source.name: own_splits.get(source.name) or _split(settings, found[source.name], source.cache)
+                for source in sources
+            }
+        )
+    return _divide(sources, split, skipped)
+
+
+def _prefix(name: str) -> str:
+    return f"{name}/" if name else ""
+
+
+def _renamed(pair: Pair, name: str) -> Pair:
+    return replace(pair, id=_prefix(name) + pair.id, group=_prefix(name) + pair.group)
+
+
+def _load_splits(
+    settings: TrainSettings, found: Mapping[str, Dataset], distributed: DistributedContext
+) -> dict[str, Split]:
+    """Read the splits that the settings name, by data set."""
+    splits = {}
+    for name, source in settings.sources().items():
+        if source.split is not None:
+            splits[name] = distributed.broadcast_object(partial(Split.load, source.split))
+            splits[name].select(found[name].pairs)
+    return splits
+
+
+def _split(settings: TrainSettings, dataset: Dataset, cache: Cache) -> Split:
+    """Split a data set as the settings say."""
+    options = settings.dataset
+    return make_split(
+        {pair.id: pair.group for pair in dataset.pairs if pair.id in cache.row_of},
+        cache.area_of,
+        folds=options.folds,
+        fold=options.fold,
+        fraction=options.fraction,
+        seed=options.split_seed,
+    )
+
+
+def _join_splits(splits: Mapping[str, Split]) -> Split:
+    """One split of all data sets; that of a single unnamed one stays as it is."""
+    if splits.keys() == {""}:
+        return splits[""]
+    return Split(
+        method=f"of {len(splits)} data sets, each for itself",
+        seed=next(iter(splits.values())).seed,
+        train=tuple(_prefix(name) + id_ for name, split in splits.items() for id_ in split.train),
+        validation=tuple(_prefix(name) + id_ for name, split in splits.items() for id_ in split.validation),
+        group_of={
+            _prefix(name) + id_: _prefix(name) + group
+            for name, split in splits.items()
+            for id_, group in split.group_of.items()
+        },
+    )
+
+
+def _divide(sources: Sequence[Source], split: Split, skipped: Sequence[tuple[str, str]]) -> TrainingData:
+    """Both sides of the split, without photos that cannot be used and without data sets that are not shown.
+
+    Raises:
+        CarmaskError: a side is empty.
+
+    """
+    source_of = {pair.id: source for source in sources for pair in source.pairs if source.row(pair.id) is not None}
+    train, validation = (
+        [pair for pair in side if pair.id in source_of]
+        for side in split.select(pair for source in sources for pair in source.pairs)
+    )
+    shown_train, shown_validation = (
+        [pair for pair in side if source_of[pair.id].settings.weight] for side in (train, validation)
+    )
+    if not shown_train or not shown_validation:
+        raise CarmaskError("one side of the split has no usable photo; make another with `carmask split`")
+    cutouts = [pair for pair in train if source_of[pair.id].settings.cutouts]
+    return TrainingData(sources, split, shown_train, shown_validation, skipped, cutouts)
+
+
+def _fill_cache(
+    settings: TrainSettings,
+    source: SourceSettings,
+    dataset: Dataset,
+    distributed: DistributedContext,
+    console: Console,
+    is_time_over: Callable[[], bool],
+) -> Cache:
+    """Fill the cache on the first process of each machine, then open it on the others.
+
+    Raises:
+        CacheUnfinished: the time was over, on one of the machines.
+
+    """
+
+    def open_() -> Cache:
+        with progress_bar(console, "decoding photos") as advance:
+            return open_cache(
+                dataset.pairs,
+                settings.cache_key(source),
+                settings.dataset.cache,
+                progress=advance,
+                wants_stop=is_time_over,
+            )
+
+    cache, unfinished = None, None
+    if distributed.local_rank == 0:
+        try:
+            cache = open_()
+        except CacheUnfinished as error:
+            unfinished = str(error)
+    for message in distributed.all_gather_object(unfinished, slow=True):
+        if message is not None:
+            raise CacheUnfinished(message)
+    cache = cache or open_()
+    # Opening verifies the whole cache, which takes the other processes a while.
+    distributed.all_gather_object(None, slow=True)
+    return cache
+
+
+def _print_findings(caches: Sequence[Cache], skipped: Sequence[tuple[str, str]], console: Console) -> None:
+    for name, cause in skipped[:SHOWN_SKIPPED]:
+        say(console, f"left out  {name}: {cause}", style="yellow")
+    if len(skipped) > SHOWN_SKIPPED:
+        say(console, f"left out  {len(skipped) - SHOWN_SKIPPED} more; `carmask check` lists all", style="yellow")
+    for cache in caches:
+        for rule in describe_rules(cache.rules):
+            say(console, f"masks     {rule}")
+        if (odd := describe_odd(cache.odd)) is not None:
+            say(console, f"masks     {odd}", style="yellow")
