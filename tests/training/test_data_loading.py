@@ -146,7 +146,7 @@ def test_the_next_batch_and_no_more_is_read_during_a_step(data: TrainingData) ->
 
 def test_what_is_done_to_a_batch_does_not_reach_the_cache(data: TrainingData) -> None:
     before = cache_of(data).images_NHWC[cache_of(data).row_of["car0_01"]].copy()
-    for _, (images_BCHW, masks_B1HW) in iterate_batches(choose(data, "car0_01"), range(1), 1, 3, CPU):
+    for _, (images_BCHW, masks_B1HW, _) in iterate_batches(choose(data, "car0_01"), range(1), 1, 3, CPU):
         images_BCHW.zero_()
         masks_B1HW.zero_()
     np.testing.assert_array_equal(cache_of(data).images_NHWC[cache_of(data).row_of["car0_01"]], before)

@@ -8,6 +8,7 @@ All randomness comes from the generator that the caller seeds for each image. Im
 soft masks uint8 (height, width), 255 where all of a pixel belongs to a vehicle.
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -82,7 +83,8 @@ def draw_widths_px(rng: np.random.Generator, photo_width_px: int, settings: Comp
     Even on a logarithmic scale: as many from 5 % to 10 % of the photo's width as from 50 % to 100 %.
     """
     count = int(rng.integers(settings.count[0], settings.count[1], endpoint=True))
-    shares = np.exp(rng.uniform(*np.log(settings.width), size=count))
+    least, most = map(math.log, settings.width)
+    shares = np.exp(rng.uniform(least, most, size=count))
     return [round(share * photo_width_px) for share in sorted(shares)]
 
 
@@ -133,7 +135,8 @@ def _match_light(
     own, ground = sum(cv2.mean(vehicle_HWC, soft_HW)), sum(cv2.mean(ground_HWC))
     share = rng.uniform(0, most)
     gain = ((1 - share) * own + share * ground) / max(own, 1.0)
-    return np.minimum(vehicle_HWC * np.float32(min(gain, 2.0)), np.float32(255))
+    lit_HWC: Floats = np.minimum(vehicle_HWC * np.float32(min(gain, 2.0)), np.float32(255))
+    return lit_HWC
 
 
 def _darken(image_HWC: Bytes, bottom: int, middle: float, width: int, rng: np.random.Generator) -> None:
