@@ -1,0 +1,55 @@
+"""What was seen by eye in the photos from outside the studio: photos to leave out, and photos that belong together."""
+
+
+def _numbered(prefix: str, numbers: str) -> tuple[str, ...]:
+    return tuple(prefix + number for number in numbers.split())
+
+
+# Folder -> reason -> ids that are neither learned from nor measured.
+LEFT_OUT: dict[str, dict[str, tuple[str, ...]]] = {
+    "no-vehicle": {
+        "shows a vehicle": (
+            *("Border_collie", "bassoon", "chainlink_fence", "crate", "crutch", "poncho", "ski", "solar_dish"),
+            "triumphal_arch",
+        ),
+        "the inside of a vehicle, a tractor or a picture of cars, which may count as one": (
+            *("CD_player", "Polaroid_camera", "coco-000000289393", "diaper", "lawn_mower", "odometer", "radio"),
+            "toy_poodle",
+        ),
+    },
+    "scenes": {"a toy is labelled": ("000000402433",)},
+}
+
+# Folder -> ids of photos that show the same thing, beyond copies that their thumbnails tell.
+SAME: dict[str, tuple[tuple[str, ...], ...]] = {
+    "backgrounds": (
+        tuple(
+            f"showroom-{name}"
+            for name in (
+                *("BG10-1920w", "BG_06-preview-1920w", "BG_1-1920w", "BG_10-1920w", "BG_2-1920w", "BG_3-1920w"),
+                *("BG_4-1920w__1_", "BG_5-1920w", "BG_8-1920w", "BG_9-1920w"),
+            )
+        ),
+    ),
+    # One car, or one place where cars were photographed.
+    "car-parts": tuple(
+        _numbered("tr_train", numbers)
+        for numbers in (
+            *("162 201 202 203", "117 118 119", "33 67 137 138 139 337 339", "193 194 195", "231 232 233 234 384"),
+            *("330 331 332", "185 186 362", "121 122 123", "98 237 387", "249 250 251 290 391", "70 71", "81 82"),
+            *("225 226", "222 223", "352 353", "357 358", "78 79", "88 89 90", "261 262", "130 131", "341 342"),
+            *("84 85", "258 259", "142 143 144"),
+        )
+    ),
+}
+
+# Folder -> what the ids of each kind begin with.
+KINDS: dict[str, tuple[str, ...]] = {
+    "cutouts": ("moto_",),
+    "no-vehicle": ("coco-",),
+    "scenes": ("coco_", "mursona_"),
+    "backgrounds": ("showroom-", "sunhays80-", "urban100-"),
+}
+
+# Folder -> groups to hold out besides those that are drawn: most motorcycles are of one source.
+HELD_OUT_TOO: dict[str, tuple[str, ...]] = {"cutouts": ("Arul2710+moto", "dheepthi-d+ElectricScootersLandingPage")}
