@@ -24,7 +24,7 @@ from carmask.data.split import Split, make_split
 from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import decode_photo
 from record import RESULTS
-from wild_photos import HELD_OUT_TOO, KINDS, LEFT_OUT, SAME
+from wild_photos import HELD_OUT_TOO, KINDS, LEFT_OUT, SAME, VEHICLES_UNLABELLED
 
 HELD_OUT = 0.2
 SETS = ("backgrounds", "car-parts", "cutouts", "fire-trucks", "no-vehicle", "scenes", "street-small")
@@ -72,17 +72,25 @@ def _divide(name: str, root: Path, photos: Mapping[str, Path], signatures: Mappi
         split = make_split(group_of, {id_: _stratum(name, root, id_) for id_ in photos}, fraction=HELD_OUT)
         method = "by group, stratified by kind and mean mask area"
     held_out = {*split.validation, *(id_ for id_ in photos if group_of[id_] in HELD_OUT_TOO.get(name, ()))}
-    reasons = LEFT_OUT.get(name, {})
-    left_out = {id_ for ids in reasons.values() for id_ in ids}
-    if unknown := left_out - photos.keys():
-        sys.exit(f"{root}: has no {sorted(unknown)}, which is to be left out")
+    left_out, not_learned = (
+        {id_ for ids in reasons.get(name, {}).values() for id_ in ids} for reasons in (LEFT_OUT, VEHICLES_UNLABELLED)
+    )
+    if unknown := (left_out | not_learned) - photos.keys():
+        sys.exit(f"{root}: has no {sorted(unknown)}, which benchmarks/wild_photos.py names")
+    train = tuple(id_ for id_ in photos if id_ not in held_out | left_out | not_learned)
+    validation = tuple(id_ for id_ in photos if id_ in held_out - left_out)
+    notes = [f"left out, {reason}: {' '.join(ids)}" for reason, ids in LEFT_OUT.get(name, {}).items()]
+    for reason, ids in VEHICLES_UNLABELLED.get(name, {}).items():
+        notes.append(
+            f"not learned from, {reason} labelled as background: {' '.join(id_ for id_ in ids if id_ not in held_out)}"
+        )
     return Split(
-        method="; ".join([method, *(f"left out, {reason}: {' '.join(ids)}" for reason, ids in reasons.items())]),
+        method="; ".join([method, *notes]),
         seed=0,
         fraction=HELD_OUT,
-        train=tuple(id_ for id_ in photos if id_ not in held_out | left_out),
-        validation=tuple(id_ for id_ in photos if id_ in held_out - left_out),
-        group_of={id_: group_of[id_] for id_ in photos if id_ not in left_out},
+        train=train,
+        validation=validation,
+        group_of={id_: group_of[id_] for id_ in sorted({*train, *validation})},
     )
 
 
