@@ -38,6 +38,7 @@ SHAPES = {
     "like fast": UNetConfig(in_channels=3, widths=(4, 6, 8), stem=2, head_kernel=3),
     "like small": UNetConfig(in_channels=1, widths=(4, 6), norm="none", up_kernel=3),
     "stem of 4": UNetConfig(in_channels=3, widths=(4, 6), stem=4),
+    "like general": UNetConfig(in_channels=3, widths=(4, 6, 8, 10), encoder="efficientnet-lite0", head_kernel=3),
 }
 
 

@@ -1,3 +1,4 @@
+import math
 import re
 from itertools import pairwise
 
@@ -6,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from carmask.models import efficientnet
 from carmask.models.config import PRESETS, PresetName, UNetConfig
 from carmask.models.summary import receptive_field_px, summarize
 from carmask.models.unet import UNet, WrongInputShape
@@ -19,7 +21,7 @@ SHAPES_OF_NETS = [
         (1, (2, 3, 4, 5), "none", 2, 4, 3),
         (3, (2, 2, 3, 3), "batch", 3, 1, 3),
     ]
-]
+] + [UNetConfig(in_channels=3, widths=(3, 4, 5, 6), encoder="efficientnet-lite0", up_kernel=3, head_kernel=3)]
 each_shape = pytest.mark.parametrize("config", SHAPES_OF_NETS, ids=str)
 
 
@@ -56,6 +58,20 @@ def test_parameters_of_the_presets(preset: PresetName, parameters: int | None) -
     assert counted == (parameters or counted)
     if preset == "fast":
         assert counted < 6_000_000
+
+
+def test_parameters_with_an_efficientnet_encoder() -> None:
+    config = PRESETS["general"].unet
+    with torch.device("meta"):
+        net = UNet(config)
+    # EfficientNet-Lite0 has 4,652,008 parameters, with a classifier of 1,280 channels with BatchNorm and 1,000 classes.
+    encoder = 4_652_008 - (320 * 1280 + 2 * 1280) - (1280 * 1000 + 1000)
+    decoder, below = 0, 320
+    for skip, here in zip((112, 40, 24, 16), reversed(config.widths), strict=True):
+        decoder += 4 * below * here + here
+        decoder += 9 * (skip + here) * here + 2 * here + 9 * here * here + 2 * here
+        below = here
+    assert sum(parameter.numel() for parameter in net.parameters()) == encoder + decoder + 9 * 32 * 4 + 4
 
 
 def test_every_preset_fits_its_own_geometry() -> None:
@@ -133,14 +149,35 @@ def test_the_receptive_field_is_the_one_that_gradients_measure(config: UNetConfi
     net.pool = nn.AvgPool2d(2)
     for parameter in net.parameters():
         nn.init.constant_(parameter, 0.1)
-    claimed_px, stride = receptive_field_px(net), config.stride_px
+    check_receptive_field(net)
+
+
+def test_the_receptive_field_with_an_efficientnet_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A thin one, for the time it takes.
+    thin = tuple(stage._replace(expansion=1, channels=8) for stage in efficientnet._STAGES)
+    monkeypatch.setattr(efficientnet, "_STAGES", thin)
+    config = UNetConfig(in_channels=3, widths=(1, 1, 1, 1), encoder="efficientnet-lite0", up_kernel=3, head_kernel=3)
+    net = UNet(config).double().eval()
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, 0.1)
+    for module in net.modules():
+        if isinstance(module, nn.ReLU6):
+            # It has no gradient from 6 on.
+            module.max_val = math.inf
+    check_receptive_field(net)
+
+
+def check_receptive_field(net: UNet) -> None:
+    claimed_px, stride = receptive_field_px(net), net.config.stride_px
     middle = (claimed_px // stride + 1) * stride
-    x_11HW = torch.full((1, 1, stride, 2 * middle + stride), 0.9, dtype=torch.double, requires_grad=True)
-    logits_11HW = net(x_11HW)
+    x_1CHW = torch.full(
+        (1, net.config.in_channels, stride, 2 * middle + stride), 0.9, dtype=torch.double, requires_grad=True
+    )
+    logits_11HW = net(x_1CHW)
     widest_px = 0
     for column in range(middle, middle + stride):
-        (gradient_11HW,) = torch.autograd.grad(logits_11HW[0, 0, :, column].sum(), x_11HW, retain_graph=True)
-        reached = gradient_11HW[0, 0].ne(0).any(dim=0).nonzero()
+        (gradient_1CHW,) = torch.autograd.grad(logits_11HW[0, 0, :, column].sum(), x_1CHW, retain_graph=True)
+        reached = gradient_1CHW.ne(0).any(dim=(0, 1, 2)).nonzero()
         widest_px = max(widest_px, int(reached.max() - reached.min()) + 1)
     assert widest_px == claimed_px
 
@@ -166,16 +203,15 @@ def test_the_summary_agrees_with_counting_flops(config: UNetConfig) -> None:
     x_BCHW = small_input(config, batch=1)
     summary = summarize(net, x_BCHW.shape[2:])
     assert net.training
+    encoders = [captured(encoder) for encoder in net.encoders]
     with FlopCounterMode(display=False) as counter:
         net(x_BCHW)
     assert 2 * summary.multiply_adds == counter.get_total_flops()
     assert summary.parameters == sum(parameter.numel() for parameter in net.parameters())
     assert summary.input_CHW == tuple(x_BCHW.shape[1:])
-    encoders = [level for level in summary.levels if level.name.startswith("encoder")]
-    assert [level.channels for level in encoders] == list(config.widths)
-    assert [level.size_HW[0] for level in encoders] == [
-        x_BCHW.shape[2] // config.stem // 2**depth for depth in range(len(config.widths))
-    ]
+    levels = [level for level in summary.levels if level.name.startswith("encoder")]
+    assert [(level.channels, *level.size_HW) for level in levels] == [seen["out"].shape[1:] for seen in encoders]
+    assert summary.levels[-1].size_HW == tuple(side // config.finest_stride_px for side in x_BCHW.shape[2:])
     text = str(summary)
     for level in summary.levels:
         assert level.name in text
@@ -215,14 +251,15 @@ def test_each_decoder_gets_the_skip_of_its_level_and_what_comes_from_below(confi
     net = UNet(config).eval()
     encoders, ups, decoders = ([captured(one) for one in blocks] for blocks in (net.encoders, net.ups, net.decoders))
     net(small_input(config))
-    for place, width in enumerate(reversed(config.widths[:-1])):
-        skip, below = decoders[place]["in"].split(width, dim=1)
+    for place, width in enumerate(reversed(config.decoder_widths)):
+        skip, below = decoders[place]["in"].tensor_split([-width], dim=1)
         assert torch.equal(skip, encoders[-2 - place]["out"])
         assert torch.equal(below, ups[place]["out"])
         before = decoders[place - 1] if place else encoders[-1]
         assert torch.equal(ups[place]["in"], before["out"])
     for upper, lower in pairwise(encoders):
-        assert torch.equal(lower["in"], nn.functional.max_pool2d(upper["out"], 2))
+        pooled = nn.functional.max_pool2d(upper["out"], 2) if config.encoder == "plain" else upper["out"]
+        assert torch.equal(lower["in"], pooled)
 
 
 @each_shape
@@ -231,10 +268,11 @@ def test_every_skip_matters(config: UNetConfig) -> None:
     net = UNet(config).eval()
     x_BCHW = small_input(config)
     whole_B1HW = net(x_BCHW)
-    for decoder, width in zip(net.decoders, reversed(config.widths[:-1]), strict=True):
+    for decoder, width in zip(net.decoders, reversed(config.decoder_widths), strict=True):
 
         def without_skip(_module: nn.Module, inputs: tuple[Tensor], width: int = width) -> tuple[Tensor]:
-            return (torch.cat((torch.zeros_like(inputs[0][:, :width]), inputs[0][:, width:]), dim=1),)
+            skip, below = inputs[0].tensor_split([-width], dim=1)
+            return (torch.cat((torch.zeros_like(skip), below), dim=1),)
 
         handle = decoder.register_forward_pre_hook(without_skip)
         assert not torch.allclose(net(x_BCHW), whole_B1HW)
@@ -256,3 +294,14 @@ def test_signals_neither_die_nor_explode_at_the_start(up_kernel: int) -> None:
 def test_impossible_networks_are_refused(widths: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UNetConfig(in_channels=1, widths=widths)
+
+
+@pytest.mark.parametrize("change", [{"in_channels": 1}, {"widths": (8, 8, 8)}, {"stem": 2}, {"norm": "none"}], ids=str)
+def test_what_an_efficientnet_encoder_cannot_have_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="efficientnet-lite1"):
+        UNetConfig.model_validate({"in_channels": 3, "widths": (8, 8, 8, 8), "encoder": "efficientnet-lite1", **change})
+
+
+def test_a_network_without_the_field_has_a_plain_encoder() -> None:
+    old = PRESETS["fast"].unet.model_dump(exclude={"encoder"})
+    assert UNetConfig.model_validate(old) == PRESETS["fast"].unet

@@ -8,6 +8,7 @@ Shapes: B batch, C channels, H height, W width.
 """
 
 import math
+import pickle
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, first_line
 from carmask.models.config import EncoderName
 
 # Pixels of 0..255 enter as (pixel - 127) / 128; here they are 0..1.
@@ -108,13 +109,16 @@ def load_imagenet(levels: nn.ModuleList, name: EncoderName) -> str:
 
     """
     package, file = _imagenet_file(name)
-    given = torch.load(file, map_location="cpu", weights_only=True)
-    # Both list their tensors in the order of the forward pass; the classifier comes last.
-    encoder = [tensor for key, tensor in given.items() if not key.startswith(("_conv_head", "_bn1", "_fc"))]
     own = levels.state_dict()
-    if [tensor.shape for tensor in encoder] != [tensor.shape for tensor in own.values()]:
-        raise PretrainedWeightsMissing(f"{file}: not the weights of {name}; install {package} again")
-    levels.load_state_dict(dict(zip(own, encoder, strict=True)))
+    try:
+        given = torch.load(file, map_location="cpu", weights_only=True)
+        # Both list their tensors in the order of the forward pass; the classifier comes last.
+        encoder = [tensor for key, tensor in given.items() if not key.startswith(("_conv_head", "_bn1", "_fc"))]
+        levels.load_state_dict(dict(zip(own, encoder, strict=True)))
+    except (OSError, RuntimeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        raise PretrainedWeightsMissing(
+            f"{file}: not the weights of {name} ({first_line(error)}); install {package} again"
+        ) from error
     return (
         f"{name} trained on ImageNet, from the package {package}; converted from TensorFlow's TPU models, under "
         "Apache-2.0"
