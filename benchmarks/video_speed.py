@@ -29,8 +29,7 @@ from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.segment_video import segment_video
 from carmask.pipeline.video.smoothing import TemporalSmoother
 from carmask.pipeline.video.writer import open_video_writer
-from carmask.result import Result
-from carmask.segmenter import Segmenter
+from carmask.segmenter import Result, Segmenter
 from record import record
 from video_clip import FRAMES_PER_S, SIZE_HW, make_clip
 

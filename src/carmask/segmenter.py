@@ -1,7 +1,8 @@
 """Photo in, mask out: the class that prediction, evaluation, video and serving share."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -9,20 +10,21 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from carmask.errors import CarmaskError
-from carmask.imaging.decode import Photo
+from carmask.imaging.decode import ImageSource, Photo, decode_photo, photo_of_pixels
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
+from carmask.imaging.masks import Box, box_of
 from carmask.imaging.tiles import Tile, blend, plan_tiles
-from carmask.result import PhotoSource, Result, decode_any
 from carmask.runtime.load import Member, load_member
 from carmask.runtime.locate import locate_all
 from carmask.runtime.options import RunOptions
 
-__all__ = ["Fitted", "Model", "Raw", "Result", "Segmenter", "Tta", "View"]
-
 Tta = Literal["none", "flip"]
 Model = str | Path
+# A path, the bytes of a picture file, or a picture that is decoded already.
+PhotoSource = ImageSource | Image.Image | NDArray[np.uint8]
 
 # A photo's probabilities on its canvases, in the order of `Fitted.views`; each float32 0..1, canvas height x width.
 Raw = tuple[NDArray[np.float32], ...]
@@ -45,6 +47,64 @@ class Fitted:
 
     size_HW: Size
     views: tuple[View, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The mask of one photo. `probability` is float32 0..1, (height, width) of the photo as it is shown."""
+
+    probability: NDArray[np.float32]
+    threshold: float
+    source: PhotoSource | None = field(default=None, repr=False)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """Bool (height, width), at the photo's own size."""
+        return self.probability >= self.threshold
+
+    @cached_property
+    def coverage(self) -> float:
+        """Share of the photo that the mask covers, 0..1."""
+        return float(np.count_nonzero(self.mask) / self.mask.size)
+
+    @cached_property
+    def box_px(self) -> Box | None:
+        """Top, left, bottom, right in pixels, bottom and right exclusive; None if no vehicle was found."""
+        return box_of(self.mask)
+
+    def cutout(self, background: str = "transparent", *, crop: bool = False) -> Image.Image:
+        """The vehicle on another background, as a Pillow image: RGBA if that is transparent, else RGB.
+
+        The photo is read again, at its full size. Its color profile is kept in `info["icc_profile"]`.
+
+        Args:
+            background: transparent, a CSS color name or #rrggbb, blur, or the path of a picture.
+            crop: Keep only the box around the mask; the whole picture if no vehicle was found.
+
+        Raises:
+            CarmaskError: there is no such background, or the photo cannot be read any more.
+
+        """
+        # Its tables take a while to build, and masks do not need them.
+        from carmask.imaging.background import parse_background
+        from carmask.imaging.cutout import cut_out
+
+        if self.source is None:
+            raise CarmaskError("this result does not know its photo; cut out with carmask.imaging.cutout.cut_out")
+        photo = _decode(self.source, channels=3)
+        if photo.size_HW != self.probability.shape:
+            raise CarmaskError("the photo has another size now; compute its mask again")
+        image_HWC = cut_out(
+            photo.image_HWC,
+            self.probability,
+            parse_background(background),
+            crop_px=self.box_px if crop else None,
+            threshold=self.threshold,
+        )
+        image = Image.fromarray(image_HWC)
+        if photo.icc_profile is not None:
+            image.info["icc_profile"] = photo.icc_profile
+        return image
 
 
 class Segmenter:
@@ -129,7 +189,7 @@ class Segmenter:
             UnreadableImage: not a readable picture.
 
         """
-        return decode_any(source, channels=self._channels, at_least_HW=None if self.tile else self._at_least_HW)
+        return _decode(source, channels=self._channels, at_least_HW=None if self.tile else self._at_least_HW)
 
     def fit(self, photo: Photo) -> Fitted:
         """Place a photo on the canvases of all networks: whole, and with `tile` and `tta` in tiles and mirrored."""
@@ -210,6 +270,13 @@ class Segmenter:
                 yield View(index, canvas_HWC, placement, tile=tile)
                 if self.tta == "flip":
                     yield View(index, canvas_HWC[:, ::-1], placement, flipped=True, tile=tile)
+
+
+def _decode(source: PhotoSource, *, channels: int, at_least_HW: Size | None = None) -> Photo:
+    """Decode a file or its bytes, or convert a decoded picture; see `decode_photo` and `photo_of_pixels`."""
+    if isinstance(source, str | Path | bytes):
+        return decode_photo(source, channels=channels, at_least_HW=at_least_HW)
+    return photo_of_pixels(source, channels=channels)
 
 
 def _run(

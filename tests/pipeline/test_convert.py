@@ -127,7 +127,7 @@ def test_rows_that_cannot_be_used_are_failures(convert: Command) -> None:
     assert convert("table.csv", "out", "--photos", "data/photos") == 2
     assert files("out") == {"a.png", "sub/d_mask.png", "failures.csv"}
     for part in (
-        "table.csv, line 3: x.jpg: ",
+        "table.csv, line 3: ",
         "table.csv, row of b.png: ",
         "table.csv, row of c.jpeg: the run '1 99999' ",
         "table.csv, line 6: a.jpg: ",
@@ -157,8 +157,8 @@ def test_every_problem_of_a_submission_is_counted(submit: Command) -> None:
     assert submit("table.csv", "--check", "data/photos") == 1
     for part in (
         "table.csv, line 2: b.png: ",
-        "table.csv, line 3: b.png ",
-        "table.csv, line 4: there is no photo 'x.jpg'",
+        "table.csv, line 3: b.png: ",
+        "table.csv, line 4: ",
         "table.csv, line 5: c.jpeg: the run '1 99999' ",
         "table.csv, line 7: ",
         "data/photos/sub/d_mask.jpg: ",
@@ -205,7 +205,7 @@ def test_true_masks_of_no_use_are_named_and_left_out(submit: Command) -> None:
         "truth.csv, line 3: a.jpg: ",
         "truth.csv, line 4: ",
         "truth.csv, line 5: ",
-        "truth.csv, line 6: x.jpg: ",
+        "truth.csv, line 6: ",
         "truth.csv, row of c.jpeg: the run '1 99999' ",
         "5 left out",
         "0.750000 over 2 photos; worst 0.5000, sub/d_mask.jpg",
@@ -213,7 +213,7 @@ def test_true_masks_of_no_use_are_named_and_left_out(submit: Command) -> None:
         assert part in submit.out, part
     Image.fromarray(vehicle((40, 61))).save("data/masks/b.png")
     assert submit("table.csv", "--check", "data/photos", "--truth", "data/masks") == 0
-    assert "data/masks/b.png: " in submit.out
+    assert "data/photos/b.png: " in submit.out
     assert "over 3 photos" in submit.out
 
 

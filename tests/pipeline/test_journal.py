@@ -17,19 +17,19 @@ def test_half_a_line_at_the_end_of_a_journal_is_dropped(tmp_path: Path) -> None:
     recipe = {"kind": "mask"}
     with Journal(path, recipe) as journal:
         places = [journal.add({"n": number, "text": "x" * 70_000}) for number in range(3)]
-        assert [journal.read(place)["n"] for place in places] == [0, 1, 2]
+    assert [(at, entry["n"]) for at, entry in read_entries(path)] == list(zip(places, range(3), strict=True))
     whole = path.read_bytes()
     for cut in (1, 50_000, 70_000, 140_100):
         path.write_bytes(whole[:-cut])
         with Journal(path, recipe) as journal:
-            kept = [entry["n"] for _, entry in journal.entries()]
+            kept = [entry["n"] for _, entry in read_entries(path)]
             journal.add({"n": 9, "text": ""})
-            assert [entry["n"] for _, entry in journal.entries()] == [*kept, 9]
+            assert [entry["n"] for _, entry in read_entries(path)] == [*kept, 9]
         assert kept == list(range(3 - -(-cut // 70_021)))
     path.write_bytes(whole[:10])
     assert read_provenance(path) is None
     with Journal(path, {"kind": "soft"}) as journal:
-        assert list(journal.entries()) == []
+        assert list(read_entries(path)) == []
     assert read_provenance(path) == {"kind": "soft"}
 
 
@@ -38,7 +38,7 @@ def test_a_journal_is_sorted_and_keeps_the_last_of_each(tmp_path: Path) -> None:
         for number, name in enumerate("cabca"):
             journal.add({"name": name, "n": number})
         journal.sort("name")
-    assert [(entry["name"], entry["n"]) for entry in read_entries(tmp_path / "journal")] == [
+    assert [(entry["name"], entry["n"]) for _, entry in read_entries(tmp_path / "journal")] == [
         ("a", 4),
         ("b", 2),
         ("c", 3),

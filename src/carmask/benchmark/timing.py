@@ -13,12 +13,11 @@ import numpy as np
 
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.sinks import Put
-from carmask.result import Result
 from carmask.runner import in_batches
 from carmask.runtime.engine import EngineMissing
 from carmask.runtime.load import load_member
 from carmask.runtime.options import EngineName, Precision, RunOptions
-from carmask.segmenter import Segmenter
+from carmask.segmenter import Result, Segmenter
 
 Item = TypeVar("Item")
 

@@ -72,10 +72,10 @@ class ResultReporter:
             self.say(f"{planned - todo} of {self._count(planned)} done before")
         self._advance = self._bar.enter_context(progress_bar(self._what, unit="img"))
 
-    def photo_done(self, outcome: "PhotoOutcome", result: str | None) -> None:
+    def photo_done(self, outcome: "PhotoOutcome") -> None:
         """See `RunObserver.photo_done`."""
         if self._as_json:
-            _print_outcome(outcome, result)
+            _print_outcome(outcome, self.plan.result_of(outcome.job))
         self._tried += 1
         if self._advance is not None:
             self._advance(self._tried, self._total)
@@ -113,7 +113,7 @@ class ResultReporter:
             self.say(f"... and {count - len(lines)} more{f', listed in {file}' if file else ''}", style)
 
 
-def _print_outcome(outcome: "PhotoOutcome", result: str | None) -> None:
+def _print_outcome(outcome: "PhotoOutcome", result: Path) -> None:
     photo = str(outcome.job.origin)
     if outcome.cause is not None:
         _print_json({"photo": photo, "error": outcome.cause})
@@ -121,7 +121,7 @@ def _print_outcome(outcome: "PhotoOutcome", result: str | None) -> None:
     _print_json(
         {
             "photo": photo,
-            "result": result,
+            "result": str(result),
             "found": outcome.box_px is not None,
             "box_px": outcome.box_px,
             "coverage": outcome.coverage,

@@ -1,29 +1,38 @@
 """Which results exist and how they were made: the file with which a killed run continues where it stopped.
 
-The first line says how all results in it were made, each further line is one result, as JSON. Lines are added and never
-changed; an incomplete line at the end, left by a killed process, is dropped. No line has a time of its own, so that the
-same photos give the same bytes; only rows of tables with a column of seconds hold the seconds a photo took.
+The first line is the provenance of all results in it, each further line is one result, as JSON. Lines are added and
+never changed; an incomplete line at the end, left by a killed process, is dropped. No line has a time of its own, so
+that the same photos give the same bytes; only rows of tables with a column of seconds hold the seconds a photo took.
 """
 
 import errno
 import io
 import json
 import os
+import stat
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from carmask import __version__
 from carmask.errors import CarmaskError
 from carmask.files import atomic_write, unwritable
-from carmask.pipeline.provenance import Provenance
+from carmask.imaging.masks import Regions
+from carmask.pipeline.jobs import BadDestination, Job
+from carmask.pipeline.urls import URL
+from carmask.runtime.locate import files_of
+from carmask.segmenter import Result, Segmenter
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks; two runs in one folder are not detected there
     fcntl = None  # type: ignore[assignment]
 
+# All settings that results depend on, as JSON can hold them: results of another provenance are not valid.
+Provenance = Mapping[str, Any]
 Entry = dict[str, Any]
 
 _FORMAT = 1
@@ -50,25 +59,21 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _open_locked(path)
-            self._end = _end_of_whole_lines(self._file)
-            self._file.seek(0)
-            if self._file.read(len(header)) != header:
-                self._end = 0
+            with path.open("rb") as stream:
+                kept = stream.readline() == header
+                whole_lines = sum(len(line) for line in stream if line.endswith(b"\n"))
+            self._end = len(header) + whole_lines if kept else 0
             self._file.truncate(self._end)
-            if self._end == 0:
+            if not kept:
                 self._append(header)
-            self._reader = path.open("rb", buffering=1 << 16)
         except OSError as failure:
             raise unwritable(path, failure) from failure
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._reader.close()
 
     def add(self, entry: Entry) -> int:
         """Add a line, and return its offset in bytes.
@@ -86,22 +91,6 @@ class Journal:
                 raise unwritable(self.path, failure) from failure
         return at
 
-    def read(self, at: int) -> Entry:
-        """Return the line at this offset."""
-        with self._lock:
-            self._reader.seek(at)
-            line = self._reader.readline()
-        entry: Entry = json.loads(line)
-        return entry
-
-    def entries(self) -> Iterator[tuple[int, Entry]]:
-        """Yield all lines so far, each with its offset."""
-        with self.path.open("rb") as stream:
-            at = len(stream.readline())
-            for line in stream:
-                yield at, json.loads(line)
-                at += len(line)
-
     def sort(self, key: str) -> None:
         """Sort the lines by the values of `key`, and keep the last one of each. Nothing can be added afterwards.
 
@@ -109,18 +98,17 @@ class Journal:
             UnwritableFile: it cannot be written.
 
         """
-        offsets = {entry[key]: at for at, entry in self.entries()}
-        sorted_offsets = [offsets[value] for value in sorted(offsets)]
-        if sorted_offsets != [at for at, _ in self.entries()]:
-            with atomic_write(self.path) as sorted_file:
-                with self.path.open("rb") as stream:
-                    sorted_file.write(stream.readline())
-                    for at in sorted_offsets:
-                        stream.seek(at)
-                        sorted_file.write(stream.readline())
-                self._reader.close()
-                if fcntl is None:  # Windows does not replace an open file
-                    self._file.close()
+        places = [(entry[key], at) for at, entry in read_entries(self.path)]
+        order = [at for _, at in sorted(dict(places).items())]
+        if order == [at for _, at in places]:
+            return
+        if fcntl is None:  # Windows does not replace an open file
+            self._file.close()
+        with atomic_write(self.path) as sorted_file, self.path.open("rb") as stream:
+            sorted_file.write(stream.readline())
+            for at in order:
+                stream.seek(at)
+                sorted_file.write(stream.readline())
 
     def _append(self, line: bytes) -> None:
         self._file.seek(self._end)
@@ -135,25 +123,84 @@ def read_provenance(path: Path) -> Provenance | None:
     try:
         with path.open("rb") as stream:
             line = stream.readline()
-        if not line.endswith(b"\n"):
-            return None
-        header = json.loads(line)
+        header = json.loads(line) if line.endswith(b"\n") else {}
         provenance = header["recipe"] if header["carmask"] == _FORMAT else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return provenance if isinstance(provenance, dict) else None
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
-    """Yield the complete lines of a journal, to which another process may be adding."""
+def read_entries(path: Path) -> Iterator[tuple[int, Entry]]:
+    """Yield the complete lines of a journal, to which another process may be adding, each with its offset in bytes."""
     try:
         with path.open("rb") as stream:
-            stream.readline()
+            at = len(stream.readline())
             for line in stream:
                 if line.endswith(b"\n"):
-                    yield json.loads(line)
+                    yield at, json.loads(line)
+                    at += len(line)
     except FileNotFoundError:
         return
+
+
+def provenance_of(segmenter: Segmenter, regions: Regions) -> dict[str, Any]:
+    """Return the networks by name and digest, how they run, and how their probabilities are processed."""
+    members = segmenter.members
+    return {
+        "carmask": __version__,
+        "model": " + ".join(f"{member.card.name} {_digest(member.place)}" for member in members),
+        "engine": _each(member.engine.name for member in members),
+        "device": _each(member.engine.device.partition(":")[0] for member in members),
+        "precision": _each(member.engine.precision for member in members),
+        "tta": segmenter.tta,
+        "tile": segmenter.tile,
+        "threshold": segmenter.threshold,
+        "keep-largest": regions.largest_only,
+        "min-area": str(regions.min_area),
+    }
+
+
+def differences(earlier: Provenance, now: Provenance) -> str:
+    """Name the settings in which two provenances differ."""
+    keys = [key for key in {**earlier, **now} if earlier.get(key) != now.get(key)]
+    return "; ".join(f"{key}: {_shown(earlier.get(key))} there, {_shown(now.get(key))} now" for key in keys)
+
+
+def other_provenance(path: Path, earlier: Provenance | None, now: Provenance) -> BadDestination:
+    """Return the error to raise where results of two provenances would be mixed; it names what differs."""
+    how = f"were made with other settings ({differences(earlier, now)})" if earlier else "have a damaged journal"
+    return BadDestination(f"{path}: the results in it {how}; use --overwrite to replace them, or another destination")
+
+
+def journal_entry(job: Job, found: Result) -> Entry:
+    """Return what a journal says of a result: the size of the file it was made from, and what was found."""
+    if isinstance(job.origin, URL):
+        origin_bytes = len(job.picture) if isinstance(job.picture, bytes) else 0
+    else:
+        status = stat_file(job.origin)
+        origin_bytes = status.st_size if status else 0
+    return {"origin_bytes": origin_bytes, "coverage": round(found.coverage, 6), "box_px": found.box_px}
+
+
+def is_unchanged(origin: Path | URL, size_bytes: int, since_ns: int) -> bool:
+    """Whether a photo is the same as when its result was made. The result of a photo that is gone is kept.
+
+    Photos at URLs are not checked: to ask a store about each photo takes longer than the network.
+    """
+    status = stat_file(origin) if isinstance(origin, Path) else None
+    if status is None:
+        return True
+    # Cameras whose clock is wrong date photos into the future.
+    return status.st_size == size_bytes and (status.st_mtime_ns <= since_ns or status.st_mtime > time.time())
+
+
+def stat_file(path: Path) -> os.stat_result | None:
+    """Return the status of a regular file; None for anything else."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def _open_locked(path: Path) -> io.FileIO:
@@ -185,19 +232,22 @@ def _lock(file: io.FileIO, path: Path) -> None:
             raise
 
 
-def _end_of_whole_lines(file: io.FileIO) -> int:
-    end = file.seek(0, os.SEEK_END)
-    block = 1 << 16
-    while end:
-        start = max(0, end - block)
-        file.seek(start)
-        newline = file.read(end - start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0
-
-
 def _line(entry: Entry) -> bytes:
     # Names that are not valid text come out as the escapes of their surrogates.
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+
+
+def _each(words: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(words))
+
+
+def _digest(place: Path) -> str:
+    """Return the first digits of the SHA-256 of a model's file, or of a folder's weights."""
+    digest = sha256()
+    for path in files_of(place):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

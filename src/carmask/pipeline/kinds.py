@@ -29,26 +29,12 @@ TRANSPARENT = "transparent"
 
 @dataclass(frozen=True)
 class OutputStyle:
-    """What a photo's result shows. background, crop: of cut-outs; `parse_background` reads the background.
-
-    Raises:
-        CarmaskError: a background or a crop for another kind.
-
-    """
+    """What a photo's result shows. background, crop: of cut-outs; `parse_background` reads the background."""
 
     kind: PhotoKind
     picture_format: PictureFormat = "png"
     background: str = TRANSPARENT
     crop: bool = False
-
-    def __post_init__(self) -> None:
-        refuse_cutout_options(self.kind, cutout_options(self.background, self.crop))
-
-
-def cutout_options(background: str, crop: bool) -> list[str]:
-    """Return the names of the options that only cut-outs have and that differ from their defaults."""
-    given = {"--background": background != TRANSPARENT, "--crop": crop}
-    return [option for option, is_given in given.items() if is_given]
 
 
 def refuse_cutout_options(kind: Kind, options: Iterable[str]) -> None:
@@ -85,17 +71,3 @@ def choose_kind(kind: Kind | None, destination: Path) -> Kind:
     if name.endswith(".json"):
         raise CarmaskError(f"{destination}: could be coco, polygons or labelme; choose one with --kind")
     return next((table for table, suffixes in TABLE_SUFFIXES.items() if name.endswith(suffixes)), "mask")
-
-
-def choose_format(picture_format: PictureFormat | None, kind: Kind, destination: Path) -> PictureFormat:
-    """Return the picture format that is asked for; without one, that of the destination's name, or PNG.
-
-    Raises:
-        CarmaskError: results of this kind have another format.
-
-    """
-    if picture_format is not None and kind not in OF_PHOTO:
-        raise CarmaskError(f"--format {picture_format}: only for {', '.join(OF_PHOTO)}; {kind} has a single format")
-    if picture_format is None:
-        picture_format = "webp" if kind in OF_PHOTO and destination.suffix.lower() == ".webp" else "png"
-    return picture_format

@@ -1,8 +1,7 @@
 """Existing masks, as files or as a table of run lengths, written as another kind: what `carmask convert` does."""
 
 import time
-from array import array
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,11 +23,12 @@ from carmask.pipeline.predict import failed, put_result
 from carmask.pipeline.sinks import Put
 from carmask.pipeline.sources import PhotoFailure, PhotoList, find_photos
 from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
-from carmask.result import Result
 from carmask.runner import default_workers, map_ahead
+from carmask.segmenter import Result
 
 _THRESHOLD = 0.5
 
+# Reads a mask, in any thread.
 Read = Callable[[], Result]
 
 
@@ -38,15 +38,11 @@ class MasksError(CarmaskError):
 
 @dataclass(frozen=True)
 class MaskList:
-    """Masks, named by their photos.
-
-    table: the file whose rows they are, unless each has a file of its own; lines: where in it each row ends, from 1.
-    """
+    """Masks, named by their photos. table: the file whose rows they are, unless each has a file of its own."""
 
     photos: PhotoList
     foreground: int | None = None
     table: Path | None = None
-    lines: Sequence[int] = ()
 
     def provenance(self) -> dict[str, Any]:
         """Return what results depend on beside their kind, as JSON can hold it."""
@@ -56,25 +52,15 @@ class MaskList:
                 masks = f"table {file_digest(stream, 'sha256').hexdigest()[:12]}"
         return {"carmask": __version__, "masks": masks, "foreground": self.foreground}
 
-    def readers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Read]]:
-        """Yield each job, in the order of the masks, with the function that reads its mask, in any thread."""
+    def readers(self) -> Iterator[tuple[str, Read]]:
+        """Yield each photo's name with the function that reads its mask, in the order of `photos`."""
         if self.table is None:
-            origins = self.photos.origins or ()
-            for job in jobs:
-                yield job, partial(_read_file, origins[job.position], self.foreground)
+            for name, origin in zip(self.photos.names, self.photos.origins or (), strict=True):
+                yield name, partial(_read_file, origin, self.foreground)
             return
-        rows = self.rows()
-        for job in jobs:
-            runs = next(runs for name, runs in rows if name == job.name)
-            photo = self.photos.path(job.name)
-            yield job, partial(_read_runs, runs, photo, f"{self.table}, row of {photo.name}")
-
-    def rows(self) -> Iterator[tuple[str, str]]:
-        """Yield the photo's name and the run lengths of each mask in the table, in its order."""
-        if self.table is not None:
-            rows = read_rows(self.table)
-            for name, at in zip(self.photos.names, self.lines, strict=True):
-                yield name, next(fields[1] for line, fields in rows if line == at)
+        for _, name, runs in match_rows(self.table, self.photos, lambda *_: None):
+            photo = self.photos.path(name)
+            yield name, partial(_read_runs, runs, photo, f"{self.table}, row of {photo.name}")
 
 
 def convert_masks(
@@ -87,10 +73,13 @@ def convert_masks(
 
     """
     with plan.open_sink(masks.provenance(), overwrite=overwrite) as sink:
-        return collect_outcomes(_convert(masks.readers(sink.jobs), sink.put), plan, sink, observer)
+        return collect_outcomes(_convert(masks, sink.jobs, sink.put), plan, sink, observer)
 
 
-def _convert(masks: Iterable[tuple[Job, Read]], put: Put) -> Generator[PhotoOutcome, None, None]:
+def _convert(masks: MaskList, jobs: Iterable[Job], put: Put) -> Generator[PhotoOutcome, None, None]:
+    readers = masks.readers()
+    work = ((job, next(read for name, read in readers if name == job.name)) for job in jobs)
+
     def convert(mask: tuple[Job, Read]) -> PhotoOutcome:
         job, read = mask
         started_s = time.perf_counter()
@@ -102,7 +91,7 @@ def _convert(masks: Iterable[tuple[Job, Read]], put: Put) -> Generator[PhotoOutc
 
     workers = default_workers()
     with ThreadPoolExecutor(workers, "convert") as pool:
-        yield from map_ahead(pool, convert, masks, ahead=4 * workers)
+        yield from map_ahead(pool, convert, work, ahead=4 * workers)
 
 
 def find_masks(source: Path, *, photos: Path | None, foreground: int | None, results: Path | None) -> MaskList:
@@ -126,8 +115,48 @@ def find_masks(source: Path, *, photos: Path | None, foreground: int | None, res
             raise MasksError(f"{source}: a table of run lengths has no mask values; leave out --foreground")
         if known is None:
             raise MasksError(f"{source}: does not hold the size of its masks; give the folder of the photos, --photos")
-        return _match_rows(source, known)
+        failures = list(known.unlisted)
+        rows = match_rows(source, known, lambda _, cause: failures.append(PhotoFailure(source, cause)))
+        names = [name for _, name, _ in rows]
+        if not names:
+            raise MasksError(failures[0].cause if failures else f"{source}: has no rows")
+        return MaskList(replace(known, names=names, unlisted=tuple(failures)), table=source)
     return MaskList(_match_files(find_photos(source, results=results, with_results=True), known), foreground)
+
+
+def match_rows(
+    table: Path, photos: PhotoList, report: Callable[[str, str], None], *, strip: bool = True
+) -> Iterator[tuple[int, str, str]]:
+    """Yield the line, the photo and the run lengths of each row that belongs to one photo, the first of each photo.
+
+    Args:
+        table: Run lengths by the photos' file names, .csv or .csv.gz.
+        photos: Their names are those that are yielded.
+        report: Called for every other row, with the kind of the problem and with a sentence that names the line.
+        strip: Whether spaces around a name are left out.
+
+    Raises:
+        TableError: it is not such a table.
+
+    """
+    photos_of = _group(photos.names, lambda name: PurePosixPath(name).name)
+    done: set[str] = set()
+    for line, fields in read_rows(table):
+        label = f"{table}, line {line}"
+        if len(fields) != 2:
+            report("rows with other fields", f"{label}: {len(fields)} fields instead of a name and run lengths")
+            continue
+        name = fields[0].strip() if strip else fields[0]
+        found = photos_of.get(name, [])
+        if not found:
+            report("unknown photos", f"{label}: there is no photo {name!r}")
+        elif len(found) > 1:
+            report("photos of the same name", f"{label}: {name}: {' and '.join(found)} have this name")
+        elif name in done:
+            report("photos with several rows", f"{label}: {name}: has a row already")
+        else:
+            done.add(name)
+            yield line, found[0], fields[1]
 
 
 def _match_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
@@ -150,30 +179,6 @@ def _match_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
         raise MasksError(failures[0].cause)
     root = known.root if known is not None else masks.root
     return replace(masks, root=root, names=list(names), unlisted=tuple(failures), origins=list(names.values()))
-
-
-def _match_rows(table: Path, known: PhotoList) -> MaskList:
-    photo_of = _group(known.names, lambda name: PurePosixPath(name).name)
-    names: dict[str, int] = {}
-    failures = list(known.unlisted)
-    for line, fields in read_rows(table):
-        name = fields[0].strip()
-        found = photo_of.get(name, [])
-        cause = None
-        if len(fields) != 2:
-            cause = f"has {len(fields)} fields instead of a name and run lengths"
-        elif len(found) != 1:
-            cause = f"{name}: {' and '.join(found)} have this name" if found else f"{name}: no photo has this name"
-        elif found[0] in names:
-            cause = f"{name}: has a row already"
-        if cause is not None:
-            failures.append(PhotoFailure(table, f"{table}, line {line}: {cause}"))
-        else:
-            names[found[0]] = line
-    if not names:
-        raise MasksError(failures[0].cause if failures else f"{table}: has no rows")
-    photos = PhotoList(known.root, list(names), tuple(failures), known.skipped)
-    return MaskList(photos, None, table, array("q", names.values()))
 
 
 def _stem(name: str) -> str:

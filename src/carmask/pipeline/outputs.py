@@ -1,7 +1,6 @@
 """The plan of a run: which photos, which kind of results, and where they are written."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -9,9 +8,11 @@ from typing import cast
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
 from carmask.imaging.decode import IMAGE_SUFFIXES
-from carmask.pipeline.jobs import BadDestination, Jobs, Shard, refuse_overwriting_photos
+from carmask.pipeline.jobs import BadDestination, Job, Jobs, Shard, refuse_overwriting_photos
+from carmask.pipeline.journal import Provenance
 from carmask.pipeline.kinds import (
     JSON_KINDS,
+    OF_PHOTO,
     STREAM,
     TABLE_SUFFIXES,
     TRANSPARENT,
@@ -19,12 +20,9 @@ from carmask.pipeline.kinds import (
     OutputStyle,
     PhotoKind,
     TableKind,
-    choose_format,
-    cutout_options,
     is_table,
     refuse_cutout_options,
 )
-from carmask.pipeline.provenance import Provenance
 from carmask.pipeline.render import describe_style, make_render
 from carmask.pipeline.sinks import OneFile, Sink, open_folder
 from carmask.pipeline.sources import PhotoList
@@ -63,26 +61,26 @@ class Plan:
         """The list of photos in which no vehicle was found; none for a single photo."""
         return self._beside("no_vehicle", ".txt")
 
-    @contextmanager
-    def open_sink(self, provenance: Provenance, *, overwrite: bool) -> Iterator[Sink]:
+    def result_of(self, job: Job) -> Path:
+        """Return the file that takes the result of a photo."""
+        is_folder = isinstance(self.output, OutputStyle) and not self.of_one
+        return self.destination / job.result if is_folder else self.destination
+
+    def open_sink(self, provenance: Provenance, *, overwrite: bool) -> AbstractContextManager[Sink]:
         """Open what takes the results. `provenance` is how masks are made; the plan adds how they are written.
 
         Raises:
             CarmaskError: the destination holds other results or files, or cannot be written.
 
         """
-        if not isinstance(self.output, OutputStyle):
-            whole = {"kind": self.output, **provenance}
-            with open_table(self.destination, self.jobs, whole, self.output, overwrite=overwrite) as table:
-                yield table
-            return
-        render = make_render(self.output, self.destination, of_one=self.of_one)
+        path, jobs, output = self.destination, self.jobs, self.output
+        if not isinstance(output, OutputStyle):
+            return open_table(path, jobs, {"kind": output, **provenance}, output, overwrite=overwrite)
+        render = make_render(output, path, of_one=self.of_one)
         if self.of_one:
-            yield OneFile(self.destination, self.jobs, render)
-            return
-        whole = {**describe_style(self.output), **provenance}
-        with open_folder(self.destination, self.jobs, whole, render, shard=self.shard, overwrite=overwrite) as folder:
-            yield folder
+            return nullcontext(OneFile(jobs, (), path, render))
+        whole = {**describe_style(output), **provenance}
+        return open_folder(path, jobs, whole, render, shard=self.shard, overwrite=overwrite)
 
     def _beside(self, stem: str, suffix: str) -> Path | None:
         if self.of_one:
@@ -108,7 +106,7 @@ def plan_outputs(
         photos: All photos, of every shard.
         destination: A folder, the name of one result, or that of a table; `-` for standard output.
         kind: What results show.
-        picture_format: Of results that show the photo; without it, what the destination's name means.
+        picture_format: Of results that show the photo; without it, what the destination's name means, or PNG.
         background: Of cut-outs.
         crop: Whether cut-outs are cropped to the vehicle.
         shard: Which part of the photos.
@@ -117,29 +115,33 @@ def plan_outputs(
         CarmaskError: the options contradict each other, or the destination cannot hold the results.
 
     """
-    picture_format = choose_format(picture_format, kind, destination)
+    if picture_format is not None and kind not in OF_PHOTO:
+        raise CarmaskError(f"--format {picture_format}: only for {', '.join(OF_PHOTO)}; {kind} has a single format")
+    cutout_options = {"--background": background != TRANSPARENT, "--crop": crop}
+    refuse_cutout_options(kind, (option for option, is_given in cutout_options.items() if is_given))
     if photos.alone and shard.count > 1:
         raise CarmaskError(
             f"--shard {shard.number}/{shard.count}: divides many photos, but {photos.names[0]} is one; leave it out"
         )
     if is_table(kind):
         path = _table_path(kind, destination, shard.suffix)
-        refuse_cutout_options(kind, cutout_options(background, crop))
         return Plan(Jobs.plan(photos, path.suffix, shard), path, cast(TableKind, kind), shard)
+    if picture_format is None:
+        picture_format = "webp" if kind in OF_PHOTO and destination.suffix.lower() == ".webp" else "png"
     style = OutputStyle(cast(PhotoKind, kind), picture_format, background, crop)
     suffix = ".json" if kind in JSON_KINDS else f".{picture_format}"
     jobs = Jobs.plan(photos, suffix, shard)
-    place = destination
     if not _names_one_result(destination, suffix, of_one=photos.alone):
         if photos.data is not None:
             raise CarmaskError(f"{destination}: a photo from standard input has no name; give the name of its result")
         if photos.alone:
-            place = destination / jobs.at(0).result
+            destination = destination / jobs.at(0).result
     if kind == "labelme" and (photos.data is not None or isinstance(photos.root, URL)):
         raise CarmaskError("--kind labelme: refers to the photo's file; a photo from standard input or a URL has none")
-    if place.exists() and photos.data is None:
-        refuse_overwriting_photos(jobs, lambda job: place if photos.alone else place / job.result)
-    return Plan(jobs, place, style, shard)
+    plan = Plan(jobs, destination, style, shard)
+    if destination.exists() and photos.data is None:
+        refuse_overwriting_photos(jobs, plan.result_of)
+    return plan
 
 
 def _table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:
@@ -151,7 +153,7 @@ def _table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:
     """
     suffixes = TABLE_SUFFIXES[kind]
     ending = next((suffix for suffix in reversed(suffixes) if destination.name.lower().endswith(suffix)), None)
-    if ending is None or destination == STREAM or destination.is_dir():
+    if ending is None or destination.is_dir():
         raise BadDestination(
             f"{destination}: {kind} is one file for all photos; give it a name that ends in {' or '.join(suffixes)}"
         )
@@ -170,22 +172,16 @@ def _names_one_result(destination: Path, suffix: str, *, of_one: bool) -> bool:
         if not of_one:
             raise BadDestination("standard output takes the result of one photo; choose a folder for those of many")
         return True
-    try:
-        exists, is_folder = True, destination.is_dir()
-        destination.stat()
-    except FileNotFoundError:
-        exists = is_folder = False
-    except OSError as error:
-        raise BadDestination(f"{destination}: cannot be used ({error.strerror}); choose another destination") from error
-    ending = destination.suffix.lower()
-    looks_like_file = ending in {*IMAGE_SUFFIXES, *_TABLE_ENDINGS}
-    if is_folder:
+    if destination.is_dir():
         return False
-    if not of_one and (exists or looks_like_file):
-        raise BadDestination(f"{destination}: is not a folder; choose a folder for the results of many photos")
-    if ending == suffix:
+    ending = destination.suffix.lower()
+    if of_one and ending == suffix:
         return True
-    if exists or looks_like_file:
+    if destination.exists() or ending in {*IMAGE_SUFFIXES, *_TABLE_ENDINGS}:
         wanted = suffix.removeprefix(".").upper()
-        raise BadDestination(f"{destination}: results are {wanted}; use a name that ends in {suffix}, or a folder")
+        raise BadDestination(
+            f"{destination}: results are {wanted}; use a name that ends in {suffix}, or a folder"
+            if of_one
+            else f"{destination}: is not a folder; choose a folder for the results of many photos"
+        )
     return False

@@ -12,14 +12,13 @@ from carmask.files import NoSpace
 from carmask.imaging.decode import Photo, UnreadableImage
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.jobs import Job, PhotoOutcome
+from carmask.pipeline.journal import provenance_of
 from carmask.pipeline.outputs import Plan
-from carmask.pipeline.provenance import provenance_of
 from carmask.pipeline.sinks import Put
 from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
-from carmask.result import Result
 from carmask.runner import Prediction, run_segmenter
 from carmask.runtime.engine import EngineError
-from carmask.segmenter import Segmenter
+from carmask.segmenter import Result, Segmenter
 
 
 def predict_photos(

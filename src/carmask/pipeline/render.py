@@ -18,7 +18,7 @@ from carmask.imaging.draw import draw_compare, draw_overlay
 from carmask.imaging.encode import encode_mask, encode_picture, encode_soft
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO, OutputStyle
-from carmask.result import Result
+from carmask.segmenter import Result
 
 if TYPE_CHECKING:
     # It builds tables, which only cut-outs need.

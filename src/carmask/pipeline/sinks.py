@@ -10,18 +10,24 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from carmask.errors import CarmaskError
 from carmask.files import remove_stale_temporary_files, write_bytes_atomically
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, PhotoOutcome, Shard
-from carmask.pipeline.journal import Journal, read_entries, read_provenance
+from carmask.pipeline.journal import (
+    Journal,
+    Provenance,
+    is_unchanged,
+    journal_entry,
+    other_provenance,
+    read_entries,
+    read_provenance,
+    stat_file,
+)
 from carmask.pipeline.kinds import STREAM
-from carmask.pipeline.provenance import Provenance, is_unchanged, journal_entry, refuse_other_provenance, stat_file
 from carmask.pipeline.render import Render
 from carmask.pipeline.sources import PICTURE_JOURNAL
-from carmask.pipeline.urls import URL
-from carmask.result import Result
+from carmask.segmenter import Result
 
 # Writes the result of one photo, or returns its row of a table; runs in any thread.
 Put = Callable[[Job, Result], Any]
@@ -35,7 +41,8 @@ _SHOWN = 3
 _PROCESS = secrets.token_hex(4)
 
 
-class Sink(Protocol):
+@dataclass
+class Sink:
     """Takes the results of photos.
 
     jobs: those that no earlier run has done. empty_before: positions of the other photos in which no vehicle was found.
@@ -51,39 +58,30 @@ class Sink(Protocol):
             CarmaskError: the result cannot be drawn or written.
 
         """
-        ...
+        raise NotImplementedError
 
     def remote(self) -> OpenRemotely:
-        """Return what opens this sink on other machines.
+        """Return what opens this sink on other machines; a single result has none."""
+        raise NotImplementedError
 
-        Raises:
-            CarmaskError: the sink takes a single result.
-
-        """
-        ...
-
-    def record(self, outcome: PhotoOutcome) -> str | None:
-        """Record the outcome of a photo, in one thread; returns the file of its result, or None.
+    def record(self, outcome: PhotoOutcome) -> None:
+        """Record the outcome of a photo, in one thread.
 
         Raises:
             UnwritableFile: it cannot be recorded.
 
         """
-        ...
 
     def finish(self) -> None:
         """Write what all results share, after every job was tried."""
-        ...
 
 
 @dataclass
-class OneFile:
+class OneFile(Sink):
     """The result of one photo: a file, which is replaced, or standard output."""
 
     path: Path
-    jobs: Jobs
     render: Render
-    empty_before: Sequence[int] = ()
 
     def put(self, job: Job, found: Result) -> None:
         """See `Sink.put`."""
@@ -94,28 +92,15 @@ class OneFile:
         else:
             write_bytes_atomically(self.path, data)
 
-    def remote(self) -> OpenRemotely:
-        """See `Sink.remote`."""
-        raise CarmaskError("--cluster: one photo cannot be divided; leave it out")
-
-    def record(self, outcome: PhotoOutcome) -> str | None:
-        """See `Sink.record`."""
-        return str(self.path) if outcome.cause is None else None
-
-    def finish(self) -> None:
-        """See `Sink.finish`."""
-
 
 @dataclass
-class Folder:
+class Folder(Sink):
     """Results in a tree that mirrors that of the photos, with a hidden journal."""
 
     path: Path
-    jobs: Jobs
     render: Render
     provenance: Provenance
     journal: Journal
-    empty_before: Sequence[int]
 
     def put(self, job: Job, found: Result) -> None:
         """See `Sink.put`."""
@@ -125,15 +110,11 @@ class Folder:
         """See `Sink.remote`."""
         return partial(_open_remotely, self.path, self.journal.path, self.provenance, self.render)
 
-    def record(self, outcome: PhotoOutcome) -> str | None:
-        """See `Sink.record`."""
-        return str(self.path / outcome.job.result) if outcome.cause is None else None
-
     def finish(self) -> None:
         """See `Sink.finish`. The journals of other machines, those of killed runs too, go into the one journal."""
         for part in sorted(self.path.glob(f"{self.journal.path.stem}+*.jsonl")):
             if read_provenance(part) == self.provenance:
-                for entry in read_entries(part):
+                for _, entry in read_entries(part):
                     self.journal.add(entry)
             part.unlink()
         self.journal.sort("result")
@@ -176,7 +157,7 @@ def open_folder(
             todo.append(job.position)
         elif entry is None and not overwrite:
             unknown.append(job.result)
-        elif entry is None or overwrite or not _is_valid(entry, job.origin, status):
+        elif entry is None or overwrite or not entry.is_valid(job, status):
             todo.append(job.position)
             outdated.append(job.position)
         elif entry.is_empty:
@@ -192,7 +173,7 @@ def open_folder(
         remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
         for position in outdated:
             (path / jobs.at(position).result).unlink(missing_ok=True)
-        yield Folder(path, jobs.only(todo), render, provenance, journal, empty)
+        yield Folder(jobs.only(todo), empty, path, render, provenance, journal)
 
 
 def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) -> None:
@@ -209,6 +190,10 @@ class _Written(NamedTuple):
     origin_bytes: int
     is_empty: bool
 
+    def is_valid(self, job: Job, status: os.stat_result) -> bool:
+        """Whether the result is what was written, and its photo the same as then."""
+        return status.st_size == self.size_bytes and is_unchanged(job.origin, self.origin_bytes, status.st_mtime_ns)
+
 
 def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: bool) -> dict[str, _Written]:
     """Read what all journals in the folder say of results of this provenance; refuse or delete other journals."""
@@ -216,14 +201,10 @@ def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: 
     for file in sorted(path.glob(f"{stem}*.jsonl")):
         earlier = read_provenance(file)
         if earlier == provenance:
-            for entry in read_entries(file):
+            for _, entry in read_entries(file):
                 written[entry["result"]] = _Written(entry["bytes"], entry["origin_bytes"], entry["box_px"] is None)
         elif overwrite:
             file.unlink(missing_ok=True)
-        elif any(os.path.lexists(path / entry["result"]) for entry in read_entries(file)):
-            refuse_other_provenance(path, earlier, provenance)
+        elif any(os.path.lexists(path / entry["result"]) for _, entry in read_entries(file)):
+            raise other_provenance(path, earlier, provenance)
     return written
-
-
-def _is_valid(entry: _Written, origin: Path | URL, status: os.stat_result) -> bool:
-    return status.st_size == entry.size_bytes and is_unchanged(origin, entry.origin_bytes, status.st_mtime_ns)

@@ -3,20 +3,21 @@
 import glob
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, first_line
 from carmask.files import is_hidden_file, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.pipeline.kinds import STREAM, TABLE_SUFFIXES
-from carmask.pipeline.parquet import read_paths
 from carmask.pipeline.urls import URL, common_folder, parse_path
 
 # The hidden journal of a folder of pictures that carmask wrote; its name begins with this where shards wrote them.
 PICTURE_JOURNAL = ".carmask-results"
+# The column of a Parquet table that holds the photos' paths.
+PATH_COLUMN = "path"
 
 _LIST_SUFFIX = ".txt"
 _WILDCARD = re.compile(r"[*?\[]")
@@ -24,11 +25,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class SourceError(CarmaskError):
-    """There are no photos, or they cannot be listed."""
-
-
-class SamePlace(CarmaskError):
-    """The results would lie among the photos, and be mistaken for photos."""
+    """There are no photos, or they cannot be listed, or the results would lie among them."""
 
 
 @dataclass(frozen=True)
@@ -93,35 +90,25 @@ def find_photos(
         with_results: Include folders below the source that hold results of carmask: of masks they are as good as any.
 
     Raises:
-        SourceError: there are none, or they cannot be listed.
-        SamePlace: `results` is the folder of the photos itself.
+        SourceError: there are none, they cannot be listed, or `results` is the folder of the photos itself.
         URLError: a URL cannot be read.
 
     """
-    if isinstance(source, URL):
-        return _from_url(source)
     if source == STREAM:
         return _from_stream(read_stdin() if read_stdin else b"")
-    try:
-        mode = source.stat().st_mode
-    except FileNotFoundError as error:
+    if isinstance(source, Path) and not source.exists():
         if _WILDCARD.search(str(source)):
             return _from_pattern(str(source), results, with_results)
-        raise SourceError(f"{source}: does not exist; give a photo, a folder or a list of photos") from error
-    except OSError as error:
-        raise SourceError(
-            f"{source}: cannot be opened ({error.strerror}); give a photo or a folder of photos"
-        ) from error
-    if source.suffix.lower() in TABLE_SUFFIXES["parquet"]:
-        return _from_list(read_paths(source), str(source), beside=source.parent)
-    if stat.S_ISDIR(mode):
+        raise SourceError(f"{source}: does not exist; give a photo, a folder or a list of photos")
+    suffix = source.suffix.lower()
+    if suffix in TABLE_SUFFIXES["parquet"]:
+        return _from_list(_read_parquet(source), str(source), beside=source.parent)
+    if isinstance(source, Path) and source.is_dir():
         return _from_folder(source, results, with_results)
-    if source.suffix.lower() == _LIST_SUFFIX:
-        try:
-            data = source.read_bytes()
-        except OSError as error:
-            raise SourceError(f"{source}: cannot be read ({error.strerror}); check its permissions") from error
-        return _from_list(_read_list(data), str(source), beside=source.parent)
+    if suffix == _LIST_SUFFIX:
+        return _from_list(_read_list(source.read_bytes()), str(source), beside=source.parent)
+    if isinstance(source, URL) and source.is_folder():
+        return _from_url_folder(source)
     return PhotoList(source.parent, (source.name,), alone=True)
 
 
@@ -131,8 +118,8 @@ def find_photos_of_all(
     """List the photos of one source, or of several files and folders below the folder that holds them all.
 
     Raises:
-        SourceError: there are none.
-        SamePlace: `results` is one of the folders.
+        SourceError: there are none, or `results` is one of the folders.
+        URLError: a URL cannot be read.
 
     """
     if len(sources) == 1:
@@ -144,95 +131,109 @@ def find_photos_of_all(
         if isinstance(source, Path) and not source.is_dir():
             paths.append(str(source))
             continue
-        found = _from_url(source) if isinstance(source, URL) else _from_folder(source, results)
+        found = find_photos(source, results=results)
         paths += [str(found.locate(name)) for name in found.names]
         unlisted += found.unlisted
         skipped += found.skipped
     return replace(_from_list(paths, "sources", beside=None), unlisted=tuple(unlisted), skipped=tuple(skipped))
 
 
-def _from_folder(root: Path, results: Path | None, with_results: bool = False) -> PhotoList:
+def require_parquet(what: str) -> None:
+    """Check that pyarrow is installed, which `what` needs.
+
+    Raises:
+        CarmaskError: it is not.
+
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise CarmaskError(f"{what}: needs pyarrow; install it with `pip install 'carmask[cluster]'`") from error
+
+
+def _from_folder(root: Path, results: Path | None, with_results: bool) -> PhotoList:
     if results is not None and root.resolve() == results.resolve():
-        raise SamePlace(
+        raise SourceError(
             f"{results}: is the folder of the photos itself; choose another one, for example {root / 'results'}"
         )
     walk = _Walk(root, results, with_results)
-    names = sorted(walk.below(root))
-    if not names:
-        cause = f"{root}: no photo in it; looked in all sub-folders for {walk.describe()}"
-        raise SourceError(walk.unlisted[0].cause if walk.unlisted else cause)
-    return PhotoList(root, names, tuple(walk.unlisted), tuple(walk.skipped))
+    return walk.list_photos(walk.below(root), f"{root}: no photo in it; looked in all sub-folders for")
 
 
 def _from_pattern(pattern: str, results: Path | None, with_results: bool) -> PhotoList:
-    fixed = []
-    for part in PurePath(pattern).parts:
-        if _WILDCARD.search(part):
-            break
-        fixed.append(part)
-    root = Path(*fixed)
-    walk = _Walk(root, results, with_results)
-    names: set[str] = set()
+    parts = PurePath(pattern).parts
+    fixed = next(index for index, part in enumerate(parts) if _WILDCARD.search(part))
+    walk = _Walk(Path(*parts[:fixed]), results, with_results)
+    names: list[str] = []
     for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - a Path's cannot begin at a drive or root
         path = Path(match)
         if path.is_dir():
             # `**` matches folders too, and what is in them as well.
             if "**" not in pattern:
-                names.update(walk.below(path))
-        elif (
-            path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden_file(path.name) and not walk.is_result(path.parent)
-        ):
-            names.add(path.relative_to(root).as_posix())
-    if not names:
-        raise SourceError(
-            f"{pattern}: does not exist, and as a pattern it matches no photo; looked for {walk.describe()}"
-        )
-    return PhotoList(root, sorted(names), tuple(walk.unlisted), tuple(walk.skipped))
+                names += walk.below(path)
+        elif _is_photo(path.name) and not is_hidden_file(path.name) and not walk.is_result(path.parent):
+            names.append(path.relative_to(walk.root).as_posix())
+    return walk.list_photos(names, f"{pattern}: does not exist, and as a pattern it matches no photo; looked for")
 
 
 class _Walk:
-    """Walks through folders, and collects those that cannot be listed or that hold results."""
+    """Walks through folders below `root`, and collects those that cannot be listed or that hold results."""
 
     def __init__(self, root: Path, results: Path | None, with_results: bool) -> None:
-        self._root = root
+        self.root = root
         self._with_results = with_results
         self._results = results.resolve() if results is not None else None
         # A destination above the source, like the working folder, does not make results of the photos.
         if self._results is not None and self._results in root.resolve().parents:
             self._results = None
-        self.unlisted: list[PhotoFailure] = []
-        self.skipped: list[Path] = []
+        self._unlisted: list[PhotoFailure] = []
+        self._skipped: list[Path] = []
 
     def below(self, folder: Path) -> Iterable[str]:
         """Yield the names of the pictures in a folder and below, relative to the root."""
         for path, names in walk_files(folder, on_error=self._add_unlisted):
             if self.is_result(path):
                 continue
-            prefix = path.relative_to(self._root).as_posix()
+            prefix = path.relative_to(self.root).as_posix()
             prefix = "" if prefix == "." else f"{prefix}/"
-            for name in names:
-                if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - a Path is ten times slower
-                    yield prefix + name
+            yield from (prefix + name for name in names if _is_photo(name))
 
     def is_result(self, folder: Path) -> bool:
         """Whether a folder is in the destination, or in another one that carmask wrote to."""
         if self._results is not None and self._results in (folder.resolve(), *folder.resolve().parents):
             return True
-        if any(skipped in (folder, *folder.parents) for skipped in self.skipped):
+        if any(skipped in (folder, *folder.parents) for skipped in self._skipped):
             return True
-        if not self._with_results and folder != self._root and any(folder.glob(f"{PICTURE_JOURNAL}*")):
-            self.skipped.append(folder)
+        if not self._with_results and folder != self.root and any(folder.glob(f"{PICTURE_JOURNAL}*")):
+            self._skipped.append(folder)
             return True
         return False
 
-    def describe(self) -> str:
-        """Return what was looked for, and where not."""
-        but = f", but not in results of carmask: {', '.join(map(str, self.skipped))}" if self.skipped else ""
-        return ", ".join(sorted(IMAGE_SUFFIXES)) + but
+    def list_photos(self, names: Iterable[str], looked_for: str) -> PhotoList:
+        """Return the list of these photos. looked_for: how an error begins if there are none."""
+        names = sorted(set(names))
+        if not names:
+            but = f", but not in results of carmask: {', '.join(map(str, self._skipped))}" if self._skipped else ""
+            cause = f"{looked_for} {', '.join(sorted(IMAGE_SUFFIXES))}{but}"
+            raise SourceError(self._unlisted[0].cause if self._unlisted else cause)
+        return PhotoList(self.root, names, tuple(self._unlisted), tuple(self._skipped))
 
     def _add_unlisted(self, error: OSError) -> None:
         cause = f"{error.filename}: cannot be listed ({error.strerror}); check its permissions"
-        self.unlisted.append(PhotoFailure(Path(error.filename), cause))
+        self._unlisted.append(PhotoFailure(Path(error.filename), cause))
+
+
+def _is_photo(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path is ten times slower
+
+
+def _from_url_folder(source: URL) -> PhotoList:
+    names = [name for name in source.names_below() if _is_photo(name)]
+    if not names:
+        raise SourceError(
+            f"{source}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders"
+        )
+    return PhotoList(source, names)
 
 
 def _from_stream(data: bytes) -> PhotoList:
@@ -241,22 +242,6 @@ def _from_stream(data: bytes) -> PhotoList:
     if _is_list(data):
         return _from_list(_read_list(data), "standard input", beside=None)
     return PhotoList(Path(), ("standard input",), alone=True, data=data)
-
-
-def _from_url(source: URL) -> PhotoList:
-    suffix = source.suffix.lower()
-    if suffix in TABLE_SUFFIXES["parquet"]:
-        return _from_list(read_paths(source), str(source), beside=source.parent)
-    if suffix == _LIST_SUFFIX:
-        return _from_list(_read_list(source.read_bytes()), str(source), beside=source.parent)
-    if not source.is_folder():
-        return PhotoList(source.parent, (source.name,), alone=True)
-    names = [name for name in source.names_below() if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]  # noqa: PTH122
-    if not names:
-        raise SourceError(
-            f"{source}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders"
-        )
-    return PhotoList(source, names)
 
 
 def _from_list(paths: Sequence[str], label: str, *, beside: Path | URL | None) -> PhotoList:
@@ -305,6 +290,32 @@ def _urls(paths: Sequence[str], label: str, beside: Path | URL | None) -> list[U
     return list(found)
 
 
+def _absolute(path: str) -> str:
+    # `..` behind a link leads elsewhere than the text says.
+    return os.path.realpath(path) if ".." in PurePath(path).parts else os.path.abspath(path)  # noqa: PTH100
+
+
+def _read_parquet(source: Path | URL) -> list[str]:
+    """Return the column `path` of a table, a file or a folder of parts, without empty rows."""
+    require_parquet(str(source))
+    from pyarrow import ArrowException, dataset, types
+
+    try:
+        with source.filesystem() if isinstance(source, URL) else nullcontext((None, str(source))) as (system, path):
+            table = dataset.dataset(path, filesystem=system, format="parquet")
+            if PATH_COLUMN not in table.schema.names:
+                raise SourceError(
+                    f"{source}: has no column '{PATH_COLUMN}' (it has {', '.join(table.schema.names)}); use that name "
+                    "for the column of the photos' paths"
+                )
+            kind = table.schema.field(PATH_COLUMN).type
+            if not (types.is_string(kind) or types.is_large_string(kind)):
+                raise SourceError(f"{source}: its column '{PATH_COLUMN}' holds {kind}, not text")
+            return [path for path in table.to_table(columns=[PATH_COLUMN]).column(0).to_pylist() if path]
+    except (ArrowException, OSError) as error:
+        raise SourceError(f"{source}: cannot be read as a Parquet table ({first_line(error)})") from error
+
+
 def _is_list(data: bytes) -> bool:
     """Whether these are lines or NUL-ended paths: every picture has bytes that no path has, or empty paths."""
     data = _from_utf_16(data)
@@ -331,8 +342,3 @@ def _from_utf_16(data: bytes) -> bytes:
         return data.decode("utf-16").encode()
     except UnicodeDecodeError:
         return data
-
-
-def _absolute(path: str) -> str:
-    # `..` behind a link leads elsewhere than the text says.
-    return os.path.realpath(path) if ".." in PurePath(path).parts else os.path.abspath(path)  # noqa: PTH100

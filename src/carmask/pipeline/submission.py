@@ -6,17 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
-from carmask.imaging.decode import decode_mask, read_size
-from carmask.imaging.rle import RleError, decode_carvana, read_rows
-from carmask.pipeline.masks import MasksError, find_masks
+from carmask.imaging.decode import read_size
+from carmask.imaging.rle import decode_carvana
+from carmask.pipeline.masks import MasksError, Read, find_masks, match_rows
 from carmask.pipeline.sources import PhotoList, find_photos
 from carmask.progress import Progress
 from carmask.runner import default_workers, map_ahead
@@ -54,40 +51,6 @@ class SubmissionReport:
             self.first_problems.append(detail)
 
 
-def check_submission(
-    table: Path, photos: Path, *, truth: Path | None = None, progress: Progress | None = None
-) -> SubmissionReport:
-    """Find every problem in a table of run lengths. Rows are read one after the other, so memory stays bounded.
-
-    Args:
-        table: `img,rle_mask`, .csv or .csv.gz.
-        photos: The folder of the photos, each of which needs exactly one row.
-        truth: True masks of some or all of the photos: a folder, or a table.
-        progress: Called after each row; the total is the number of photos.
-
-    Raises:
-        CarmaskError: the file is not such a table, or there are no photos or no true masks.
-
-    """
-    found = find_photos(photos, results=None)
-    report = SubmissionReport(len(found.names))
-    masks = _TrueMasks(truth, photos, found) if truth is not None else None
-    report.unusable_masks += masks.unusable if masks is not None else ()
-    with ThreadPoolExecutor(default_workers(), "check") as pool:
-        rows = _read_valid_rows(table, found, report)
-        for number, checked in enumerate(map_ahead(pool, lambda row: _check(row, masks), rows, 64), start=1):
-            if checked.cause is not None:
-                report.add_problem("runs that do not fit the photo", checked.cause)
-            if checked.unusable_mask is not None:
-                report.unusable_masks.append(checked.unusable_mask)
-            if checked.dice is not None:
-                report.dice.append(checked.dice)
-                report.worst = min(report.worst or (2.0, ""), (checked.dice, checked.name))
-            if progress is not None:
-                progress(number, max(number, report.photos))
-    return report
-
-
 class _Row(NamedTuple):
     """A row: the photo's name as in `PhotoList.names`, its file, the run lengths, and the row's name in messages."""
 
@@ -106,83 +69,76 @@ class _Checked(NamedTuple):
     unusable_mask: str | None = None
 
 
+def check_submission(
+    table: Path, photos: Path, *, truth: Path | None = None, progress: Progress | None = None
+) -> SubmissionReport:
+    """Find every problem in a table of run lengths. Rows are read one after the other, so memory stays bounded.
+
+    Args:
+        table: `img,rle_mask`, .csv or .csv.gz.
+        photos: The folder of the photos, each of which needs exactly one row.
+        truth: True masks of some or all of the photos: a folder, or a table.
+        progress: Called after each row; the total is the number of photos.
+
+    Raises:
+        CarmaskError: the file is not such a table, or there are no photos or no true masks.
+
+    """
+    found = find_photos(photos, results=None)
+    report = SubmissionReport(len(found.names))
+    true_masks: dict[str, Read] = {}
+    if truth is not None:
+        masks = find_masks(truth, photos=photos, foreground=None, results=None)
+        report.unusable_masks += [one.cause for one in masks.photos.unlisted if one not in found.unlisted]
+        true_masks.update(masks.readers())
+    with ThreadPoolExecutor(default_workers(), "check") as pool:
+        rows = _read_valid_rows(table, found, report)
+        for number, checked in enumerate(map_ahead(pool, lambda row: _check(row, true_masks), rows, 64), start=1):
+            if checked.cause is not None:
+                report.add_problem("runs that do not fit the photo", checked.cause)
+            if checked.unusable_mask is not None:
+                report.unusable_masks.append(checked.unusable_mask)
+            if checked.dice is not None:
+                report.dice.append(checked.dice)
+                report.worst = min(report.worst or (2.0, ""), (checked.dice, checked.name))
+            if progress is not None:
+                progress(number, max(number, report.photos))
+    return report
+
+
 def _read_valid_rows(table: Path, photos: PhotoList, report: SubmissionReport) -> Iterator[_Row]:
     """Yield the rows whose runs can be checked; reports the others, and at the end the photos without a row."""
-    positions: dict[str, int] = {}
-    has_row = bytearray(len(photos.names))
+
+    def add_row_problem(kind: str, detail: str) -> None:
+        report.rows += 1
+        report.add_problem(kind, detail)
+
     for failure in photos.unlisted:
         report.add_problem("folders that cannot be listed", failure.cause)
-    for position, name in enumerate(photos.names):
-        other = positions.setdefault(PurePosixPath(name).name, position)
-        if other != position:
-            has_row[position] = True
-            detail = f"{photos.path(name)} and {photos.names[other]} have the same name"
-            report.add_problem("photos of the same name", detail)
-    for line, fields in read_rows(table):
+    have_row: set[str] = set()
+    for line, name, runs in match_rows(table, photos, add_row_problem, strip=False):
         report.rows += 1
-        label = f"{table}, line {line}"
-        if len(fields) != 2:
-            detail = f"{label}: {len(fields)} fields instead of a name and run lengths"
-            report.add_problem("rows with other fields", detail)
-            continue
-        name, runs = fields
-        found = positions.get(name)
-        if found is None:
-            report.add_problem("unknown photos", f"{label}: there is no photo {name!r}")
-        elif has_row[found]:
-            report.add_problem("photos with several rows", f"{label}: {name} has a row already")
-        else:
-            has_row[found] = True
-            report.empty += not runs.strip()
-            photo = photos.names[found]
-            yield _Row(photo, photos.path(photo), runs, f"{label}: {name}")
-    for name, seen in zip(photos.names, has_row, strict=True):
-        if not seen:
+        report.empty += not runs.strip()
+        have_row.add(name)
+        photo = photos.path(name)
+        yield _Row(name, photo, runs, f"{table}, line {line}: {photo.name}")
+    for name in photos.names:
+        if name not in have_row:
             report.add_problem("photos without a row", f"{photos.path(name)}: has no row")
 
 
-class _TrueMasks:
-    """True masks by the names of their photos, from files or from the rows of a table.
-
-    unusable: why others cannot be used.
-    """
-
-    def __init__(self, source: Path, photos: Path, known: PhotoList) -> None:
-        masks = find_masks(source, photos=photos, foreground=None, results=None)
-        self.unusable = [failure.cause for failure in masks.photos.unlisted if failure not in known.unlisted]
-        self._source = source
-        self._files = dict(zip(masks.photos.names, masks.photos.origins or (), strict=False))
-        self._runs = dict(masks.rows())
-
-    def read(self, name: str, size_HW: tuple[int, int]) -> NDArray[np.bool_] | None:
-        """The true mask of a photo of this size, bool (height, width); None where there is none.
-
-        Raises:
-            CarmaskError: it cannot be read.
-
-        """
-        if name in self._files:
-            truth_HW = decode_mask(self._files[name]).mask_HW
-            if truth_HW.shape != size_HW:
-                sizes = (f"{height} x {width} px" for height, width in (truth_HW.shape, size_HW))
-                raise MasksError(f"{self._files[name]}: is {next(sizes)}, its photo {next(sizes)}")
-            return truth_HW
-        if name not in self._runs:
-            return None
-        try:
-            return decode_carvana(self._runs[name], size_HW)
-        except RleError as error:
-            raise RleError(f"{self._source}, row of {PurePosixPath(name).name}: {error}") from error
-
-
-def _check(row: _Row, masks: _TrueMasks | None) -> _Checked:
+def _check(row: _Row, true_masks: dict[str, Read]) -> _Checked:
     try:
-        size_HW = read_size(row.photo)
-        mask_HW = decode_carvana(row.runs, size_HW)
+        mask_HW = decode_carvana(row.runs, read_size(row.photo))
     except CarmaskError as error:
         return _Checked(row.name, cause=f"{row.label}: {error}")
+    if row.name not in true_masks:
+        return _Checked(row.name)
     try:
-        truth_HW = masks.read(row.name, size_HW) if masks is not None else None
+        truth_HW = true_masks[row.name]().mask
+        if truth_HW.shape != mask_HW.shape:
+            sizes = (f"{height} x {width} px" for height, width in (mask_HW.shape, truth_HW.shape))
+            raise MasksError(f"{row.photo}: is {next(sizes)}, its true mask {next(sizes)}")
     except CarmaskError as error:
         return _Checked(row.name, unusable_mask=str(error))
-    return _Checked(row.name, dice=None if truth_HW is None else dice(truth_HW, mask_HW))
+    return _Checked(row.name, dice=dice(truth_HW, mask_HW))

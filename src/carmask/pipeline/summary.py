@@ -1,19 +1,19 @@
 """The summary of a run: how many photos were done or failed, the first few by name, and files that list them."""
 
 import csv
-import io
 import os
 from array import array
 from bisect import insort
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol, TextIO
 
 from carmask.files import UnwritableFile, atomic_write, unwritable
-from carmask.pipeline.jobs import PhotoOutcome
+from carmask.pipeline.jobs import Jobs, PhotoOutcome
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.sinks import Sink
 from carmask.pipeline.sources import PhotoFailure
@@ -48,8 +48,8 @@ class RunObserver(Protocol):
         """So many photos are to do; earlier runs did the others."""
         ...
 
-    def photo_done(self, outcome: PhotoOutcome, result: str | None) -> None:
-        """One photo was tried. result: the file of its result, or None."""
+    def photo_done(self, outcome: PhotoOutcome) -> None:
+        """One photo was tried."""
         ...
 
 
@@ -71,7 +71,7 @@ def collect_outcomes(
         for failure in jobs.photos.unlisted:
             failures.add(failure)
         for outcome in outcomes:
-            result = sink.record(outcome)
+            sink.record(outcome)
             if outcome.cause is not None:
                 failures.add(PhotoFailure(outcome.job.origin, outcome.cause), outcome.job.position)
             else:
@@ -79,14 +79,15 @@ def collect_outcomes(
                 if outcome.box_px is None:
                     empty.append(outcome.job.position)
             if observer is not None:
-                observer.photo_done(outcome, result)
+                observer.photo_done(outcome)
         sink.finish()
         summary.failed = failures.count
         summary.first_failures = [failure for _, failure in failures.first]
-        in_order = array("q", sorted(empty))
-        summary.empty = len(in_order)
-        summary.first_empty = [jobs.at(position).origin for position in in_order[:_SHOWN]]
-        _write_no_vehicle(plan.no_vehicle_file, (jobs.at(position).origin for position in in_order))
+        jobs_without_vehicle = jobs.only(array("q", sorted(empty)))
+        summary.empty = len(jobs_without_vehicle)
+        summary.first_empty = [job.origin for job in islice(jobs_without_vehicle, _SHOWN)]
+        if plan.no_vehicle_file is not None:
+            _write_no_vehicle(plan.no_vehicle_file, jobs_without_vehicle)
     return summary
 
 
@@ -101,10 +102,10 @@ class FailureList:
         self.count = 0
         self.first: list[tuple[int, PhotoFailure]] = []
         self._path = path
-        self._stream: IO[bytes] | None = None
+        self._is_foreign = path is not None and not _remove_own(path, _FAILURES_HEADER)
+        self._stream: TextIO | None = None
         self._positions = array("q")
         self._offsets = array("q")
-        self._is_foreign = path is not None and not _remove_own(path, _FAILURES_HEADER)
 
     def __enter__(self) -> "FailureList":
         return self
@@ -124,13 +125,11 @@ class FailureList:
         try:
             if self._stream is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._stream = self._path.open("wb")
-                self._stream.write(f"{_FAILURES_HEADER}\n".encode())
+                self._stream = self._path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                self._stream.write(f"{_FAILURES_HEADER}\n")
             self._positions.append(position)
             self._offsets.append(self._stream.tell())
-            line = io.StringIO()
-            csv.writer(line, lineterminator="\n").writerow((failure.path, failure.cause))
-            self._stream.write(line.getvalue().encode(errors="backslashreplace"))
+            csv.writer(self._stream, lineterminator="\n").writerow((failure.path, failure.cause))
             self._stream.flush()
         except OSError as error:
             raise unwritable(self._path, error) from error
@@ -139,10 +138,11 @@ class FailureList:
         if self._stream is not None:
             self._offsets.append(self._stream.tell())
             self._stream.close()
-        if kind is None and self.count and self._is_foreign:
+        if kind is not None or self._path is None or not self.count:
+            return
+        if self._is_foreign:
             _refuse_foreign(self._path, _FAILURES_HEADER, "failures")
-        if kind is None and self._path is not None:
-            self._sort(self._path)
+        self._sort(self._path)
 
     def _sort(self, path: Path) -> None:
         order = sorted(range(len(self._positions)), key=self._positions.__getitem__)
@@ -155,21 +155,17 @@ class FailureList:
                 sorted_file.write(stream.read(self._offsets[index + 1] - self._offsets[index]))
 
 
-def _write_no_vehicle(path: Path | None, photos: Iterable[Path | URL]) -> None:
+def _write_no_vehicle(path: Path, jobs: Jobs) -> None:
     """Write a list of photos that `carmask predict` takes as its source; no file without photos."""
-    if path is None:
-        return
     is_foreign = not _remove_own(path, _NO_VEHICLE_HEADER)
-    first = next(photos := iter(photos), None)
-    if first is None:
+    if not len(jobs):
         return
     if is_foreign:
         _refuse_foreign(path, _NO_VEHICLE_HEADER, "photos without a vehicle")
     with atomic_write(path) as stream:
         stream.write(f"{_NO_VEHICLE_HEADER}\n".encode())
-        for photo in (first, *photos):
-            # A line cannot hold a name with a line break.
-            stream.write(os.fsencode(str(photo)).replace(b"\n", b"?") + b"\n")
+        # A line cannot hold a name with a line break.
+        stream.writelines(os.fsencode(str(job.origin)).replace(b"\n", b"?") + b"\n" for job in jobs)
 
 
 def _remove_own(path: Path, header: str) -> bool:
@@ -185,7 +181,7 @@ def _remove_own(path: Path, header: str) -> bool:
     return True
 
 
-def _refuse_foreign(path: Path | None, header: str, what: str) -> None:
+def _refuse_foreign(path: Path, header: str, what: str) -> None:
     raise UnwritableFile(
         f"{path}: is not a list of {what} (it does not begin with '{header}') and was left as it is; move it away and "
         f"run again to list the {what}"

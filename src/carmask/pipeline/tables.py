@@ -1,4 +1,4 @@
-"""The results of all photos in one file: the challenge's run lengths, COCO's annotations, and Parquet.
+"""Results of all photos in one file: the challenge's run lengths, COCO's annotations, and Parquet.
 
 Rows are collected in a journal beside the table, with which a killed run continues, and put together at the end.
 """
@@ -6,7 +6,7 @@ Rows are collected in a journal beside the table, with which a killed run contin
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,36 +14,50 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from carmask.files import BinaryWriter, atomic_write, gzip_writer, remove_stale_temporary_files
 from carmask.imaging.rle import encode_carvana, encode_coco, write_rows
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, PhotoOutcome
-from carmask.pipeline.journal import Entry, Journal, read_provenance
+from carmask.pipeline.journal import (
+    Entry,
+    Journal,
+    Provenance,
+    is_unchanged,
+    journal_entry,
+    other_provenance,
+    read_entries,
+    read_provenance,
+)
 from carmask.pipeline.kinds import TableKind
-from carmask.pipeline.parquet import require_parquet, write_results
-from carmask.pipeline.provenance import Provenance, is_unchanged, journal_entry, refuse_other_provenance
-from carmask.pipeline.sinks import OpenRemotely, Put
-from carmask.result import Result
+from carmask.pipeline.sinks import OpenRemotely, Put, Sink
+from carmask.pipeline.sources import PATH_COLUMN, require_parquet
+from carmask.runner import in_batches
+from carmask.segmenter import Result
 
 # The rows in the order of the photos, as often as it is called.
 Rows = Callable[[], Iterator[tuple[Job, Entry]]]
+
+# About ten megabytes of run lengths.
+_PARQUET_ROWS_IN_GROUP = 1024
 
 
 @dataclass(frozen=True)
 class TableFormat:
     """How a table is written.
 
-    row: what the table says of one photo, for JSON. write: writes the file, one row after the other. has_errors:
-    whether photos that failed have rows too, with the cause under `error`, and the others their `seconds`.
+    row: what the table says of a mask (bool, height x width), for JSON. write: writes the file, one row after the
+    other. has_errors: whether photos that failed have rows too, with the cause under `error`, and the others their
+    `seconds`.
     """
 
-    row: Callable[[Result], Any]
-    write: Callable[[Path, Rows], None]
+    row: Callable[[NDArray[np.bool_]], Any]
+    write: Callable[[BinaryWriter, Rows], None]
     has_errors: bool = False
 
 
 @dataclass
-class TableFile:
+class TableFile(Sink):
     """A table as a sink.
 
     offsets: where in the journal the row of each photo begins, by the photo's position; -1 without a row.
@@ -51,12 +65,10 @@ class TableFile:
     """
 
     path: Path
-    jobs: Jobs
     table: TableFormat
     journal: Journal
     offsets: "array[int]"
     all_jobs: Jobs
-    empty_before: Sequence[int]
     failed: int = 0
 
     def put(self, job: Job, found: Result) -> Entry:
@@ -68,31 +80,32 @@ class TableFile:
         put: Put = partial(_entry, self.table)
         return lambda: nullcontext(put)
 
-    def record(self, outcome: PhotoOutcome) -> str | None:
+    def record(self, outcome: PhotoOutcome) -> None:
         """See `Sink.record`."""
         entry = outcome.row
         if outcome.cause is not None:
             self.failed += 1
-            if self.table.has_errors:
-                entry = {"photo": outcome.job.name, "error": outcome.cause}
+            entry = {"photo": outcome.job.name, "error": outcome.cause} if self.table.has_errors else None
         elif self.table.has_errors:
             entry["seconds"] = round(outcome.seconds, 4)
         if entry is not None:
             self.offsets[outcome.job.position] = self.journal.add(entry)
-        return str(self.path) if outcome.cause is None else None
 
     def finish(self) -> None:
         """See `Sink.finish`. If photos failed, the journal stays, and the next run tries only those."""
-        self.table.write(self.path, self._rows)
+        with atomic_write(self.path) as file, gzip_writer(file, self.path) as stream:
+            self.table.write(stream, self._rows)
         if not self.failed and all(self.offsets[position] >= 0 for position in self.all_jobs.positions):
             self.journal.path.unlink(missing_ok=True)
         else:
             self.journal.sort("photo")
 
     def _rows(self) -> Iterator[tuple[Job, Entry]]:
-        for job in self.all_jobs:
-            if (offset := self.offsets[job.position]) >= 0:
-                yield job, self.journal.read(offset)
+        with self.journal.path.open("rb") as stream:
+            for job in self.all_jobs:
+                if (offset := self.offsets[job.position]) >= 0:
+                    stream.seek(offset)
+                    yield job, json.loads(stream.readline())
 
 
 @contextmanager
@@ -118,24 +131,24 @@ def open_table(
         if earlier is None and part.stat().st_size:
             raise BadDestination(f"{part}: is not an unfinished table; move it away, or use --overwrite")
         if earlier is not None and earlier != provenance:
-            refuse_other_provenance(part, earlier, provenance)
+            raise other_provenance(part, earlier, provenance)
     elif os.path.lexists(path):
         raise BadDestination(f"{path}: already exists; use --overwrite or another name")
     last_ns = part.stat().st_mtime_ns if part.exists() else 0
     remove_stale_temporary_files([path.parent])
     with Journal(part, provenance) as journal:
         offsets = array("q", [-1]) * len(jobs.photos.names)
-        empty = _find_rows(journal, jobs, offsets, last_ns)
+        empty = _find_rows(part, jobs, offsets, last_ns)
         todo = array("q", (position for position in jobs.positions if offsets[position] < 0))
-        yield TableFile(path, jobs.only(todo), _TABLES[kind], journal, offsets, jobs, empty)
+        yield TableFile(jobs.only(todo), empty, path, _TABLES[kind], journal, offsets, jobs)
 
 
-def _find_rows(journal: Journal, jobs: Jobs, offsets: "array[int]", last_ns: int) -> "array[int]":
+def _find_rows(journal: Path, jobs: Jobs, offsets: "array[int]", last_ns: int) -> "array[int]":
     """Set the offsets of the rows of earlier runs; returns the positions of photos in which no vehicle was found."""
     names = jobs.photos.names
     positions: dict[str, int] = {}
     empty = array("q")
-    for offset, entry in journal.entries():
+    for offset, entry in read_entries(journal):
         positions = positions or {names[position]: position for position in jobs.positions}
         position = positions.get(entry["photo"]) if "error" not in entry else None
         if position is None or not is_unchanged(jobs.at(position).origin, entry["origin_bytes"], last_ns):
@@ -147,7 +160,7 @@ def _find_rows(journal: Journal, jobs: Jobs, offsets: "array[int]", last_ns: int
 
 
 def _entry(table: TableFormat, job: Job, found: Result) -> Entry:
-    return {"photo": job.name, **journal_entry(job, found), "row": table.row(found)}
+    return {"photo": job.name, **journal_entry(job, found), "row": table.row(found.mask)}
 
 
 # `img,rle_mask`: the photo's file name and its run lengths, none for a photo without a vehicle.
@@ -164,13 +177,8 @@ def _refuse_equal_file_names(jobs: Jobs) -> None:
             )
 
 
-def _carvana_row(found: Result) -> str:
-    return encode_carvana(found.mask)
-
-
-def _write_carvana(path: Path, rows: Rows) -> None:
-    with atomic_write(path) as file, gzip_writer(file, path) as stream:
-        write_rows(stream, ((_file_name(job.name), entry["row"]) for job, entry in rows()))
+def _write_carvana(stream: BinaryWriter, rows: Rows) -> None:
+    write_rows(stream, ((_file_name(job.name), entry["row"]) for job, entry in rows()))
 
 
 def _file_name(name: str) -> str:
@@ -180,19 +188,36 @@ def _file_name(name: str) -> str:
 # Parquet: path, size, Carvana's run lengths, box, coverage, seconds, and why there is no mask, a row a photo.
 
 
-def _parquet_row(found: Result) -> dict[str, Any]:
-    height, width = found.mask.shape
-    return {"height": height, "width": width, "rle": encode_carvana(found.mask)}
+def _parquet_row(mask_HW: NDArray[np.bool_]) -> dict[str, Any]:
+    height, width = mask_HW.shape
+    return {"height": height, "width": width, "rle": encode_carvana(mask_HW)}
 
 
-def _write_parquet(path: Path, rows: Rows) -> None:
-    with atomic_write(path) as stream:
-        write_results(stream, (_to_parquet(job, entry) for job, entry in rows()))
+def _write_parquet(stream: BinaryWriter, rows: Rows) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    sides = [pa.field(side, pa.int32(), nullable=False) for side in ("top", "left", "bottom", "right")]
+    schema = pa.schema(
+        [
+            pa.field(PATH_COLUMN, pa.string(), nullable=False),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("rle", pa.string()),
+            ("box_px", pa.struct(sides)),
+            ("coverage", pa.float64()),
+            ("seconds", pa.float64()),
+            ("error", pa.string()),
+        ]
+    )
+    with ParquetWriter(stream, schema, compression="zstd") as writer:
+        for group in in_batches((_to_parquet(job, entry) for job, entry in rows()), _PARQUET_ROWS_IN_GROUP):
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def _to_parquet(job: Job, entry: Entry) -> dict[str, Any]:
     # A name that is not valid text is written with its bytes as escapes.
-    row = {"path": str(job.photo).encode(errors="backslashreplace").decode()}
+    row = {PATH_COLUMN: str(job.photo).encode(errors="backslashreplace").decode()}
     if "error" in entry:
         return {**row, "error": entry["error"].encode(errors="backslashreplace").decode()}
     sides = dict(zip(("top", "left", "bottom", "right"), entry["box_px"] or (), strict=False)) or None
@@ -204,19 +229,18 @@ def _to_parquet(job: Job, entry: Entry) -> dict[str, Any]:
 # write it: crowds are left out when detections are scored. Names are paths below the common folder, never equal.
 
 
-def _coco_row(found: Result) -> dict[str, Any]:
-    height, width = found.mask.shape
-    area = int(np.count_nonzero(found.mask))
-    return {"height": height, "width": width, "area": area, "segmentation": encode_coco(found.mask)}
+def _coco_row(mask_HW: NDArray[np.bool_]) -> dict[str, Any]:
+    height, width = mask_HW.shape
+    area = int(np.count_nonzero(mask_HW))
+    return {"height": height, "width": width, "area": area, "segmentation": encode_coco(mask_HW)}
 
 
-def _write_coco(path: Path, rows: Rows) -> None:
-    with atomic_write(path) as file, gzip_writer(file, path) as stream:
-        stream.write(b'{"info":{"description":"masks by carmask"},"licenses":[],"images":[\n')
-        _write_items(stream, (_coco_image(job, entry) for job, entry in rows()))
-        stream.write(b'],"annotations":[\n')
-        _write_items(stream, (_coco_annotation(job, entry) for job, entry in rows() if entry["box_px"]))
-        stream.write(b'],"categories":[{"id":1,"name":"vehicle","supercategory":"vehicle"}]}\n')
+def _write_coco(stream: BinaryWriter, rows: Rows) -> None:
+    stream.write(b'{"info":{"description":"masks by carmask"},"licenses":[],"images":[\n')
+    _write_items(stream, (_coco_image(job, entry) for job, entry in rows()))
+    stream.write(b'],"annotations":[\n')
+    _write_items(stream, (_coco_annotation(job, entry) for job, entry in rows() if entry["box_px"]))
+    stream.write(b'],"categories":[{"id":1,"name":"vehicle","supercategory":"vehicle"}]}\n')
 
 
 def _coco_image(job: Job, entry: Entry) -> dict[str, Any]:
@@ -245,7 +269,7 @@ def _write_items(stream: BinaryWriter, items: Iterable[dict[str, Any]]) -> None:
 
 
 _TABLES: dict[TableKind, TableFormat] = {
-    "carvana-csv": TableFormat(_carvana_row, _write_carvana),
+    "carvana-csv": TableFormat(encode_carvana, _write_carvana),
     "coco": TableFormat(_coco_row, _write_coco),
     "parquet": TableFormat(_parquet_row, _write_parquet, has_errors=True),
 }

@@ -12,9 +12,8 @@ from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.kinds import TRANSPARENT, OutputStyle, PhotoKind, refuse_cutout_options
 from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.smoothing import TemporalSmoother
-from carmask.result import Result
 from carmask.runner import Prediction, run_segmenter
-from carmask.segmenter import Segmenter
+from carmask.segmenter import Result, Segmenter
 
 Frame = TypeVar("Frame")
 Output = TypeVar("Output")
