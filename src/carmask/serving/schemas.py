@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import UploadFile
+from PIL import ImageColor
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
@@ -33,6 +34,10 @@ def _strict_bool(value: object) -> object:
 
 StrictBool = Annotated[bool, BeforeValidator(_strict_bool)]
 
+_BACKGROUND: JsonDict = {
+    "anyOf": [{"enum": ["transparent", "blur", *ImageColor.colormap]}, {"pattern": "^#([0-9a-fA-F]{3}){1,2}$"}]
+}
+
 
 class SegmentForm(BaseModel):
     """The form of `POST /v1/segment`."""
@@ -53,10 +58,12 @@ class SegmentForm(BaseModel):
         default="transparent",
         max_length=64,
         description="Cut-outs only: transparent, blur, or a color (white, #00ff00).",
-        examples=["white"],
+        json_schema_extra=_BACKGROUND,
     )
     background_file: UploadFile | SkipJsonSchema[None] = Field(
-        default=None, description="Cut-outs only: a picture as the background.", json_schema_extra=_BINARY
+        default=None,
+        description="Cut-outs only: a picture as the background, instead of `background`.",
+        json_schema_extra=_BINARY,
     )
     crop: StrictBool = Field(default=False, description="Cut-outs only: crop to the box around the vehicle.")
     keep_largest: StrictBool = Field(default=False, description="Keep only the largest region of the mask.")
@@ -64,7 +71,7 @@ class SegmentForm(BaseModel):
         default="0",
         max_length=64,
         description="Remove smaller regions of the mask: an area in pixels (400) or a share of the photo (0.5%).",
-        examples=["0.5%"],
+        json_schema_extra={"pattern": r"^[0-9]{1,9}(\.[0-9]{1,6})?(px)?$|^[0-9]{1,2}(\.[0-9]{1,6})?%$"},
     )
     format: PictureFormat | SkipJsonSchema[None] = Field(
         default=None,
