@@ -14,9 +14,11 @@ from carmask.imaging.decode import decode_mask, decode_photo
 from carmask.imaging.draw import (
     FALSE_NEGATIVE_RGB,
     FALSE_POSITIVE_RGB,
+    UNKNOWN_RGB,
     draw_compare,
     draw_error_map,
     draw_overlay,
+    hatch_unknown,
     sheet,
 )
 from carmask.imaging.encode import encode_mask, encode_picture, encode_png, encode_soft
@@ -221,3 +223,13 @@ def test_what_cannot_be_written_is_named(tmp_path):
         assert str(path) in str(caught.value)
         assert isinstance(caught.value, CarmaskError)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_what_is_unknown_is_hatched():
+    drawn_HWC = hatch_unknown(IMAGE_HWC, ~MASK_HW)
+    is_line_HW = (drawn_HWC == UNKNOWN_RGB).all(axis=2)
+    np.testing.assert_array_equal(drawn_HWC[~is_line_HW], IMAGE_HWC[~is_line_HW])
+    assert not is_line_HW[~MASK_HW].any()
+    assert 0.1 < is_line_HW[MASK_HW].mean() < 0.5
+    np.testing.assert_array_equal(hatch_unknown(IMAGE_HWC, None), IMAGE_HWC)
+    assert hatch_unknown(IMAGE_HWC[..., :1], ~MASK_HW).shape == IMAGE_HWC.shape

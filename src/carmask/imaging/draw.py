@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 OVERLAY_RGB = (0, 158, 255)
 FALSE_POSITIVE_RGB = (230, 90, 0)
 FALSE_NEGATIVE_RGB = (0, 90, 220)
+UNKNOWN_RGB = (255, 220, 0)
 
 _OVERLAY_SHARE = 0.45
 # By gray level and channel: the level under the mask's tint.
@@ -69,6 +70,21 @@ def draw_error_map(
     drawn_HW3 = np.repeat(np.where(truth_HW, gray_HW, background_HW)[..., None], 3, axis=2)
     drawn_HW3[mask_HW & ~truth_HW] = FALSE_POSITIVE_RGB
     drawn_HW3[truth_HW & ~mask_HW] = FALSE_NEGATIVE_RGB
+    return drawn_HW3
+
+
+def hatch_unknown(image_HWC: NDArray[np.uint8], known_HW: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    """Draw yellow diagonal lines over the pixels that are not known; uint8 RGB.
+
+    known_HW: bool of the image's height and width; None if all is known, and the image stays as it is.
+    """
+    if known_HW is None:
+        return image_HWC
+    drawn_HW3 = _as_rgb(image_HWC, known_HW).copy()
+    height, width = known_HW.shape
+    period_px = max(8, round(min(height, width) / 40))
+    lines_HW = (np.arange(height)[:, None] + np.arange(width)) % period_px < period_px // 4
+    drawn_HW3[lines_HW & ~known_HW] = UNKNOWN_RGB
     return drawn_HW3
 
 
