@@ -181,3 +181,125 @@ def test_what_is_no_pair_of_masks_is_refused():
         metrics.measure(EMPTY_HW, EMPTY_HW.T)
     with pytest.raises(metrics.MaskMismatchError, match="predicted mask has dtype float32"):
         metrics.dice(EMPTY_HW, EMPTY_HW.astype(np.float32))
+
+
+@st.composite
+def known_pairs(draw):
+    """Two masks, and what of the truth is known: all but a few rectangles and pixels."""
+    truth_HW, mask_HW = draw(mask_pairs())
+    height, width = truth_HW.shape
+    known_HW = np.ones((height, width), dtype=bool)
+    for _ in range(draw(st.integers(0, 2))):
+        top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+        known_HW[top : top + draw(st.integers(1, 6)), left : left + draw(st.integers(1, 6))] = False
+    return truth_HW, mask_HW, known_HW
+
+
+@given(known_pairs(), st.randoms(use_true_random=False))
+def test_what_is_unknown_has_no_say(case, random):
+    truth_HW, mask_HW, known_HW = case
+    measured = metrics.measure(truth_HW, mask_HW, known_HW)
+    noise_HW = np.array([random.random() < 0.5 for _ in range(truth_HW.size)]).reshape(truth_HW.shape)
+    other = metrics.measure(np.where(known_HW, truth_HW, noise_HW), mask_HW, known_HW)
+    assert vars(other) == pytest.approx(vars(measured), nan_ok=True), "the stored truth of unknown pixels"
+    changed = metrics.measure(truth_HW, np.where(known_HW, mask_HW, noise_HW), known_HW)
+    for name in ("dice", "iou", "precision", "recall", "spilled", "thin_recall", "truth_area", "predicted_area"):
+        assert getattr(changed, name) == pytest.approx(getattr(measured, name), nan_ok=True), name
+
+
+@given(known_pairs())
+def test_area_metrics_count_known_pixels(case):
+    truth_HW, mask_HW, known_HW = case
+    n = slow_confusion(truth_HW[known_HW], mask_HW[known_HW])
+    assert vars(metrics.confusion(truth_HW, mask_HW, known_HW)) == n
+    measured = metrics.measure(truth_HW, mask_HW, known_HW)
+    assert measured.dice == metrics.dice(truth_HW, mask_HW, known_HW)
+    assert measured.found == measured.recall == metrics.Confusion(**n).recall
+    labeled = n["tp"] + n["fn"]
+    assert measured.spilled == pytest.approx(n["fp"] / labeled if labeled else math.nan, nan_ok=True)
+    assert measured.unknown_area == pytest.approx(1 - known_HW.mean())
+    for area, count in ((measured.truth_area, labeled), (measured.predicted_area, n["tp"] + n["fp"])):
+        assert area == pytest.approx(count / max(known_HW.sum(), 1))
+
+
+@given(known_pairs())
+def test_boundary_metrics_leave_out_what_is_near_unknown_pixels(case):
+    truth_HW, mask_HW, known_HW = case
+    truth_HW = truth_HW & known_HW
+    height_px, width_px = truth_HW.shape
+
+    def meets_background(y, x):
+        around = [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+        return any(known_HW[v, u] and not truth_HW[v, u] for v, u in around if 0 <= v < height_px and 0 <= u < width_px)
+
+    unknown_yx = np.argwhere(~known_HW)
+    outlines = [[yx for yx in map(tuple, np.argwhere(truth_HW)) if meets_background(*yx)], slow_boundary(mask_HW)]
+    certain = [
+        [yx for yx in outline if not len(unknown_yx) or cdist([yx], unknown_yx).min() > 2] for outline in outlines
+    ]
+    measured = metrics.measure(truth_HW, mask_HW, known_HW)
+    if any(all_ and not some for all_, some in zip(outlines, certain, strict=True)):
+        assert math.isnan(measured.boundary_f1)
+        assert math.isnan(measured.boundary_error_px)
+        return
+    if not all(outlines):
+        same = bool((truth_HW == mask_HW)[known_HW].all())
+        assert (measured.boundary_f1, measured.boundary_error_px) == pytest.approx(
+            (float(same), 0.0 if same else math.nan), nan_ok=True
+        )
+        return
+    forth, back = cdist(certain[0], outlines[1]).min(axis=1), cdist(certain[1], outlines[0]).min(axis=1)
+    recall, precision = (forth <= 2).mean(), (back <= 2).mean()
+    f1 = 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
+    assert measured.boundary_f1 == pytest.approx(f1, abs=1e-12)
+    assert measured.boundary_error_px == pytest.approx(np.concatenate([forth, back]).mean(), abs=1e-5)
+
+
+@given(mask_pairs())
+def test_known_everywhere_is_known(pair):
+    truth_HW, mask_HW = pair
+    whole = metrics.measure(truth_HW, mask_HW)
+    assert vars(metrics.measure(truth_HW, mask_HW, np.ones_like(truth_HW))) == pytest.approx(vars(whole), nan_ok=True)
+
+
+DISK_88 = np.hypot(*np.mgrid[-3.5:4, -3.5:4]) <= 4
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_thin_structures_equal_scipy_s_opening(seed):
+    rng = np.random.default_rng(seed)
+    smooth_HW = ndimage.gaussian_filter(rng.standard_normal((90, 130)), rng.choice([2, 4]))
+    truth_HW = smooth_HW > rng.choice([-0.05, 0.02])
+    opened_HW = ndimage.binary_opening(np.pad(truth_HW, 8, mode="edge"), DISK_88)[8:-8, 8:-8]
+    thin_HW = truth_HW & ~opened_HW
+    assert 0 < thin_HW.sum() < truth_HW.sum()
+    np.testing.assert_array_equal(metrics.thin_structures(truth_HW), thin_HW)
+    mask_HW = rng.random(truth_HW.shape) < 0.7
+    measured = metrics.measure(truth_HW, mask_HW)
+    assert measured.thin_recall == pytest.approx(mask_HW[thin_HW].mean())
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("width_px", "is_thin"), [(1, True), (7, True), (8, False), (30, False)])
+def test_a_bar_is_thin_below_8_px(width_px, is_thin, turned):
+    truth_HW = np.zeros((60, 50), dtype=bool)
+    truth_HW[:, 9 : 9 + width_px] = True
+    truth_HW = truth_HW.T if turned else truth_HW
+    np.testing.assert_array_equal(metrics.thin_structures(truth_HW), truth_HW & is_thin)
+
+
+def test_thin_recall_counts_thin_pixels_alone():
+    truth_HW = np.zeros((80, 80), dtype=bool)
+    truth_HW[20:, :] = True
+    truth_HW[5:20, 30:33] = True
+    mask_HW = truth_HW.copy()
+    mask_HW[40:] = False
+    mask_HW[5:10] = False
+    assert metrics.measure(truth_HW, mask_HW).thin_recall == pytest.approx(2 / 3)
+    assert math.isnan(metrics.measure(truth_HW[20:], mask_HW[20:]).thin_recall)
+    known_HW = np.ones_like(truth_HW)
+    known_HW[:8] = False
+    assert metrics.measure(truth_HW, mask_HW, known_HW).thin_recall == pytest.approx(10 / 12)
+    # Beside unknown pixels nobody knows how thick it is.
+    known_HW[:20, 33:50] = False
+    assert math.isnan(metrics.measure(truth_HW, mask_HW, known_HW).thin_recall)

@@ -1,8 +1,9 @@
 """How well a predicted mask agrees with the true one: pure functions on boolean arrays.
 
-Every function takes `truth_HW` and `mask_HW`, bool arrays of one shape (height, width), True where the object is.
+Every function takes `truth_HW` and `mask_HW`, bool arrays of one shape (height, width), True where the object is, and
+optionally `known_HW`, False where the truth is unknown (None: all of it is known).
 
-Two families:
+Two families, and the recall of thin structures (`thin_structures`):
 
 - Area metrics (Dice, IoU, precision, recall) count pixels.
 - Boundary metrics measure how far apart the two outlines are. Dice hides this: on a large object an outline that
@@ -13,6 +14,10 @@ neighbors, i.e. the mask minus its erosion by a 3x3 cross: the inner boundary, o
 lies outside the picture is unknown, not background: where an object is cut off by the picture's edge there is no
 boundary. So the empty mask and the full mask have no boundary at all. (DAVIS treats the edge likewise; medpy's
 `assd`, for comparison, counts it.)
+
+Unknown pixels have no part in area metrics. Boundary metrics treat them like what lies outside the picture: where the
+truth meets unknown pixels it has no boundary. And boundary pixels within `BOUNDARY_TOLERANCE_PX` of an unknown pixel
+are not counted, on either side, because their counterpart may lie there; the others are still compared with them.
 """
 
 from dataclasses import dataclass
@@ -28,6 +33,12 @@ Distances = npt.NDArray[np.float32]
 
 # Distances are float32 square roots of whole numbers, of which this one is exact.
 BOUNDARY_TOLERANCE_PX = 2.0
+
+# All pixels whose centers lie within 4 px of the center of an 8 x 8 px square: a disk of 8 px diameter.
+THIN_BELOW_PX = 8
+_MARGIN_PX = THIN_BELOW_PX
+_DISK_88 = np.array([[0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]], np.uint8)
+_DISK_88 = np.block([[_DISK_88, _DISK_88[:, ::-1]], [_DISK_88[::-1], _DISK_88[::-1, ::-1]]])
 
 
 class MaskMismatchError(CarmaskError):
@@ -69,13 +80,19 @@ class Confusion:
         """
         return _ratio(self.tp, self.tp + self.fn, undefined=float(self.fp == 0))
 
+    @property
+    def spilled(self) -> float:
+        """`fp / (tp + fn)`: the wrongly predicted pixels as a share of the object's area; NaN for an empty truth."""
+        return _ratio(self.fp, self.tp + self.fn, undefined=float("nan"))
+
 
 @dataclass(frozen=True)
 class ImageMetrics:
-    """Every metric of one picture; areas are shares of the picture (0 to 1).
+    """Every metric of one picture; areas are shares of its known pixels (0 to 1), `unknown_area` of all pixels.
 
     Boundary F1 is at `BOUNDARY_TOLERANCE_PX`. `boundary_error_px` is the mean distance of the two outlines, NaN where
-    one of the masks has none.
+    one of the masks has none. Both are NaN where one of the masks has an outline only beside unknown pixels.
+    `thin_recall` is NaN where nothing of the truth is thin.
     """
 
     dice: float
@@ -86,23 +103,34 @@ class ImageMetrics:
     boundary_error_px: float
     truth_area: float
     predicted_area: float
+    unknown_area: float
+    spilled: float
+    thin_recall: float
+
+    @property
+    def found(self) -> float:
+        """The recall: with unknown pixels, the share of the labeled object that was found."""
+        return self.recall
 
 
-def confusion(truth_HW: BoolArray, mask_HW: BoolArray) -> Confusion:
-    """Count the pixels of each kind.
+def confusion(truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | None = None) -> Confusion:
+    """Count the known pixels of each kind.
 
     Raises `MaskMismatchError` where the arrays differ in shape, are not two-dimensional or not boolean.
     """
-    _check_comparable(truth_HW, mask_HW)
+    _check_comparable(truth_HW, mask_HW, known_HW)
+    total = truth_HW.size
+    if known_HW is not None:
+        truth_HW, mask_HW, total = truth_HW & known_HW, mask_HW & known_HW, int(np.count_nonzero(known_HW))
     in_truth = int(np.count_nonzero(truth_HW))
     in_mask = int(np.count_nonzero(mask_HW))
     tp = int(np.count_nonzero(truth_HW & mask_HW))
-    return Confusion(tp=tp, fp=in_mask - tp, fn=in_truth - tp, tn=truth_HW.size - in_truth - in_mask + tp)
+    return Confusion(tp=tp, fp=in_mask - tp, fn=in_truth - tp, tn=total - in_truth - in_mask + tp)
 
 
-def dice(truth_HW: BoolArray, mask_HW: BoolArray) -> float:
-    """Return the Dice coefficient, 0 to 1; see `Confusion.dice`."""
-    return confusion(truth_HW, mask_HW).dice
+def dice(truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | None = None) -> float:
+    """Return the Dice coefficient of the known pixels, 0 to 1; see `Confusion.dice`."""
+    return confusion(truth_HW, mask_HW, known_HW).dice
 
 
 def boundary(mask_HW: BoolArray) -> BoolArray:
@@ -115,24 +143,61 @@ def boundary(mask_HW: BoolArray) -> BoolArray:
     return edge_HW
 
 
-def measure(truth_HW: BoolArray, mask_HW: BoolArray) -> ImageMetrics:
+def thin_structures(truth_HW: BoolArray) -> BoolArray:
+    """Mark what of a mask is thinner than `THIN_BELOW_PX`: the mask minus its opening by a disk of that diameter.
+
+    These are mirrors, antennas and roof racks, and tips of corners. The picture's edge is continued outward, so what it
+    cuts off is as thick as it looks along the edge.
+    """
+    margin = THIN_BELOW_PX
+    padded_HW = cv2.copyMakeBorder(truth_HW.view(np.uint8), margin, margin, margin, margin, cv2.BORDER_REPLICATE)
+    # The disk's center lies between pixels: what the one anchor moves by half a pixel, the other moves back.
+    half = THIN_BELOW_PX // 2
+    opened_HW = cv2.dilate(cv2.erode(padded_HW, _DISK_88, anchor=(half - 1, half - 1)), _DISK_88, anchor=(half, half))
+    thin_HW: BoolArray = truth_HW & (opened_HW[margin:-margin, margin:-margin] == 0)
+    return thin_HW
+
+
+def measure(truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | None = None) -> ImageMetrics:
     """Compute every metric of one picture.
 
     Raises `MaskMismatchError` where the arrays differ in shape, are not two-dimensional or not boolean.
     """
-    counts = confusion(truth_HW, mask_HW)
-    from_truth_px, from_mask_px = _boundary_distances(truth_HW, mask_HW)
+    counts = confusion(truth_HW, mask_HW, known_HW)
+    known = counts.tp + counts.fp + counts.fn + counts.tn
+    distances = _boundary_distances(truth_HW, mask_HW, known_HW)
     same = counts.fp == counts.fn == 0
     return ImageMetrics(
         dice=counts.dice,
         iou=counts.iou,
         precision=counts.precision,
         recall=counts.recall,
-        boundary_f1=_boundary_f1(from_truth_px, from_mask_px, same=same),
-        boundary_error_px=_boundary_error_px(from_truth_px, from_mask_px, same=same),
-        truth_area=(counts.tp + counts.fn) / truth_HW.size,
-        predicted_area=(counts.tp + counts.fp) / truth_HW.size,
+        boundary_f1=_boundary_f1(*distances, same=same) if distances else float("nan"),
+        boundary_error_px=_boundary_error_px(*distances, same=same) if distances else float("nan"),
+        truth_area=_ratio(counts.tp + counts.fn, known, undefined=0.0),
+        predicted_area=_ratio(counts.tp + counts.fp, known, undefined=0.0),
+        unknown_area=1 - known / truth_HW.size,
+        spilled=counts.spilled,
+        thin_recall=_thin_recall(truth_HW, mask_HW, known_HW),
     )
+
+
+def _thin_recall(truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | None) -> float:
+    """Return the share of the truth's `thin_structures` that was found; NaN where there are none.
+
+    How thick something is that ends at unknown pixels is not known, so these are taken for the object then.
+    """
+    window = _window_around(truth_HW)
+    truth_HW, mask_HW = truth_HW[window], mask_HW[window]
+    if not truth_HW.size:
+        return float("nan")
+    if known_HW is None:
+        thin_HW = thin_structures(truth_HW)
+    else:
+        known_HW = known_HW[window]
+        thin_HW = thin_structures(truth_HW | ~known_HW) & known_HW
+    found = int(np.count_nonzero(thin_HW & mask_HW))
+    return _ratio(found, int(np.count_nonzero(thin_HW)), undefined=float("nan"))
 
 
 def _boundary_f1(from_truth_px: Distances, from_mask_px: Distances, *, same: bool) -> float:
@@ -169,14 +234,29 @@ def _boundary_error_px(from_truth_px: Distances, from_mask_px: Distances, *, sam
     return float(total_px / (from_truth_px.size + from_mask_px.size))
 
 
-def _boundary_distances(truth_HW: BoolArray, mask_HW: BoolArray) -> tuple[Distances, Distances]:
+def _boundary_distances(
+    truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | None
+) -> tuple[Distances, Distances] | None:
     """Return for each boundary pixel of the truth the distance to the mask's boundary, and the reverse; px, flat.
 
-    Where only one side has a boundary its distances are infinite and the other's are empty.
+    Where only one side has a boundary its distances are infinite and the other's are empty. None if a side has a
+    boundary, but all of it is near unknown pixels.
     """
-    window = _window_around(truth_HW, mask_HW)
-    truth_edge_HW, mask_edge_HW = boundary(truth_HW[window]), boundary(mask_HW[window])
-    return (_distance_px(mask_edge_HW)[truth_edge_HW], _distance_px(truth_edge_HW)[mask_edge_HW])
+    window = _window_around(truth_HW | mask_HW)
+    truth_HW, mask_HW = truth_HW[window], mask_HW[window]
+    mask_edge_HW = boundary(mask_HW)
+    if known_HW is None:
+        truth_edge_HW = boundary(truth_HW)
+        return _distance_px(mask_edge_HW)[truth_edge_HW], _distance_px(truth_edge_HW)[mask_edge_HW]
+    known_HW = known_HW[window]
+    truth_edge_HW = boundary(truth_HW | ~known_HW) & truth_HW & known_HW
+    certain_HW = _distance_px(~known_HW) > BOUNDARY_TOLERANCE_PX
+    if any(edge_HW.any() and not (edge_HW & certain_HW).any() for edge_HW in (truth_edge_HW, mask_edge_HW)):
+        return None
+    return (
+        _distance_px(mask_edge_HW)[truth_edge_HW & certain_HW],
+        _distance_px(truth_edge_HW)[mask_edge_HW & certain_HW],
+    )
 
 
 def _distance_px(edge_HW: BoolArray) -> Distances:
@@ -187,28 +267,32 @@ def _distance_px(edge_HW: BoolArray) -> Distances:
     return distance_HW
 
 
-def _window_around(truth_HW: BoolArray, mask_HW: BoolArray) -> tuple[slice, slice]:
-    """Return the smallest window with everything True in either mask and one pixel around it, inside the picture.
+def _window_around(mask_HW: BoolArray) -> tuple[slice, slice]:
+    """Return the smallest window with everything True and a margin around it, inside the picture.
 
-    All boundary pixels lie in it with their neighbors, so nothing computed on it differs from the whole picture's.
+    All pixels that decide about a boundary or thin pixel lie in it, so nothing computed on it differs from the whole
+    picture's.
     """
-    either_HW = truth_HW | mask_HW
-    rows, columns = np.flatnonzero(either_HW.any(axis=1)), np.flatnonzero(either_HW.any(axis=0))
+    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     if not rows.size:
         return slice(0, 0), slice(0, 0)
-    return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
+    return (
+        slice(max(rows[0] - _MARGIN_PX, 0), rows[-1] + _MARGIN_PX + 1),
+        slice(max(columns[0] - _MARGIN_PX, 0), columns[-1] + _MARGIN_PX + 1),
+    )
 
 
 def _ratio(part: float, whole: float, *, undefined: float) -> float:
     return part / whole if whole else undefined
 
 
-def _check_comparable(truth_HW: BoolArray, mask_HW: BoolArray) -> None:
-    if truth_HW.shape != mask_HW.shape or truth_HW.ndim != 2:
+def _check_comparable(truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | None) -> None:
+    known_shape = truth_HW.shape if known_HW is None else known_HW.shape
+    if not truth_HW.shape == mask_HW.shape == known_shape or truth_HW.ndim != 2:
         raise MaskMismatchError(
-            f"cannot compare a true mask of shape {truth_HW.shape} with a predicted one of shape {mask_HW.shape}; "
-            "both must be (height, width) of the same photo"
+            f"cannot compare a true mask of shape {truth_HW.shape}, known at {known_shape}, with a predicted one of "
+            f"shape {mask_HW.shape}; all must be (height, width) of the same photo"
         )
-    for name, array in (("true", truth_HW), ("predicted", mask_HW)):
-        if array.dtype != np.bool_:
+    for name, array in (("true", truth_HW), ("predicted", mask_HW), ("known part of the", known_HW)):
+        if array is not None and array.dtype != np.bool_:
             raise MaskMismatchError(f"the {name} mask has dtype {array.dtype}, not bool; threshold it first")
