@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from bright_cars import BrightnessSegmenter, break_photos
+from bright_cars import BrightnessSegmenter, add_empty, break_photos, leave_unknown
 from PIL import Image
 
 from carmask.data.pairs import find_pairs
@@ -15,6 +15,7 @@ from carmask.evaluation.evaluate import evaluate_selection
 from carmask.evaluation.results import METRICS, EvaluationError, summarize
 from carmask.evaluation.selection import Selection
 from carmask.imaging.geometry import Geometry
+from noise_pairs import run
 
 
 def independent_dice(folder, id_):
@@ -129,3 +130,59 @@ def test_the_command_measures_a_real_network(folder, tmp_path, capsys):
     assert "8 of 12 photos were trained on" in said.err
     assert f"{ids[0]}.png" in said.out
     assert (tmp_path / "all" / "report.html").is_file()
+
+
+def test_photos_without_a_vehicle_are_not_in_the_means(folder):
+    of_cars = evaluate_selection(Selection(find_pairs(folder).pairs), BrightnessSegmenter())
+    bright_HW = add_empty(folder)
+    evaluation = evaluate_selection(Selection(find_pairs(folder).pairs), BrightnessSegmenter())
+    assert len(evaluation.rows) == 15
+    assert (evaluation.summary, evaluation.by_group) == (of_cars.summary, of_cars.by_group)
+    assert of_cars.no_vehicle is None
+    found = evaluation.no_vehicle
+    assert (found.photos, found.empty) == (3, 2), "one pixel of 3,000 is less than 0.1 %"
+    assert found.share_empty == pytest.approx(2 / 3)
+    assert found.dice == pytest.approx(1 / 3), "one pixel is not nothing"
+    assert found.false_area == pytest.approx((0 + 1 / 3000 + bright_HW.mean()) / 3)
+    assert [row.id for row in evaluation.worst(2)[2:]] == ["no_02", "no_01"]
+
+
+def test_unknown_pixels_are_not_measured(folder):
+    known_HW = leave_unknown(folder, "bb_02")
+    pairs = find_pairs(folder).pairs
+    evaluation = evaluate_selection(Selection(pairs), BrightnessSegmenter(), ignore=7)
+    row = next(row for row in evaluation.rows if row.id == "bb_02")
+    truth_HW = np.asarray(Image.open(folder / "train_masks" / "bb_02_mask.png")) == 1
+    bright_HW = np.asarray(Image.open(folder / "train" / "bb_02.png").convert("L")) > 0.6 * 255
+    assert (bright_HW & ~known_HW).any()
+    bright_HW &= known_HW
+    both = (truth_HW & bright_HW).sum()
+    assert row.metrics.dice == pytest.approx(2 * both / (truth_HW.sum() + bright_HW.sum()))
+    assert row.metrics.found == pytest.approx(both / truth_HW.sum())
+    assert row.metrics.spilled == pytest.approx((bright_HW & ~truth_HW).sum() / truth_HW.sum())
+    assert evaluation.unknown.photos == 1
+    assert evaluation.unknown.area == pytest.approx(1 - known_HW.mean())
+    assert {"found", "spilled"} <= evaluation.summary.keys()
+
+
+def test_the_command_measures_photos_without_masks(folder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    from carmask.models import ModelCard, Network, UNetConfig
+
+    unet = UNetConfig(in_channels=1, widths=(4, 8))
+    card = ModelCard(name="tiny", unet=unet, geometry=Geometry(height_px=32, width_px=32))
+    Network(card).save_pretrained(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    command = ("evaluate", str(folder / "train"), "--model", "tiny", "--worst", "1", "--out", "out")
+    assert run(capsys, *command)[0] == 1, "there are no masks"
+    status, out, _ = run(capsys, *command, "--empty")
+    assert status == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["no_vehicle"]["photos"] == 12
+    assert f"{summary['no_vehicle']['false_area']:.3%}" in out
+    leave_unknown(folder, "aa_02")
+    status, out, _ = run(capsys, "evaluate", str(folder), "--model", "tiny", "--ignore", "7", "--out", "out")
+    assert status == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["unknown"]["photos"] == 1
+    assert f"{summary['figures']['spilled']['mean']:.4f}" in out

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from bright_cars import BrightnessSegmenter, break_photos, write_pair
+from bright_cars import BrightnessSegmenter, add_empty, break_photos, leave_unknown, write_pair
 from PIL import Image
 
 from carmask.data.pairs import Pair, find_pairs
@@ -18,7 +18,7 @@ from carmask.evaluation.page import PANEL_PX
 from carmask.evaluation.report import CSV_COLUMNS, draw_worst, write_report
 from carmask.evaluation.results import Subject
 from carmask.evaluation.selection import Selection
-from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB
+from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB, UNKNOWN_RGB
 
 
 class PageReader(HTMLParser):
@@ -140,8 +140,8 @@ def test_names_are_shown_as_text(folder, tmp_path):
 
 def test_csv_and_json_hold_the_figures(folder, tmp_path):
     break_photos(folder)
-    empty_HW = np.zeros((40, 50), dtype=bool)
-    write_pair(folder, "dd_01", empty_HW, ~empty_HW)
+    full_HW = np.ones((40, 50), dtype=bool)
+    write_pair(folder, "dd_01", full_HW, ~full_HW)
     evaluation, path = make_report(folder, tmp_path / "out", remarks=("said",))
     with (path.parent / "per_image.csv").open(newline="") as file:
         lines = {line["id"]: line for line in csv.DictReader(file)}
@@ -172,3 +172,76 @@ def test_a_report_can_be_written_when_nothing_could_be_measured(tmp_path):
     evaluation = evaluate_selection(Selection((pair,)), BrightnessSegmenter())
     page = write_report(tmp_path, evaluation, Subject("cars", "brightness", {}, {}))
     assert "x_01.png" in "".join(PageReader(page.read_text(encoding="utf-8")).text)
+
+
+def text_of(path):
+    return "".join(PageReader(path.read_text(encoding="utf-8")).text)
+
+
+def test_photos_without_a_vehicle_are_reported_apart(folder, tmp_path):
+    plain = json.loads((make_report(folder, tmp_path / "plain")[1].parent / "summary.json").read_text())
+    assert (plain["no_vehicle"], plain["unknown"]) == (None, None)
+    assert len(plain["figures"]) == 7
+    bright_HW = add_empty(folder)
+    evaluation, path = make_report(folder, tmp_path / "out", worst=2)
+    summary = json.loads((path.parent / "summary.json").read_text())
+    assert summary["figures"] == plain["figures"]
+    assert (summary["by_group"], summary["by_view"]) == (plain["by_group"], plain["by_view"])
+    assert summary["photos"] == 15
+    found = summary["no_vehicle"]
+    assert (found["photos"], found["empty"]) == (3, 2)
+    with (path.parent / "per_image.csv").open(newline="") as file:
+        lines = {line["id"]: line for line in csv.DictReader(file)}
+    assert float(lines["no_02"]["predicted_area"]) == pytest.approx(bright_HW.mean(), abs=1e-6)
+    text = text_of(path)
+    assert evaluation.facts
+    assert all(part in text for fact in evaluation.facts for part in fact)
+    images = PageReader(path.read_text(encoding="utf-8")).images
+    # The two worst cars, and the two photos in which something is found.
+    assert {name.split(":")[0] for name in images} == {
+        *(row.id for row in evaluation.worst(4)[:2]),
+        "no_02",
+        "no_01",
+    }
+
+
+def test_a_report_of_nothing_but_photos_without_a_vehicle(folder, tmp_path):
+    add_empty(folder)
+    for file in (*folder.glob("train/??_??.png"), *folder.glob("train_masks/??_??_mask.gif")):
+        if not file.name.startswith("no"):
+            file.unlink()
+    evaluation, path = make_report(folder, tmp_path / "out")
+    summary = json.loads((path.parent / "summary.json").read_text())
+    assert (summary["photos"], summary["no_vehicle"]["photos"]) == (3, 3)
+    assert summary["figures"]["dice"]["mean"] is None
+    assert all(text in text_of(path) for _, text in evaluation.facts)
+
+
+def test_unknown_pixels_are_hatched_and_no_errors(folder, tmp_path):
+    known_HW = leave_unknown(folder, "aa_01")
+    selection = Selection(tuple(pair for pair in find_pairs(folder).pairs if pair.id == "aa_01"))
+    segmenter = BrightnessSegmenter()
+    evaluation = evaluate_selection(selection, segmenter, ignore=7)
+    (case,) = draw_worst(evaluation, selection, segmenter, 1, ignore=7)
+
+    def drawn(title):
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(case.panels[title].split(",")[1]))).convert("RGB"))
+
+    hatched_HW = (drawn("truth") == UNKNOWN_RGB).all(axis=2)
+    assert hatched_HW[~known_HW].any()
+    assert not hatched_HW[known_HW].any()
+    error_map_HWC = drawn("error map").astype(int)
+    for color in (FALSE_POSITIVE_RGB, FALSE_NEGATIVE_RGB):
+        assert not (np.abs(error_map_HWC - color).max(axis=2) < 60)[~known_HW].any()
+
+    page = write_report(tmp_path / "out", evaluation, Subject("cars", "brightness", {}, {}), cases=[case])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["unknown"] == {"photos": 1, "area": pytest.approx(1 - known_HW.mean())}
+    (row,) = evaluation.rows
+    assert summary["figures"]["found"]["mean"] == row.metrics.recall
+    assert summary["figures"]["spilled"]["mean"] == row.metrics.spilled
+    assert all(part in text_of(page) for fact in evaluation.facts for part in fact)
+    with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert float(line["spilled"]) == pytest.approx(row.metrics.spilled, abs=1e-6)
+    assert float(line["unknown_area"]) == pytest.approx(1 - known_HW.mean(), abs=1e-6)

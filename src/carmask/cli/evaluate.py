@@ -39,30 +39,35 @@ def evaluate_command(
     batch_size: BatchSize = 4,
     group_pattern: str | None = None,
     foreground: int | None = None,
+    ignore: int | None = None,
+    empty: bool = False,
 ) -> int:
     """Measure a network on photos with masks, each at its own size, and write a report.
 
     By default the photos are measured that the network was not trained on, where that is known: for a training run's
     folder, for what was exported from it, and for the packaged weights. Otherwise all photos are. Of a folder of folds,
     each photo is measured by the network that was not trained on its group, all in one report; with --part all, by the
-    average of the networks. Exit status 2 when some photos could not be measured.
+    average of the networks. Photos without a vehicle, those in no_vehicle/ or with an empty mask, are reported apart.
+    Exit status 2 when some photos could not be measured.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/.
+        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one.
         network: What is measured, and how it runs.
         split: A split.json to take the part from, instead of the network's own.
         part: Which photos: the held-out ones (validation), those trained on (train), or all of them.
         out: Folder for report.html, summary.json and per_image.csv; evaluation/DATA-PART if not given, inside the
             run's folder where there is one.
-        worst: How many of the worst photos the report shows.
+        worst: How many of the worst photos the report shows, and of those without a vehicle in which one is found.
         batch_size: Photos that go through the network together.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
         foreground: Stored mask value that means foreground, for masks with other values than 0 and one more.
+        ignore: Stored mask value that means unknown: what nobody labeled is not measured.
+        empty: The folder holds only photos without a vehicle, and no masks.
 
     """
     if worst < 0:
         raise CarmaskError(f"--worst {worst}: give 0 or more")
-    dataset = find_pairs(data, group_pattern=group_pattern)
+    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty)
     segmenter = network.load()
     folds = folder_of_folds(network.model[0]) if len(network.model) == 1 else None
     selection = select(dataset.pairs, segmenter, folds=folds, part=part, split=split)
@@ -72,10 +77,12 @@ def evaluate_command(
 
     with progress_bar("measuring") as progress:
         evaluation = evaluate_selection(
-            selection, segmenter, foreground=foreground, batch_size=batch_size, progress=progress
+            selection, segmenter, foreground=foreground, ignore=ignore, batch_size=batch_size, progress=progress
         )
     with progress_bar("drawing the worst") as progress:
-        cases = draw_worst(evaluation, selection, segmenter, worst, foreground=foreground, progress=progress)
+        cases = draw_worst(
+            evaluation, selection, segmenter, worst, foreground=foreground, ignore=ignore, progress=progress
+        )
 
     run = find_run(segmenter.members[0].place) if len(segmenter.members) == 1 else None
     home = run or folds
@@ -89,7 +96,8 @@ def evaluate_command(
     folder = out or (home or Path()) / "evaluation" / f"{subject.data}-{evaluation.part}"
     report = write_report(folder, evaluation, subject, cases=cases, training_log=run / METRICS_OF_RUN if run else None)
     _print_evaluation(evaluation)
-    print_facts([*(("mask rule", rule) for rule in evaluation.mask_rules), ("report", str(report))])
+    rules = (("mask rule", rule) for rule in evaluation.mask_rules)
+    print_facts([*evaluation.facts, *rules, ("report", str(report))])
     return 2 if evaluation.failures or dataset.problems else 0
 
 
@@ -107,7 +115,8 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.failures:
         rows = ((failure.id, failure.file, failure.cause) for failure in evaluation.failures)
         print_failures(f"{len(evaluation.failures)} not measured", ("photo", "file", "cause"), rows)
-    _print_metrics(evaluation)
+    if evaluation.vehicle_rows:
+        _print_metrics(evaluation)
     if evaluation.by_fold:
         _print_folds(evaluation)
     if evaluation.odd_warning:
@@ -120,11 +129,12 @@ def _print_evaluation(evaluation: Evaluation) -> None:
 
 def _print_metrics(evaluation: Evaluation) -> None:
     table = _table(
-        f"{len(evaluation.rows)} photos, each at its own size",
+        f"{len(evaluation.vehicle_rows)} photos, each at its own size",
         ("metric", "mean", "median", "95 % are as good as", "worst"),
     )
-    for name, metric in METRICS.items():
-        summary = evaluation.summary[name]
+    summaries = evaluation.summary
+    for name, metric in evaluation.metrics.items():
+        summary = summaries[name]
         values = (summary.mean, summary.median, summary.worst_5_percent, summary.worst)
         label = metric.label + (f" (undefined for {summary.undefined})" if summary.undefined else "")
         table.add_row(label, *(format_metric(value, name) for value in values))

@@ -64,7 +64,7 @@ def draw_charts(evaluation: Evaluation, *, group_word: str = "group", training_l
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # The browser draws the letters, so it does not matter which of them matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph")
-        if evaluation.rows:
+        if evaluation.vehicle_rows:
             charts += [_dice_histogram(evaluation), _boundary_histogram(evaluation), _dice_by_area(evaluation)]
         if by_view := evaluation.by_view:
             charts.append(_bars_by_view(by_view))

@@ -41,6 +41,8 @@ def evaluate(
     split: Path | None = None,
     group_pattern: str | None = None,
     foreground: int | None = None,
+    ignore: int | None = None,
+    empty: bool = False,
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -50,13 +52,16 @@ def evaluate(
     all. `Evaluation.warnings` says if the model was trained on some of them.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/; photos without a mask are left out.
+        data: Folder in Carvana's layout, or with images/ and masks/; photos without a mask are left out, except those
+            in no_vehicle/.
         model: A segmenter, or what `Segmenter.load` takes: the name of packaged weights, an `.onnx` file, a run's
             folder. Of a folder of folds, each photo is measured by the network that was not trained on its group.
         part: Which side of the split, or all photos.
         split: A split.json to take the part from, instead of the model's own.
         group_pattern: Regular expression that finds a photo's group in its id.
         foreground: The stored mask value that is foreground; see `decode_mask`.
+        ignore: The stored mask value of unknown pixels, which are not measured; see `decode_mask`.
+        empty: `data` holds only photos without a vehicle, and no masks.
         batch_size: Photos predicted together.
         progress: Called with (photos done, photos in all).
 
@@ -64,11 +69,13 @@ def evaluate(
         CarmaskError: The data, the model or the part cannot be found or read.
 
     """
-    pairs = find_pairs(data, group_pattern=group_pattern).pairs
+    pairs = find_pairs(data, group_pattern=group_pattern, empty=empty).pairs
     segmenter = model if isinstance(model, Segmenter) else Segmenter.load(model)
     folds = None if isinstance(model, Segmenter) else folder_of_folds(model)
     selection = select(pairs, segmenter, folds=folds, part=part, split=split)
-    return evaluate_selection(selection, segmenter, foreground=foreground, batch_size=batch_size, progress=progress)
+    return evaluate_selection(
+        selection, segmenter, foreground=foreground, ignore=ignore, batch_size=batch_size, progress=progress
+    )
 
 
 def select(
@@ -98,6 +105,7 @@ def evaluate_selection(
     segmenter: Segmenter,
     *,
     foreground: int | None = None,
+    ignore: int | None = None,
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -114,7 +122,7 @@ def evaluate_selection(
     failures: list[EvaluationFailure] = []
     readings: dict[str, tuple[str, str | None]] = {}
     for one, pairs in assign_segmenters(selection, segmenter):
-        for measured in _measure(pairs, one, readings, foreground=foreground, batch_size=batch_size):
+        for measured in _measure(pairs, one, readings, foreground=foreground, ignore=ignore, batch_size=batch_size):
             if isinstance(measured, PhotoRow):
                 rows.append(measured)
             else:
@@ -154,20 +162,21 @@ def _measure(
     readings: dict[str, tuple[str, str | None]],
     *,
     foreground: int | None,
+    ignore: int | None,
     batch_size: int,
 ) -> Iterator[PhotoRow | EvaluationFailure]:
     """Measure each pair, in order. `readings` gets the rule by which each mask was read, and what is odd about it."""
 
-    def load(pair: Pair) -> tuple[Photo, BoolArray]:
+    def load(pair: Pair) -> tuple[Photo, tuple[BoolArray, BoolArray | None]]:
         photo = segmenter.decode(pair.image)
-        truth = load_truth(pair, photo.size_HW, foreground)
+        truth = load_truth(pair, photo.size_HW, foreground, ignore)
         readings[pair.id] = truth.rule, truth.odd
-        return photo, truth.mask_HW
+        return photo, (truth.mask_HW, truth.known_HW)
 
-    def compare(predicted: Prediction[Pair, BoolArray]) -> PhotoRow | EvaluationFailure:
-        pair, truth_HW = predicted.item, predicted.extra
+    def compare(predicted: Prediction[Pair, tuple[BoolArray, BoolArray | None]]) -> PhotoRow | EvaluationFailure:
+        pair, (truth_HW, known_HW) = predicted.item, predicted.extra
         height, width = truth_HW.shape
-        metrics = measure(truth_HW, predicted.probability_HW >= segmenter.threshold)
+        metrics = measure(truth_HW, predicted.probability_HW >= segmenter.threshold, known_HW)
         return PhotoRow(pair.id, pair.group, pair.view, (height, width), metrics)
 
     def fail(pair: Pair, error: Exception) -> PhotoRow | EvaluationFailure:
@@ -178,7 +187,7 @@ def _measure(
     return run_segmenter(pairs, segmenter, load=load, consume=compare, on_error=fail, batch_size=batch_size)
 
 
-def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None) -> MaskReading:
+def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None, ignore: int | None = None) -> MaskReading:
     """Read a pair's true mask, which must have its photo's size, (height, width).
 
     Raises:
@@ -186,7 +195,7 @@ def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None) -> 
         CarmaskError: It cannot be read.
 
     """
-    reading = load_soft_mask(pair, foreground=foreground)
+    reading = load_soft_mask(pair, foreground=foreground, ignore=ignore)
     if reading.soft_HW.shape != size_HW:
         (height, width), (photo_height, photo_width) = reading.soft_HW.shape, size_HW
         raise MaskSizeError(

@@ -21,11 +21,11 @@ from carmask.errors import CarmaskError
 from carmask.evaluation.charts import draw_charts
 from carmask.evaluation.evaluate import load_truth, make_failure
 from carmask.evaluation.metrics import BoolArray
-from carmask.evaluation.results import METRICS, Evaluation, PhotoRow, Subject, format_metric
+from carmask.evaluation.results import Evaluation, PhotoRow, Subject, format_metric
 from carmask.imaging.decode import decode_photo
-from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB, draw_error_map
-from carmask.imaging.encode import encode_soft
-from carmask.imaging.geometry import Geometry, Placement, fit_image, fit_mask, plan
+from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB, UNKNOWN_RGB, draw_error_map, hatch_unknown
+from carmask.imaging.encode import encode_png
+from carmask.imaging.geometry import Geometry, Placement, fit_image, fit_known, fit_mask, plan
 from carmask.segmenter import Segmenter
 
 PANEL_PX = 480
@@ -65,34 +65,38 @@ def render_page(
         environment=_flatten(subject.environment),
         charts=draw_charts(evaluation, group_word=subject.group_word, training_log=training_log),
         cases=cases,
-        metrics=METRICS,
         false_positive=FALSE_POSITIVE_RGB,
         false_negative=FALSE_NEGATIVE_RGB,
+        unknown=UNKNOWN_RGB,
     )
 
 
-def draw_case(row: PhotoRow, pair: Pair, segmenter: Segmenter, foreground: int | None = None) -> Case:
+def draw_case(
+    row: PhotoRow, pair: Pair, segmenter: Segmenter, foreground: int | None = None, ignore: int | None = None
+) -> Case:
     """Read and predict a photo once more and draw it; a photo or mask that can no longer be read has no pictures."""
     try:
-        return Case(row, _draw_panels(pair, segmenter, foreground))
+        return Case(row, _draw_panels(pair, segmenter, foreground, ignore))
     except CarmaskError as error:
         return Case(row, {}, make_failure(pair, error).cause)
 
 
-def _draw_panels(pair: Pair, segmenter: Segmenter, foreground: int | None) -> dict[str, str]:
+def _draw_panels(pair: Pair, segmenter: Segmenter, foreground: int | None, ignore: int | None) -> dict[str, str]:
     image_HWC = decode_photo(pair.image).image_HWC
     height, width = image_HWC.shape[:2]
-    truth_HW = load_truth(pair, (height, width), foreground).mask_HW
+    truth = load_truth(pair, (height, width), foreground, ignore)
+    truth_HW, known_HW = truth.mask_HW, truth.known_HW
     (probability_HW,) = segmenter.predict_photos([segmenter.decode(pair.image)])
     mask_HW: BoolArray = probability_HW >= segmenter.threshold
+    judged_HW = mask_HW if known_HW is None else mask_HW & known_HW
     small = _panel_size(height, width)
-    error_map_HWC = draw_error_map(image_HWC, truth_HW, mask_HW)
+    error_map_HWC = hatch_unknown(draw_error_map(image_HWC, truth_HW, judged_HW), known_HW)
     return {
         "photo": _jpeg(fit_image(image_HWC, small)),
-        "truth": _gray_png(truth_HW, small),
-        "prediction": _gray_png(mask_HW, small),
+        "truth": _mask_png(truth_HW, small, known_HW),
+        "prediction": _mask_png(mask_HW, small),
         "error map": _jpeg(fit_image(error_map_HWC, small)),
-        "worst spot, close up": _jpeg(error_map_HWC[_worst_spot(truth_HW != mask_HW)]),
+        "worst spot, close up": _jpeg(error_map_HWC[_worst_spot(truth_HW != judged_HW)]),
     }
 
 
@@ -116,9 +120,10 @@ def _worst_spot(wrong_HW: BoolArray) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _gray_png(mask_HW: BoolArray, small: Placement) -> str:
-    soft_HW = fit_mask(mask_HW.astype(np.uint8) * np.uint8(255), small)
-    return _data_url("png", encode_soft(soft_HW.astype(np.float32) / np.float32(255)))
+def _mask_png(mask_HW: BoolArray, small: Placement, known_HW: BoolArray | None = None) -> str:
+    soft_HW1 = fit_mask(mask_HW.astype(np.uint8) * np.uint8(255), small)[..., None]
+    small_known_HW = None if known_HW is None else fit_known(known_HW, small)
+    return _data_url("png", encode_png(hatch_unknown(soft_HW1, small_known_HW)))
 
 
 def _jpeg(image_HWC: NDArray[np.uint8]) -> str:

@@ -25,6 +25,7 @@ _PAGE_PACKAGES = ("matplotlib", "jinja2")
 CSV_COLUMNS = (
     *("id", "group", "view", "height_px", "width_px"),
     *("dice", "iou", "precision", "recall", "boundary_f1", "boundary_error_px", "truth_area", "predicted_area"),
+    *("unknown_area", "spilled", "thin_recall"),
     "error",
 )
 
@@ -41,9 +42,10 @@ def draw_worst(
     count: int,
     *,
     foreground: int | None = None,
+    ignore: int | None = None,
     progress: Progress | None = None,
 ) -> "list[Case]":
-    """Predict the `count` photos of lowest Dice once more and draw them, worst first; none if `missing_for_page`.
+    """Predict the `Evaluation.worst` photos once more and draw them, worst first; none if `missing_for_page`.
 
     The other arguments are those of `evaluate_selection`, which made the evaluation.
     """
@@ -56,7 +58,7 @@ def draw_worst(
     rows = evaluation.worst(count)
     cases = []
     for row in rows:
-        cases.append(draw_case(row, *assigned[row.id], foreground))
+        cases.append(draw_case(row, *assigned[row.id], foreground, ignore))
         if progress is not None:
             progress(len(cases), len(rows))
     return cases
@@ -122,6 +124,8 @@ def summarize_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
         "part": evaluation.part,
         "photos": len(evaluation.rows),
         "failed": len(evaluation.failures),
+        "no_vehicle": asdict(evaluation.no_vehicle) if evaluation.no_vehicle else None,
+        "unknown": asdict(evaluation.unknown) if evaluation.unknown else None,
         "figures": {name: asdict(metric) for name, metric in evaluation.summary.items()},
         "by_fold": [asdict(row) for row in evaluation.by_fold],
         "by_group": [asdict(row) for row in evaluation.by_group],

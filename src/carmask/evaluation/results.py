@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from carmask.data.pairs import describe_odd, describe_rules
 from carmask.errors import CarmaskError
-from carmask.evaluation.metrics import ImageMetrics
+from carmask.evaluation.metrics import THIN_BELOW_PX, ImageMetrics
 
 
 class EvaluationError(CarmaskError):
@@ -43,7 +44,24 @@ METRICS = {
         "where one of the masks has no outline",
         more_is_better=False,
     ),
+    "thin_recall": Metric(
+        f"Recall of thin parts, below {THIN_BELOW_PX} px",
+        "share of the true pixels that were found, of those that no disk inside the true mask with a diameter of "
+        f"{THIN_BELOW_PX} px covers: mirrors, antennas, tips; left out of the mean where there are none",
+    ),
 }
+# Reported where masks have unknown pixels. These have no part in any metric, and near them outlines are not compared.
+METRICS_OF_LABELED = {
+    "found": Metric("Found", "share of the labeled object's pixels that were found: the recall"),
+    "spilled": Metric(
+        "Spilled",
+        "wrongly predicted pixels as a share of the labeled object's area, FP / (TP + FN)",
+        more_is_better=False,
+    ),
+}
+
+# A mask that covers less of the picture than this counts as empty: a few wrong pixels are no vehicle.
+EMPTY_BELOW = 0.001
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,11 @@ class PhotoRow:
     size_HW: tuple[int, int]
     metrics: ImageMetrics
 
+    @property
+    def has_vehicle(self) -> bool:
+        """Whether the true mask has a foreground pixel."""
+        return self.metrics.truth_area > 0
+
 
 @dataclass(frozen=True)
 class EvaluationFailure:
@@ -107,6 +130,30 @@ class MetricSummary:
 
 
 @dataclass(frozen=True)
+class NoVehicleSummary:
+    """What was found in photos whose true mask is empty.
+
+    empty: the number of those whose mask covers less than `EMPTY_BELOW` of the picture, `share_empty` their share.
+    false_area: the mean share of the picture that is wrongly taken for a vehicle. dice: the mean Dice, which is 1 for a
+    photo in which nothing is found, not a single pixel, and else 0.
+    """
+
+    photos: int
+    empty: int
+    share_empty: float
+    false_area: float
+    dice: float
+
+
+@dataclass(frozen=True)
+class UnknownSummary:
+    """In how many photos the truth has unknown pixels, and which mean share of those photos they are."""
+
+    photos: int
+    area: float
+
+
+@dataclass(frozen=True)
 class TableRow:
     """One group, view or fold: means over its photos, and its worst Dice."""
 
@@ -122,6 +169,8 @@ class TableRow:
 @dataclass(frozen=True)
 class Evaluation:
     """What was measured: a row for each photo in the order of the pairs, and the photos that could not be measured.
+
+    All figures but `no_vehicle` are of the photos with a vehicle: those whose true mask is not empty.
 
     Attributes:
         rows: The measured photos.
@@ -157,40 +206,93 @@ class Evaluation:
         return describe_odd(self.odd)
 
     @property
+    def vehicle_rows(self) -> list[PhotoRow]:
+        """The measured photos with a vehicle."""
+        return [row for row in self.rows if row.has_vehicle]
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that are averaged, by name."""
+        return METRICS | METRICS_OF_LABELED if self.unknown else METRICS
+
+    @property
     def summary(self) -> dict[str, MetricSummary]:
-        """Each metric over all photos; every photo counts the same."""
+        """Each of the `metrics` over all photos with a vehicle; every photo counts the same."""
         return {
-            name: summarize(self.values(name), more_is_better=metric.more_is_better) for name, metric in METRICS.items()
+            name: summarize(self.values(name), more_is_better=metric.more_is_better)
+            for name, metric in self.metrics.items()
         }
+
+    @property
+    def no_vehicle(self) -> NoVehicleSummary | None:
+        """What was found in the photos without a vehicle, if there are any."""
+        measured = [row.metrics for row in self.rows if not row.has_vehicle]
+        if not measured:
+            return None
+        empty = sum(one.predicted_area < EMPTY_BELOW for one in measured)
+        return NoVehicleSummary(
+            photos=len(measured),
+            empty=empty,
+            share_empty=empty / len(measured),
+            false_area=fmean(one.predicted_area for one in measured),
+            dice=fmean(one.dice for one in measured),
+        )
+
+    @property
+    def unknown(self) -> UnknownSummary | None:
+        """How much of the truth is unknown, if anything is."""
+        areas = [row.metrics.unknown_area for row in self.rows if row.metrics.unknown_area > 0]
+        return UnknownSummary(len(areas), fmean(areas)) if areas else None
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """The figures of photos without a vehicle and of unknown pixels, as labels and texts; empty without any."""
+        facts = []
+        if found := self.no_vehicle:
+            facts += [
+                ("photos without a vehicle", f"{found.photos}, none of them in the other figures"),
+                (f"of them with an empty mask, under {EMPTY_BELOW:.1%}", f"{found.empty} ({found.share_empty:.1%})"),
+                ("their mean false area", f"{found.false_area:.3%} of the picture"),
+                ("their mean Dice, 1 or 0", f"{found.dice:.4f}"),
+            ]
+        if unknown := self.unknown:
+            in_mean = f"on average {unknown.area:.1%} of the picture; they count in no metric"
+            facts.append(("unknown pixels", f"in {unknown.photos} photos, {in_mean}"))
+        return facts
 
     @property
     def by_fold(self) -> list[TableRow]:
         """One row for each fold; empty unless `part` is "out-of-fold"."""
-        return _table([row for row in self.rows if row.id in self.fold_of], lambda row: self.fold_of[row.id])
+        return _table([row for row in self.vehicle_rows if row.id in self.fold_of], lambda row: self.fold_of[row.id])
 
     @property
     def by_group(self) -> list[TableRow]:
         """One row for each group (car); empty where every photo is a group of its own."""
-        table = _table(self.rows, lambda row: row.group)
-        return table if len(table) < len(self.rows) else []
+        table = _table(self.vehicle_rows, lambda row: row.group)
+        return table if len(table) < len(self.vehicle_rows) else []
 
     @property
     def by_view(self) -> list[TableRow]:
         """One row for each view; empty where the data set has no views."""
-        return _table([row for row in self.rows if row.view is not None], lambda row: str(row.view))
+        return _table([row for row in self.vehicle_rows if row.view is not None], lambda row: str(row.view))
 
     def values(self, metric: str) -> NDArray[np.float64]:
-        """All photos' values of a metric or an area, in the order of the rows; NaN where undefined."""
-        return np.array([getattr(row.metrics, metric) for row in self.rows], dtype=np.float64)
+        """The values of a metric or an area of all photos with a vehicle, in their order; NaN where undefined."""
+        return np.array([getattr(row.metrics, metric) for row in self.vehicle_rows], dtype=np.float64)
 
     def worst(self, count: int) -> list[PhotoRow]:
-        """Return the `count` photos of lowest Dice, worst first; among equals the larger boundary error first."""
+        """Return the `count` photos of lowest Dice, worst first; among equals the larger boundary error first.
+
+        After them come the photos without a vehicle in which most is found, `count` at most.
+        """
 
         def badness(row: PhotoRow) -> tuple[float, float, str]:
             error_px = row.metrics.boundary_error_px
             return row.metrics.dice, -math.inf if math.isnan(error_px) else -error_px, row.id
 
-        return sorted(self.rows, key=badness)[:count]
+        alarms = [row for row in self.rows if not row.has_vehicle and row.metrics.predicted_area > 0]
+        alarms.sort(key=lambda row: (-row.metrics.predicted_area, row.id))
+        return [*sorted(self.vehicle_rows, key=badness)[:count], *alarms[:count]]
 
 
 def summarize(values: NDArray[np.float64], *, more_is_better: bool) -> MetricSummary:
@@ -215,7 +317,6 @@ def _table(rows: Sequence[PhotoRow], name_of: Callable[[PhotoRow], str]) -> list
         members[name_of(row)].append(row.metrics)
     table = []
     for name, metrics in sorted(members.items()):
-        errors_px = [m.boundary_error_px for m in metrics if not math.isnan(m.boundary_error_px)]
         table.append(
             TableRow(
                 name=name,
@@ -223,8 +324,13 @@ def _table(rows: Sequence[PhotoRow], name_of: Callable[[PhotoRow], str]) -> list
                 dice=float(np.mean([m.dice for m in metrics])),
                 worst_dice=min(m.dice for m in metrics),
                 iou=float(np.mean([m.iou for m in metrics])),
-                boundary_f1=float(np.mean([m.boundary_f1 for m in metrics])),
-                boundary_error_px=float(np.mean(errors_px)) if errors_px else math.nan,
+                boundary_f1=_mean_of_defined([m.boundary_f1 for m in metrics]),
+                boundary_error_px=_mean_of_defined([m.boundary_error_px for m in metrics]),
             )
         )
     return table
+
+
+def _mean_of_defined(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
