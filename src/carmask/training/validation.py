@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from carmask.data.pairs import Pair, load_soft_mask, spread
 from carmask.evaluation.metrics import dice
+from carmask.evaluation.results import EMPTY_BELOW
 from carmask.imaging.geometry import plan, restore
 from carmask.imaging.masks import PackedMask
 from carmask.limits import usable_cpus
@@ -22,7 +23,6 @@ from carmask.training.datasets import TrainingData
 from carmask.training.distributed import DistributedContext
 
 SAMPLE_PHOTOS = 6
-EMPTY_COVERAGE = 0.001
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def validate(
 
 
 def _score(network: Network, probability_HW: NDArray[np.float32], truth: Truth) -> tuple[float, float]:
-    """Dice and coverage, at the photo's size."""
+    """Dice of the known pixels, and coverage, at the photo's size. Without a vehicle Dice is 1 for an empty mask."""
     placement = plan(truth.mask.size_HW, network.card.geometry, stride_px=network.card.stride_px)
     mask_HW = restore(probability_HW, placement) >= network.card.threshold
     truth_HW = truth.mask.mask_HW
@@ -123,7 +123,7 @@ def _score(network: Network, probability_HW: NDArray[np.float32], truth: Truth) 
         known_HW = truth.known.mask_HW
         truth_HW, mask_HW = truth_HW & known_HW, mask_HW & known_HW
     coverage = float(mask_HW.mean())
-    return (dice(truth_HW, mask_HW) if truth_HW.any() else float(coverage < EMPTY_COVERAGE)), coverage
+    return (dice(truth_HW, mask_HW) if truth_HW.any() else float(coverage < EMPTY_BELOW)), coverage
 
 
 def _mean_of_dataset(data: TrainingData, dice_of: Mapping[str, float]) -> dict[str, float]:
