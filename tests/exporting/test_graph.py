@@ -146,6 +146,8 @@ def test_nothing_but_standard_operators(made: Made) -> None:
         ((domain, version),) = [(entry.domain, entry.version) for entry in model.opset_import]
         assert (domain, version) == ("", 18)
         assert not model.functions
+        # That of the photo to multiples of the stride; convolutions have their own.
+        assert [node.op_type for node in model.graph.node].count("Pad") == 1
         for node in model.graph.node:
             assert node.domain == ""
             assert onnx.defs.has(node.op_type, version)

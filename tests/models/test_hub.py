@@ -117,6 +117,16 @@ def test_the_text_says_what_the_configuration_says(tmp_path: Path) -> None:
     assert "for whoever trained them to state" in card.text
 
 
+def test_the_source_of_a_pretrained_encoder_is_told_also_in_later_stages() -> None:
+    first = {"data": "mine", "photos": 3, "encoder": "of the package some-weights, under Apache-2.0"}
+    unet = UNetConfig(in_channels=3, widths=(4, 4, 4, 4), encoder="efficientnet-lite0")
+    for training in (first, {"data": "mine", "photos": 4, "started_from": first}):
+        network = Network(CONFIG.model_copy(update={"unet": unet, "training": training}))
+        text = network.generate_model_card().text
+        assert first["encoder"] in text
+        assert unet.encoder in text
+
+
 def test_what_nobody_has_measured_is_not_told() -> None:
     card = a_network().generate_model_card()
     assert card.data.eval_results is None
