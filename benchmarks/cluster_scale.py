@@ -29,8 +29,7 @@ from typing import Any
 from carmask.environment import environment
 from carmask.pipeline.cluster.connection import folder_for_ray, quiet_ray
 from kill_predict import contents
-from photos import link_photos, seconds_of_predict
-from record import CARVANA, RESULTS, record
+from record import CARVANA, RESULTS, link_photos, record, seconds_of_predict
 
 NODES = (1, 2, 4)
 DESTINATIONS = {"mask": "masks", "carvana-csv": "table.csv"}

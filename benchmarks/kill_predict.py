@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from photos import link_photos
-from record import CARVANA, record
+from record import CARVANA, link_photos, record
 
 # What is made, where, and the file that grows by a line with each result.
 CASES = {

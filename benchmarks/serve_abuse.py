@@ -24,8 +24,7 @@ from typing import Any
 from PIL import Image
 
 from carmask.serving.settings import ServiceLimits
-from photos import link_photos, photos_in
-from record import CARVANA, record
+from record import CARVANA, link_photos, photos_in, record
 from serve_attacks import ANSWER_TIMEOUT_S, BODY_TIMEOUT_S, HEADER_TIMEOUT_S, MAX_BYTES, Attack, attacks
 from serve_clients import Service, command, served
 from serve_load import predict

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from photos import photos_in
+from record import photos_in
 
 BOUNDARY = b"a-boundary-that-no-photo-holds"
 _READY = "is ready for photos"

@@ -19,8 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from photos import link_photos, seconds_of_predict
-from record import CARVANA, record
+from record import CARVANA, link_photos, record, seconds_of_predict
 from serve_clients import command, served
 
 # What has to be shown.

@@ -5,8 +5,7 @@ decoded whole, the mask as a PNG at Pillow's default level.
 """
 
 import io
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from carmask.benchmark.timing import median_of_each_s, median_s
 from carmask.exporting.export import int8_card, make_card
 from carmask.exporting.graph import build_graph, store_float16, to_file
 from carmask.exporting.quantize import quantize
@@ -54,16 +52,15 @@ def export_untrained(network: Network, folder: Path, photos: Sequence[Path]) -> 
     return written
 
 
-def time_naive(network: Network, photos: Sequence[Path], *, seconds: float) -> tuple[float, float]:
-    """Return how long the network takes for one photo, and a photo from file to file; both in seconds."""
+def naive_network(network: Network) -> Callable[[], torch.Tensor]:
+    """Return a function that runs the network on one photo, of noise."""
     card = network.card
     x_1CHW = torch.rand(1, card.channels, *card.geometry.canvas_HW(card.stride_px))
-    with torch.inference_mode():
-        network_s = median_s(lambda: network(x_1CHW).sigmoid(), seconds=seconds)
-        return network_s, median_of_each_s(partial(_predict_png, network), photos)
+    return torch.inference_mode()(lambda: network(x_1CHW).sigmoid())
 
 
-def _predict_png(network: Network, path: Path) -> bytes:
+@torch.inference_mode()
+def naive_png(network: Network, path: Path) -> bytes:
     """Return the PNG of a photo's mask."""
     card = network.card
     height, width = card.geometry.canvas_HW(card.stride_px)

@@ -25,7 +25,7 @@ def progress_bar(what: str, *, unit: str | None = None) -> AbstractContextManage
     return progress.progress_bar(Console(stderr=True), what, unit=unit)
 
 
-def wide_console() -> Console:
+def _wide_console() -> Console:
     """Return a console that never cuts or wraps lines that go to a file or another program."""
     console = Console()
     return console if console.is_terminal else Console(width=10_000)
@@ -42,14 +42,32 @@ def print_remark(text: str, *, warning: bool = False) -> None:
     Console(stderr=True).print(line.append_text(plain(text, "default")), soft_wrap=True)
 
 
-def print_failures(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table of problems. Long names are wrapped, not cut."""
-    table = Table(title=title, title_justify="left", title_style="bold red")
-    for heading in headings:
+def print_table(
+    title: str, words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]], *, style: str = "italic"
+) -> None:
+    """Print a table. Long words are wrapped, not cut.
+
+    Args:
+        title: Above the table.
+        words: Headings of the first columns, which are aligned to the left.
+        numbers: Headings of the other columns, which are aligned to the right.
+        rows: A text for each column.
+        style: Of the title.
+
+    """
+    table = Table(title=title, title_justify="left", title_style=style)
+    for heading in words:
         table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(*map(plain, row))
-    wide_console().print(table)
+    _wide_console().print(table)
+
+
+def print_failures(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of problems."""
+    print_table(title, headings, (), rows, style="bold red")
 
 
 def print_problems(problems: Sequence["Problem"]) -> None:
@@ -67,4 +85,4 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     grid.add_column(overflow="fold")
     for name, value in facts:
         grid.add_row(name, plain(value))
-    wide_console().print(grid)
+    _wide_console().print(grid)

@@ -1,18 +1,8 @@
 """`carmask evaluate`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
-from carmask.cli.console import (
-    print_facts,
-    print_failures,
-    print_problems,
-    print_remark,
-    progress_bar,
-    wide_console,
-)
+from carmask.cli.console import print_facts, print_failures, print_problems, print_remark, print_table, progress_bar
 from carmask.cli.network import NetworkOptions
 from carmask.cli.options import BatchSize
 from carmask.data.pairs import find_pairs
@@ -128,36 +118,23 @@ def _print_evaluation(evaluation: Evaluation) -> None:
 
 
 def _print_metrics(evaluation: Evaluation) -> None:
-    table = _table(
-        f"{len(evaluation.vehicle_rows)} photos, each at its own size",
-        ("metric", "mean", "median", "95 % are as good as", "worst"),
-    )
+    rows = []
     summaries = evaluation.summary
     for name, metric in evaluation.metrics.items():
         summary = summaries[name]
         values = (summary.mean, summary.median, summary.worst_5_percent, summary.worst)
         label = metric.label + (f" (undefined for {summary.undefined})" if summary.undefined else "")
-        table.add_row(label, *(format_metric(value, name) for value in values))
-    wide_console().print(table)
+        rows.append([label, *(format_metric(value, name) for value in values)])
+    title = f"{len(evaluation.vehicle_rows)} photos, each at its own size"
+    print_table(title, ["metric"], ["mean", "median", "95 % are as good as", "worst"], rows)
 
 
 def _print_folds(evaluation: Evaluation) -> None:
-    labels = (METRICS[name].label for name in ("boundary_f1", "boundary_error_px"))
-    table = _table("by fold", ("fold", "photos", "Dice", "worst Dice", *labels))
+    labels = [METRICS[name].label for name in ("boundary_f1", "boundary_error_px")]
+    rows = []
     for row in evaluation.by_fold:
-        table.add_row(
-            row.name,
-            str(row.photos),
-            format_metric(row.dice, "dice"),
-            format_metric(row.worst_dice, "dice"),
-            format_metric(row.boundary_f1, "boundary_f1"),
-            format_metric(row.boundary_error_px, "boundary_error_px"),
-        )
-    wide_console().print(table)
-
-
-def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    return table
+        scores = [format_metric(score, "dice") for score in (row.dice, row.worst_dice)]
+        scores.append(format_metric(row.boundary_f1, "boundary_f1"))
+        scores.append(format_metric(row.boundary_error_px, "boundary_error_px"))
+        rows.append([row.name, str(row.photos), *scores])
+    print_table("by fold", ["fold"], ["photos", "Dice", "worst Dice", *labels], rows)

@@ -5,9 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rich.table import Table
-
-from carmask.cli.console import print_facts, print_line, print_remark, progress_bar, wide_console
+from carmask.cli.console import print_facts, print_line, print_remark, print_table, progress_bar
 from carmask.cli.options import Flag
 from carmask.exporting.logger import ExportLogger
 from carmask.progress import Progress
@@ -92,45 +90,23 @@ class _Console(ExportLogger):
         )
 
     def masks(self, reference: "Reference", figures: Sequence["EngineParity"]) -> None:
-        figure_headings = ("Dice", "difference", "same mask", "largest difference", "mean difference")
-        table = _table("photos, at their own sizes", ("engine", "precision"), figure_headings)
-        table.add_row("PyTorch", "float32", f"{reference.dice:.5f}", "", "", "", "")
+        rows = [["PyTorch", "float32", f"{reference.dice:.5f}", "", "", "", ""]]
         for one in figures:
-            table.add_row(
-                one.engine,
-                one.precision,
-                f"{one.dice:.5f}",
-                _signed(one.dice - reference.dice),
-                f"{one.same_mask:.5f}",
-                f"{one.largest_difference:.4f}",
-                f"{one.mean_difference:.6f}",
-            )
-        wide_console().print(table)
+            scores = [f"{one.dice:.5f}", _signed(one.dice - reference.dice), f"{one.same_mask:.5f}"]
+            distances = [f"{one.largest_difference:.4f}", f"{one.mean_difference:.6f}"]
+            rows.append([one.engine, one.precision, *scores, *distances])
+        figure_headings = ("Dice", "difference", "same mask", "largest difference", "mean difference")
+        print_table("photos, at their own sizes", ("engine", "precision"), figure_headings, rows)
 
     def int8(self, compared: Sequence["Int8Comparison"], float_bytes: int, int8_bytes: int) -> None:
         title = f"int8 ({_mb(int8_bytes)}) against float ({_mb(float_bytes)})"
-        figure_headings = ("Dice", "int8 Dice", "difference", "same mask", "ms", "int8 ms", "times as fast")
-        table = _table(title, ("engine", "float in"), figure_headings)
+        rows = []
         for one in compared:
-            table.add_row(
-                one.int8.engine,
-                one.floating.precision,
-                f"{one.floating.dice:.5f}",
-                f"{one.int8.dice:.5f}",
-                _signed(-one.drop),
-                f"{one.int8.same_mask:.5f}",
-                f"{one.floating_ms:.1f}",
-                f"{one.int8_ms:.1f}",
-                f"{one.floating_ms / one.int8_ms:.1f}",
-            )
-        wide_console().print(table)
-
-
-def _table(title: str, headings: Sequence[str], figure_headings: Sequence[str]) -> Table:
-    table = Table(*headings, title=title, title_justify="left")
-    for heading in figure_headings:
-        table.add_column(heading, justify="right")
-    return table
+            scores = [f"{one.floating.dice:.5f}", f"{one.int8.dice:.5f}", _signed(-one.drop)]
+            times = [f"{one.floating_ms:.1f}", f"{one.int8_ms:.1f}", f"{one.floating_ms / one.int8_ms:.1f}"]
+            rows.append([one.int8.engine, one.floating.precision, *scores, f"{one.int8.same_mask:.5f}", *times])
+        figure_headings = ("Dice", "int8 Dice", "difference", "same mask", "ms", "int8 ms", "times as fast")
+        print_table(title, ("engine", "float in"), figure_headings, rows)
 
 
 def _signed(value: float) -> str:

@@ -3,9 +3,7 @@
 from pathlib import Path
 from statistics import fmean
 
-from rich.table import Table
-
-from carmask.cli.console import plain, print_problems, progress_bar, wide_console
+from carmask.cli.console import print_problems, print_table, progress_bar
 from carmask.data.check import measure_areas
 from carmask.data.pairs import find_pairs
 from carmask.data.split import FOLDS, Split, make_fold_splits, make_split
@@ -70,14 +68,10 @@ def split(
 
 
 def _print_sides(files: dict[Path, Split], area_of: dict[str, float]) -> None:
-    table = Table()
-    for heading in ("file", "side"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("groups", "photos", "mean mask area"):
-        table.add_column(heading, justify="right")
+    rows = []
     for path, split_ in files.items():
         for name, ids in (("train", split_.train), ("validation", split_.validation)):
             groups = len({split_.group_of[id_] for id_ in ids})
             area = f"{fmean(area_of[id_] for id_ in ids):.2%}"
-            table.add_row(plain(str(path)), name, str(groups), str(len(ids)), area)
-    wide_console().print(table)
+            rows.append([str(path), name, str(groups), str(len(ids)), area])
+    print_table("photos on each side", ("file", "side"), ("groups", "photos", "mean mask area"), rows)
