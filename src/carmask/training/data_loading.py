@@ -1,6 +1,6 @@
 """From cached photos to batches on the device. What a step sees follows from (seed, step) alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import NamedTuple
@@ -16,6 +16,9 @@ from carmask.runner import map_ahead
 from carmask.runtime.torch_engine import to_input
 from carmask.training.config import TrainSettings
 from carmask.training.datasets import FittedPair, TrainingData
+
+# Images (uint8 B x H x W x C), soft masks, and where these are known (uint8 B x H x W; None: everywhere).
+Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]
 
 # Distinguishes the draws of composites from those of the photos' order.
 _COMPOSITES = 1
@@ -105,18 +108,18 @@ def iterate_batches(
     weights = pair_weights(data)
     composite = composite if composite and composite.probability else None
 
-    def read(step: int) -> list[FittedPair]:
+    def read(step: int) -> Arrays:
         chosen = batch_indices(step, batch_size, weights, seed)
-        return [
+        return stack(
             read_pair(data, data.train[chosen[place]].id, (seed, step, place), composite)
             for place in range(batch_size)[part]
-        ]
+        )
 
     # Composites take long to make; rows of a cache are read faster than any network learns from them.
     threads = usable_cpus() if composite else 1
     with ThreadPoolExecutor(threads) as pool:
-        for step, pairs in zip(steps, map_ahead(pool, read, steps, threads), strict=True):
-            yield step, to_batch(pairs, device)
+        for step, arrays in zip(steps, map_ahead(pool, read, steps, threads), strict=True):
+            yield step, to_batch(arrays, device)
 
 
 def read_pair(
@@ -137,16 +140,21 @@ def read_pair(
     return FittedPair(image_HWC, soft_HW, pair.known_HW)
 
 
-def to_batch(pairs: Sequence[FittedPair], device: torch.device) -> Batch:
-    """Stack photos and soft masks (uint8, 0..255), as float32 0..1 on the device."""
-    known = [pair.known_HW for pair in pairs]
-    known_B1HW = None
-    if any(known_HW is not None for known_HW in known):
-        whole_HW = np.full_like(pairs[0].soft_HW, 255)
-        known_B1HW = _to_unit([whole_HW if known_HW is None else known_HW for known_HW in known], device)
-    images_BCHW = to_input(np.stack([pair.image_HWC for pair in pairs]), device)
-    return Batch(images_BCHW, _to_unit([pair.soft_HW for pair in pairs], device), known_B1HW)
+def stack(pairs: Iterable[FittedPair]) -> Arrays:
+    """Stack photos, soft masks and, unless all are known everywhere, where they are known."""
+    images, masks, known = zip(*((pair.image_HWC, pair.soft_HW, pair.known_HW) for pair in pairs), strict=True)
+    if all(known_HW is None for known_HW in known):
+        return np.stack(images), np.stack(masks), None
+    whole_HW = np.full_like(masks[0], 255)
+    return np.stack(images), np.stack(masks), np.stack([whole_HW if one is None else one for one in known])
 
 
-def _to_unit(masks: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.stack(masks)).to(device, non_blocking=True).unsqueeze(1).float().div_(255)
+def to_batch(arrays: Arrays, device: torch.device) -> Batch:
+    """Scale images and masks (uint8, 0..255) to float32 0..1 on the device."""
+    images_BHWC, masks_BHW, known_BHW = arrays
+    known_B1HW = None if known_BHW is None else _to_unit(known_BHW, device)
+    return Batch(to_input(images_BHWC, device), _to_unit(masks_BHW, device), known_B1HW)
+
+
+def _to_unit(masks_BHW: NDArray[np.uint8], device: torch.device) -> Tensor:
+    return torch.from_numpy(masks_BHW).to(device, non_blocking=True).unsqueeze(1).float().div_(255)

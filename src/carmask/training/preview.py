@@ -11,7 +11,7 @@ from carmask.data.cache import fit_pair
 from carmask.data.pairs import Pair, spread
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.training.config import TrainSettings
-from carmask.training.data_loading import Batch, seed_step, to_batch
+from carmask.training.data_loading import Batch, seed_step, stack, to_batch
 from carmask.training.datasets import FittedPair
 
 PHOTOS = 4
@@ -25,7 +25,7 @@ def augmented_sheet(pairs: Sequence[Pair], settings: TrainSettings) -> NDArray[n
     key = settings.cache_key(settings.sources()[""])
     augment = Augmenter(settings.augment, channels=key.channels)
     fitted = [FittedPair(*fit_pair(pair, key)[:3]) for pair in chosen]
-    columns = [to_batch(fitted, torch.device("cpu"))]
+    columns = [to_batch(stack(fitted), torch.device("cpu"))]
     for variation in range(VARIATIONS):
         seed_step(settings.seed, variation)
         # All photos in one batch, because copy-paste takes vehicles from the batch's other photos.
