@@ -91,7 +91,7 @@ class ImageMetrics:
     """Every metric of one picture; areas are shares of its known pixels (0 to 1), `unknown_area` of all pixels.
 
     Boundary F1 is at `BOUNDARY_TOLERANCE_PX`. `boundary_error_px` is the mean distance of the two outlines, NaN where
-    one of the masks has none. Both are NaN where one of the masks has an outline only beside unknown pixels.
+    one of the masks has none. Both are NaN where all of an outline is unknown or near unknown pixels.
     `thin_recall` is NaN where nothing of the truth is thin.
     """
 
@@ -164,6 +164,8 @@ def measure(truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | None 
     Raises `MaskMismatchError` where the arrays differ in shape, are not two-dimensional or not boolean.
     """
     counts = confusion(truth_HW, mask_HW, known_HW)
+    if known_HW is not None and known_HW.all():
+        known_HW = None
     known = counts.tp + counts.fp + counts.fn + counts.tn
     distances = _boundary_distances(truth_HW, mask_HW, known_HW)
     same = counts.fp == counts.fn == 0
@@ -239,8 +241,8 @@ def _boundary_distances(
 ) -> tuple[Distances, Distances] | None:
     """Return for each boundary pixel of the truth the distance to the mask's boundary, and the reverse; px, flat.
 
-    Where only one side has a boundary its distances are infinite and the other's are empty. None if a side has a
-    boundary, but all of it is near unknown pixels.
+    Where only one side has a boundary its distances are infinite and the other's are empty. None if all of the truth's
+    or of the mask's boundary is unknown or near unknown pixels.
     """
     window = _window_around(truth_HW | mask_HW)
     truth_HW, mask_HW = truth_HW[window], mask_HW[window]
@@ -251,12 +253,11 @@ def _boundary_distances(
     known_HW = known_HW[window]
     truth_edge_HW = boundary(truth_HW | ~known_HW) & truth_HW & known_HW
     certain_HW = _distance_px(~known_HW) > BOUNDARY_TOLERANCE_PX
-    if any(edge_HW.any() and not (edge_HW & certain_HW).any() for edge_HW in (truth_edge_HW, mask_edge_HW)):
+    counted_truth_HW, counted_mask_HW = truth_edge_HW & certain_HW, mask_edge_HW & certain_HW
+    is_truth_hidden = (truth_HW & known_HW).any() and not counted_truth_HW.any()
+    if is_truth_hidden or (mask_edge_HW.any() and not counted_mask_HW.any()):
         return None
-    return (
-        _distance_px(mask_edge_HW)[truth_edge_HW & certain_HW],
-        _distance_px(truth_edge_HW)[mask_edge_HW & certain_HW],
-    )
+    return _distance_px(mask_edge_HW)[counted_truth_HW], _distance_px(truth_edge_HW)[counted_mask_HW]
 
 
 def _distance_px(edge_HW: BoolArray) -> Distances:
