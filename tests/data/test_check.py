@@ -9,6 +9,7 @@ from PIL import Image
 from carmask.data.check import CheckReport, check_dataset, contact_sheet, measure_areas
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
+from carmask.imaging.draw import UNKNOWN_RGB
 from noise_pairs import cut, make_pair, run, save_mask
 
 
@@ -282,3 +283,61 @@ def test_real_photos_have_no_problem_and_their_copies_do(carvana: Path, tmp_path
         (train[7], "split"),
         (f"{validation[0]} ({validation[0]}_mask.gif)", "unreadable"),
     }
+
+
+def test_photos_without_a_vehicle_are_counted_without_complaint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        make_pair(tmp_path / "data", f"photo{number}", seed=number)
+        make_pair(tmp_path / "more", f"other{number}", seed=number + 3)
+    (tmp_path / "more" / "images").rename(tmp_path / "data" / "no_vehicle")
+    status, out, _ = run(capsys, "check", "data")
+    assert status == 0
+    assert "without a vehicle 3" in " ".join(out.split())
+    assert "mean 25.0%" in out, "of those with a mask"
+    report = check_dataset(tmp_path / "data")
+    assert len(report.area_of) == len(report.dataset.pairs) == 6
+    area_of, unreadable = measure_areas(report.dataset.pairs)
+    assert (area_of["no_vehicle/other1"], unreadable) == (0.0, [])
+    assert run(capsys, "split", "data", "--fraction", "0.5")[0] == 0
+
+    photo = tmp_path / "data" / "no_vehicle" / "other1.jpg"
+    status, out, _ = run(capsys, "check", str(photo.parent), "--empty")
+    assert status == 0
+    assert "without a vehicle 3" in " ".join(out.split())
+    shutil.copy(tmp_path / "data" / "images" / "photo0.jpg", photo)
+    cut(tmp_path / "data" / "no_vehicle" / "other2.jpg", 2)
+    assert found(check_dataset(tmp_path / "data")) == {
+        ("no_vehicle/other1", "duplicate picture"),
+        ("no_vehicle/other2 (other2.jpg)", "unreadable"),
+    }
+    assert contact_sheet(find_pairs(tmp_path / "data"), 6).shape[2] == 3
+
+
+def test_unknown_pixels_are_named_and_hatched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        make_pair(tmp_path / "data", f"photo{number}", seed=number)
+    mask_HW = np.zeros((120, 160), dtype=np.uint8)
+    mask_HW[:, :80], mask_HW[:, 80:120] = 255, 128
+    save_mask(tmp_path / "data", "photo1", mask_HW)
+    save_mask(tmp_path / "data", "photo2", np.where(mask_HW, mask_HW, 128))
+    save_mask(tmp_path / "data", "photo3", np.full_like(mask_HW, 128))
+    report = check_dataset(tmp_path / "data", ignore=128)
+    assert found(report) == {("photo2", "full mask"), ("photo3 (photo3.png)", "unreadable")}
+    assert report.unknown_of == {"photo1": 0.25, "photo2": 0.5}
+    assert report.area_of == {"photo0": 0.25, "photo1": pytest.approx(2 / 3), "photo2": 1.0}
+    assert measure_areas(report.dataset.pairs, ignore=128)[0] == report.area_of
+    _, out, _ = run(capsys, "check", "data", "--ignore", "128", "--sheet", "sheet.png")
+    assert "unknown pixels" in out
+    assert all(name in out for name in ("photo1 25.0%", "photo2 50.0%"))
+
+    sheet_HWC = contact_sheet(report.dataset, 1, doubtful={"photo1": "x"}, ignore=128)
+    is_line_HW = (sheet_HWC == UNKNOWN_RGB).all(axis=2)[-370:-10, 10:490]
+    assert 0.1 < is_line_HW[:, 245:355].mean() < 0.5
+    assert not is_line_HW[:, :230].any()
+    assert not is_line_HW[:, 365:].any()

@@ -14,6 +14,7 @@ from carmask.imaging.encode import encode_png
 from carmask.models.config import PresetName
 
 _SHOWN_SIZES = 5
+_SHOWN_UNKNOWN = 5
 
 
 def check(
@@ -22,6 +23,8 @@ def check(
     split: Path | None = None,
     group_pattern: str | None = None,
     foreground: int | None = None,
+    ignore: int | None = None,
+    empty: bool = False,
     sheet: Path | None = None,
     photos: int = 24,
     augmented: Path | None = None,
@@ -33,10 +36,12 @@ def check(
     The exit status is 1 if there is any problem.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/.
+        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one.
         split: A split.json. Also look for pictures and groups that are on both of its sides.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
         foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
+        ignore: Stored mask value that means unknown: pixels that nobody labeled.
+        empty: The folder holds only photos without a vehicle, and no masks.
         sheet: Where to save the contact sheet of photos and masks. Default: check/NAME.png, by the folder's name.
         photos: Number of photos on the contact sheet, those with problems first; 0 for no sheet.
         augmented: Where to save a sheet of augmented photos and masks, as training sees them. Needs PyTorch.
@@ -52,7 +57,13 @@ def check(
     try:
         with progress_bar("checking") as advance:
             report = check_dataset(
-                data, group_pattern=group_pattern, foreground=foreground, split=split, progress=advance
+                data,
+                group_pattern=group_pattern,
+                foreground=foreground,
+                ignore=ignore,
+                empty=empty,
+                split=split,
+                progress=advance,
             )
     except DatasetError as error:
         print_problems(error.problems)
@@ -60,17 +71,19 @@ def check(
     written: Path | None = None
     if photos:
         written = sheet or Path("check") / f"{report.dataset.root.resolve().name}.png"
-        image_HWC = contact_sheet(report.dataset, photos, doubtful=report.doubtful, foreground=foreground)
+        image_HWC = contact_sheet(
+            report.dataset, photos, doubtful=report.doubtful, foreground=foreground, ignore=ignore
+        )
         write_bytes_atomically(written, encode_png(image_HWC))
     print_problems(report.problems)
     _print_summary(report, written)
     if augmented:
-        _save_augmented(augmented, report, preset, config, foreground)
+        _save_augmented(augmented, report, preset, config, {"foreground": foreground, "ignore": ignore})
     return 1 if report.problems else 0
 
 
 def _save_augmented(
-    path: Path, report: CheckReport, preset: PresetName | None, config: Path | None, foreground: int | None
+    path: Path, report: CheckReport, preset: PresetName | None, config: Path | None, values: dict[str, int | None]
 ) -> None:
     pairs = [pair for pair in report.dataset.pairs if pair.id not in report.doubtful]
     if not pairs:
@@ -79,13 +92,12 @@ def _save_augmented(
     from carmask.training.config import TrainSettings
     from carmask.training.preview import augmented_sheet
 
-    given: dict[str, Any] = {"data": report.dataset.root}
+    values = {name: value for name, value in values.items() if value is not None}
+    given: dict[str, Any] = {"data": report.dataset.root} | ({"dataset": values} if values else {})
     if config:
         given["config"] = config
     if preset or not config:
         given["preset"] = preset or "fast"
-    if foreground is not None:
-        given["dataset"] = {"foreground": foreground}
     write_bytes_atomically(path, encode_png(augmented_sheet(pairs, TrainSettings.model_validate(given))))
 
 
@@ -102,8 +114,11 @@ def _print_summary(report: CheckReport, sheet: Path | None) -> None:
     ]
     if len(report.sizes) > _SHOWN_SIZES:
         facts.insert(3, ("photo sizes", f"{len(report.sizes)} different ones, the most frequent:"))
-    if report.area_of:
-        areas = report.area_of.values()
+    if without := {pair.id for pair in dataset.pairs if pair.mask is None}:
+        facts.append(("photos without a vehicle", str(len(without))))
+    if report.unknown_of:
+        facts.append(("unknown pixels", _describe_unknown(report.unknown_of)))
+    if areas := [area for id_, area in report.area_of.items() if id_ not in without]:
         mean, least, most = fmean(areas), min(areas), max(areas)
         facts.append(("mask area", f"mean {mean:.1%} of the picture, from {least:.1%} to {most:.1%}"))
     if report.outside_split:
@@ -113,3 +128,10 @@ def _print_summary(report: CheckReport, sheet: Path | None) -> None:
         facts.append(("contact sheet", str(sheet)))
     facts.append(("problems", str(len(report.problems)) if report.problems else "none"))
     print_facts(facts)
+
+
+def _describe_unknown(unknown_of: dict[str, float]) -> str:
+    most = sorted(unknown_of, key=lambda id_: -unknown_of[id_])[:_SHOWN_UNKNOWN]
+    named = ", ".join(f"{id_} {unknown_of[id_]:.1%}" for id_ in most)
+    mean = f"mean {fmean(unknown_of.values()):.1%} of the picture"
+    return f"in {len(unknown_of)} masks, {mean}; most in {named}"

@@ -20,6 +20,8 @@ def split(
     seed: int = 0,
     group_pattern: str | None = None,
     foreground: int | None = None,
+    ignore: int | None = None,
+    empty: bool = False,
     out: Path | None = None,
 ) -> int:
     """Divide photos into training and held-out photos, by group, with similar mask areas on both sides.
@@ -27,7 +29,7 @@ def split(
     The exit status is 2 if photos are left out because they have no readable mask.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/.
+        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one.
         folds: Number of folds, of which one is held out. Default: 5.
         fold: The fold that is held out, from 0. Default: 0.
         fraction: Hold out this share of the photos instead of a fold, for example 0.2.
@@ -35,6 +37,8 @@ def split(
         seed: The same photos, masks and seed give the same split.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
         foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
+        ignore: Stored mask value that means unknown: pixels that nobody labeled.
+        empty: The folder holds only photos without a vehicle, and no masks.
         out: File to write. Default: split.json. With --all-folds the folder to write to. Default: folds/.
 
     """
@@ -47,9 +51,9 @@ def split(
     if all_folds and out is not None and out.suffix == ".json":
         raise CarmaskError(f"--out {out}: must be a folder with --all-folds, which writes a file for each fold")
     folds = FOLDS if folds is None else folds
-    dataset = find_pairs(data, group_pattern=group_pattern)
+    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty)
     with progress_bar("measuring masks") as progress:
-        area_of, unreadable = measure_areas(dataset.pairs, foreground=foreground, progress=progress)
+        area_of, unreadable = measure_areas(dataset.pairs, foreground=foreground, ignore=ignore, progress=progress)
     group_of = {id_: group for id_, group in dataset.group_of.items() if id_ in area_of}
     left_out = (*dataset.problems, *unreadable)
     print_problems(left_out)

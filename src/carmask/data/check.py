@@ -18,8 +18,8 @@ from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
 from carmask.data.split import Split, SplitError, shared_groups
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
-from carmask.imaging.draw import draw_overlay, sheet
-from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
+from carmask.imaging.draw import draw_overlay, hatch_unknown, sheet
+from carmask.imaging.geometry import Geometry, fit_image, fit_known, fit_mask, plan
 from carmask.imaging.mask_values import FOREGROUND_FROM
 from carmask.limits import usable_cpus
 from carmask.progress import Progress
@@ -41,7 +41,8 @@ class CheckReport:
         problems: All problems, sorted by subject.
         rules: How masks were read -> number of masks.
         sizes: Photo size (height, width) in pixels -> number of photos.
-        area_of: Share of the picture, 0..1, that the mask covers, for every readable mask.
+        area_of: Share of the known pixels, 0..1, that the mask covers, for every readable mask.
+        unknown_of: Share of the picture, 0..1, that is unknown, for every mask with unknown pixels.
         doubtful: Ids of the pairs with a problem -> the kinds of problem.
         outside_split: Number of pairs that the split does not name; 0 without a split.
         seconds: Duration of the check.
@@ -53,6 +54,7 @@ class CheckReport:
     rules: dict[str, int]
     sizes: dict[tuple[int, int], int]
     area_of: dict[str, float] = field(repr=False)
+    unknown_of: dict[str, float] = field(repr=False)
     doubtful: dict[str, str]
     outside_split: int
     seconds: float
@@ -67,6 +69,7 @@ class _PairFindings:
     signature: Signature | None = None
     rule: str | None = None
     area: float | None = None
+    unknown_area: float = 0.0
 
 
 def check_dataset(
@@ -74,6 +77,8 @@ def check_dataset(
     *,
     group_pattern: str | None = None,
     foreground: int | None = None,
+    ignore: int | None = None,
+    empty: bool = False,
     split: Path | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
@@ -83,6 +88,8 @@ def check_dataset(
         root: The data set, as for `find_pairs`.
         group_pattern: As for `find_pairs`.
         foreground: As for `decode_mask`.
+        ignore: As for `decode_mask`.
+        empty: As for `find_pairs`.
         split: A split.json. Photos are then also compared between its sides.
         progress: Called with (pairs read, pairs in all).
 
@@ -91,10 +98,10 @@ def check_dataset(
 
     """
     started = time.perf_counter()
-    dataset = find_pairs(root, group_pattern=group_pattern)
+    dataset = find_pairs(root, group_pattern=group_pattern, empty=empty)
     pairs = {pair.id: pair for pair in dataset.pairs}
     findings = dict(
-        zip(pairs, in_threads(lambda pair: _examine(pair, foreground), dataset.pairs, progress), strict=True)
+        zip(pairs, in_threads(lambda pair: _examine(pair, foreground, ignore), dataset.pairs, progress), strict=True)
     )
     problems = list(dataset.problems)
     kinds_of: dict[str, list[str]] = defaultdict(list)
@@ -116,6 +123,7 @@ def check_dataset(
         rules=dict(Counter(found.rule for found in findings.values() if found.rule).most_common()),
         sizes=dict(Counter(found.size_HW for found in findings.values() if found.size_HW).most_common()),
         area_of={id_: found.area for id_, found in findings.items() if found.area is not None},
+        unknown_of={id_: found.unknown_area for id_, found in findings.items() if found.unknown_area},
         doubtful={id_: ", ".join(dict.fromkeys(kinds)) for id_, kinds in kinds_of.items()},
         outside_split=outside,
         seconds=time.perf_counter() - started,
@@ -123,13 +131,17 @@ def check_dataset(
 
 
 def measure_areas(
-    pairs: Sequence[Pair], *, foreground: int | None = None, progress: Progress | None = None
+    pairs: Sequence[Pair],
+    *,
+    foreground: int | None = None,
+    ignore: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, float], list[Problem]]:
-    """Read every mask. Return the share of the picture, 0..1, that each covers, and the unreadable masks."""
+    """Read every mask. Return the share of its known pixels, 0..1, that each covers, and the unreadable masks."""
 
     def measure(pair: Pair) -> float | Problem:
         try:
-            return load_soft_mask(pair, foreground=foreground).area
+            return load_soft_mask(pair, foreground=foreground, ignore=ignore).area
         except CarmaskError as error:
             return _unreadable(pair, error)
 
@@ -144,9 +156,14 @@ def measure_areas(
 
 
 def contact_sheet(
-    dataset: Dataset, count: int = 24, *, doubtful: Mapping[str, str] | None = None, foreground: int | None = None
+    dataset: Dataset,
+    count: int = 24,
+    *,
+    doubtful: Mapping[str, str] | None = None,
+    foreground: int | None = None,
+    ignore: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw `count` photos with their masks on one sheet: uint8 RGB, (height, width, 3).
+    """Draw `count` photos with their masks on one sheet: uint8 RGB, (height, width, 3). What is unknown is hatched.
 
     The pairs in `doubtful` (id -> kinds of problem) come first. The others are spread over the data set: one from each
     of equal parts, drawn at random so that they do not all show the same view.
@@ -159,7 +176,7 @@ def contact_sheet(
     edges = np.linspace(0, len(others), min(count - len(chosen), len(others)) + 1).astype(int).tolist()
     chosen += [others[rng.integers(start, end)] for start, end in pairwise(edges)]
     labels = [f"{doubtful[id_]}: {id_}" if id_ in doubtful else id_ for id_ in chosen]
-    tiles = in_threads(lambda id_: _tile(pairs[id_], foreground), chosen)
+    tiles = in_threads(lambda id_: _tile(pairs[id_], foreground, ignore), chosen)
     return sheet(list(zip(labels, tiles, strict=True)), _SHEET_COLUMNS, _TILE_WIDTH_PX)
 
 
@@ -173,7 +190,7 @@ def in_threads(work: Callable[[S], T], items: Sequence[S], progress: Progress | 
             yield result
 
 
-def _examine(pair: Pair, foreground: int | None) -> _PairFindings:
+def _examine(pair: Pair, foreground: int | None, ignore: int | None) -> _PairFindings:
     problems: list[Problem] = []
     size_HW, signature, reading = None, None, None
     try:
@@ -184,7 +201,7 @@ def _examine(pair: Pair, foreground: int | None) -> _PairFindings:
         problems.append(_unreadable(pair, error))
     if size_HW or isinstance(pair.mask, Path):  # reading run lengths needs the photo's size
         try:
-            reading = load_soft_mask(pair, foreground=foreground)
+            reading = load_soft_mask(pair, foreground=foreground, ignore=ignore)
         except CarmaskError as error:
             problems.append(_unreadable(pair, error))
     if reading is None:
@@ -192,7 +209,7 @@ def _examine(pair: Pair, foreground: int | None) -> _PairFindings:
     if pair.mask is None:
         return _PairFindings(problems, size_HW, signature, area=0.0)
     problems += [Problem(pair.id, kind, detail) for kind, detail in _mask_problems(reading, size_HW)]
-    return _PairFindings(problems, size_HW, signature, reading.rule, reading.area)
+    return _PairFindings(problems, size_HW, signature, reading.rule, reading.area, reading.unknown_area)
 
 
 def _mask_problems(reading: MaskReading, photo_HW: tuple[int, int] | None) -> Iterator[tuple[ProblemKind, str]]:
@@ -201,7 +218,8 @@ def _mask_problems(reading: MaskReading, photo_HW: tuple[int, int] | None) -> It
         turned = ", as if one of them were rotated" if photo_HW == (width, height) else ""
         photo_text = f"{photo_HW[0]} x {photo_HW[1]}"
         yield "size mismatch", f"the photo is {photo_text} px (height x width), the mask {height} x {width}{turned}"
-    brightest, darkest = int(reading.soft_HW.max()), int(reading.soft_HW.min())
+    known = reading.soft_HW if reading.known_HW is None else reading.soft_HW[reading.known_HW]
+    brightest, darkest = int(known.max()), int(known.min())
     if brightest < FOREGROUND_FROM:
         reason = "no pixel is foreground" if brightest == 0 else f"its largest value is {brightest} of 255, under half"
         yield "empty mask", f"{reason} ({reading.rule})"
@@ -255,7 +273,7 @@ def _duplicates(
             yield [id_, other], Problem(id_, "duplicate across split", detail)
 
 
-def _tile(pair: Pair, foreground: int | None) -> NDArray[np.uint8]:
+def _tile(pair: Pair, foreground: int | None, ignore: int | None) -> NDArray[np.uint8]:
     """Draw the photo with its mask over it, or without, or a gray area, if they cannot be read."""
     try:
         photo = decode_photo(pair.image, at_least_HW=(_TILE_WIDTH_PX, _TILE_WIDTH_PX))
@@ -267,8 +285,10 @@ def _tile(pair: Pair, foreground: int | None) -> NDArray[np.uint8]:
     geometry = Geometry(height_px=height_px, width_px=_TILE_WIDTH_PX)
     image_HWC = fit_image(photo.image_HWC, plan(photo.size_HW, geometry))
     try:
-        soft_HW = load_soft_mask(pair, foreground=foreground).soft_HW
+        reading = load_soft_mask(pair, foreground=foreground, ignore=ignore)
     except CarmaskError:
         return image_HWC
-    height, width = soft_HW.shape
-    return draw_overlay(image_HWC, fit_mask(soft_HW, plan((height, width), geometry)) >= FOREGROUND_FROM)
+    height, width = reading.soft_HW.shape
+    placement = plan((height, width), geometry)
+    drawn_HWC = draw_overlay(image_HWC, fit_mask(reading.soft_HW, placement) >= FOREGROUND_FROM)
+    return hatch_unknown(drawn_HWC, None if reading.known_HW is None else fit_known(reading.known_HW, placement))
