@@ -15,10 +15,13 @@ from rich.console import Console
 
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
+from carmask.models.series_file import stages_folder
 from carmask.training.config import TrainSettings
 from carmask.training.data_loading import Batch, epoch_steps, iterate_batches
 from carmask.training.datasets import TrainingData, load_data
 from carmask.training.distributed import DistributedContext
+from carmask.training.experiments import run_experiment
+from carmask.training.run_folder import RunFolder
 from carmask.training.train import train as train_network
 from tiny_runs import TINY, assert_same_training, resume, rows, tiny_settings, train
 
@@ -137,6 +140,14 @@ def test_a_run_reports_each_data_set_and_resumes_exactly(make: Any, monkeypatch:
     monkeypatch.undo()
     resume(stopped.run)
     assert_same_training(whole, stopped.run)
+
+
+def test_later_stages_hold_out_what_the_first_did(make: Any) -> None:
+    settings = make(name="staged", epochs=1, stages=({}, {"optimizer": {"lr": 1e-4}}))
+    result = run_experiment(settings, resume=None, console=Console(quiet=True))
+    assert result.finished
+    first = RunFolder(stages_folder(result.folder) / "1")
+    assert Split.load(first.split) == Split.load(RunFolder(result.folder).split)
 
 
 def test_a_folder_of_photos_without_a_vehicle_can_be_added_to_one_data_set(

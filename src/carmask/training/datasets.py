@@ -127,6 +127,7 @@ def load_data(
         for name, source in settings_of.items()
     }
     pairs_of = {name: [_renamed(pair, name) for pair in dataset.pairs] for name, dataset in found.items()}
+    split = split or _load_split_of_all(settings, distributed)
     # Splits that do not fit fail before photos are decoded.
     own_splits = {}
     if split is not None:
@@ -160,6 +161,16 @@ def _prefix(name: str) -> str:
 
 def _renamed(pair: Pair, name: str) -> Pair:
     return replace(pair, id=_prefix(name) + pair.id, group=_prefix(name) + pair.group)
+
+
+def _load_split_of_all(settings: TrainSettings, distributed: DistributedContext) -> Split | None:
+    """Read `dataset.split` if it is a split of several data sets, as that of an earlier stage is."""
+    file, names = settings.dataset.split, [name for name in settings.sources() if name]
+    if file is None or not names:
+        return None
+    split: Split = distributed.broadcast_object(partial(Split.load, file))
+    is_of_all = all(any(id_.startswith(_prefix(name)) for id_ in split.group_of) for name in names)
+    return split if is_of_all else None
 
 
 def _load_splits(
