@@ -6,13 +6,14 @@ A photo that cannot be measured is reported, and the rest goes on. Memory is bou
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from carmask.data.pairs import Pair, find_pairs, load_soft_mask
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import BoolArray, measure
-from carmask.evaluation.results import Evaluation, EvaluationError, EvaluationFailure, PhotoRow
+from carmask.evaluation.results import EMPTY_BELOW, Evaluation, EvaluationError, EvaluationFailure, PhotoRow
 from carmask.evaluation.selection import (
     Part,
     Selection,
@@ -177,6 +178,8 @@ def _measure(
         pair, (truth_HW, known_HW) = predicted.item, predicted.extra
         height, width = truth_HW.shape
         metrics = measure(truth_HW, predicted.probability_HW >= segmenter.threshold, known_HW)
+        if metrics.truth_area == 0:
+            metrics = replace(metrics, dice=float(metrics.predicted_area < EMPTY_BELOW))
         return PhotoRow(pair.id, pair.group, pair.view, (height, width), metrics)
 
     def fail(pair: Pair, error: Exception) -> PhotoRow | EvaluationFailure:

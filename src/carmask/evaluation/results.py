@@ -60,7 +60,8 @@ METRICS_OF_LABELED = {
     ),
 }
 
-# A mask that covers less of the picture than this counts as empty: a few wrong pixels are no vehicle.
+# A mask that covers less of the picture than this counts as empty: a few wrong pixels are no vehicle. The Dice of a
+# photo without a vehicle is 1 if its mask is empty, else 0.
 EMPTY_BELOW = 0.001
 
 
@@ -133,16 +134,14 @@ class MetricSummary:
 class NoVehicleSummary:
     """What was found in photos whose true mask is empty.
 
-    empty: the number of those whose mask covers less than `EMPTY_BELOW` of the picture, `share_empty` their share.
-    false_area: the mean share of the picture that is wrongly taken for a vehicle. dice: the mean Dice, which is 1 for a
-    photo in which nothing is found, not a single pixel, and else 0.
+    empty: the number of those whose mask covers less than `EMPTY_BELOW` of the picture. share_empty: their share, and
+    so the mean Dice. false_area: the mean share of the picture that is wrongly taken for a vehicle.
     """
 
     photos: int
     empty: int
     share_empty: float
     false_area: float
-    dice: float
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,6 @@ class Evaluation:
             empty=empty,
             share_empty=empty / len(measured),
             false_area=fmean(one.predicted_area for one in measured),
-            dice=fmean(one.dice for one in measured),
         )
 
     @property
@@ -251,9 +249,11 @@ class Evaluation:
         if found := self.no_vehicle:
             facts += [
                 ("photos without a vehicle", f"{found.photos}, none of them in the other figures"),
-                (f"of them with an empty mask, under {EMPTY_BELOW:.1%}", f"{found.empty} ({found.share_empty:.1%})"),
+                (
+                    "of them with an empty mask",
+                    f"{found.empty} ({found.share_empty:.1%}), under {EMPTY_BELOW:.1%} of the picture: Dice 1, else 0",
+                ),
                 ("their mean false area", f"{found.false_area:.3%} of the picture"),
-                ("their mean Dice, 1 or 0", f"{found.dice:.4f}"),
             ]
         if unknown := self.unknown:
             in_mean = f"on average {unknown.area:.1%} of the picture; they count in no metric"
@@ -283,14 +283,14 @@ class Evaluation:
     def worst(self, count: int) -> list[PhotoRow]:
         """Return the `count` photos of lowest Dice, worst first; among equals the larger boundary error first.
 
-        After them come the photos without a vehicle in which most is found, `count` at most.
+        After them come the photos without a vehicle whose masks are not empty, the largest first, `count` at most.
         """
 
         def badness(row: PhotoRow) -> tuple[float, float, str]:
             error_px = row.metrics.boundary_error_px
             return row.metrics.dice, -math.inf if math.isnan(error_px) else -error_px, row.id
 
-        alarms = [row for row in self.rows if not row.has_vehicle and row.metrics.predicted_area > 0]
+        alarms = [row for row in self.rows if not row.has_vehicle and row.metrics.dice == 0]
         alarms.sort(key=lambda row: (-row.metrics.predicted_area, row.id))
         return [*sorted(self.vehicle_rows, key=badness)[:count], *alarms[:count]]
 
