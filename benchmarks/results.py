@@ -23,6 +23,21 @@ ELSEWHERE = (
     *("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "cars_curve", "ensemble", "mixed"),
     *("serve_load", "serve_abuse", "cluster"),
 )
+# Of benchmarks/any_vehicle.py: what is measured, its part and figure, and what is aimed at.
+ANY_VEHICLE = (
+    ("no vehicle: share with an empty mask (under 0.1 %)", "no-vehicle", "share_empty", "0.970"),
+    ("no vehicle: mean false area", "no-vehicle", "false_area", "0.001"),
+    ("car parts: share found", "car-parts", "found", "0.990"),
+    ("car parts: spilled, share of the car", "car-parts", "spilled", "0.010"),
+    ("the same where all vehicles are labelled", "car-parts", "all_labelled spilled", "0.010"),
+    ("street, Dice", "street-cars", "dice", "0.985"),
+    ("street, small photos, Dice", "street-small", "dice", ""),
+    ("studio, Dice", "carvana", "dice", "0.993"),
+    ("fire trucks, Dice", "fire-trucks", "dice", "0.950"),
+    ("scenes, Dice", "scenes", "dice", "0.780"),
+    ("scenes with all vehicles labelled, Dice", "scenes", "all_vehicles dice", ""),
+    ("composites, Dice", "composites", "dice", "0.930"),
+)
 # The order of the tables. A run that is not named here comes after.
 ORDER = (
     *("small-published", "small-best", "classic-cpu"),
@@ -164,6 +179,31 @@ def mixed_table() -> str:
     return "\n".join(lines)
 
 
+def any_vehicle_table() -> str:
+    """What networks make of held-out photos of all kinds, one column for each network."""
+    names = sorted(path.stem for path in RESULTS.glob("any_vehicle-*.json"))
+    columns = {name.partition("-")[2]: _benchmark(name) for name in names}
+    lines = [
+        f"| photos | aim | {' | '.join(f'`{name}`' for name in columns)} |",
+        "|---|--:" + "|--:" * len(names) + "|",
+    ]
+    for label, part, figure, aim in ANY_VEHICLE:
+        cells = [_figure_of_part(figures[part], figure) for figures in columns.values()]
+        lines.append(f"| {label} | {aim} | {' | '.join(cells)} |")
+    composites = [figures["composites"]["vehicles"] for figures in columns.values()]
+    for vehicle in composites[0]:
+        cells = [f"{of_network[vehicle]['dice']:.3f}" for of_network in composites]
+        lines.append(f"| vehicles in composites, {vehicle}: Dice | | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _figure_of_part(figures: dict[str, Any], path: str) -> str:
+    """A figure below the names in `path`; it says so where the network has learned from the photos."""
+    *outer, name = path.split()
+    inner = figures[outer[0]] if outer else figures
+    return f"{inner[name]:.4f}" + (" (learned from)" if figures.get("warnings") else "")
+
+
 def ablation_table() -> str:
     """What each change to the recipe of `fast` gave, against the recipe as it is."""
     rows = _benchmark("ablation")["rows"]
@@ -191,7 +231,8 @@ def benchmark_tables() -> str:
     lines: list[str] = []
     for path in sorted(RESULTS.glob("*.json")):
         contents = json.loads(path.read_text())
-        if contents.get("benchmark", "carmask benchmark") in ELSEWHERE:
+        name = contents.get("benchmark", "carmask benchmark")
+        if name in ELSEWHERE or name.startswith("any_vehicle-"):
             continue
         machine = contents["machine"]
         lines += [
@@ -264,6 +305,7 @@ def draw() -> None:
         "by-view": by_view_table(runs),
         "packaged": packaged_table(),
         "mixed": mixed_table(),
+        "any-vehicle": any_vehicle_table(),
         "ablation": ablation_table(),
         "cars": cars_table(),
         "benchmarks": benchmark_tables(),

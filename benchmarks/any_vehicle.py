@@ -1,0 +1,148 @@
+"""What a network makes of photos from the studio, the street and the world, none of which it may have learned from.
+
+    python benchmarks/any_vehicle.py SHARED MODEL NAME [--studio TWIN] [--studio-every 4] [--sheet OUT.png]
+
+SHARED is the folder that holds carvana, street-cars and wild; docs/results/split-*.json say what is held out. MODEL is
+what `carmask evaluate --model` takes. In the studio TWIN is measured instead, for a network that learned from all cars.
+Measures as `carmask evaluate` does and writes docs/results/any_vehicle-NAME.json. OUT.png shows 48 held-out photos with
+what was found; it is not to be committed.
+"""
+
+import argparse
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from carmask.data.pairs import Pair, find_pairs
+from carmask.data.split import Split
+from carmask.evaluation.evaluate import evaluate_selection
+from carmask.evaluation.results import Evaluation
+from carmask.evaluation.selection import Selection, find_training_split, select_pairs
+from carmask.files import write_bytes_atomically
+from carmask.imaging.decode import decode_photo
+from carmask.imaging.draw import draw_overlay, sheet
+from carmask.imaging.encode import encode_png
+from carmask.segmenter import Segmenter
+from record import RESULTS, record
+from wild_composites import Composite, figures_of_composites, make_composites
+from wild_photos import VEHICLES_UNLABELLED
+
+STUDIO = "carvana"
+STREET = "street-cars"
+# The folders below SHARED that are measured, and how often each comes on the sheet.
+PARTS = {
+    STUDIO: 3,
+    STREET: 5,
+    "wild/street-small": 4,
+    "wild/car-parts": 8,
+    "wild/fire-trucks": 5,
+    "wild/scenes": 10,
+    "wild/no-vehicle": 8,
+}
+# Folders that only composites are made of.
+MATERIAL = ("wild/backgrounds", "wild/cutouts")
+COMPOSITES_ON_SHEET = 5
+# Mask values that mean unknown.
+IGNORE = {"car-parts": 128}
+
+
+def main() -> None:
+    """Measure and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shared", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("name")
+    parser.add_argument("--studio", help="network to measure in the studio")
+    parser.add_argument("--studio-every", type=int, default=1, help="measure every n-th photo of the studio")
+    parser.add_argument("--sheet", type=Path, help="picture to draw")
+    given = parser.parse_args()
+    segmenter = Segmenter.load(given.model)
+    pairs = {Path(folder).name: held_out(given.shared / folder) for folder in (*PARTS, *MATERIAL)}
+    in_studio = Segmenter.load(given.studio) if given.studio else segmenter
+    parts = {STUDIO: figures_of_part(in_studio, STUDIO, pairs[STUDIO][:: given.studio_every])}
+    for name in [Path(folder).name for folder in PARTS if folder != STUDIO]:
+        parts[name] = figures_of_part(segmenter, name, pairs[name])
+    parts["composites"] = figures_of_composites(segmenter, composites_of(pairs))
+    record(
+        f"any_vehicle-{given.name}",
+        {"model": Path(given.model).name, "engine": segmenter.describe_engine(), "twin": bool(given.studio), **parts},
+    )
+    if given.sheet:
+        draw_sheet(segmenter, pairs, given.sheet)
+
+
+def held_out(root: Path) -> list[Pair]:
+    """The photos of a folder that its committed split holds out."""
+    split = "carvana-fold0of5" if root.name == STUDIO else root.name
+    pairs = find_pairs(root, empty=root.name in ("no-vehicle", "backgrounds")).pairs
+    _, validation = Split.load(RESULTS / f"split-{split}.json").select(pairs)
+    return validation
+
+
+def figures_of_part(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Figures of the held-out photos of one folder."""
+    trained_on = find_training_split([(member.place, member.card) for member in segmenter.members])
+    chosen = select_pairs(pairs, part="all", trained_on=trained_on)
+    evaluation = evaluate_selection(Selection(chosen.pairs), segmenter, ignore=IGNORE.get(name))
+    if evaluation.failures:
+        raise SystemExit(f"{name}: {evaluation.failures}")
+    if evaluation.no_vehicle:
+        return {key: round(value, 6) for key, value in asdict(evaluation.no_vehicle).items()}
+    figures = {**_means(evaluation), "warnings": list(chosen.warnings)}
+    ids = {row.id for row in evaluation.rows}
+    unlabelled = {id_ for of_reason in VEHICLES_UNLABELLED.get(name, {}).values() for id_ in of_reason}
+    if ids & unlabelled:
+        figures["all_labelled"] = _means(evaluation, ids - unlabelled)
+    if name == "scenes":
+        # Of photos whose names begin with coco_, cars and motorcycles alone are labelled.
+        coco = {id_ for id_ in ids if id_.startswith("coco_")}
+        figures["cars_and_motorcycles"] = _means(evaluation, coco)
+        figures["all_vehicles"] = _means(evaluation, ids - coco)
+    return figures
+
+
+def _means(evaluation: Evaluation, ids: Collection[str] | None = None) -> dict[str, Any]:
+    rows = [row.metrics for row in evaluation.vehicle_rows if ids is None or row.id in ids]
+    dice = [one.dice for one in rows]
+    figures = {"dice": fmean(dice), "median_dice": median(dice), "worst_dice": min(dice)}
+    if evaluation.unknown:
+        figures = {"found": fmean(one.found for one in rows), "spilled": fmean(one.spilled for one in rows)}
+    return {"photos": len(rows), **{key: round(value, 5) for key, value in figures.items()}}
+
+
+def composites_of(pairs: dict[str, list[Pair]]) -> Iterator[Composite]:
+    """The composites: cut-outs of web sites, and cars of the studio and the street, on grounds of two folders."""
+    moto = [pair for pair in pairs["cutouts"] if pair.id.startswith("moto_")]
+    studio = {pair.group: pair for pair in pairs[STUDIO]}
+    return make_composites(
+        [pair.image for name in ("no-vehicle", "backgrounds") for pair in pairs[name]],
+        {
+            "car": [pair for pair in pairs["cutouts"] if pair not in moto],
+            "moto": moto,
+            "studio": list(studio.values()),
+            "street": pairs[STREET],
+        },
+    )
+
+
+def draw_sheet(segmenter: Segmenter, pairs: dict[str, list[Pair]], path: Path) -> None:
+    """Draw what is found in some photos of each part, spread over its ids, and in some composites."""
+    tiles = []
+    for name, count in ((Path(folder).name, count) for folder, count in PARTS.items()):
+        for place in np.linspace(0, len(pairs[name]) - 1, count).round().astype(int):
+            pair = pairs[name][place]
+            tiles.append((f"{name} {pair.id}", decode_photo(pair.image).image_HWC))
+    composites = islice(composites_of(pairs), COMPOSITES_ON_SHEET)
+    tiles += [(f"composite {number}", one.image_HWC) for number, one in enumerate(composites)]
+    drawn = [(label, draw_overlay(image_HWC, segmenter(image_HWC).mask)) for label, image_HWC in tiles]
+    write_bytes_atomically(path, encode_png(sheet(drawn, columns=8, tile_width_px=320)))
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
