@@ -26,7 +26,7 @@ from carmask.segmenter import Segmenter
 from carmask.serving.app import build_app
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.self_test import SelfTestFailed, self_test
-from carmask.serving.settings import Batching, ServiceLimits
+from carmask.serving.settings import ServiceLimits
 from carmask.serving.worker import SegmentationWorker
 
 ON_CPU = ("--engine", "onnxruntime", "--device", "cpu")
@@ -250,7 +250,7 @@ def test_packaged_weights_that_find_no_cars(bright: Path) -> None:
     """A damaged installation: what runs as the packaged network is another one."""
     segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
     members = [replace(member, place=packaged_models()["fast"]) for member in segmenter.members]
-    worker = SegmentationWorker(Segmenter(members), ServiceLimits(), Batching(), ServiceMetrics())
+    worker = SegmentationWorker(Segmenter(members), ServiceLimits(), ServiceMetrics())
     with pytest.raises(SelfTestFailed):
         asyncio.run(self_test(worker))
     worker.close()
@@ -258,7 +258,7 @@ def test_packaged_weights_that_find_no_cars(bright: Path) -> None:
 
 def test_an_extreme_threshold_is_no_fault_of_the_networks() -> None:
     segmenter = Segmenter.load("fast", RunOptions("onnxruntime", "cpu"), threshold=1 - 1e-9)
-    worker = SegmentationWorker(segmenter, ServiceLimits(), Batching(), ServiceMetrics())
+    worker = SegmentationWorker(segmenter, ServiceLimits(), ServiceMetrics())
     asyncio.run(self_test(worker))
     worker.close()
 
@@ -300,7 +300,7 @@ def ask_app(app: Any, method: str, path: str) -> tuple[int, dict[str, str], byte
 def test_before_the_self_test_nothing_is_cut_out(bright: Path) -> None:
     metrics = ServiceMetrics()
     segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
-    worker = SegmentationWorker(segmenter, ServiceLimits(), Batching(), metrics)
+    worker = SegmentationWorker(segmenter, ServiceLimits(), metrics)
     app = build_app(worker, metrics)
     assert ask_app(app, "GET", "/healthz")[0] == 200
     for method, path in (("GET", "/readyz"), ("POST", "/v1/segment")):

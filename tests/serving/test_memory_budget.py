@@ -9,15 +9,6 @@ from hypothesis import strategies as st
 from carmask.serving.memory import MemoryBudget
 
 
-def test_what_is_not_there_is_not_given() -> None:
-    memory = MemoryBudget(100)
-    assert memory.try_reserve(60)
-    assert not memory.try_reserve(41)
-    assert memory.try_reserve(40)
-    memory.release(100)
-    assert memory.used_bytes == 0
-
-
 @given(st.lists(st.integers(0, 150), max_size=40))
 def test_many_threads_never_have_more_than_there_is(sizes: list[int]) -> None:
     memory = MemoryBudget(100)

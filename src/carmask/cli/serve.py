@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from carmask.cli import INTERRUPTED
 from carmask.cli.console import print_line, print_remark
 from carmask.cli.network import NetworkOptions
-from carmask.cli.options import BatchSize, Flag
+from carmask.cli.options import Flag
 from carmask.errors import CarmaskError
-from carmask.serving.settings import Batching, ServiceLimits
+from carmask.serving.settings import ServiceLimits
 
 _NETWORK = NetworkOptions()
 _LIMITS = ServiceLimits()
@@ -29,9 +28,6 @@ def serve(
     cors: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     quiet: Flag = False,
     network: NetworkOptions = _NETWORK,
-    batch_size: BatchSize = 4,
-    batch_wait_ms: Annotated[float, Parameter(validator=Number(gte=0))] = 4,
-    workers: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     limits: Annotated[ServiceLimits, Parameter(name="*")] = _LIMITS,
 ) -> int:
     """Serve a web page and an HTTP API that cut vehicles out of photos.
@@ -47,10 +43,7 @@ def serve(
         cors: Another site (https://cars.example.org) whose pages may use the service; repeat it for more sites.
         quiet: Do not log requests.
         network: Which network, and how it runs.
-        batch_size: Most photos in a batch.
-        batch_wait_ms: How long a photo waits for others to join its batch, in milliseconds.
-        workers: Threads that decode photos, and as many that draw results; default: one for each processor.
-        limits: The limits of requests, connections and memory.
+        limits: The limits of requests, connections, memory and batches.
 
     """
     from carmask.serving.server import run
@@ -71,7 +64,6 @@ def serve(
         host,
         port,
         limits,
-        Batching(batch_size, batch_wait_ms, workers),
         token=token,
         origins=cors,
         log_requests=not quiet,

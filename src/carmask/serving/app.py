@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Form
@@ -12,7 +13,9 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from carmask import __version__
@@ -29,13 +32,7 @@ from carmask.serving.errors import (
 )
 from carmask.serving.metrics import CONTENT_TYPE, ServiceMetrics
 from carmask.serving.middleware import REQUEST_ID, LimitMiddleware, RequestMiddleware
-from carmask.serving.page import docs_page, load_assets
-from carmask.serving.responses import (
-    RESULT_HEADERS,
-    ResultResponse,
-    choose_media_type,
-    describe_result,
-)
+from carmask.serving.responses import RESULT_HEADERS, ResultResponse, choose_media_type, describe_result
 from carmask.serving.schemas import ModelInfo, SegmentForm, Status
 from carmask.serving.uploads import Upload, UploadRequest
 from carmask.serving.worker import PhotoTask, SegmentationWorker
@@ -187,21 +184,30 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _add_pages(app: FastAPI) -> None:
-    assets = load_assets()
+class _PageFiles(StaticFiles):
+    """The web page's files. A browser asks each time whether it has the newest ones."""
 
-    async def asset(request: Request) -> Response:
-        found = assets.get(request.path_params.get("name", "index.html"))
-        if found is None:
-            raise HTTPException(404)
-        return found.respond(request)
+    def file_response(self, *args: Any, **keywords: Any) -> Response:
+        response = super().file_response(*args, **keywords)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def _add_pages(app: FastAPI) -> None:
+    files = _PageFiles(packages=[("carmask.serving", "static")])
+    templates = Jinja2Templates(Path(__file__).parent)
+
+    async def page(request: Request) -> Response:
+        return await files.get_response("index.html", request.scope)
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(docs_page(app.openapi(), str(request.base_url)), headers={"Cache-Control": "no-cache"})
+        # Not FastAPI's own page: that loads Swagger UI from another server.
+        known = {"api": app.openapi(), "base": str(request.base_url)}
+        return templates.TemplateResponse(request, "docs.html", known, headers={"Cache-Control": "no-cache"})
 
-    app.add_route("/", asset, include_in_schema=False)
-    app.add_route("/static/{name}", asset, include_in_schema=False)
+    app.add_route("/", page, include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
+    app.mount("/static", files)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

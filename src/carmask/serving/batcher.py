@@ -1,29 +1,18 @@
 """Micro-batching: photos that wait a few milliseconds run through the networks together, in one thread."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from queue import Empty, Queue
 
 from carmask.segmenter import Fitted, Raw
 
 
-@dataclass(frozen=True, eq=False)
-class _QueuedPhoto:
-    fitted: Fitted
-    deadline_s: float
-    done: "asyncio.Future[Raw]"
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(view.image_HWC.shape for view in self.fitted.views)
-
-
 class Batcher:
-    """Collects photos for a few milliseconds and runs them as one batch.
+    """Collects photos for a few milliseconds and runs them as one batch, in the order in which they came.
 
-    A batch holds the oldest photo and others with canvases of the same shape; the rest stay in the queue in order.
     Photos cancelled while they wait are dropped. Photos that arrive while the network runs form the next batch, so the
     wait adds latency only when the service is nearly idle.
     """
@@ -33,57 +22,43 @@ class Batcher:
         self._infer = infer
         self._batch_size = batch_size
         self._wait_s = wait_s
-        self._queue: list[_QueuedPhoto] = []
-        self._arrived = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
+        # A photo, until when it waits for others, and what was found in it.
+        self._queue: Queue[tuple[Fitted, float, Future[Raw]]] = Queue()
         self._thread = ThreadPoolExecutor(1, "network")
 
     @property
     def waiting(self) -> int:
         """How many photos wait."""
-        return len(self._queue)
+        return self._queue.qsize()
 
     async def infer(self, fitted: Fitted) -> Raw:
         """Run the networks on one photo, in a batch with others."""
-        loop = asyncio.get_running_loop()
-        photo = _QueuedPhoto(fitted, loop.time() + self._wait_s, loop.create_future())
-        self._queue.append(photo)
-        self._arrived.set()
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run_queue())
-        return await photo.done
+        done: Future[Raw] = Future()
+        self._queue.put((fitted, time.monotonic() + self._wait_s, done))
+        self._thread.submit(self._run_batch)
+        return await asyncio.wrap_future(done)
 
     def close(self) -> None:
         """Wait for the batch that runs, and end the thread."""
         self._thread.shutdown()
 
-    async def _run_queue(self) -> None:
-        """Run batches until no photo waits."""
-        while batch := await self._next_batch():
-            fitted = [photo.fitted for photo in batch]
-            try:
-                raws = await asyncio.get_running_loop().run_in_executor(self._thread, self._infer, fitted)
-            except Exception as error:  # noqa: BLE001 - raised where the photos are awaited
-                for photo in batch:
-                    if not photo.done.done():
-                        photo.done.set_exception(error)
-                continue
-            for photo, raw in zip(batch, raws, strict=True):
-                if not photo.done.done():
-                    photo.done.set_result(raw)
-
-    async def _next_batch(self) -> list[_QueuedPhoto]:
-        if self._queue:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._queue[0].deadline_s):
-                    while len(self._same_shape()) < self._batch_size:
-                        self._arrived.clear()
-                        await self._arrived.wait()
-        batch = self._same_shape()
-        self._queue = [photo for photo in self._queue if photo not in batch]
-        return batch
-
-    def _same_shape(self) -> list[_QueuedPhoto]:
-        """The oldest photo and others like it, at most a batch."""
-        self._queue = [photo for photo in self._queue if not photo.done.done()]
-        return [photo for photo in self._queue if photo.shapes == self._queue[0].shapes][: self._batch_size]
+    def _run_batch(self) -> None:
+        """Run the oldest photos. Called once for each photo, so it often finds that an earlier batch had them all."""
+        batch: list[tuple[Fitted, Future[Raw]]] = []
+        until_s = 0.0
+        with suppress(Empty):
+            while len(batch) < self._batch_size:
+                fitted, deadline_s, done = self._queue.get(timeout=max(0.0, until_s - time.monotonic()))
+                if done.set_running_or_notify_cancel():
+                    batch.append((fitted, done))
+                    until_s = until_s or deadline_s
+        if not batch:
+            return
+        try:
+            raws = self._infer([fitted for fitted, _ in batch])
+        except Exception as error:  # noqa: BLE001 - raised where the photos are awaited
+            for _, done in batch:
+                done.set_exception(error)
+        else:
+            for (_, done), raw in zip(batch, raws, strict=True):
+                done.set_result(raw)

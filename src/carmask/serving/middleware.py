@@ -10,7 +10,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carmask.serving.errors import ServiceError, busy, error_response, internal_error, new_request_id
-from carmask.serving.memory import MemoryBudget
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.settings import MB, ServiceLimits
 
@@ -46,9 +45,6 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         started_s = time.perf_counter()
         given_id = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given_id if _REQUEST_ID_PATTERN.fullmatch(given_id) else new_request_id()
@@ -103,27 +99,48 @@ class LimitMiddleware:
         self._limits = limits
         self._metrics = metrics
         self._requests = 0
-        self._uploads = MemoryBudget(limits.uploads_mb * MB)
-        metrics.upload_bytes.set_function(lambda: self._uploads.used_bytes)
+        self._upload_bytes = 0
+        metrics.upload_bytes.set_function(lambda: self._upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        """Serve one request; reading its body raises `ServiceError` 413, 408 or, if memory is full, 503."""
         try:
             self._check_head(scope)
         except ServiceError as error:
             self._metrics.errors.labels(error.code).inc()
             await error_response(error, scope["state"]["request_id"])(scope, receive, send)
             return
-        body = _LimitedBody(receive, self._limits, self._uploads)
+        limits = self._limits
+        deadline_s = asyncio.get_running_loop().time() + limits.body_timeout_s
+        received_bytes = 0
+        is_complete = False
+
+        async def receive_limited() -> Message:
+            nonlocal received_bytes, is_complete
+            if is_complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    message = await receive()
+            except TimeoutError as error:
+                cause = f"the request did not arrive within {limits.body_timeout_s:g} seconds"
+                raise ServiceError(408, "too_slow", cause) from error
+            is_complete = not message.get("more_body", False)
+            size_bytes = len(message.get("body", b""))
+            if received_bytes + size_bytes > limits.max_bytes:
+                raise _too_large(limits)
+            if self._upload_bytes + size_bytes > limits.uploads_mb * MB:
+                raise busy("out_of_memory", "the memory for uploads is full")
+            self._upload_bytes += size_bytes
+            received_bytes += size_bytes
+            return message
+
         self._requests += 1
         try:
-            await self._app(scope, body.receive, send)
+            await self._app(scope, receive_limited, send)
         finally:
             self._requests -= 1
-            body.release()
+            self._upload_bytes -= received_bytes
 
     def _check_head(self, scope: Scope) -> None:
         head_bytes = len(scope["raw_path"]) + len(scope["query_string"])
@@ -135,46 +152,6 @@ class LimitMiddleware:
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length) > self._limits.max_bytes:
             raise _too_large(self._limits)
-
-
-class _LimitedBody:
-    """Counts the bytes of a request's body while they arrive, and reserves memory for them."""
-
-    def __init__(self, receive: Receive, limits: ServiceLimits, uploads: MemoryBudget) -> None:
-        self._receive = receive
-        self._limits = limits
-        self._uploads = uploads
-        self._deadline_s = asyncio.get_running_loop().time() + limits.body_timeout_s
-        self._received_bytes = 0
-        self._is_complete = False
-
-    async def receive(self) -> Message:
-        """ASGI's receive.
-
-        Raises:
-            ServiceError: 413, the body is too large; 408, it is too slow; 503, there is no memory for it.
-
-        """
-        if self._is_complete:
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._deadline_s):
-                message = await self._receive()
-        except TimeoutError as error:
-            limit_s = self._limits.body_timeout_s
-            raise ServiceError(408, "too_slow", f"the request did not arrive within {limit_s:g} seconds") from error
-        self._is_complete = not message.get("more_body", False)
-        size_bytes = len(message.get("body", b""))
-        if self._received_bytes + size_bytes > self._limits.max_bytes:
-            raise _too_large(self._limits)
-        if not self._uploads.try_reserve(size_bytes):
-            raise busy("out_of_memory", "the memory for uploads is full")
-        self._received_bytes += size_bytes
-        return message
-
-    def release(self) -> None:
-        """Free the memory."""
-        self._uploads.release(self._received_bytes)
 
 
 def headers_too_large(limits: ServiceLimits) -> ServiceError:

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 
 import uvicorn
@@ -17,7 +17,7 @@ from carmask.serving.app import build_app
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.protocol import LimitedProtocol
 from carmask.serving.self_test import self_test
-from carmask.serving.settings import Batching, ServiceLimits
+from carmask.serving.settings import ServiceLimits
 from carmask.serving.worker import SegmentationWorker
 
 _BACKLOG = 1024
@@ -32,7 +32,6 @@ def run(
     host: str,
     port: int,
     limits: ServiceLimits,
-    batching: Batching,
     *,
     token: str | None,
     origins: Sequence[str],
@@ -56,7 +55,7 @@ def run(
     _set_up_log(log_requests=log_requests)
     with _listening(host, port) as listener, _recorded_signals() as signals:
         metrics = ServiceMetrics()
-        worker = SegmentationWorker(segmenter, limits, batching, metrics)
+        worker = SegmentationWorker(segmenter, limits, metrics)
         config = uvicorn.Config(
             build_app(worker, metrics, token=token, origins=origins, log_requests=log_requests),
             http=partial(LimitedProtocol, limits=limits, metrics=metrics),  # type: ignore[arg-type]
@@ -82,24 +81,22 @@ async def _serve(
 ) -> None:
     """Serve until a signal; accept photos as soon as the self-test has passed."""
 
-    def on_tested(testing: "asyncio.Task[None]") -> None:
-        if testing.cancelled():
-            return
-        if error := testing.exception():
+    async def test_and_accept() -> None:
+        try:
+            await self_test(worker)
+        except Exception as error:
             worker.problem = str(error)
             server.should_exit = True
-        else:
-            worker.accept_photos()
-            host, port = listener.getsockname()[:2]
-            announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            raise
+        worker.accept_photos()
+        host, port = listener.getsockname()[:2]
+        announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
-    testing = asyncio.create_task(self_test(worker))
-    testing.add_done_callback(on_tested)
+    testing = asyncio.create_task(test_and_accept())
     await server.serve([listener])
-    if not testing.done():
-        testing.cancel()
-    elif error := testing.exception():
-        raise error if isinstance(error, CarmaskError) else CarmaskError(f"the self-test failed: {error!r}")
+    testing.cancel()
+    with suppress(asyncio.CancelledError):
+        await testing
 
 
 @contextmanager

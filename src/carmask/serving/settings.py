@@ -1,6 +1,5 @@
 """The service's limits; each is an option of `carmask serve`. Imports nothing that is slow to import."""
 
-from dataclasses import dataclass
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,7 +15,7 @@ DRAWING_BYTES_PER_PX = 34
 
 
 class ServiceLimits(BaseModel):
-    """The limits of requests, connections and memory. Sizes are in bytes, or in MB of 1,000,000 bytes."""
+    """The limits of requests, connections, memory and batches. Sizes are in bytes, or in MB of 1,000,000 bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,6 +46,16 @@ class ServiceLimits(BaseModel):
         default=2000, ge=1, description="Memory for photos while they are decoded and drawn; others wait for it."
     )
 
+    batch_size: int = Field(default=4, ge=1, description="Most photos in a batch.")
+    batch_wait_ms: float = Field(
+        default=4, ge=0, description="Milliseconds that a photo waits for others in its batch."
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads that decode photos, and as many that draw results; default: one for each processor.",
+    )
+
     @model_validator(mode="after")
     def _check_memory(self) -> Self:
         needed_mb = -(-self.max_pixels * DRAWING_BYTES_PER_PX // MB)
@@ -61,16 +70,3 @@ class ServiceLimits(BaseModel):
                 "raise it, or lower --max-bytes"
             )
         return self
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How photos share the network.
-
-    batch_size: most photos in a batch. wait_ms: how long a photo waits for others. workers: threads that decode, and as
-    many that draw; one for each processor if None.
-    """
-
-    batch_size: int = 4
-    wait_ms: float = 4
-    workers: int | None = None

@@ -33,7 +33,6 @@ from carmask.serving.settings import (
     DRAWING_BYTES_PER_PX,
     MASKING_BYTES_PER_PX,
     MB,
-    Batching,
     ServiceLimits,
 )
 from carmask.serving.uploads import Upload
@@ -55,9 +54,7 @@ class PhotoTask:
 class SegmentationWorker:
     """Segments photos, a bounded number at the same time. All but `close` is called in the event loop's thread."""
 
-    def __init__(
-        self, segmenter: Segmenter, limits: ServiceLimits, batching: Batching, metrics: ServiceMetrics
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, limits: ServiceLimits, metrics: ServiceMetrics) -> None:
         """Prepare the threads."""
         self.segmenter = segmenter
         self.limits = limits
@@ -67,9 +64,8 @@ class SegmentationWorker:
         self._metrics = metrics
         self._photos = 0
         self._memory = MemoryBudget(limits.work_mb * MB)
-        threads = batching.workers or default_workers()
-        self._batch_size = batching.batch_size
-        self.batcher = Batcher(self._infer, batch_size=batching.batch_size, wait_s=batching.wait_ms / 1000)
+        threads = limits.workers or default_workers()
+        self.batcher = Batcher(self._infer, batch_size=limits.batch_size, wait_s=limits.batch_wait_ms / 1000)
         self._closing = ExitStack()
         self._closing.enter_context(one_opencv_thread())
         self._closing.callback(self.batcher.close)
@@ -147,7 +143,7 @@ class SegmentationWorker:
     def _infer(self, fitted: Sequence[Fitted]) -> list[Raw]:
         started_s = time.perf_counter()
         # Padded, so that the result of a photo does not depend on the photos beside it.
-        raws = self.segmenter.infer(fitted, pad_to=self._batch_size)
+        raws = self.segmenter.infer(fitted, pad_to=self.limits.batch_size)
         self._metrics.stage_seconds.labels("network").observe(time.perf_counter() - started_s)
         self._metrics.batch_photos.observe(len(fitted))
         return raws
