@@ -260,6 +260,11 @@ def test_the_ignored_value_is_the_stored_one_in_every_kind_of_file(data):
     np.testing.assert_array_equal(decode_mask(data, ignore=128).known_HW, ~UNKNOWN_HW)
 
 
+def test_the_foreground_cannot_be_ignored():
+    with pytest.raises(UnreadableImage):
+        decode_mask(gray_png(np.where(TRUTH_HW, 1, 2)), foreground=1, ignore=1)
+
+
 def test_ignored_colors_are_no_classes():
     rgb_HWC = TRUTH_HW[..., None] * np.array([200, 0, 0])
     rgb_HWC[:9, :5] = (0, 128, 0)

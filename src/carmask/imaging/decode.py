@@ -208,7 +208,7 @@ def decode_mask(
 
     foreground: the stored value (palette index, gray level, largest channel, 16-bit value) that is foreground instead.
     ignore: the stored value of pixels that nobody labeled. They are False in `known_HW`, and the mask is read as if
-    they were not there. Raises `UnreadableImage`, also if all pixels are ignored.
+    they were not there. Raises `UnreadableImage`, also if all pixels are ignored, or the foreground is.
     """
     with open_image(source, max_pixels=max_pixels, name=name) as image:
         if isinstance(image, JpegImageFile):
@@ -216,8 +216,10 @@ def decode_mask(
         image.load()
         orientation = displayed_orientation(image)
         reading = read_mask(image, foreground, ignore)
+    label = name or ("image data" if isinstance(source, bytes) else str(source))
+    if foreground is not None and foreground == ignore:
+        raise UnreadableImage(label, f"{ignore} is to be both foreground and ignored", "choose two values")
     if reading is None:
-        label = name or ("image data" if isinstance(source, bytes) else str(source))
         raise UnreadableImage(label, f"every pixel has the ignored value {ignore}", "leave out this photo")
     if orientation == 1:
         return reading
