@@ -30,7 +30,7 @@ from carmask.imaging.encode import encode_png
 from carmask.segmenter import Segmenter
 from record import RESULTS, record
 from wild_composites import Composite, figures_of_composites, make_composites
-from wild_photos import VEHICLES_UNLABELLED
+from wild_photos import VEHICLES_UNLABELED
 
 STUDIO = "carvana"
 STREET = "street-cars"
@@ -95,11 +95,11 @@ def figures_of_part(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> d
         return {key: round(value, 6) for key, value in asdict(evaluation.no_vehicle).items()}
     figures = {**_means(evaluation), "warnings": list(chosen.warnings)}
     ids = {row.id for row in evaluation.rows}
-    unlabelled = {id_ for of_reason in VEHICLES_UNLABELLED.get(name, {}).values() for id_ in of_reason}
-    if ids & unlabelled:
-        figures["all_labelled"] = _means(evaluation, ids - unlabelled)
+    unlabeled = {id_ for of_reason in VEHICLES_UNLABELED.get(name, {}).values() for id_ in of_reason}
+    if ids & unlabeled:
+        figures["all_labeled"] = _means(evaluation, ids - unlabeled)
     if name == "scenes":
-        # Of photos whose names begin with coco_, cars and motorcycles alone are labelled.
+        # Of photos whose names begin with coco_, cars and motorcycles alone are labeled.
         coco = {id_ for id_ in ids if id_.startswith("coco_")}
         figures["cars_and_motorcycles"] = _means(evaluation, coco)
         figures["all_vehicles"] = _means(evaluation, ids - coco)

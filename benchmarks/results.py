@@ -29,13 +29,13 @@ ANY_VEHICLE = (
     ("no vehicle: mean false area", "no-vehicle", "false_area", "0.001"),
     ("car parts: share found", "car-parts", "found", "0.990"),
     ("car parts: spilled, share of the car", "car-parts", "spilled", "0.010"),
-    ("the same where all vehicles are labelled", "car-parts", "all_labelled spilled", "0.010"),
+    ("the same where all vehicles are labeled", "car-parts", "all_labeled spilled", "0.010"),
     ("street, Dice", "street-cars", "dice", "0.985"),
     ("street, small photos, Dice", "street-small", "dice", ""),
     ("studio, Dice", "carvana", "dice", "0.993"),
     ("fire trucks, Dice", "fire-trucks", "dice", "0.950"),
     ("scenes, Dice", "scenes", "dice", "0.780"),
-    ("scenes with all vehicles labelled, Dice", "scenes", "all_vehicles dice", ""),
+    ("scenes with all vehicles labeled, Dice", "scenes", "all_vehicles dice", ""),
     ("composites, Dice", "composites", "dice", "0.930"),
 )
 # The order of the tables. A run that is not named here comes after.

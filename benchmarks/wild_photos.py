@@ -23,12 +23,12 @@ LEFT_OUT: dict[str, dict[str, tuple[str, ...]]] = {
             "toy_poodle",
         ),
     },
-    "scenes": {"a toy is labelled": ("000000402433",)},
+    "scenes": {"a toy is labeled": ("000000402433",)},
 }
 
 # Folder -> reason -> ids whose masks call a vehicle, or a part of one, background. They are not learned from. Held-out
 # ones are measured, also apart: a network that finds all vehicles cannot score well on them.
-VEHICLES_UNLABELLED: dict[str, dict[str, tuple[str, ...]]] = {
+VEHICLES_UNLABELED: dict[str, dict[str, tuple[str, ...]]] = {
     "car-parts": {
         "other vehicles": _numbered(
             "tr_train",

@@ -24,11 +24,11 @@ from carmask.data.split import Split, make_split
 from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import decode_photo
 from record import RESULTS
-from wild_photos import HELD_OUT_TOO, KINDS, LEFT_OUT, SAME, VEHICLES_UNLABELLED
+from wild_photos import HELD_OUT_TOO, KINDS, LEFT_OUT, SAME, VEHICLES_UNLABELED
 
 HELD_OUT = 0.2
 SETS = ("backgrounds", "car-parts", "cutouts", "fire-trucks", "no-vehicle", "scenes", "street-small")
-# A pixel that is stored as this or more is a vehicle; 128 is one that nobody labelled.
+# A pixel that is stored as this or more is a vehicle; 128 is one that nobody labeled.
 _VEHICLE = 200
 
 
@@ -73,16 +73,16 @@ def _divide(name: str, root: Path, photos: Mapping[str, Path], signatures: Mappi
         method = "by group, stratified by kind and mean mask area"
     held_out = {*split.validation, *(id_ for id_ in photos if group_of[id_] in HELD_OUT_TOO.get(name, ()))}
     left_out, not_learned = (
-        {id_ for ids in reasons.get(name, {}).values() for id_ in ids} for reasons in (LEFT_OUT, VEHICLES_UNLABELLED)
+        {id_ for ids in reasons.get(name, {}).values() for id_ in ids} for reasons in (LEFT_OUT, VEHICLES_UNLABELED)
     )
     if unknown := (left_out | not_learned) - photos.keys():
         sys.exit(f"{root}: has no {sorted(unknown)}, which benchmarks/wild_photos.py names")
     train = tuple(id_ for id_ in photos if id_ not in held_out | left_out | not_learned)
     validation = tuple(id_ for id_ in photos if id_ in held_out - left_out)
     notes = [f"left out, {reason}: {' '.join(ids)}" for reason, ids in LEFT_OUT.get(name, {}).items()]
-    for reason, ids in VEHICLES_UNLABELLED.get(name, {}).items():
+    for reason, ids in VEHICLES_UNLABELED.get(name, {}).items():
         notes.append(
-            f"not learned from, {reason} labelled as background: {' '.join(id_ for id_ in ids if id_ not in held_out)}"
+            f"not learned from, {reason} labeled as background: {' '.join(id_ for id_ in ids if id_ not in held_out)}"
         )
     return Split(
         method="; ".join([method, *notes]),
