@@ -106,7 +106,7 @@ def run_segmenter(
         if items_in_thread:
             items = _take_in_thread(source, iter(items), ahead or workers)
         loaded = map_ahead(loaders, stages.load_and_fit, items, ahead or workers + 2 * batch_size)
-        inferred: Iterator[_Inferred[Item, Extra] | _Failed[Done]]
+        inferred: Iterator[_Loaded[Item, Extra] | _Failed[Done]]
         inferred = chain.from_iterable(map(stages.infer, in_batches(loaded, batch_size)))
         if smooth is not None:
             inferred = map_ahead(smoother, partial(stages.smooth, smooth), inferred, ahead or workers)
@@ -115,17 +115,13 @@ def run_segmenter(
 
 @dataclass(frozen=True, eq=False)
 class _Loaded(Generic[Item, Extra]):
+    """An item on its way through the stages. raw: what the networks found, once they ran. seconds: computing time."""
+
     item: Item
     extra: Extra
     fitted: "Fitted"
     seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Inferred(Generic[Item, Extra]):
-    loaded: _Loaded[Item, Extra]
-    raw: "Raw"
-    seconds: float
+    raw: "Raw" = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,41 +152,39 @@ class _Stages(Generic[Item, Extra, Done]):
 
     def infer(
         self, batch: Sequence[_Loaded[Item, Extra] | _Failed[Done]]
-    ) -> Iterator[_Inferred[Item, Extra] | _Failed[Done]]:
+    ) -> list[_Loaded[Item, Extra] | _Failed[Done]]:
         """Run the networks on what could be loaded; in the one thread that owns them."""
-        inferred = iter(self._infer([one for one in batch if isinstance(one, _Loaded)]))
-        for one in batch:
-            yield one if isinstance(one, _Failed) else next(inferred)
+        loaded = [one for one in batch if isinstance(one, _Loaded)]
+        started_s = perf_counter()
+        try:
+            raws = iter(self.segmenter.infer([one.fitted for one in loaded], pad_to=self.batch_size))
+        except CarmaskError as error:
+            if len(loaded) == 1 or self.on_error is None:
+                return [self._fail(one.item, error) if isinstance(one, _Loaded) else one for one in batch]
+            return [self.infer([one])[0] for one in batch]
+        share_s = (perf_counter() - started_s) / max(1, len(loaded))
+        return [
+            replace(one, raw=next(raws), seconds=one.seconds + share_s) if isinstance(one, _Loaded) else one
+            for one in batch
+        ]
 
     def smooth(
-        self, smooth: Callable[["Fitted", "Raw"], "Raw"], one: _Inferred[Item, Extra] | _Failed[Done]
-    ) -> _Inferred[Item, Extra] | _Failed[Done]:
+        self, smooth: Callable[["Fitted", "Raw"], "Raw"], one: _Loaded[Item, Extra] | _Failed[Done]
+    ) -> _Loaded[Item, Extra] | _Failed[Done]:
         """Smooth what was found in one item; in one thread, in order."""
-        return one if isinstance(one, _Failed) else replace(one, raw=smooth(one.loaded.fitted, one.raw))
+        return one if isinstance(one, _Failed) else replace(one, raw=smooth(one.fitted, one.raw))
 
-    def restore_and_consume(self, one: _Inferred[Item, Extra] | _Failed[Done]) -> Done:
+    def restore_and_consume(self, one: _Loaded[Item, Extra] | _Failed[Done]) -> Done:
         """Bring what was found to the photo's size and hand it over; in any thread."""
         if isinstance(one, _Failed):
             return one.done
-        item = one.loaded.item
         started_s = perf_counter()
         try:
-            probability_HW = self.segmenter.restore(one.loaded.fitted, one.raw)
+            probability_HW = self.segmenter.restore(one.fitted, one.raw)
             seconds = one.seconds + perf_counter() - started_s
-            return self.consume(Prediction(item, one.loaded.extra, probability_HW, seconds))
+            return self.consume(Prediction(one.item, one.extra, probability_HW, seconds))
         except Exception as error:  # noqa: BLE001 - `on_error` decides
-            return self._fail(item, error).done
-
-    def _infer(self, loaded: Sequence[_Loaded[Item, Extra]]) -> list[_Inferred[Item, Extra] | _Failed[Done]]:
-        started_s = perf_counter()
-        try:
-            raws = self.segmenter.infer([one.fitted for one in loaded], pad_to=self.batch_size)
-        except CarmaskError as error:
-            if len(loaded) == 1 or self.on_error is None:
-                return [self._fail(one.item, error) for one in loaded]
-            return [self._infer([one])[0] for one in loaded]
-        share_s = (perf_counter() - started_s) / max(1, len(loaded))
-        return [_Inferred(one, raw, one.seconds + share_s) for one, raw in zip(loaded, raws, strict=True)]
+            return self._fail(one.item, error).done
 
     def _fail(self, item: Item, error: Exception) -> _Failed[Done]:
         if self.on_error is None:

@@ -103,7 +103,7 @@ def test_nothing_to_evaluate_is_an_error():
 def test_the_command_measures_a_real_network(folder, tmp_path, capsys):
     pytest.importorskip("torch")
     from carmask.cli.evaluate import evaluate_command
-    from carmask.cli.network import NetworkOptions
+    from carmask.cli.options import NetworkOptions
     from carmask.models import ModelCard, Network, UNetConfig
 
     run = tmp_path / "runs" / "tiny"

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from carmask.cli.evaluate import evaluate_command
-from carmask.cli.network import NetworkOptions
+from carmask.cli.options import NetworkOptions
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, SplitError
 from carmask.errors import CarmaskError

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from carmask.cli.console import print_facts, print_failures, print_problems, print_remark, print_table, progress_bar
-from carmask.cli.network import NetworkOptions
-from carmask.cli.options import BatchSize
+from carmask.cli.options import BatchSize, NetworkOptions
 from carmask.data.pairs import find_pairs
 from carmask.environment import environment
 from carmask.errors import CarmaskError

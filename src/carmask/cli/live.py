@@ -12,8 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from carmask.cli.console import print_line, print_remark
-from carmask.cli.network import NetworkOptions
-from carmask.cli.options import Flag
+from carmask.cli.options import Flag, NetworkOptions
 from carmask.cli.video import VideoKind, check_destination
 from carmask.errors import CarmaskError
 

@@ -1,14 +1,20 @@
-"""Options and arguments that several commands have."""
+"""Options and arguments that several commands have, with the choice of networks and how they run."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from carmask.pipeline.kinds import STREAM
 from carmask.pipeline.urls import URL, parse_path
+from carmask.runtime.options import RunOptions
+
+if TYPE_CHECKING:
+    # It brings OpenCV, which a command's help does not wait for.
+    from carmask.segmenter import Segmenter
 
 
 def _refuse_option(_: object, path: Path | URL) -> None:
@@ -30,3 +36,51 @@ Source = Annotated[
     Path | URL,
     Parameter(allow_leading_hyphen=True, validator=_refuse_option, converter=_parse, n_tokens=1, accepts_keys=False),
 ]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The networks and how they run; each field is an option of the command line."""
+
+    model: Annotated[
+        tuple[str, ...],
+        Parameter(
+            alias="-m",
+            negative=(),
+            show_default=False,
+            help="Name of weights inside the package, an .onnx file, a folder of a run, of folds or of weights, or a "
+            "Hub id (owner/name); given more than once, their probabilities are averaged. The packaged 'fast' if not "
+            "given.",
+        ),
+    ] = ()
+    run: Annotated[RunOptions, Parameter(name="*")] = RunOptions()
+    tta: Annotated[
+        Literal["none", "flip"], Parameter(help="flip averages each photo with its mirror image, at twice the time.")
+    ] = "none"
+    tile: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Look at photos larger than the network sees them also in overlapping tiles, at up to five times the "
+            "time.",
+        ),
+    ] = False
+    threshold: Annotated[
+        float | None,
+        Parameter(help="A pixel belongs to the mask from this probability on; the network's own if not given."),
+    ] = None
+
+    def load(self) -> "Segmenter":
+        """Load the networks and start their engines.
+
+        Raises:
+            CarmaskError: there is no such network, or it cannot run here with these options.
+
+        """
+        from carmask.segmenter import Segmenter
+
+        return Segmenter.load(
+            list(self.model) or None, self.run, tta=self.tta, tile=self.tile, threshold=self.threshold
+        )

@@ -1,17 +1,20 @@
 """`carmask predict`."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from carmask.cli.network import NetworkOptions
-from carmask.cli.options import BatchSize, Flag, Source
+from carmask.cli.options import BatchSize, Flag, NetworkOptions, Source
 from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
 from carmask.pipeline.kinds import Kind, choose_kind, is_picture
 from carmask.pipeline.urls import URL
+
+if TYPE_CHECKING:
+    # It brings OpenCV, which --help does not wait for.
+    from carmask.imaging.masks import Regions
 
 _NETWORK = NetworkOptions()
 
@@ -90,9 +93,7 @@ def predict(
     plan = plan_outputs(photos, results, kind, picture_format=format, background=background, crop=crop, shard=part)
     reporter = ResultReporter(plan, json)
     if cluster is not None:
-        from carmask.cli.predict_cluster import predict_on_cluster
-
-        return predict_on_cluster(cluster, reporter, network, regions, batch_size, overwrite=overwrite)
+        return _predict_on_cluster(cluster, reporter, network, regions, batch_size, overwrite=overwrite)
     segmenter = network.load()
     reporter.say(f"{segmenter.name}: {segmenter.describe_engine()}")
     reporter.say_skipped()
@@ -100,4 +101,36 @@ def predict(
         summary = predict_photos(
             plan, segmenter, regions=regions, batch_size=batch_size, overwrite=overwrite, observer=reporter
         )
+    return reporter.finish(summary)
+
+
+def _predict_on_cluster(
+    address: str,
+    reporter: ResultReporter,
+    network: NetworkOptions,
+    regions: "Regions",
+    batch_size: int,
+    *,
+    overwrite: bool,
+) -> int:
+    """Carry out the same plan on a Ray cluster; returns the exit status."""
+    from carmask.pipeline.cluster.connection import connect
+    from carmask.pipeline.cluster.job import ClusterError, ClusterJob
+    from carmask.pipeline.summary import collect_outcomes
+
+    plan = reporter.plan
+    if plan.of_one:
+        raise ClusterError("--cluster: is for many photos; leave it out for one")
+    keywords = {"tta": network.tta, "tile": network.tile, "threshold": network.threshold}
+    root = plan.jobs.photos.root
+    job = ClusterJob.plan(network.model, root, options=network.run, regions=regions, **keywords)
+    with connect(address) as ray:
+        # Imports pyarrow, which comes with Ray.
+        from carmask.pipeline.cluster.workers import RayWorkers
+
+        workers = RayWorkers.gather(ray, job)
+        reporter.say(f"{workers.network}; {workers.describe()}")
+        reporter.say_skipped()
+        with reporter.running("cutting out"), plan.open_sink(workers.provenance, overwrite=overwrite) as sink:
+            summary = collect_outcomes(workers.predict(sink, batch_size=batch_size), plan, sink, reporter)
     return reporter.finish(summary)

@@ -9,8 +9,7 @@ from cyclopts import Parameter
 
 from carmask.cli import INTERRUPTED
 from carmask.cli.console import print_line, print_remark
-from carmask.cli.network import NetworkOptions
-from carmask.cli.options import Flag
+from carmask.cli.options import Flag, NetworkOptions
 from carmask.errors import CarmaskError
 from carmask.serving.settings import ServiceLimits
 

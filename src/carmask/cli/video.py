@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from carmask.cli.console import print_line, print_remark, progress_bar
-from carmask.cli.network import NetworkOptions
-from carmask.cli.options import BatchSize, Flag
+from carmask.cli.options import BatchSize, Flag, NetworkOptions
 from carmask.pipeline.video.codecs import BadVideoOutput, choose_container, require_pyav
 
 VideoKind = Literal["overlay", "cutout", "mask", "soft"]
