@@ -22,8 +22,9 @@ import numpy as np
 
 from carmask.imaging.decode import Photo
 from carmask.pipeline.kinds import OutputStyle
+from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.codecs import choose_encoding
-from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor, segment_frames
+from carmask.pipeline.video.frames import choose_style, segment_frames
 from carmask.pipeline.video.live import Camera, show_live
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.segment_video import segment_video
@@ -86,7 +87,7 @@ def measure_stages(clip: Path, frames: int, segmenter: Segmenter, batch_size: in
         "restore": median_ms(lambda: segmenter.restore(fitted, raw)),
     }
     for name, style in STYLES.items():
-        composite = partial(make_compositor(style), image_HWC, Result(probability_HW, segmenter.threshold))
+        composite = partial(draw, style, image_HWC, Result(probability_HW, segmenter.threshold), load_background(style))
         stages[f"composite: {name}"] = median_ms(composite)
     return stages
 
@@ -114,8 +115,11 @@ def measure_encoders(clip: Path, folder: Path) -> dict[str, dict[str, float]]:
 
 def composite_rate(clip: Path, segmenter: Segmenter, style: OutputStyle, **options: Any) -> dict[str, float]:
     """Frames per second from the file's bytes to composited RGB pixels, without the first second."""
+    background = load_background(style)
     with VideoReader(clip) as reader:
-        frames = segment_frames(iter(reader), segmenter, reader.to_rgb, make_compositor(style), **options)
+        frames = segment_frames(
+            iter(reader), segmenter, reader.to_rgb, partial(draw, style, background=background), **options
+        )
         with closing(frames):
             _exhaust(islice(frames, FRAMES_PER_S))
             began_s, cpu_s = time.perf_counter(), time.process_time()
@@ -127,17 +131,15 @@ def file_rate(clip: Path, segmenter: Segmenter, result: Path, style: OutputStyle
     """Frames per second from file to file."""
     cpu_s = time.process_time()
     with VideoReader(clip) as reader:
-        summary = segment_video(
-            reader, result, segmenter, make_compositor(style), transparent=is_transparent(style), **options
-        )
+        summary = segment_video(reader, result, segmenter, style, **options)
     return _rate(summary.frames, summary.seconds, time.process_time() - cpu_s)
 
 
 def live_rate(clip: Path, segmenter: Segmenter) -> dict[str, float]:
     """Frame rate and latency of `carmask live` on the clip, played like a camera with 30 frames per second."""
     with Camera(str(clip)) as camera:
-        composite = make_compositor(STYLES["overlay"])
-        frames = segment_frames(iter(camera), segmenter, lambda frame: frame.image_HW3, composite, ahead=1)
+        composite = partial(draw, STYLES["overlay"])
+        frames = segment_frames(iter(camera), segmenter, lambda frame: frame[0], composite, ahead=1)
         session = show_live(frames, lambda *_: None)
     return {
         "frames_per_s": round(session.frames_per_s, 1),

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,7 +71,8 @@ def live(
     """
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.imaging.masks import Area, Regions
-    from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor, segment_frames
+    from carmask.pipeline.render import draw, load_background
+    from carmask.pipeline.video.frames import choose_style, is_transparent, segment_frames
     from carmask.pipeline.video.live import Camera, show_live
 
     style = choose_style(kind, background)
@@ -82,7 +84,6 @@ def live(
     if record is not None:
         check_destination(record, overwrite=overwrite)
     regions = Regions(keep_largest, Area.parse(min_area))
-    composite = make_compositor(style)
     segmenter = network.load()
     newest: deque[tuple[NDArray[np.uint8], str]] = deque(maxlen=1)
     with ExitStack() as stack:
@@ -99,8 +100,8 @@ def live(
         segmented = segment_frames(
             islice(camera, frames),
             segmenter,
-            lambda frame: frame.image_HW3,
-            composite,
+            lambda frame: frame[0],
+            partial(draw, style, background=load_background(style)),
             regions=regions,
             smooth=smooth,
             ahead=1,

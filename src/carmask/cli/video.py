@@ -55,16 +55,14 @@ def video(
     """
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.imaging.masks import Area, Regions
-    from carmask.pipeline.video.frames import choose_style, is_transparent, make_compositor
+    from carmask.pipeline.video.frames import choose_style, is_transparent
 
     style = choose_style(kind, background)
-    transparent = is_transparent(style)
-    check_destination(destination, overwrite=overwrite, source=source, transparent=transparent)
+    check_destination(destination, overwrite=overwrite, source=source, transparent=is_transparent(style))
     from carmask.pipeline.video.reader import VideoReader
     from carmask.pipeline.video.segment_video import segment_video
 
     regions = Regions(keep_largest, Area.parse(min_area))
-    composite = make_compositor(style)
     with VideoReader(source) as reader:
         segmenter = network.load()
         print_line(f"{segmenter.name}: {segmenter.describe_engine()}")
@@ -73,8 +71,7 @@ def video(
                 reader,
                 destination,
                 segmenter,
-                composite,
-                transparent=transparent,
+                style,
                 crf=crf,
                 audio=audio,
                 smooth=smooth,

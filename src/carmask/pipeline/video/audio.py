@@ -92,15 +92,11 @@ class AudioTracks:
         index, start_s = packet.stream.index, _start_s(packet)
         output_stream = self.output_streams[index]
         self._reached_s = start_s
-        try:
-            frames = [] if index in self._copied else packet.decode()
-        except av.FFmpegError as error:
-            self._record_damage(start_s, error)
-            return
         with self._recording_damage(start_s):
-            for frame in frames:
-                self._output.mux(output_stream.encode(frame))
-            if index in self._copied and packet.dts is not None:  # the last packet is empty and has no time
+            if index not in self._copied:
+                for frame in packet.decode():
+                    self._output.mux(output_stream.encode(frame))
+            elif packet.dts is not None:  # the last packet is empty and has no time
                 packet.stream = output_stream
                 self._output.mux(packet)
 
@@ -111,11 +107,9 @@ class AudioTracks:
         except OSError:  # an error of the disk, not of the audio
             raise
         except (av.FFmpegError, ValueError) as error:
-            self._record_damage(time_s, error)
-
-    def _record_damage(self, time_s: float, error: Exception) -> None:
-        if not self.damage:
-            self.damage.append(f"its audio is damaged, the first time near {time_s:.1f} s ({ffmpeg_message(error)})")
+            if not self.damage:
+                cause = ffmpeg_message(error)
+                self.damage.append(f"its audio is damaged, the first time near {time_s:.1f} s ({cause})")
 
 
 def _start_s(packet: Any) -> float:

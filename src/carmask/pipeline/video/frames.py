@@ -1,8 +1,7 @@
 """Frames through the networks to composited pixels, the same for video files and cameras."""
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 from carmask.imaging.decode import Photo
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.kinds import TRANSPARENT, OutputStyle, PhotoKind, refuse_cutout_options
-from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.smoothing import TemporalSmoother
 from carmask.runner import Prediction, run_segmenter
 from carmask.segmenter import Result, Segmenter
@@ -18,20 +16,7 @@ from carmask.segmenter import Result, Segmenter
 Frame = TypeVar("Frame")
 Output = TypeVar("Output")
 
-# From a frame (uint8 RGB, height x width x 3) and what was found in it to uint8 pixels with 1 (gray), 3 (RGB) or 4
-# (RGBA) channels; runs in any thread.
-Compositor = Callable[[NDArray[np.uint8], Result], NDArray[np.uint8]]
-
 _WORKERS = 2
-
-
-@dataclass(frozen=True)
-class SegmentedFrame(Generic[Frame, Output]):
-    """A frame as it was read, what was made of it, and whether a vehicle was found in it."""
-
-    frame: Frame
-    output: Output
-    has_vehicle: bool
 
 
 def choose_style(kind: PhotoKind | None, background: str | None) -> OutputStyle:
@@ -53,17 +38,6 @@ def is_transparent(style: OutputStyle) -> bool:
     return style.kind == "cutout" and style.background == TRANSPARENT
 
 
-def make_compositor(style: OutputStyle) -> Compositor:
-    """Return the function that makes a result's pixels.
-
-    Raises:
-        CarmaskError: there is no such background.
-
-    """
-    background = load_background(style)
-    return lambda image_HWC, found: draw(style, image_HWC, found, background)
-
-
 def segment_frames(
     frames: Iterator[Frame],
     segmenter: Segmenter,
@@ -74,8 +48,10 @@ def segment_frames(
     smooth: bool = False,
     batch_size: int = 1,
     ahead: int = 4,
-) -> Generator[SegmentedFrame[Frame, Output], None, None]:
+) -> Generator[tuple[Frame, Output, bool], None, None]:
     """Segment frame after frame, in display order. The thread that iterates runs the networks.
+
+    Yields the frame as it was read, what `make_output` made of it, and whether a vehicle was found in it.
 
     Frames are read in a thread of their own, and at most `ahead` of them wait behind each stage. In any thread,
     `to_rgb` converts a frame to upright uint8 RGB pixels (height, width, 3), and `make_output` makes the output of
@@ -86,9 +62,9 @@ def segment_frames(
         image_HWC = to_rgb(frame)
         return Photo(image_HWC, (image_HWC.shape[0], image_HWC.shape[1])), image_HWC
 
-    def consume(prediction: Prediction[Frame, NDArray[np.uint8]]) -> SegmentedFrame[Frame, Output]:
+    def consume(prediction: Prediction[Frame, NDArray[np.uint8]]) -> tuple[Frame, Output, bool]:
         result = Result(regions.keep(prediction.probability_HW, segmenter.threshold), segmenter.threshold)
-        return SegmentedFrame(prediction.item, make_output(prediction.extra, result), bool(result.mask.any()))
+        return prediction.item, make_output(prediction.extra, result), bool(result.mask.any())
 
     return run_segmenter(
         frames,

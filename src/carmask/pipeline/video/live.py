@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Self
@@ -16,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
-from carmask.pipeline.video.frames import SegmentedFrame
 from carmask.runner import map_ahead
 
 if TYPE_CHECKING:
     from carmask.pipeline.video.writer import VideoWriter
+
+# An upright uint8 RGB frame, (height, width, 3), and when it was captured, in seconds of `time.perf_counter`.
+CameraFrame = tuple[NDArray[np.uint8], float]
 
 _RECENT_S = 1.0
 _SESSION_S = 600.0  # at most, of a whole session
@@ -28,14 +29,6 @@ _SESSION_S = 600.0  # at most, of a whole session
 
 class NoCamera(CarmaskError):
     """The camera does not exist, or yields no frames."""
-
-
-@dataclass(frozen=True)
-class CameraFrame:
-    """An upright uint8 RGB frame, (height, width, 3), and when it was captured, in seconds of `time.perf_counter`."""
-
-    image_HW3: NDArray[np.uint8]
-    captured_s: float
 
 
 class Camera:
@@ -104,7 +97,7 @@ class Camera:
             if newest is None:
                 return
             image_HW3, captured_s = newest
-            yield CameraFrame(cv2.cvtColor(image_HW3, cv2.COLOR_BGR2RGB), captured_s)
+            yield cv2.cvtColor(image_HW3, cv2.COLOR_BGR2RGB), captured_s
 
     def _read(self, image_HW3: NDArray[np.uint8]) -> None:
         due_s = time.perf_counter()
@@ -153,7 +146,7 @@ class LiveMeter:
 
 
 def show_live(
-    frames: Generator[SegmentedFrame[CameraFrame, NDArray[np.uint8]], None, None],
+    frames: Generator[tuple[CameraFrame, NDArray[np.uint8], bool], None, None],
     show: Callable[[NDArray[np.uint8], str], None],
     writer: "VideoWriter | None" = None,
 ) -> LiveMeter:
@@ -166,15 +159,15 @@ def show_live(
     recent, session = LiveMeter(_RECENT_S), LiveMeter(_SESSION_S)
     first_s: float | None = None
 
-    def deliver(segmented: SegmentedFrame[CameraFrame, NDArray[np.uint8]]) -> None:
+    def deliver(segmented: tuple[CameraFrame, NDArray[np.uint8], bool]) -> None:
         nonlocal first_s
-        captured_s = segmented.frame.captured_s
+        (_, captured_s), output_HWC, _ = segmented
         recent.count(captured_s)
         session.count(captured_s)
-        show(segmented.output, str(recent))
+        show(output_HWC, str(recent))
         if writer is not None:
             first_s = captured_s if first_s is None else first_s
-            writer.write(writer.prepare(segmented.output), round(1000 * (captured_s - first_s)))
+            writer.write(writer.prepare(output_HWC), round(1000 * (captured_s - first_s)))
 
     with closing(frames), ThreadPoolExecutor(1, "deliver") as delivering:
         for _ in map_ahead(delivering, deliver, frames, 1):

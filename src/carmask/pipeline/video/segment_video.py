@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from carmask.imaging.masks import ALL_REGIONS, Regions
+from carmask.pipeline.kinds import OutputStyle
+from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.audio import AudioTracks
 from carmask.pipeline.video.codecs import choose_encoding
-from carmask.pipeline.video.frames import Compositor, SegmentedFrame, segment_frames
+from carmask.pipeline.video.frames import is_transparent, segment_frames
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.writer import open_video_writer
 from carmask.progress import Progress
@@ -39,9 +41,8 @@ def segment_video(
     reader: VideoReader,
     destination: Path,
     segmenter: Segmenter,
-    composite: Compositor,
+    style: OutputStyle,
     *,
-    transparent: bool = False,
     crf: int | None = None,
     audio: bool = True,
     regions: Regions = ALL_REGIONS,
@@ -52,8 +53,8 @@ def segment_video(
     """Segment every frame of a video; frame times, audio, orientation, pixel aspect and colors stay as they are.
 
     The calling thread runs the networks; a few frames are in memory at any time. The suffix of `destination`, `crf` and
-    `transparent`, whether `composite` makes an alpha channel, choose the encoding (`choose_encoding`). `progress` is
-    called with the number of finished frames and the expected number.
+    the transparency of `style` choose the encoding (`choose_encoding`). `progress` is called with the number of
+    finished frames and the expected number.
 
     Raises:
         BadVideoOutput: the video cannot be encoded as its name and options say.
@@ -62,7 +63,8 @@ def segment_video(
     """
     started_s = time.perf_counter()
     info = reader.info
-    encoding = choose_encoding(destination, info.size_HW, transparent=transparent, crf=crf)
+    encoding = choose_encoding(destination, info.size_HW, transparent=is_transparent(style), crf=crf)
+    background = load_background(style)
     empty = 0
     with (
         closing(AudioTracks(reader.path)) if audio else nullcontext() as tracks,
@@ -72,16 +74,17 @@ def segment_video(
             iter(reader),
             segmenter,
             reader.to_rgb,
-            lambda image_HWC, found: writer.prepare(composite(image_HWC, found)),
+            lambda image_HWC, found: writer.prepare(draw(style, image_HWC, found, background)),
             regions=regions,
             smooth=smooth,
             batch_size=batch_size,
             ahead=_AHEAD,
         )
 
-        def encode(segmented: SegmentedFrame[Any, Any]) -> bool:
-            writer.write(segmented.output, segmented.frame.pts, segmented.frame.duration)
-            return segmented.has_vehicle
+        def encode(segmented: tuple[Any, Any, bool]) -> bool:
+            frame, output, has_vehicle = segmented
+            writer.write(output, frame.pts, frame.duration)
+            return has_vehicle
 
         with closing(frames), ThreadPoolExecutor(1, "encode") as encoder:
             for done, has_vehicle in enumerate(map_ahead(encoder, encode, frames, _AHEAD), start=1):
