@@ -1,10 +1,12 @@
 """Training speed on a GPU: img/s, utilization and peak memory of `classic` and `deep`, beside a plain float32 loop.
 
     python benchmarks/gpu_training.py                              all of it, in about eight minutes on a large GPU
+    python benchmarks/gpu_training.py --seconds 30                 `classic` at 512 px, not compiled, for half a minute
     python benchmarks/gpu_training.py --device cpu --sizes 64      a trial of the script itself, without figures
 
-Each line is measured in a process of its own, and all do the same: forward, the border-weighted loss, backward, AdamW,
-on random images that are on the device already: the cache's reading is measured by `training_speed.py`.
+Each line is measured in a process of its own, with --seconds all in one. All do the same: forward, the border-weighted
+loss, backward, AdamW, on random images that are on the device already: the cache's reading is measured by
+`training_speed.py`.
 """
 
 import argparse
@@ -42,7 +44,8 @@ def main() -> None:
     """Measure every combination, each in its own process, or the one that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES_PX)
+    parser.add_argument("--sizes", type=int, nargs="*", help="sides of the images in pixels; 512 and 1024 if not given")
+    parser.add_argument("--seconds", type=float, help="time for `classic`, float32 and bf16 together, beside the start")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -52,10 +55,17 @@ def main() -> None:
         print(json.dumps(measure(network, int(size), variant, arguments.device)))
         return
     rows = []
-    for network, size, variant in itertools.product(NETWORKS, arguments.sizes, VARIANTS):
-        command = [sys.executable, __file__, "--device", arguments.device, "--one", network, str(size), variant]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        rows.append({"network": network, "size_px": size, "variant": variant, **_answer(done)})
+    combinations = list(itertools.product(NETWORKS, arguments.sizes or SIZES_PX, VARIANTS))
+    if arguments.seconds is not None:
+        uncompiled = [name for name, how in VARIANTS.items() if not how["compiled"]]
+        combinations = list(itertools.product(NETWORKS[:1], arguments.sizes or SIZES_PX[:1], uncompiled))
+    for network, size, variant in combinations:
+        if arguments.seconds is not None:
+            answer = measure(network, size, variant, arguments.device, arguments.seconds / len(combinations))
+        else:
+            command = [sys.executable, __file__, "--device", arguments.device, "--one", network, str(size), variant]
+            answer = _answer(subprocess.run(command, capture_output=True, text=True, check=False))
+        rows.append({"network": network, "size_px": size, "variant": variant, **answer})
         print(rows[-1], flush=True)
     if arguments.device == "cuda":
         record("gpu_training", {"device": torch.cuda.get_device_name(), "rows": rows})
@@ -68,8 +78,15 @@ def _answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return answer
 
 
-def measure(name: str, size_px: int, variant: str, device: str) -> dict[str, Any]:
-    """Images in a second (median of blocks), share of the time that the GPU was busy, and memory at its peak."""
+def measure(name: str, size_px: int, variant: str, device: str, seconds: float | None = None) -> dict[str, Any]:
+    """Images in a second (median of blocks), share of the time that the GPU was busy, and memory at its peak.
+
+    Measures some blocks of steps or, with the warm-up, for `seconds`.
+    """
+    until_s = None if seconds is None else time.perf_counter() + seconds
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     how = VARIANTS[variant]
     batch = max(1, BATCH * 512**2 // size_px**2) if device == "cuda" else 2
     layout = torch.channels_last if how["channels_last"] else torch.contiguous_format
@@ -92,9 +109,12 @@ def measure(name: str, size_px: int, variant: str, device: str) -> dict[str, Any
     for _ in range(WARM_UP_STEPS if device == "cuda" else 1):
         step()
     watch = _Utilization() if device == "cuda" else None
-    blocks_s = [_timed(step, device) for _ in range(BLOCKS if device == "cuda" else 1)]
+    blocks_s = [_timed(step, device)]
+    while len(blocks_s) < (BLOCKS if device == "cuda" else 1) if until_s is None else time.perf_counter() < until_s:
+        blocks_s.append(_timed(step, device))
     figures: dict[str, Any] = {
         "batch": batch,
+        "steps": len(blocks_s) * STEPS_IN_BLOCK,
         "img_per_s": round(batch * STEPS_IN_BLOCK / statistics.median(blocks_s), 1),
     }
     if watch is not None:
