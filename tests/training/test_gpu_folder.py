@@ -1,0 +1,104 @@
+"""The scripts in gpu/: pack a data set, train from the pack for a moment, go on, and join the weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from carmask.data.pairs import find_pairs, load_soft_mask
+from carmask.data.split import make_split
+from carmask.evaluation.metrics import dice
+from carmask.imaging.decode import decode_photo
+from carmask.models.network import Network
+from carmask.training.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+preset: fast
+network: {widths: [4, 8]}
+batch_size: 4
+epochs: 3
+hardware: {device: cpu, precision: float32, threads: 1}
+stages:
+  - {input: {height_px: 32, width_px: 32}}
+  - {input: {height_px: 32, width_px: 48}}
+"""
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, ROOT / "gpu" / script, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    out = tmp_path_factory.mktemp("pack")
+    run("pack.py", tiny, "--out", out, "--max-mib", "0.015", "--height", "45", "--width", "60", "--quality", "95")
+    return sorted(out.iterdir())
+
+
+def test_pack_keeps_ids_proportions_and_masks_within_the_limit(packed: list[Path], tiny: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    assert len(packed) > 1
+    assert max(path.stat().st_size for path in packed) <= 0.015 * 2**20
+    for path in packed:
+        zipfile.ZipFile(path).extractall(tmp_path)
+    before, after = find_pairs(tiny).pairs, find_pairs(tmp_path).pairs
+    assert [pair.id for pair in after] == [pair.id for pair in before]
+    for old, new in zip(before, after, strict=True):
+        photo = decode_photo(new.image)
+        assert photo.size_HW == (40, 60)
+        mask_HW = load_soft_mask(new).mask_HW
+        reference_HW = load_soft_mask(old).mask_HW.repeat(2, 0).repeat(2, 1).reshape(40, 3, 60, 3).mean((1, 3)) >= 0.5
+        assert dice(reference_HW, mask_HW) > 0.995
+
+
+def test_training_from_a_pack_goes_on_and_its_weights_come_back(packed: list[Path], tiny: Path, tmp_path: Path) -> None:
+    pairs = find_pairs(tiny).pairs
+    split, config = tmp_path / "split.json", tmp_path / "tiny.yaml"
+    make_split({pair.id: pair.id.partition("_")[0] for pair in pairs}, {pair.id: 1.0 for pair in pairs}).save(split)
+    config.write_text(CONFIG)
+    where = ("--config", config, "--split", split, "--work", tmp_path / "work", "--out", tmp_path / "out")
+    limit_mib = 0.002
+    for minutes in (0.0001, 1):
+        run("run.py", *packed, *where, "--minutes", minutes, "--max-mib", limit_mib)
+    trained = RunFolder(tmp_path / "work" / "runs" / "tiny").weights("best")
+    index = tmp_path / "out" / "tiny.json"
+    files = [index.parent / name for name in json.loads(index.read_text())["sha256"]]
+    assert len(files) > 1
+    assert max(file.stat().st_size for file in files) <= limit_mib * 2**20
+    run("weights.py", "join", index, tmp_path / "joined")
+    expected, joined = Network.load(trained), Network.load(tmp_path / "joined")
+    assert joined.card == expected.card
+    tensors = joined.state_dict()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(tensors[name], tensor, rtol=2**-10, atol=1e-7)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    from carmask.models.card import ModelCard
+
+    Network(ModelCard.from_preset("small")).save_pretrained(tmp_path / "small")
+    run("weights.py", "split", tmp_path / "small", tmp_path / "out")
+    part = tmp_path / "out" / "small-1.bin"
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    command = [
+        sys.executable,
+        ROOT / "gpu" / "weights.py",
+        "join",
+        tmp_path / "out" / "small.json",
+        tmp_path / "joined",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert part.name in done.stderr
+    assert not (tmp_path / "joined").exists()
