@@ -10,7 +10,7 @@ what was found; it is not to be committed.
 
 import argparse
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, median
@@ -86,14 +86,14 @@ def held_out(root: Path) -> list[Pair]:
 
 def figures_of_part(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Figures of the held-out photos of one folder."""
-    trained_on = find_training_split([(member.place, member.card) for member in segmenter.members])
-    chosen = select_pairs(pairs, part="all", trained_on=trained_on)
-    evaluation = evaluate_selection(Selection(chosen.pairs), segmenter, ignore=IGNORE.get(name))
+    evaluation = evaluate_selection(Selection(tuple(pairs)), segmenter, ignore=IGNORE.get(name))
     if evaluation.failures:
         raise SystemExit(f"{name}: {evaluation.failures}")
+    warnings = leaks(segmenter, name, pairs)
     if evaluation.no_vehicle:
-        return {key: round(value, 6) for key, value in asdict(evaluation.no_vehicle).items()}
-    figures = {**_means(evaluation), "warnings": list(chosen.warnings)}
+        found = {key: round(value, 6) for key, value in asdict(evaluation.no_vehicle).items()}
+        return {**found, "warnings": warnings}
+    figures = {**_means(evaluation), "warnings": warnings}
     ids = {row.id for row in evaluation.rows}
     unlabeled = {id_ for of_reason in VEHICLES_UNLABELED.get(name, {}).values() for id_ in of_reason}
     if ids & unlabeled:
@@ -104,6 +104,17 @@ def figures_of_part(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> d
         figures["cars_and_motorcycles"] = _means(evaluation, coco)
         figures["all_vehicles"] = _means(evaluation, ids - coco)
     return figures
+
+
+def leaks(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> list[str]:
+    """Warnings where the network learned from these photos, alone or as one data set of several."""
+    trained_on = find_training_split([(member.place, member.card) for member in segmenter.members])
+    of_several = [replace(pair, id=f"{name}/{pair.id}", group=f"{name}/{pair.group}") for pair in pairs]
+    return [
+        warning
+        for same in (pairs, of_several)
+        for warning in select_pairs(same, part="all", trained_on=trained_on).warnings
+    ]
 
 
 def _means(evaluation: Evaluation, ids: Collection[str] | None = None) -> dict[str, Any]:
