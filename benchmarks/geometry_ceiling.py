@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
 
 from carmask.data.pairs import Pair, find_pairs, load_soft_mask
 from carmask.evaluation.metrics import dice
@@ -53,7 +52,7 @@ def main() -> None:
     if not data.is_dir():
         sys.exit(f"{data}: not there; name the folder of Carvana photos")
     pairs = find_pairs(data).pairs
-    with progress_bar(Console(), "masks") as advance, ThreadPoolExecutor(2) as pool:
+    with progress_bar("masks") as advance, ThreadPoolExecutor(2) as pool:
         scores_NG = np.empty((len(pairs), len(GEOMETRIES) + 1))
         for done, row in enumerate(pool.map(ceilings, pairs)):
             scores_NG[done] = row

@@ -6,10 +6,9 @@ import pytest
 
 # Prints while a bar runs, as `carmask predict --json` does.
 PRINTS_LINES = """
-from rich.console import Console
 from carmask.progress import progress_bar
 
-with progress_bar(Console(stderr=True), "counting") as advance:
+with progress_bar("counting") as advance:
     for done in range(1, 21):
         print(done, flush=True)
         advance(done, 20)

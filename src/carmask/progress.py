@@ -18,11 +18,13 @@ def say(console: Console, text: str, *, style: str = "") -> None:
 
 
 @contextmanager
-def progress_bar(console: Console, what: str, *, unit: str | None = None) -> Iterator[Progress]:
+def progress_bar(what: str, *, unit: str | None = None, console: Console | None = None) -> Iterator[Progress]:
     """Show a progress bar while the block runs, on terminals only; the value is called with (done, total).
 
-    unit: what is counted, e.g. "frames", to also show the speed in units per second.
+    unit: what is counted, e.g. "frames", to also show the speed in units per second. console: by default standard
+    error, so that standard output can be piped.
     """
+    console = console or Console(stderr=True)
     columns: list[progress.ProgressColumn] = [
         progress.TextColumn(what),
         progress.BarColumn(),

@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from carmask.cli.console import print_facts, print_problems, progress_bar
+from carmask.cli.console import print_facts, print_problems
 from carmask.data.check import CheckReport, check_dataset, contact_sheet
 from carmask.data.layout import DatasetError
 from carmask.data.pairs import describe_rules
@@ -12,6 +12,7 @@ from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.imaging.encode import encode_png
 from carmask.models.config import PresetName
+from carmask.progress import progress_bar
 
 _SHOWN_SIZES = 5
 _SHOWN_UNKNOWN = 5

@@ -1,14 +1,11 @@
-"""Printing for all commands: results to standard output, progress bars and remarks to standard error."""
+"""Printing for all commands: results to standard output, remarks to standard error."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from carmask import progress
 
 if TYPE_CHECKING:
     # It imports numpy and Pillow, too slow for `carmask --help`.
@@ -18,11 +15,6 @@ if TYPE_CHECKING:
 def plain(text: str, style: str = "") -> Text:
     """Return text without markup, with unprintable characters escaped: file names must not control the terminal."""
     return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), style)
-
-
-def progress_bar(what: str, *, unit: str | None = None) -> AbstractContextManager[progress.Progress]:
-    """Show a progress bar on standard error, so that standard output can be piped; see `progress.progress_bar`."""
-    return progress.progress_bar(Console(stderr=True), what, unit=unit)
 
 
 def _wide_console() -> Console:

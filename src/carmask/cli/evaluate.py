@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from carmask.cli.console import print_facts, print_failures, print_problems, print_remark, print_table, progress_bar
+from carmask.cli.console import print_facts, print_failures, print_problems, print_remark, print_table
 from carmask.cli.options import BatchSize, NetworkOptions
 from carmask.data.pairs import find_pairs
 from carmask.environment import environment
@@ -12,6 +12,7 @@ from carmask.evaluation.report import draw_worst, missing_for_page, write_report
 from carmask.evaluation.results import METRICS, Evaluation, Subject, format_metric
 from carmask.evaluation.selection import Part, Selection, find_run
 from carmask.models.config import METRICS_OF_RUN
+from carmask.progress import progress_bar
 from carmask.runtime.locate import folder_of_folds
 
 _NETWORK = NetworkOptions()

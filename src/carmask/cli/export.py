@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from carmask.cli.console import print_facts, print_line, print_remark, print_table, progress_bar
+from carmask.cli.console import print_facts, print_line, print_remark, print_table
 from carmask.cli.options import Flag
 from carmask.exporting.logger import ExportLogger
-from carmask.progress import Progress
+from carmask.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
     from carmask.exporting.parity import Int8Comparison, Reference

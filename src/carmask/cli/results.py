@@ -3,13 +3,14 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carmask.cli.console import print_line, print_remark, progress_bar
+from carmask.cli.console import print_line, print_remark
 from carmask.errors import CarmaskError
 from carmask.pipeline.kinds import STREAM
+from carmask.progress import progress_bar
 
 if TYPE_CHECKING:
     # They import numpy and OpenCV, which --help does not wait for.
@@ -33,8 +34,6 @@ class ResultReporter:
         self.plan = plan
         self._as_json = as_json
         self._noun = noun
-        self._what = ""
-        self._bar = ExitStack()
         self._advance: Progress | None = None
         self._started_s = 0.0
         self._tried = self._total = 0
@@ -53,10 +52,9 @@ class ResultReporter:
 
     @contextmanager
     def running(self, what: str) -> Iterator[None]:
-        """Show a progress bar from `started` to the end of the block, and explain an interruption."""
-        self._what = what
+        """Show a progress bar, and explain an interruption."""
         try:
-            with self._bar:
+            with progress_bar(what, unit="img") as self._advance:
                 yield
         except KeyboardInterrupt:
             if not self.plan.of_one:
@@ -70,12 +68,11 @@ class ResultReporter:
         planned = len(self.plan.jobs)
         if planned > todo:
             self.say(f"{planned - todo} of {self._count(planned)} done before")
-        self._advance = self._bar.enter_context(progress_bar(self._what, unit="img"))
 
     def photo_done(self, outcome: "PhotoOutcome") -> None:
         """See `RunObserver.photo_done`."""
         if self._as_json:
-            _print_outcome(outcome, self.plan.result_of(outcome.job))
+            self._print_outcome(outcome)
         self._tried += 1
         if self._advance is not None:
             self._advance(self._tried, self._total)
@@ -103,6 +100,18 @@ class ResultReporter:
             _print_json({"summary": {**counts, "destination": str(plan.destination)}})
         return 2 if summary.failed else 0
 
+    def _print_outcome(self, outcome: "PhotoOutcome") -> None:
+        line: dict[str, object] = {"photo": str(outcome.job.origin)}
+        if outcome.cause is not None:
+            line["error"] = outcome.cause
+        else:
+            line["result"] = str(self.plan.result_of(outcome.job))
+            line["found"] = outcome.box_px is not None
+            line["box_px"] = outcome.box_px
+            line["coverage"] = outcome.coverage
+            line["seconds"] = round(outcome.seconds, 4)
+        _print_json(line)
+
     def _count(self, count: int) -> str:
         return f"{count} {self._noun}{'s' * (count != 1)}"
 
@@ -111,23 +120,6 @@ class ResultReporter:
             self.say(line, style)
         if count > len(lines):
             self.say(f"... and {count - len(lines)} more{f', listed in {file}' if file else ''}", style)
-
-
-def _print_outcome(outcome: "PhotoOutcome", result: Path) -> None:
-    photo = str(outcome.job.origin)
-    if outcome.cause is not None:
-        _print_json({"photo": photo, "error": outcome.cause})
-        return
-    _print_json(
-        {
-            "photo": photo,
-            "result": str(result),
-            "found": outcome.box_px is not None,
-            "box_px": outcome.box_px,
-            "coverage": outcome.coverage,
-            "seconds": round(outcome.seconds, 4),
-        }
-    )
 
 
 def _print_json(value: dict[str, object]) -> None:

@@ -3,11 +3,12 @@
 from pathlib import Path
 from statistics import fmean
 
-from carmask.cli.console import print_problems, print_table, progress_bar
+from carmask.cli.console import print_problems, print_table
 from carmask.data.check import measure_areas
 from carmask.data.pairs import find_pairs
 from carmask.data.split import FOLDS, Split, make_fold_splits, make_split
 from carmask.errors import CarmaskError
+from carmask.progress import progress_bar
 
 
 def split(

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from carmask.cli.console import print_line, progress_bar
+from carmask.cli.console import print_line
 from carmask.errors import CarmaskError
 from carmask.limits import usable_cpus
+from carmask.progress import progress_bar
 from carstudio import StudioError, render_dataset
 
 

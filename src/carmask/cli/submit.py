@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from carmask.cli.console import print_facts, print_line, progress_bar
+from carmask.cli.console import print_facts, print_line
+from carmask.progress import progress_bar
 
 _SHOWN_MASKS = 5
 

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from carmask.cli.console import print_line, print_remark, progress_bar
+from carmask.cli.console import print_line, print_remark
 from carmask.cli.options import BatchSize, Flag, NetworkOptions
 from carmask.pipeline.video.codecs import BadVideoOutput, choose_container, require_pyav
+from carmask.progress import progress_bar
 
 VideoKind = Literal["overlay", "cutout", "mask", "soft"]
 
@@ -105,14 +106,11 @@ def check_destination(
     """
     require_pyav()
     choose_container(destination, transparent=transparent)
-    try:
-        if destination.is_dir():
-            raise BadVideoOutput(f"{destination}: is a folder; give the name of a video file")
-        if not destination.exists():
-            return
-        if source is not None and source.exists() and destination.samefile(source):
-            raise BadVideoOutput(f"{destination}: is the source itself; give another name")
-    except OSError as error:
-        raise BadVideoOutput(f"{destination}: cannot be used ({error.strerror}); give another name") from error
+    if destination.is_dir():
+        raise BadVideoOutput(f"{destination}: is a folder; give the name of a video file")
+    if not destination.exists():
+        return
+    if source is not None and source.exists() and destination.samefile(source):
+        raise BadVideoOutput(f"{destination}: is the source itself; give another name")
     if not overwrite:
         raise BadVideoOutput(f"{destination}: exists already; give another name, or --overwrite")

@@ -252,7 +252,7 @@ def _fill_cache(
     """
 
     def open_() -> Cache:
-        with progress_bar(console, "decoding photos") as advance:
+        with progress_bar("decoding photos", console=console) as advance:
             return open_cache(
                 dataset.pairs,
                 settings.cache_key(source),
