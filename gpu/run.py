@@ -202,9 +202,9 @@ def write_results(settings: TrainSettings, out: Path, work: Path, limit_bytes: i
     if trained:
         network = Network.load(trained[-1])
         split(network, out, settings.name, limit_bytes)
-        print(f"weights   of {trained[-1]}: {network.card.training}")
+        print(f"weights   of {trained[-1]}, held-out Dice {network.card.training['held_out_dice']}")
     figures = {**environment(), "stages": [_speed(run) for run in trained], **_gpu_figures(work, settings.name)}
-    print(json.dumps(figures["stages"]), json.dumps({key: figures[key] for key in figures if key.startswith("gpu")}))
+    print(json.dumps({key: figures[key] for key in figures if key.startswith("gpu")}))
     with zipfile.ZipFile(out / f"{settings.name}-records.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("figures.json", json.dumps(figures, indent=1))
         for file in (work / f"{settings.name}.yaml", work / f"{settings.name}-gpu.csv"):
