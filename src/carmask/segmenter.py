@@ -15,8 +15,8 @@ from PIL import Image
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import ImageSource, Photo, decode_photo, photo_of_pixels
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
-from carmask.imaging.masks import Box, box_of
-from carmask.imaging.tiles import Tile, blend, plan_tiles
+from carmask.imaging.masks import Box, box_of, slices
+from carmask.imaging.tiles import blend, plan_tiles
 from carmask.runtime.load import Member, load_member
 from carmask.runtime.locate import locate_all
 from carmask.runtime.options import RunOptions
@@ -38,7 +38,7 @@ class View:
     image_HWC: NDArray[np.uint8]
     placement: Placement
     flipped: bool = False
-    tile: Tile | None = None
+    tile: Box | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,8 +225,8 @@ class Segmenter:
 
     def restore(self, fitted: Fitted, raw: Raw) -> NDArray[np.float32]:
         """Resize the probabilities to the photo's own size and average them: float32 0..1, (height, width)."""
-        by_look: dict[tuple[int, Tile | None], list[NDArray[np.float32]]] = {}
-        placements: dict[tuple[int, Tile | None], Placement] = {}
+        by_look: dict[tuple[int, Box | None], list[NDArray[np.float32]]] = {}
+        placements: dict[tuple[int, Box | None], Placement] = {}
         for view, canvas_HW in zip(fitted.views, raw, strict=True):
             look = view.member, view.tile
             by_look.setdefault(look, []).append(canvas_HW[:, ::-1] if view.flipped else canvas_HW)
@@ -265,8 +265,9 @@ class Segmenter:
             image_HWC = _as_channels(photo.image_HWC, member.card.channels)
             tiles = plan_tiles(photo.size_HW, geometry) if self.tile else []
             for tile in (None, *tiles):
-                placement = plan(photo.size_HW if tile is None else tile.size_HW, geometry, stride_px=stride_px)
-                canvas_HWC = fit_image(image_HWC if tile is None else tile.of(image_HWC), placement)
+                part_HWC = image_HWC if tile is None else image_HWC[slices(tile)]
+                placement = plan(photo.size_HW if tile is None else part_HWC.shape[:2], geometry, stride_px=stride_px)
+                canvas_HWC = fit_image(part_HWC, placement)
                 yield View(index, canvas_HWC, placement, tile=tile)
                 if self.tta == "flip":
                     yield View(index, canvas_HWC[:, ::-1], placement, flipped=True, tile=tile)

@@ -1,16 +1,18 @@
 """What cut-outs lie on: read from a text, as large as the photo."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from carmask.errors import CarmaskError
-from carmask.imaging.background import BadBackground, named_background, parse_background
+from carmask.imaging.background import BadBackground, parse_background
 from carmask.imaging.decode import UnreadableImage
 
 SIZE_HW = (120, 180)
+named_background = partial(parse_background, may_be_picture=False)
 rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
 IS_VEHICLE = np.hypot(rows - 60, columns - 80) < 35
 PROBABILITY_HW = IS_VEHICLE.astype(np.float32)

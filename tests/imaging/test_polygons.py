@@ -18,7 +18,7 @@ FINER = 6
 
 
 def rings_of(polygons):
-    return [ring for polygon in polygons for ring in (polygon.exterior_xy_px, *polygon.holes_xy_px)]
+    return [ring for polygon in polygons for ring in polygon]
 
 
 def filled(rings, size_HW):
@@ -39,8 +39,8 @@ def filled_by_pillow(polygons, size_HW):
     for polygon in polygons:
         alone = Image.new("1", picture.size)
         pen = ImageDraw.Draw(alone)
-        pen.polygon([(x * FINER, y * FINER) for x, y in polygon.exterior_xy_px.tolist()], fill=1)
-        for hole in polygon.holes_xy_px:
+        pen.polygon([(x * FINER, y * FINER) for x, y in polygon[0].tolist()], fill=1)
+        for hole in polygon[1:]:
             pen.polygon([(x * FINER, y * FINER) for x, y in hole.tolist()], fill=0)
         picture.paste(1, mask=alone)
     return np.asarray(picture)[FINER // 2 :: FINER, FINER // 2 :: FINER]
@@ -59,10 +59,10 @@ def test_a_polygon_for_each_region_and_a_ring_for_each_hole(mask_HW, tolerance_p
     _, regions = ndimage.label(mask_HW, structure=np.ones((3, 3)))
     _, gaps = ndimage.label(np.pad(~mask_HW, 1, constant_values=True))
     assert len(polygons) == regions
-    assert sum(len(polygon.holes_xy_px) for polygon in polygons) == gaps - 1
+    assert sum(len(polygon[1:]) for polygon in polygons) == gaps - 1
     for polygon in polygons:
-        assert signed_area(polygon.exterior_xy_px) > 0
-        assert all(signed_area(hole) < 0 for hole in polygon.holes_xy_px)
+        assert signed_area(polygon[0]) > 0
+        assert all(signed_area(hole) < 0 for hole in polygon[1:])
 
 
 @given(masks)
@@ -81,14 +81,14 @@ def test_a_square_with_a_hole_and_an_island_in_it():
     mask_HW[7:13, 10:20] = False
     mask_HW[9:11, 14:16] = True
     outer, island = find_polygons(mask_HW, tolerance_px=0)
-    assert len(outer.holes_xy_px) == 1
-    assert not island.holes_xy_px
+    assert len(outer[1:]) == 1
+    assert not island[1:]
     corners_cut = 4 * 0.5**3
-    assert signed_area(outer.exterior_xy_px) == 12 * 20 - corners_cut
-    assert signed_area(outer.holes_xy_px[0]) == -(6 * 10 - corners_cut)
-    assert outer.exterior_xy_px.min(axis=0).tolist() == [5, 4], "from the outer sides of the outermost pixels"
-    assert outer.exterior_xy_px.max(axis=0).tolist() == [25, 16]
-    assert len(outer.exterior_xy_px) == 8, "straight lines have no points on them"
+    assert signed_area(outer[0]) == 12 * 20 - corners_cut
+    assert signed_area(outer[1]) == -(6 * 10 - corners_cut)
+    assert outer[0].min(axis=0).tolist() == [5, 4], "from the outer sides of the outermost pixels"
+    assert outer[0].max(axis=0).tolist() == [25, 16]
+    assert len(outer[0]) == 8, "straight lines have no points on them"
 
 
 def test_simplified_outlines_of_real_masks(carvana):

@@ -30,8 +30,10 @@ class BadBackground(CarmaskError):
     """A background that is neither transparent nor blur, a color or a picture."""
 
 
-def parse_background(text: str) -> Background:
+def parse_background(text: str, *, may_be_picture: bool = True) -> Background:
     """Read `transparent`, `blur`, a color (a CSS name, #rgb or #rrggbb) or the path of a picture, which is decoded.
+
+    may_be_picture: if False, no file is opened, whatever the text says.
 
     Raises:
         BadBackground: it is none of these.
@@ -39,27 +41,19 @@ def parse_background(text: str) -> Background:
 
     """
     wanted = text.strip()
-    named = _named(wanted)
-    if named is not None:
-        return named
-    if Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file():
+    if wanted.lower() == "transparent":
+        return _transparent
+    if wanted.lower() == "blur":
+        return _blurred
+    if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
+        rgb = _rgb(wanted)
+        return lambda image_HW3, _probability_HW, _threshold: _filled(image_HW3.shape[:2], rgb)
+    if may_be_picture and (Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file()):
         return picture_background(decode_photo(wanted).image_HWC)
-    raise BadBackground(
-        f"background {text!r}: neither a color nor a picture{_suggestion(wanted)}; {_COLORS}, or the path of a picture"
-    )
-
-
-def named_background(text: str) -> Background:
-    """Read `transparent`, `blur` or a color. Never opens a file, whatever the text says.
-
-    Raises:
-        BadBackground: it is none of these.
-
-    """
-    named = _named(text.strip())
-    if named is None:
-        raise BadBackground(f"background {text!r}: not a color{_suggestion(text.strip())}; {_COLORS}")
-    return named
+    near = difflib.get_close_matches(wanted.lower(), ("transparent", "blur", *ImageColor.colormap), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    or_picture = ", or the path of a picture" if may_be_picture else ""
+    raise BadBackground(f"background {text!r}: not a background{hint}; {_COLORS}{or_picture}")
 
 
 def picture_background(picture_HW3: NDArray[np.uint8]) -> Background:
@@ -71,17 +65,6 @@ def picture_background(picture_HW3: NDArray[np.uint8]) -> Background:
         return np.asarray(ImageOps.fit(Image.fromarray(picture_HW3), size_HW[::-1], Image.Resampling.LANCZOS))
 
     return lambda image_HW3, _probability_HW, _threshold: cover(image_HW3.shape[:2]).copy()
-
-
-def _named(wanted: str) -> Background | None:
-    if wanted.lower() == "transparent":
-        return _transparent
-    if wanted.lower() == "blur":
-        return _blurred
-    if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
-        rgb = _rgb(wanted)
-        return lambda image_HW3, _probability_HW, _threshold: _filled(image_HW3.shape[:2], rgb)
-    return None
 
 
 def _transparent(image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
@@ -101,11 +84,6 @@ def _blurred(image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], 
 def _filled(size_HW: Size, rgb: tuple[int, int, int]) -> NDArray[np.uint8]:
     # Pillow fills three channels faster than NumPy, and a copy is faster than np.array.
     return np.asarray(Image.new("RGB", size_HW[::-1], rgb)).copy()
-
-
-def _suggestion(wanted: str) -> str:
-    near = difflib.get_close_matches(wanted.lower(), ("transparent", "blur", *ImageColor.colormap), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _rgb(text: str) -> tuple[int, int, int]:

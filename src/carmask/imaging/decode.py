@@ -16,7 +16,6 @@ from carmask.imaging.decode_limits import limit_scans
 from carmask.imaging.image_file import (
     DEFAULT_MAX_PIXELS,
     IMAGE_SUFFIXES,
-    PILLOW_FAILURES,
     ImageSource,
     UnreadableImage,
     deep_to_uint8,
@@ -124,7 +123,7 @@ def photo_of_pixels(pixels: Image.Image | NDArray[np.uint8], *, channels: int = 
         # A PNG may have metadata after its pixels.
         image.load()
         image_HWC = _pixels_of(image, displayed_orientation(image), channels)
-    except PILLOW_FAILURES as failure:
+    except Exception as failure:
         raise UnreadableImage("image", f"its pixels cannot be read ({failure})", "give another picture") from failure
     size_HW = (image_HWC.shape[0], image_HWC.shape[1])
     return Photo(image_HWC, size_HW, _matching_profile(image.info.get("icc_profile"), image.mode, channels))

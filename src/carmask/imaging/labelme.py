@@ -22,8 +22,6 @@ from carmask.imaging.polygons import DEFAULT_TOLERANCE_PX, trace_outlines
 # The version of LabelMe with this format. LabelMe itself never checks it.
 _VERSION = "6.3.1"
 
-Point = tuple[int, int]
-
 
 @dataclass
 class _Outline:
@@ -71,8 +69,13 @@ def labelme(mask_HW: NDArray[np.bool_], photo: str, *, tolerance_px: float = DEF
 def _joined(exterior_xy: NDArray[np.intp], holes_xy: list[NDArray[np.intp]], mask_HW: NDArray[np.bool_]) -> _Outline:
     """The outer outline of a region, with each hole connected to the next outline on the left of its leftmost point."""
     exterior = _Outline(exterior_xy)
-    outline_at: dict[Point, tuple[_Outline, int]] = {}
-    _note(outline_at, exterior)
+    outline_at: dict[tuple[int, int], tuple[_Outline, int]] = {}
+
+    def note(outline: _Outline) -> None:
+        for number, (x, y) in enumerate(outline.points_xy.tolist()):
+            outline_at.setdefault((x, y), (outline, number))
+
+    note(exterior)
     # The outline on the left of a hole has a point farther to the left, so it was noted already.
     for points_xy in sorted(holes_xy, key=lambda points_xy: int(points_xy[:, 0].min())):
         start = int(np.argmin(points_xy[:, 0]))
@@ -82,31 +85,26 @@ def _joined(exterior_xy: NDArray[np.intp], holes_xy: list[NDArray[np.intp]], mas
         other, number = outline_at[end_x, y]
         hole = _Outline(points_xy, start)
         other.holes.setdefault(number, []).append(hole)
-        _note(outline_at, hole)
+        note(hole)
     return exterior
 
 
-def _note(outline_at: dict[Point, tuple[_Outline, int]], outline: _Outline) -> None:
-    for number, (x, y) in enumerate(outline.points_xy.tolist()):
-        outline_at.setdefault((x, y), (outline, number))
-
-
-def _polygon(outline: _Outline, tolerance_px: float) -> list[Point]:
+def _polygon(outline: _Outline, tolerance_px: float) -> list[list[int]]:
     points = _walk(outline, tolerance_px)[:-1]
     # LabelMe refuses polygons of fewer than three points, which a region of one or two pixels has.
     return (points * 3)[:3] if len(points) < 3 else points
 
 
-def _walk(outline: _Outline, tolerance_px: float) -> list[Point]:
+def _walk(outline: _Outline, tolerance_px: float) -> list[list[int]]:
     """The points of the outline from its start all the way around to its start, with detours around its holes."""
     count = len(outline.points_xy)
     points_xy = np.roll(outline.points_xy, -outline.start, axis=0)[[*range(count), 0]]
     holes_at = {(number - outline.start) % count: holes for number, holes in outline.holes.items()}
-    path: list[Point] = [_point(points_xy[0])]
+    path: list[list[int]] = [points_xy[0].tolist()]
     for first, last in pairwise(sorted({0, count, *holes_at})):
         for hole in holes_at.get(first, ()):
-            path += [*_walk(hole, tolerance_px), _point(points_xy[first])]
-        path += [_point(point_xy) for point_xy in _simplified(points_xy[first : last + 1], tolerance_px)[1:]]
+            path += [*_walk(hole, tolerance_px), points_xy[first].tolist()]
+        path += _simplified(points_xy[first : last + 1], tolerance_px)[1:].tolist()
     return path
 
 
@@ -123,8 +121,3 @@ def _simplified(points_xy: NDArray[np.intp], tolerance_px: float) -> NDArray[np.
     # At a tolerance of 0 this still removes points on straight lines.
     fewer_xy: NDArray[np.intp] = cv2.approxPolyDP(points_xy.astype(np.int32), tolerance_px, closed=False)[:, 0]
     return fewer_xy
-
-
-def _point(point_xy: NDArray[np.integer[Any]]) -> Point:
-    x, y = point_xy.tolist()
-    return x, y

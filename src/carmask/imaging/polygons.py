@@ -7,7 +7,6 @@ filled in this way, outlines that are not simplified give exactly the mask.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -28,15 +27,10 @@ _NEIGHBOR_NUMBER = np.array([(3, 2, 1), (4, 0, 0), (5, 6, 7)])
 _UP = 2
 
 
-@dataclass(frozen=True)
-class Polygon:
-    """One region of a mask. Each ring is float64 (points, 2), x and y in pixels; its first point is not repeated.
-
-    The exterior has a positive signed area (it looks clockwise, since y points down), holes have a negative one.
-    """
-
-    exterior_xy_px: NDArray[np.float64]
-    holes_xy_px: tuple[NDArray[np.float64], ...] = ()
+# One region of a mask: its exterior, then its holes. Each ring is float64 (points, 2), x and y in pixels; its first
+# point is not repeated. The exterior has a positive signed area (it looks clockwise, since y points down), holes have a
+# negative one.
+Polygon = list[NDArray[np.float64]]
 
 
 def find_polygons(mask_HW: NDArray[np.bool_], *, tolerance_px: float = DEFAULT_TOLERANCE_PX) -> list[Polygon]:
@@ -57,12 +51,11 @@ def find_polygons(mask_HW: NDArray[np.bool_], *, tolerance_px: float = DEFAULT_T
     polygons: dict[int, Polygon] = {}
     for exterior_xy, holes_xy in trace_outlines(inner_HW):
         holes = sorted(map(_between_pixels, holes_xy), key=lambda ring_xy: (ring_xy[0, 1], ring_xy[0, 0]))
-        exterior, *holes = [
+        x, y = exterior_xy[0]
+        polygons[int(region_HW[y, x])] = [
             _simplified(ring_xy, tolerance_px) + np.array([left - 1, top - 1])
             for ring_xy in (_between_pixels(exterior_xy), *holes)
         ]
-        x, y = exterior_xy[0]
-        polygons[int(region_HW[y, x])] = Polygon(exterior, tuple(holes))
     return [polygons[region] for region in sorted(polygons)]
 
 
@@ -92,8 +85,8 @@ def geojson(polygons: Sequence[Polygon], size_HW: Size, photo: str) -> dict[str,
     MultiPolygon is empty.
     """
     height, width = size_HW
-    area_px = sum(signed_area(ring) for polygon in polygons for ring in (polygon.exterior_xy_px, *polygon.holes_xy_px))
-    coordinates = [[_closed(ring) for ring in (polygon.exterior_xy_px, *polygon.holes_xy_px)] for polygon in polygons]
+    area_px = sum(signed_area(ring) for polygon in polygons for ring in polygon)
+    coordinates = [[_closed(ring) for ring in polygon] for polygon in polygons]
     feature = {
         "type": "Feature",
         "properties": {

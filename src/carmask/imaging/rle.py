@@ -18,10 +18,9 @@ import io
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import IO, TypedDict
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -122,7 +121,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
     """
     try:
-        with _open_text(path) as stream:
+        open_text = gzip.open if is_gzip(path) else open
+        with open_text(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             reader = csv.reader(stream)
             header = _next_row(reader) or []
             if [field.strip() for field in header] != list(_HEADER):
@@ -165,15 +165,6 @@ def _refuse(
         first = int(np.argmax(wrong))
         more = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
         raise RleError(f"the run '{starts[first]} {lengths[first]}' {what_is_wrong}{more}; {_ADVICE}")
-
-
-@contextmanager
-def _open_text(path: Path) -> Iterator[IO[str]]:
-    with (
-        gzip.open(path) if is_gzip(path) else path.open("rb") as binary,
-        io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream,
-    ):
-        yield stream
 
 
 def _next_row(reader: Iterator[list[str]]) -> list[str] | None:

@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
-from carmask.imaging.background import Background, named_background
+from carmask.imaging.background import Background, parse_background
 from carmask.imaging.masks import Area, Regions
 from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, refuse_cutout_options
 
@@ -96,7 +96,7 @@ class SegmentForm(BaseModel):
 
     def parsed_background(self) -> Background:
         """The background by name. Never opens a file."""
-        return named_background(self.background)
+        return parse_background(self.background, may_be_picture=False)
 
     def regions(self) -> Regions:
         """Which regions of the mask are kept."""
