@@ -32,7 +32,7 @@ from carmask.errors import CarmaskError
 from carmask.models.network import Network
 from carmask.models.series_file import stages_folder
 from carmask.training.config import TrainSettings
-from carmask.training.data_loading import iterate_batches, seed_step
+from carmask.training.data_loading import epoch_steps, iterate_batches, seed_step
 from carmask.training.distributed import DistributedContext
 from carmask.training.experiments import run_experiment, stage_settings
 from carmask.training.loggers import RunLogger
@@ -54,8 +54,9 @@ RECORDS = ("config.yaml", "environment.json", "metrics.csv", "curves.png")
 
 @dataclass(frozen=True)
 class StageSpeed:
-    """Photos per second in training, and the seconds that the end of an epoch and the beginning of the stage take."""
+    """Photos in an epoch and per second, and the seconds that the end of an epoch and the start of the stage take."""
 
+    epoch_photos: int
     img_per_s: float
     epoch_end_s: float
     begin_s: float
@@ -65,9 +66,12 @@ def main() -> None:
     """Unpack, plan, train, and pack the results."""
     began_s = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archives", type=Path, nargs="+", help="what gpu/pack.py made of one data set")
+    parser.add_argument(
+        "photos", type=Path, nargs="+", help="what gpu/pack.py made of a data set, or a folder of photos"
+    )
     parser.add_argument("--config", type=Path, required=True, help="settings of the training")
-    parser.add_argument("--split", type=Path, required=True, help="which photos are held out")
+    parser.add_argument("--split", type=Path, help="which photos are held out, if the settings do not say it")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, as preset=small")
     parser.add_argument("--minutes", type=float, required=True, help="plan for so long, decoding included")
     parser.add_argument("--name", help="name of the run; that of the configuration if not given")
     parser.add_argument("--work", type=Path, default=Path("work"), help="folder for photos, cache and checkpoints")
@@ -77,7 +81,7 @@ def main() -> None:
     name = arguments.name or arguments.config.stem
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
-        data = unpack(arguments.archives, arguments.work)
+        data = unpack(arguments.photos, arguments.work)
         with watch_gpu(arguments.work / f"{name}-gpu.csv"):
             plan_file = arguments.work / f"{name}.yaml"
             if not plan_file.exists():
@@ -88,6 +92,7 @@ def main() -> None:
                     "runs": arguments.work / "runs",
                     "dataset": {"split": arguments.split, "cache": arguments.work / "cache"},
                     "tensorboard": False,
+                    **dict(setting.split("=", 1) for setting in arguments.set),
                 })  # fmt: skip
                 seconds = 60 * arguments.minutes
                 plan_file.write_text(shorten(settings, began_s + seconds).with_absolute_paths().to_yaml())
@@ -102,6 +107,8 @@ def main() -> None:
 
 def unpack(archives: list[Path], work: Path) -> Path:
     """Unpack the archives of one data set, those that are unpacked already excepted. Returns the data set's folder."""
+    if archives[0].is_dir():
+        return archives[0]
     folder = work / archives[0].stem.rpartition("-")[0]
     for path in archives:
         mark = folder / f".{path.name}"
@@ -120,18 +127,14 @@ def shorten(settings: TrainSettings, until_s: float) -> TrainSettings:
     settings = settings.model_copy(update={"stages": settings.stages or ({},)})
     stages = stage_settings(settings)
     speeds = [measure(stage) for stage in stages]
-    photos = len(json.loads(Path(str(settings.dataset.split)).read_text())["train"])
-    full_s = [
-        stage.epochs * (stage.epoch_samples or photos) / speed.img_per_s
-        for stage, speed in zip(stages, speeds, strict=True)
-    ]
+    full_s = [stage.epochs * speed.epoch_photos / speed.img_per_s for stage, speed in zip(stages, speeds, strict=True)]
     left_s = (until_s - time.monotonic()) * PLANNED_SHARE - sum(speed.begin_s for speed in speeds)
     shortened: list[dict[str, Any]] = []
     for given, stage, speed, stage_s in zip(settings.stages, stages, speeds, full_s, strict=True):
         planned_s = left_s * stage_s / sum(full_s)
         epochs = max(1, min(stage.epochs, int(planned_s * EPOCH_ENDS_SHARE / speed.epoch_end_s)))
         photos_s = max(0.0, planned_s - epochs * speed.epoch_end_s)
-        samples = max(epochs, min(int(photos_s * speed.img_per_s), stage.epochs * (stage.epoch_samples or photos)))
+        samples = max(epochs, min(int(photos_s * speed.img_per_s), stage.epochs * speed.epoch_photos))
         shortened.append({**given, "epochs": epochs, "epoch_samples": samples // epochs})
         print(
             f"stage     {stage.geometry().size_HW}: {speed.img_per_s:.1f} img/s, epochs end in {speed.epoch_end_s:.1f} "
@@ -151,12 +154,15 @@ def measure(settings: TrainSettings) -> StageSpeed:
     state.network.train()
     steps = range(WARM_UP_STEPS + TIMED_STEPS)
     step_began_s = 0.0
-    for step, batch in iterate_batches(setup.data, steps, batch_size, settings.seed, setup.hardware.device):
+    for step, batch in iterate_batches(
+        setup.data, steps, batch_size, settings.seed, setup.hardware.device, composite=settings.composite
+    ):
         if step == WARM_UP_STEPS:
             step_began_s = time.perf_counter()
         seed_step(settings.seed, step)
         train_step(setup, state, batch)
     img_per_s = TIMED_STEPS * batch_size / (time.perf_counter() - step_began_s)
+    epoch_photos = epoch_steps(setup.settings, setup.data) * batch_size
     checkpoint = settings.runs / ".trial.pt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     began_s = time.perf_counter()
@@ -171,7 +177,7 @@ def measure(settings: TrainSettings) -> StageSpeed:
     del setup, state
     gc.collect()
     torch.cuda.empty_cache()
-    return StageSpeed(img_per_s, epoch_end_s, begin_s)
+    return StageSpeed(epoch_photos, img_per_s, epoch_end_s, begin_s)
 
 
 @contextmanager
