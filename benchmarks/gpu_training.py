@@ -61,7 +61,10 @@ def main() -> None:
         combinations = list(itertools.product(NETWORKS[:1], arguments.sizes or SIZES_PX[:1], uncompiled))
     for network, size, variant in combinations:
         if arguments.seconds is not None:
-            answer = measure(network, size, variant, arguments.device, arguments.seconds / len(combinations))
+            try:
+                answer = measure(network, size, variant, arguments.device, arguments.seconds / len(combinations))
+            except torch.OutOfMemoryError as error:
+                answer = {"failed": str(error)[:200]}
         else:
             command = [sys.executable, __file__, "--device", arguments.device, "--one", network, str(size), variant]
             answer = _answer(subprocess.run(command, capture_output=True, text=True, check=False))
