@@ -129,7 +129,7 @@ def test_predict_writes_the_rest_at_the_size_and_turn_in_which_it_is_shown(
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("masks", ["--tile", "--tta", "flip", "--keep-largest", "--min-area", "1%"]),
+        ("masks", ["--tile", "--tta", "flip", "--vehicles", "center", "--min-area", "1%"]),
         ("cutouts", ["--kind", "cutout", "--background", "blur", "--crop", "--format", "png"]),
         ("compare", ["--kind", "compare"]),
         ("labelme", ["--kind", "labelme"]),

@@ -168,14 +168,32 @@ def test_parts_of_a_mask_that_are_too_small_are_dropped(predict: Command) -> Non
     mask_HW[4:14, 4:14] = True
     save("car.png", mask_HW)
     for options, corner in (
-        ((), True), (("--keep-largest",), False), (("--min-area", "50"), True), (("--min-area", "300px"), False),
+        ((), True), (("--vehicles", "largest"), False), (("--min-area", "50"), True), (("--min-area", "300px"), False),
         (("--min-area", "0.1%"), True), (("--min-area", "5%"), False),
     ):  # fmt: skip
         assert predict("car.png", "mask.png", *options) == 0
         assert mask_of("mask.png")[8, 8] == corner, options
         assert mask_of("mask.png")[60, 90]
+    predict.assert_refused("car.png", "mask.png", "--vehicles", "nearest", naming=("--vehicles", "largest", "center"))
     predict.assert_refused("car.png", "mask.png", "--min-area", "5%%", naming=("--min-area 5%%", "0.5%"))
     predict.assert_refused("car.png", "mask.png", "--min-area", "101%", naming=("--min-area 101%",))
+
+
+def test_one_vehicle_of_a_car_park(predict: Command) -> None:
+    height, width = SIZE_HW
+    places = {"largest": np.s_[8:48, 8:78], "center": np.s_[66:86, 70:100], "behind": np.s_[100:110, 120:170]}
+    park_HW = NOTHING_HW.copy()
+    for place in places.values():
+        park_HW[place] = True
+    park_HW[height // 2 - 6 : height // 2, width // 2 + 16 : width // 2 + 22] = True  # a reflection on the ground
+    save("park.png", park_HW)
+    assert predict("park.png", "plain.png") == 0
+    for vehicles, kept in (("all", set(places)), ("largest", {"largest"}), ("center", {"center"})):
+        assert predict("park.png", "mask.png", "--vehicles", vehicles) == 0
+        mask_HW = mask_of("mask.png")
+        assert {name for name, place in places.items() if mask_HW[place].any()} == kept
+        assert all(mask_HW[places[name]].mean() > 0.8 for name in kept)
+        assert (Path("mask.png").read_bytes() == Path("plain.png").read_bytes()) == (vehicles == "all")
 
 
 def test_lines_for_machines(predict: Command) -> None:

@@ -103,7 +103,7 @@ def test_what_was_made_otherwise_is_never_taken_for_done(predict: Command) -> No
     for options, difference in (
         (("-k", "soft"), "kind: mask there, soft now"),
         (("--threshold", "0.3"), "threshold: 0.5 there, 0.3 now"),
-        (("--keep-largest", "--tta", "flip"), "tta: none there, flip now; keep-largest: false there, true now"),
+        (("--vehicles", "largest", "--tta", "flip"), "tta: none there, flip now; vehicles: all there, largest now"),
     ):
         predict.assert_refused("photos", "out", *options, naming=(difference, "--overwrite"))
         assert contents("out") == before

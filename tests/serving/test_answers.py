@@ -44,7 +44,7 @@ def predict(capsys: pytest.CaptureFixture[str]) -> Command:
     ("fields", "options", "suffix"),
     [
         ({}, (), "png"),
-        ({"threshold": 0.9, "keep_largest": "true", "min_area": "1%"}, ("--keep-largest", "--min-area", "1%"), "png"),
+        ({"vehicles": "center", "min_area": "1%", "threshold": 0.9}, ("--vehicles=center", "--min-area=1%"), "png"),
         ({"kind": "soft"}, (), "png"),
         ({"kind": "cutout", "crop": "true"}, ("--crop",), "png"),
         ({"kind": "cutout", "background": "blur", "format": "webp"}, ("--background", "blur"), "webp"),
@@ -301,7 +301,7 @@ def test_the_docs_name_every_address_field_and_status(service: Service) -> None:
         "background",
         "background_file",
         "crop",
-        "keep_largest",
+        "vehicles",
         "min_area",
         "format",
     ):

@@ -16,6 +16,7 @@ from carmask.cli.console import print_line, print_remark
 from carmask.cli.options import Flag, NetworkOptions
 from carmask.cli.video import VideoKind, check_destination
 from carmask.errors import CarmaskError
+from carmask.imaging import Vehicles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ def live(
     kind: Annotated[VideoKind | None, Parameter(alias="-k")] = None,
     background: str | None = None,
     smooth: Flag = False,
-    keep_largest: Flag = False,
+    vehicles: Vehicles = "all",
     min_area: str = "0",
     height_px: Count = None,
     width_px: Count = None,
@@ -58,7 +59,7 @@ def live(
             soft: the probability as gray. The default is overlay, or cutout with --background.
         background: Of a cutout: a color (white, #00ff00), blur, or the path of a picture.
         smooth: Smooth over time, so that edges do not flicker; moving vehicles leave no trail.
-        keep_largest: Keep only the largest region of each mask.
+        vehicles: Keep all regions of each mask, or the largest, or the one in the center, as `carmask predict`.
         min_area: Drop smaller regions of a mask: pixels (400), or a share of the picture (0.5%).
         height_px: Height to request from a camera, with --width-px.
         width_px: Width to request from a camera, with --height-px.
@@ -83,7 +84,7 @@ def live(
     size_HW = None if height_px is None or width_px is None else (height_px, width_px)
     if record is not None:
         check_destination(record, overwrite=overwrite)
-    regions = Regions(keep_largest, Area.parse(min_area))
+    regions = Regions(vehicles, Area.parse(min_area))
     segmenter = network.load()
     newest: deque[tuple[NDArray[np.uint8], str]] = deque(maxlen=1)
     with ExitStack() as stack:

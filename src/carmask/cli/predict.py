@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from carmask.cli.options import BatchSize, Flag, NetworkOptions, Source
 from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
-from carmask.imaging import PictureFormat
+from carmask.imaging import PictureFormat, Vehicles
 from carmask.pipeline.kinds import Kind, choose_kind, is_picture
 from carmask.pipeline.urls import URL
 
@@ -27,7 +27,7 @@ def predict(
     format: Annotated[PictureFormat | None, Parameter(alias="-f")] = None,  # noqa: A002 - the option's name
     background: str = "transparent",
     crop: Flag = False,
-    keep_largest: Flag = False,
+    vehicles: Vehicles = "all",
     min_area: str = "0",
     network: NetworkOptions = _NETWORK,
     batch_size: BatchSize = 4,
@@ -61,7 +61,9 @@ def predict(
             destination's name says, otherwise png.
         background: Of cut-outs: transparent, a color (white, #00ff00), blur, or the path of a picture.
         crop: Crop cut-outs to the box around the vehicle.
-        keep_largest: Keep only the largest region of a mask.
+        vehicles: Keep all regions of a mask, or only the vehicle that the photo is of: the largest region, or the one
+            in the center, with the pixel nearest to the middle of the photo; regions with less than 5% of the largest
+            one's area do not count.
         min_area: Remove regions of a mask smaller than this: pixels (400), or a share of the photo (0.5%).
         network: Which network, and how it runs.
         batch_size: Photos that pass through the network together.
@@ -81,7 +83,7 @@ def predict(
     from carmask.pipeline.predict import predict_photos
     from carmask.pipeline.sources import find_photos_of_all
 
-    regions = Regions(keep_largest, Area.parse(min_area))
+    regions = Regions(vehicles, Area.parse(min_area))
     sources, results = (source, destination, *more)[:-1], (source, destination, *more)[-1]
     if isinstance(results, URL):
         raise CarmaskError(f"{results}: results are written to files, not to URLs; choose a folder or a table")

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from carmask.cli.console import print_line, print_remark
 from carmask.cli.options import BatchSize, Flag, NetworkOptions
+from carmask.imaging import Vehicles
 from carmask.pipeline.video.codecs import BadVideoOutput, choose_container, require_pyav
 from carmask.progress import progress_bar
 
@@ -22,7 +23,7 @@ def video(
     kind: Annotated[VideoKind | None, Parameter(alias="-k")] = None,
     background: str | None = None,
     smooth: Flag = False,
-    keep_largest: Flag = False,
+    vehicles: Vehicles = "all",
     min_area: str = "0",
     audio: bool = True,
     crf: int | None = None,
@@ -44,7 +45,7 @@ def video(
             soft: the probability as gray. The default is overlay, or cutout with --background.
         background: Of a cutout: transparent, a color (white, #00ff00), blur, or the path of a picture.
         smooth: Smooth over time, so that edges do not flicker; moving vehicles leave no trail.
-        keep_largest: Keep only the largest region of each mask.
+        vehicles: Keep all regions of each mask, or the largest, or the one in the center, as `carmask predict`.
         min_area: Drop smaller regions of a mask: pixels (400), or a share of the picture (0.5%).
         audio: Keep the audio.
         crf: Constant rate factor, lower is better and larger: 0 to 51 for H.264 (default 18), 0 to 63 for VP9 (default
@@ -63,7 +64,7 @@ def video(
     from carmask.pipeline.video.reader import VideoReader
     from carmask.pipeline.video.segment_video import segment_video
 
-    regions = Regions(keep_largest, Area.parse(min_area))
+    regions = Regions(vehicles, Area.parse(min_area))
     with VideoReader(source) as reader:
         segmenter = network.load()
         print_line(f"{segmenter.name}: {segmenter.describe_engine()}")

@@ -2,5 +2,8 @@
 
 from typing import Literal
 
-# The formats in which pictures are written. The command line names them, and this import takes no time.
+# The command line names these, and this import takes no time.
+# The formats in which pictures are written.
 PictureFormat = Literal["png", "webp"]
+# Which vehicles of a photo belong to its mask: see `carmask.imaging.masks.Regions`.
+Vehicles = Literal["all", "largest", "center"]

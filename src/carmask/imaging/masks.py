@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
+from carmask.imaging import Vehicles
 from carmask.imaging.geometry import Size
 
 # Top, left, bottom, right in pixels, bottom and right exclusive.
 Box = tuple[int, int, int, int]
 
 _FRINGE_PX = 64
+# A region with less than this share of the largest one's area is a speck, not what the photo is of.
+_SPECK_SHARE = 1 / 20
 _AREA = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)\s*(?P<unit>%|px)?")
 
 
@@ -91,12 +94,14 @@ def slices(box_px: Box, *, margin_px: int = 0, size_HW: Size | None = None) -> t
 
 @dataclass(frozen=True)
 class Regions:
-    """Which regions of a mask are kept: only the largest, and none smaller than `min_area`.
+    """Which regions of a mask are kept: none smaller than `min_area`, and of the others all, or only one.
 
-    Pixels that touch, also at corners, form one region. Of several equally large regions the topmost is kept.
+    Pixels that touch, also at corners, form one region. "largest" keeps the one with the largest area. "center" keeps
+    the one with the pixel nearest to the middle of the picture, of several the largest; regions with less than 5% of
+    the largest one's area do not count. Of several equally large regions the topmost is kept.
     """
 
-    largest_only: bool = False
+    vehicles: Vehicles = "all"
     min_area: Area = Area()
 
     def keep(self, probability_HW: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
@@ -117,8 +122,11 @@ class Regions:
         count, region_hw, stats, _ = cv2.connectedComponentsWithStats(mask_hw.view(np.uint8), connectivity=8)
         area_px = stats[1:, cv2.CC_STAT_AREA]
         kept = area_px >= self.min_area.of(probability_HW.shape)
-        if self.largest_only:
-            kept &= np.arange(count - 1) == np.argmax(area_px)
+        if self.vehicles == "center" and kept.any():
+            among = kept & (area_px >= area_px.max() * _SPECK_SHARE)
+            kept = _nearest_to_middle(region_hw, among, part, probability_HW.shape)
+        if self.vehicles != "all":
+            kept &= np.arange(count - 1) == np.argmax(area_px * kept)
         if kept.all():
             return probability_HW
         if not kept.any():
@@ -133,6 +141,20 @@ class Regions:
         kept_HW = probability_HW.copy()
         kept_HW[part] *= stays[nearest_hw]
         return kept_HW
+
+
+def _nearest_to_middle(
+    region_hw: NDArray[np.int32], among: NDArray[np.bool_], part: tuple[slice, slice], size_HW: Size
+) -> NDArray[np.bool_]:
+    """Which regions of `among` (bool, one for each region) have the pixel nearest to the middle of the picture.
+
+    region_hw: the number of the region that each pixel belongs to, 0 for none, in the `part` of the picture.
+    """
+    # Twice the distances from the middle, which may lie between pixels: integers, so that equal ones are equal.
+    y_h, x_w = (2 * np.arange(side.start, side.stop) + 1 - length for side, length in zip(part, size_HW, strict=True))
+    distance_hw = y_h[:, None] ** 2 + x_w**2
+    distance_hw[~np.append(False, among)[region_hw]] = np.iinfo(np.int64).max
+    return np.isin(np.arange(among.size) + 1, region_hw[distance_hw == distance_hw.min()])
 
 
 ALL_REGIONS = Regions()

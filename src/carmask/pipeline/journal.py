@@ -155,7 +155,7 @@ def provenance_of(segmenter: Segmenter, regions: Regions) -> dict[str, Any]:
         "tta": segmenter.tta,
         "tile": segmenter.tile,
         "threshold": segmenter.threshold,
-        "keep-largest": regions.largest_only,
+        "vehicles": regions.vehicles,
         "min-area": str(regions.min_area),
     }
 

@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
 from carmask.errors import CarmaskError
-from carmask.imaging import PictureFormat
+from carmask.imaging import PictureFormat, Vehicles
 from carmask.imaging.background import Background, parse_background
 from carmask.imaging.masks import Area, Regions
 from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, refuse_cutout_options
@@ -66,7 +66,11 @@ class SegmentForm(BaseModel):
         json_schema_extra=_BINARY,
     )
     crop: StrictBool = Field(default=False, description="Cut-outs only: crop to the box around the vehicle.")
-    keep_largest: StrictBool = Field(default=False, description="Keep only the largest region of the mask.")
+    vehicles: Vehicles = Field(
+        default="all",
+        description="Keep all regions of the mask, or the largest, or the one in the center, with the pixel nearest to "
+        "the middle of the photo; regions with less than 5% of the largest one's area do not count.",
+    )
     min_area: str = Field(
         default="0",
         max_length=64,
@@ -100,7 +104,7 @@ class SegmentForm(BaseModel):
 
     def regions(self) -> Regions:
         """Which regions of the mask are kept."""
-        return Regions(self.keep_largest, Area.parse(self.min_area, "min_area"))
+        return Regions(self.vehicles, Area.parse(self.min_area, "min_area"))
 
     def media_types(self) -> list[str]:
         """Media types in which the response can be sent, the default first."""
