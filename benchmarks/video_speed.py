@@ -24,11 +24,10 @@ from carmask.imaging.decode import Photo
 from carmask.pipeline.kinds import OutputStyle
 from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.codecs import choose_encoding
-from carmask.pipeline.video.frames import choose_style, segment_frames
+from carmask.pipeline.video.frames import TemporalSmoother, choose_style, segment_frames
 from carmask.pipeline.video.live import Camera, show_live
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.segment_video import segment_video
-from carmask.pipeline.video.smoothing import TemporalSmoother
 from carmask.pipeline.video.writer import open_video_writer
 from carmask.segmenter import Result, Segmenter
 from record import record

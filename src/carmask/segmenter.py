@@ -86,8 +86,7 @@ class Result:
 
         """
         # Its tables take a while to build, and masks do not need them.
-        from carmask.imaging.background import parse_background
-        from carmask.imaging.cutout import cut_out
+        from carmask.imaging.cutout import cut_out, parse_background
 
         if self.source is None:
             raise CarmaskError("this result does not know its photo; cut out with carmask.imaging.cutout.cut_out")

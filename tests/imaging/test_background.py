@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from carmask.errors import CarmaskError
-from carmask.imaging.background import BadBackground, parse_background
+from carmask.imaging.cutout import BadBackground, parse_background
 from carmask.imaging.decode import UnreadableImage
 
 SIZE_HW = (120, 180)

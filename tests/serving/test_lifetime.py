@@ -25,7 +25,7 @@ from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 from carmask.serving.app import build_app
 from carmask.serving.metrics import ServiceMetrics
-from carmask.serving.self_test import SelfTestFailed, self_test
+from carmask.serving.server import SelfTestFailed, self_test
 from carmask.serving.settings import ServiceLimits
 from carmask.serving.worker import SegmentationWorker
 

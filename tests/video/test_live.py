@@ -12,8 +12,7 @@ import pytest
 from clips import Clip, make_clip, overlap, read_clip
 
 from bright_photos import Command
-from carmask.pipeline.video.live import Camera, NoCamera
-from carmask.pipeline.video.window import NoWindow, PreviewWindow
+from carmask.pipeline.video.live import Camera, NoCamera, NoWindow, PreviewWindow
 
 # Some seconds of a vehicle that stands still, so that any frame has the same mask.
 LONG = Clip(frames=100, still=True, sound=None)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bright_photos import Command
 from carmask.imaging.decode import Photo
-from carmask.pipeline.video.smoothing import TemporalSmoother
+from carmask.pipeline.video.frames import TemporalSmoother
 from carmask.segmenter import Fitted, Segmenter
 
 SIZE_HW = (64, 96)  # of the network, so that its canvas is the picture itself

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from carmask.pipeline.video.live import Camera, LiveMeter
-    from carmask.pipeline.video.window import PreviewWindow
+    from carmask.pipeline.video.live import Camera, LiveMeter, PreviewWindow
 
 Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
 
@@ -147,7 +146,7 @@ def _show_until_done(
 
 
 def _open_window(title: str, size_HW: tuple[int, int], *, required: bool | None) -> "PreviewWindow | None":
-    from carmask.pipeline.video.window import NoWindow, PreviewWindow
+    from carmask.pipeline.video.live import NoWindow, PreviewWindow
 
     try:
         return PreviewWindow(title, size_HW)

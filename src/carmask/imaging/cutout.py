@@ -1,18 +1,80 @@
-"""Cut the vehicle out of a photo, by the probability of its pixels, and place it on another background."""
+"""Cut the vehicle out of a photo, by the probability of its pixels, and place it on another background.
+
+That is nothing, a color, another picture, or the photo's own background, blurred.
+"""
+
+import difflib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageOps
 
-from carmask.imaging.background import Background
-from carmask.imaging.foreground import own_colors
+from carmask.errors import CarmaskError
+from carmask.imaging.decode import IMAGE_SUFFIXES, decode_photo
+from carmask.imaging.foreground import local_mean, own_colors, sure_bounds
+from carmask.imaging.geometry import Size
 from carmask.imaging.masks import Box, box_of, slices
+
+# From a photo (uint8 RGB), the probability of its pixels (float32 0..1) and the threshold to a new canvas of
+# the photo's size: uint8 RGB, or four channels of 0 where transparent. Safe to call from several threads.
+Background = Callable[[NDArray[np.uint8], NDArray[np.float32], float], NDArray[np.uint8]]
+
+# As shares of the photo's longer side: the radius of the blur, and how far colors are carried to where the vehicle was.
+_BLUR_RADIUS = 1 / 48
+_FILL_RADIUS = 1 / 4
+
+_COLORS = "give transparent, blur, or a color such as white or #f0f0f0"
 
 # Alpha rises from 0 to 1 within this distance of the threshold. Networks see reduced photos, so their edges are wider
 # than the photo's: on Carvana this lowers the error of a composite by a quarter against alpha = probability.
 _HALF_RAMP = 0.25
 # The colors of the edge depend on what is around it.
 _MARGIN_PX = 24
+
+
+class BadBackground(CarmaskError):
+    """A background that is neither transparent nor blur, a color or a picture."""
+
+
+def parse_background(text: str, *, may_be_picture: bool = True) -> Background:
+    """Read `transparent`, `blur`, a color (a CSS name, #rgb or #rrggbb) or the path of a picture, which is decoded.
+
+    may_be_picture: if False, no file is opened, whatever the text says.
+
+    Raises:
+        BadBackground: it is none of these.
+        UnreadableImage: it is a file that is not a readable picture.
+
+    """
+    wanted = text.strip()
+    if wanted.lower() == "transparent":
+        return _transparent
+    if wanted.lower() == "blur":
+        return _blurred
+    if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
+        rgb = _rgb(wanted)
+        return lambda image_HW3, _probability_HW, _threshold: _filled(image_HW3.shape[:2], rgb)
+    if may_be_picture and (Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file()):
+        return picture_background(decode_photo(wanted).image_HWC)
+    near = difflib.get_close_matches(wanted.lower(), ("transparent", "blur", *ImageColor.colormap), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    or_picture = ", or the path of a picture" if may_be_picture else ""
+    raise BadBackground(f"background {text!r}: not a background{hint}; {_COLORS}{or_picture}")
+
+
+def picture_background(picture_HW3: NDArray[np.uint8]) -> Background:
+    """A picture (uint8 RGB), scaled to cover the photo and cropped around its center."""
+
+    # Most photos of one folder have one size.
+    @lru_cache(maxsize=4)
+    def cover(size_HW: Size) -> NDArray[np.uint8]:
+        return np.asarray(ImageOps.fit(Image.fromarray(picture_HW3), size_HW[::-1], Image.Resampling.LANCZOS))
+
+    return lambda image_HW3, _probability_HW, _threshold: cover(image_HW3.shape[:2]).copy()
 
 
 def cut_out(
@@ -59,3 +121,32 @@ def _composite(
     color_HW4 = cv2.insertChannel(level_HW, cv2.cvtColor(color_HW3, cv2.COLOR_RGB2RGBA), 3)
     composite_HWC = cv2.bitwise_and(color_HW4, color_HW4, mask=level_HW)
     return composite_HWC
+
+
+def _transparent(image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
+    return np.zeros((*image_HW3.shape[:2], 4), dtype=np.uint8)
+
+
+def _blurred(image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """The photo, blurred; where the vehicle was, the colors of the background around it."""
+    background_to, _ = sure_bounds(threshold)
+    longer_px = max(probability_HW.shape)
+    radii_px = (longer_px * _BLUR_RADIUS, longer_px * _FILL_RADIUS)
+    mean_hw3 = local_mean(image_HW3, probability_HW <= background_to, radii_px, passes=3)
+    blurred_HW3: NDArray[np.uint8] = cv2.resize(mean_hw3, probability_HW.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return blurred_HW3
+
+
+def _filled(size_HW: Size, rgb: tuple[int, int, int]) -> NDArray[np.uint8]:
+    # Pillow fills three channels faster than NumPy, and a copy is faster than np.array.
+    return np.asarray(Image.new("RGB", size_HW[::-1], rgb)).copy()
+
+
+def _rgb(text: str) -> tuple[int, int, int]:
+    try:
+        red, green, blue, *alpha = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise BadBackground(f"background {text!r}: not a color like #fff or #ffffff; {_COLORS}") from error
+    if alpha:
+        raise BadBackground(f"background {text!r}: partly transparent; {_COLORS}")
+    return red, green, blue

@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat, Vehicles
-from carmask.imaging.background import Background, parse_background
+from carmask.imaging.cutout import Background, parse_background
 from carmask.imaging.masks import Area, Regions
 from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, refuse_cutout_options
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from carmask.errors import CarmaskError
-from carmask.imaging.background import picture_background
+from carmask.imaging.cutout import picture_background
 from carmask.imaging.decode import UnreadableImage, decode_photo
 from carmask.imaging.image_file import open_image
 from carmask.pipeline.jobs import Job
