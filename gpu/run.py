@@ -49,7 +49,7 @@ PLANNED_SHARE, EPOCH_ENDS_SHARE, LATEST_SHARE = 0.95, 0.1, 1.2
 CHECKPOINTS_PER_EPOCH = 2
 # At which the cache of photos is verified when a stage begins.
 CHECKSUM_BYTES_PER_S = 1e9
-RECORDS = ("config.yaml", "environment.json", "metrics.csv", "curves.png")
+RECORDS = ("config.yaml", "environment.json", "split.json", "metrics.csv", "curves.png")
 
 
 @dataclass(frozen=True)
