@@ -182,7 +182,7 @@ def test_a_wrong_setting_is_explained_without_the_settings_of_training(core: Pat
 @pytest.mark.parametrize(
     ("arguments", "needed"),
     [
-        (["photos", "out", "--cluster", "auto"], "Ray Data"),
+        (["photos", "out", "--cluster", "auto"], "ray"),
         (["photos", "out.parquet"], "pyarrow"),
         (["list.parquet", "out"], "pyarrow"),
         (["s3://bucket/photos", "out"], "fsspec"),

@@ -31,7 +31,7 @@ from carmask.runtime.load import load_member
 from carmask.runtime.locate import locate, packaged_models
 from carmask.runtime.options import EngineName, Precision, RunOptions
 from carmask.segmenter import Result, Segmenter
-from carstudio import StudioError, render_dataset
+from carstudio import render_dataset
 
 Item = TypeVar("Item")
 
@@ -85,10 +85,7 @@ def run_benchmark(
     with tempfile.TemporaryDirectory(prefix="carmask-benchmark-") as temporary:
         if photos is None:
             log("rendering example photos ...")
-            try:
-                render_dataset(Path(temporary, "rendered"), cars=_RENDERED_CARS, views=_RENDERED_VIEWS)
-            except StudioError as error:
-                raise CarmaskError(str(error)) from error
+            render_dataset(Path(temporary, "rendered"), cars=_RENDERED_CARS, views=_RENDERED_VIEWS)
             photos = Path(temporary, "rendered", "train")
         found = find_photos(photos, results=None)
         paths = [found.path(name) for name in found.names]

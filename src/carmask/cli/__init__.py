@@ -24,8 +24,12 @@ app = App(
     version=__version__,
     result_action="return_value",
 )
-# The extra that installs what a command needs beyond the core; `train` for commands that are not here.
-_EXTRAS = {"serve": "serve"}
+# The extra that installs a package; `train` installs those that are not here.
+_EXTRAS = {
+    **dict.fromkeys(("fastapi", "prometheus_client", "starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("fsspec", "pyarrow", "ray"), "cluster"),
+    "av": "video",
+}
 # Module and class of the settings that a command takes.
 _SETTINGS = {
     "train": ("carmask.training.config", "TrainSettings"),
@@ -77,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         package = _missing_package(error)
         if package is None:
             raise
-        extra = _EXTRAS.get(command, "train")
+        extra = _EXTRAS.get(package, "train")
         status = _print_error(f"this needs {package}, which is not installed; run `pip install 'carmask[{extra}]'`")
     except BrokenPipeError:
         # The reader of our output has closed it, as in `carmask predict ... --json | head`.

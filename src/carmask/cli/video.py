@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from carmask.cli.console import print_line, print_remark
 from carmask.cli.options import BatchSize, Flag, NetworkOptions
 from carmask.imaging import Vehicles
-from carmask.pipeline.video.codecs import BadVideoOutput, choose_container, require_pyav
+from carmask.pipeline.video.codecs import BadVideoOutput, choose_container
 from carmask.progress import progress_bar
 
 VideoKind = Literal["overlay", "cutout", "mask", "soft"]
@@ -101,11 +101,11 @@ def check_destination(
     """Check that a video can be written there, before any work is done.
 
     Raises:
-        VideoLibraryMissing: PyAV is not installed.
         BadVideoOutput: it is not the name of a video, or something else is there.
 
     """
-    require_pyav()
+    import av  # noqa: F401 - it is an extra, because its wheels contain codecs under the GPL
+
     choose_container(destination, transparent=transparent)
     if destination.is_dir():
         raise BadVideoOutput(f"{destination}: is a folder; give the name of a video file")

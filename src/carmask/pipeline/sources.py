@@ -92,6 +92,7 @@ def find_photos(
     Raises:
         SourceError: there are none, they cannot be listed, or `results` is the folder of the photos itself.
         URLError: a URL cannot be read.
+        ImportError: a URL needs fsspec, or a table pyarrow.
 
     """
     if source == STREAM:
@@ -136,19 +137,6 @@ def find_photos_of_all(
         unlisted += found.unlisted
         skipped += found.skipped
     return replace(_from_list(paths, "sources", beside=None), unlisted=tuple(unlisted), skipped=tuple(skipped))
-
-
-def require_parquet(what: str) -> None:
-    """Check that pyarrow is installed, which `what` needs.
-
-    Raises:
-        CarmaskError: it is not.
-
-    """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise CarmaskError(f"{what}: needs pyarrow; install it with `pip install 'carmask[cluster]'`") from error
 
 
 def _from_folder(root: Path, results: Path | None, with_results: bool) -> PhotoList:
@@ -297,7 +285,6 @@ def _absolute(path: str) -> str:
 
 def _read_parquet(source: Path | URL) -> list[str]:
     """Return the column `path` of a table, a file or a folder of parts, without empty rows."""
-    require_parquet(str(source))
     from pyarrow import ArrowException, dataset, types
 
     try:

@@ -31,7 +31,7 @@ from carmask.pipeline.journal import (
 )
 from carmask.pipeline.kinds import TableKind
 from carmask.pipeline.sinks import OpenRemotely, Put, Sink
-from carmask.pipeline.sources import PATH_COLUMN, require_parquet
+from carmask.pipeline.sources import PATH_COLUMN
 from carmask.runner import in_batches
 from carmask.segmenter import Result
 
@@ -122,7 +122,7 @@ def open_table(
     if kind == "carvana-csv":
         _refuse_equal_file_names(jobs)
     if kind == "parquet":
-        require_parquet("--kind parquet")
+        import pyarrow  # noqa: F401 - if it is not installed, nothing is done
     part = path.with_name(f"{path.name}.part")
     if overwrite:
         part.unlink(missing_ok=True)

@@ -91,13 +91,12 @@ class URL:
         """Open its file system; gives that and the path in it. Any error inside the block becomes a `URLError`.
 
         Raises:
-            URLError: fsspec or the store's package is missing, or the store refuses.
+            URLError: the store's package is missing, or the store refuses.
+            ImportError: fsspec is missing.
 
         """
-        try:
-            from fsspec.core import url_to_fs
-        except ImportError as error:
-            raise URLError(f"{self}: a URL needs fsspec; install it with `pip install 'carmask[cluster]'`") from error
+        from fsspec.core import url_to_fs
+
         try:
             yield url_to_fs(str(self))
         except CarmaskError:

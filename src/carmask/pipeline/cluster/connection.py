@@ -40,7 +40,7 @@ def connect(address: str) -> Iterator[Any]:
     machine, with all its cores, for the length of the block.
 
     Raises:
-        ClusterError: the address does not answer, or Ray is not installed.
+        ClusterError: the address does not answer.
 
     """
     named = os.environ.get("RAY_ADDRESS") if address == AUTO else address
@@ -67,20 +67,11 @@ def quiet_ray(environment: dict[str, str] | None = None) -> Iterator[Any]:
     output between our results, and warnings of its C++ core on file descriptor 2 about things that Ray repairs itself.
 
     environment: further variables for Ray, besides those that keep it quiet.
-
-    Raises:
-        ClusterError: Ray is not installed.
-
     """
     with _environment({**_ENVIRONMENT, **(environment or {})}):
-        try:
-            import ray
-            import ray.data
-        except ImportError as error:
-            raise ClusterError(
-                f"--cluster: needs Ray Data, which is not installed ({first_line(error)}); "
-                "install it with `pip install 'carmask[cluster]'`"
-            ) from error
+        import ray
+        import ray.data
+
         logger, worker = logging.getLogger("ray.data"), ray._private.worker
         level, prints_logs = logger.level, worker._worker_logs_enabled
         logger.setLevel(_SILENT)

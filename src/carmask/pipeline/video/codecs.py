@@ -9,31 +9,12 @@ from carmask.errors import CarmaskError
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
 
-class VideoLibraryMissing(CarmaskError):
-    """PyAV is not installed."""
-
-
 class BadVideo(CarmaskError):
     """A file without a video that can be decoded."""
 
 
 class BadVideoOutput(CarmaskError):
     """A video cannot be written with this name or these options."""
-
-
-def require_pyav() -> None:
-    """Check that PyAV can be imported. It is an extra, because its wheels contain codecs under the GPL.
-
-    Raises:
-        VideoLibraryMissing: PyAV is not installed.
-
-    """
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise VideoLibraryMissing(
-            f"video files need PyAV ({error}); install it with `pip install 'carmask[video]'`"
-        ) from error
 
 
 @dataclass(frozen=True)
