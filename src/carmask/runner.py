@@ -77,7 +77,7 @@ def run_segmenter(
 ) -> Generator[Done, None, None]:
     """Run a segmenter on every item, and yield what `consume` returns, in the order of the items.
 
-    The thread that iterates runs the networks, and so owns them. Batches are padded to `batch_size`, so that the result
+    The thread that iterates runs the networks. Batches are padded to `batch_size`, so that the result
     of an item does not depend on its neighbors, to the last bit.
 
     Args:
@@ -153,7 +153,7 @@ class _Stages(Generic[Item, Extra, Done]):
     def infer(
         self, batch: Sequence[_Loaded[Item, Extra] | _Failed[Done]]
     ) -> list[_Loaded[Item, Extra] | _Failed[Done]]:
-        """Run the networks on what could be loaded; in the one thread that owns them."""
+        """Run the networks on what could be loaded; in the iterating thread."""
         loaded = [one for one in batch if isinstance(one, _Loaded)]
         started_s = perf_counter()
         try:

@@ -17,7 +17,7 @@ from carmask.imaging.decode import ImageSource, Photo, decode_photo, photo_of_pi
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
 from carmask.imaging.masks import Box, box_of, slices
 from carmask.imaging.tiles import blend, plan_tiles
-from carmask.runtime.load import Member, load_member
+from carmask.runtime.load import Member
 from carmask.runtime.locate import locate_all
 from carmask.runtime.options import RunOptions
 
@@ -109,7 +109,8 @@ class Result:
 class Segmenter:
     """Trained networks with their geometry: `segment("car.jpg").mask`.
 
-    `decode`, `fit` and `restore` may run in any thread; `infer` and its callers only in the thread that first runs it.
+    Any thread may call it; the networks run for one thread at a time. It can be pickled, and used in forked processes:
+    each process loads the networks once more.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class Segmenter:
         if not models:
             raise CarmaskError("an empty list of models; name at least one, or none for the packaged weights")
         places = [place for one in models for place in locate_all(one, options.engine)]
-        return cls([load_member(place, options) for place in places], threshold=threshold, tta=tta, tile=tile)
+        return cls([Member(place, options) for place in places], threshold=threshold, tta=tta, tile=tile)
 
     def each(self) -> "tuple[Segmenter, ...]":
         """Return a segmenter for each network, with the same engine and options."""
@@ -195,7 +196,7 @@ class Segmenter:
         return Fitted(photo.size_HW, tuple(self._views(photo)))
 
     def infer(self, fitted: Sequence[Fitted], *, pad_to: int | None = None) -> list[Raw]:
-        """Run the networks on these photos, always in the same thread.
+        """Run the networks on these photos.
 
         Args:
             fitted: The photos; each network runs as many canvases at once as there are photos.
@@ -203,7 +204,7 @@ class Segmenter:
                 the result for a photo is the same to the last bit, whatever the other photos are.
 
         Raises:
-            EngineError: another thread owns the engines, or one failed.
+            EngineError: an engine failed.
 
         """
         if not fitted:

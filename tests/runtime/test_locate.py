@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from carmask.errors import CarmaskError
-from carmask.runtime.load import load_member
+from carmask.runtime.load import load_engine
 from carmask.runtime.locate import ModelNotFound, locate, packaged_models
 
 FAST = packaged_models()["fast"]
@@ -40,7 +40,7 @@ def test_a_name_below_a_folder_that_is_there_is_a_path(tmp_path: Path, monkeypat
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(b"")
     with pytest.raises(CarmaskError, match=r"weights\.pt"):
-        load_member(tmp_path / "weights.pt")
+        load_engine(tmp_path / "weights.pt")
 
 
 def hub_cache(home: Path, hub_id: str, files: dict[str, bytes]) -> None:

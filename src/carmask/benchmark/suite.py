@@ -27,7 +27,7 @@ from carmask.pipeline.sinks import Put, Sink
 from carmask.pipeline.sources import find_photos
 from carmask.runner import default_workers, in_batches, one_opencv_thread
 from carmask.runtime.engine import EngineMissing
-from carmask.runtime.load import load_member
+from carmask.runtime.load import load_engine
 from carmask.runtime.locate import locate, packaged_models
 from carmask.runtime.options import EngineName, Precision, RunOptions
 from carmask.segmenter import Result, Segmenter
@@ -171,10 +171,10 @@ def time_network(model: Path, *, seconds: float) -> list[Figures]:
     times: dict[tuple[str, str], Figures] = {}
     for name, precision in _ENGINES:
         try:
-            member = load_member(model, RunOptions(name, precision=precision))
+            engine = load_engine(model, RunOptions(name, precision=precision))
         except EngineMissing:
             continue
-        card, engine = member.card, member.engine
+        card = engine.card
         if (name, engine.precision) in times:
             continue
         height, width = card.geometry.canvas_HW(card.stride_px)

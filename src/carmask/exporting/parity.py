@@ -7,6 +7,7 @@ the precision that the engine chooses. They show how that precision and the stor
 Dice.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -230,7 +231,7 @@ def _over_limits(one: EngineParity, difference: float, difference_limit: float, 
 
 
 def _segmenter(engine: Engine) -> Segmenter:
-    return Segmenter([Member(engine, Path(engine.card.name))])
+    return Segmenter([Member(Path(engine.card.name), engines={os.getpid(): engine})])
 
 
 def _infer(segmenter: Segmenter, fitted: Fitted) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -1,7 +1,10 @@
 """What runs a trained network: the base class of all engines."""
 
+import ctypes
+import os
 import threading
 from abc import ABC, abstractmethod
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +22,9 @@ class EngineError(CarmaskError):
 
 
 class Engine(ABC):
-    """A loaded network. Only the thread that runs it first may run it.
+    """A loaded network, in the process that loaded it. Any thread may run it.
 
-    Calls to one compiled network from several threads have given wrong outputs without an error.
+    Threads take turns: simultaneous calls to one compiled network have given wrong outputs without an error.
 
     Attributes:
         card: The network's metadata.
@@ -42,22 +45,16 @@ class Engine(ABC):
 
     def __init__(self, card: ModelCard) -> None:
         self.card = card
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        _ENGINES.add(self)
 
     def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn fitted photos (uint8 0..255, N x H x W x C) into probabilities (float32 0..1, N x H x W).
 
         Raises:
-            EngineError: the images are not such an array, another thread owns the engine, or it failed.
+            EngineError: the images are not such an array, or it failed.
 
         """
-        thread = threading.current_thread()
-        self._thread = self._thread or thread
-        if self._thread is not thread:
-            raise EngineError(
-                f"only one thread may run a network: thread '{self._thread.name}' has run this one, now thread "
-                f"'{thread.name}' tries to; pass the photos to that thread, or load one segmenter for each thread"
-            )
         # Engines would cast other images silently, or return an old output.
         channels = self.card.channels
         is_batch = images_NHWC.dtype == np.uint8 and images_NHWC.ndim == 4 and images_NHWC.shape[3] == channels
@@ -66,8 +63,22 @@ class Engine(ABC):
                 f"the network takes uint8 images N x H x W x {channels}, not {images_NHWC.dtype} "
                 f"{' x '.join(map(str, images_NHWC.shape))}"
             )
-        return self._run(images_NHWC)
+        with self._lock:
+            return self._run(images_NHWC)
 
     @abstractmethod
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the probabilities of a checked batch. Raises `EngineError`."""
+
+
+_ENGINES: WeakSet[Engine] = WeakSet()
+
+
+def _keep_forever() -> None:
+    """Never delete the engines of the process that was forked: that would wait for threads that only it has."""
+    for engine in _ENGINES:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_forever)

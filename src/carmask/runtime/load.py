@@ -1,7 +1,8 @@
 """Load a network and start its engine."""
 
+import os
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,21 @@ _PACKAGES = {"openvino": "openvino", "onnxruntime": "onnxruntime", "tensorrt": "
 
 @dataclass(frozen=True)
 class Member:
-    """A loaded network, and the file or folder that it was loaded from."""
+    """The network of a file or folder. In another process, forked or unpickled, it is loaded again when it is used."""
 
-    engine: Engine
     place: Path
+    options: RunOptions = RunOptions()
+    engines: dict[int, Engine] = field(default_factory=dict, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it takes to load the network again."""
+        return Member, (self.place.absolute(), self.options)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process. Raises what `load_engine` raises."""
+        process = os.getpid()
+        return self.engines.get(process) or self.engines.setdefault(process, load_engine(self.place, self.options))
 
     @property
     def card(self) -> ModelCard:
@@ -46,8 +58,8 @@ class Member:
         return f"{engine.name} on {engine.device}, {engine.precision}{threads}"
 
 
-def load_member(place: Path, options: RunOptions = RunOptions()) -> Member:
-    """Load the network of a place (see `locate`) and start its engine: torch for folders of weights, else any other.
+def load_engine(place: Path, options: RunOptions = RunOptions()) -> Engine:
+    """Load the network of a place (see `locate`) into an engine: torch for folders of weights, else any other.
 
     Raises:
         CarmaskError: the network is damaged, or cannot run here with these options.
@@ -57,7 +69,7 @@ def load_member(place: Path, options: RunOptions = RunOptions()) -> Member:
         return _load_weights(place, options)
     if place.suffix.lower() != ".onnx":
         raise CarmaskError(f"{place}: not a model; name an .onnx file, or the folder of a run or of weights")
-    return Member(open_onnx(place, options), place)
+    return open_onnx(place, options)
 
 
 def open_onnx(source: str | Path | bytes, options: RunOptions = RunOptions()) -> Engine:
@@ -92,7 +104,7 @@ def open_onnx(source: str | Path | bytes, options: RunOptions = RunOptions()) ->
     return _start(source, card, replace(options, engine=fastest))
 
 
-def _load_weights(folder: Path, options: RunOptions) -> Member:
+def _load_weights(folder: Path, options: RunOptions) -> Engine:
     if options.engine not in ("auto", "torch"):
         raise EngineMissing(
             f"{folder}: holds PyTorch weights, which {options.engine} does not run; export them with "
@@ -107,9 +119,14 @@ def _load_weights(folder: Path, options: RunOptions) -> Member:
             f"{folder}: holds PyTorch weights, and PyTorch is not installed ({error}); install it with `pip install "
             "'carmask[train]'`, or export them with `carmask export` where it is installed"
         ) from error
+    if TorchEngine.process not in (None, os.getpid()):
+        raise EngineMissing(
+            f"{folder}: PyTorch has run in the process that this one was forked from, and would wait for its threads; "
+            "start processes with multiprocessing's 'spawn', or export the network with `carmask export`"
+        )
     network = Network.load(folder)
     hardware = set_up(HardwareSettings(device=options.device, precision=options.precision, threads=options.threads))
-    return Member(TorchEngine(network, hardware), folder)
+    return TorchEngine(network, hardware)
 
 
 def _start(source: str | Path | bytes, card: ModelCard, options: RunOptions) -> Engine:

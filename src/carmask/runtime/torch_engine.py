@@ -1,5 +1,8 @@
 """PyTorch as an engine."""
 
+import os
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,9 +20,12 @@ class TorchEngine(Engine):
     name = "torch"
     # PyTorch may choose other kernels for other batch sizes.
     steady_batch = None
+    # The process that has an engine. Its forked children must not use PyTorch.
+    process: ClassVar[int | None] = None
 
     def __init__(self, network: Network, hardware: Hardware) -> None:
         super().__init__(network.card)
+        TorchEngine.process = TorchEngine.process or os.getpid()
         self._network = network.eval().to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._hardware = hardware
         self.device = str(hardware.device)
