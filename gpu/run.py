@@ -129,6 +129,8 @@ def shorten(settings: TrainSettings, until_s: float) -> TrainSettings:
     speeds = [measure(stage) for stage in stages]
     full_s = [stage.epochs * speed.epoch_photos / speed.img_per_s for stage, speed in zip(stages, speeds, strict=True)]
     left_s = (until_s - time.monotonic()) * PLANNED_SHARE - sum(speed.begin_s for speed in speeds)
+    if left_s <= sum(speed.epoch_end_s for speed in speeds):
+        raise CarmaskError("decoding and measuring leave no time for training: call again with more --minutes")
     shortened: list[dict[str, Any]] = []
     for given, stage, speed, stage_s in zip(settings.stages, stages, speeds, full_s, strict=True):
         planned_s = left_s * stage_s / sum(full_s)
