@@ -65,6 +65,14 @@ class Visit:
         )
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"))
 
+    def await_alpha(self, card: Locator, is_right: Callable[[NDArray[np.int16]], bool]) -> None:
+        """Wait until the alpha (int16, height x width) of a card's result is right; the old result stays until then."""
+        for _ in range(PATIENCE_MS // 100):
+            if is_right(self.pixels(card)[..., 3].astype(np.int16)):
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError("the card still shows something else")
+
     def slide(self, card: Locator, percent: int) -> None:
         """Move the threshold."""
         card.get_by_role("slider", name="Threshold").fill(str(percent))

@@ -12,11 +12,14 @@ from bright_photos import BRIGHT, DARK, SIZE_HW, Command, save, vehicle
 
 pytest.importorskip("playwright.sync_api", reason="the page is not tested: no Playwright (pip install playwright)")
 from page_browser import Visitor, expect
+from playwright.sync_api import Route
 
 pytest_plugins = ["page_fixtures"]
 
 # Differences that come from 8-bit levels and from the browser's own way of scaling and rounding.
 CLOSE = 3
+# Pixels of the vehicles in `car_park`.
+LEFT, MIDDLE, RIGHT = (30, 25), (60, 90), (70, 150)
 
 
 def graded(path: Path, size_HW: tuple[int, int] = (160, 240)) -> Path:
@@ -27,6 +30,17 @@ def graded(path: Path, size_HW: tuple[int, int] = (160, 240)) -> Path:
     image_HW3[: height // 2] += (30, -15, -15)
     image_HW3[height // 2 :] += (-15, -15, 30)
     Image.fromarray(image_HW3.astype(np.uint8)).save(path)
+    return path
+
+
+def car_park(path: Path) -> Path:
+    """A photo of a large vehicle on the left, and of two in the middle that are joined by something half as bright."""
+    image_HW = np.full(SIZE_HW, DARK, dtype=np.uint8)
+    image_HW[10:90, 8:48] = BRIGHT
+    image_HW[40:70, 76:104] = BRIGHT
+    image_HW[40:110, 130:172] = BRIGHT
+    image_HW[44:66, 104:130] = 110
+    Image.fromarray(image_HW).convert("RGB").save(path)
     return path
 
 
@@ -129,6 +143,72 @@ def test_one_threshold_is_used_for_all_photos(visit: Visitor, tmp_path: Path) ->
     here.slide(one, 30)
     one.get_by_role("button", name="Use for all").click()
     expect(two.get_by_role("slider", name="Threshold")).to_have_value("30")
+
+
+def test_one_vehicle_is_shown_and_saved_as_the_command_line_does(
+    visit: Visitor, predict: Command, tmp_path: Path
+) -> None:
+    photo = car_park(tmp_path / "park.png")
+    here = visit()
+    here.add(photo)
+    card = here.await_done("park.png")
+
+    def assert_as_predict(vehicles: str, places: set[tuple[int, int]], threshold: str = "0.5") -> None:
+        options = ("--vehicles", vehicles, "--threshold", threshold, "--overwrite")
+        assert predict(photo, tmp_path / "mask.png", "--json", *options) == 0
+        expect(card).to_contain_text(f"vehicle covers {json.loads(predict.out.splitlines()[0])['coverage']:.1%}")
+        mask = (tmp_path / "mask.png").read_bytes()
+        assert here.download(card.get_by_role("button", name="Download mask"))[1] == mask
+        assert predict(photo, tmp_path / "cut.png", "--kind", "cutout", *options) == 0
+        alpha_HW = read(tmp_path / "cut.png")[..., 3]
+        assert {place for place in (LEFT, MIDDLE, RIGHT) if alpha_HW[place] > 128} == places
+        here.await_alpha(card, lambda shown_HW: bool(abs(shown_HW - alpha_HW).max() <= CLOSE))
+
+    for name, vehicles, places in (
+        ("Center one", "center", {MIDDLE}),
+        ("All vehicles", "all", {LEFT, MIDDLE, RIGHT}),
+        ("Largest", "largest", {LEFT}),
+    ):
+        here.page.get_by_role("radio", name=name).check()
+        assert_as_predict(vehicles, places)
+    # At a low threshold the two others are one region, which is the largest.
+    here.slide(card, 20)
+    assert_as_predict("largest", {MIDDLE, RIGHT}, "0.2")
+    card.get_by_role("button", name="Reset threshold").click()
+    assert_as_predict("largest", {LEFT})
+    # What is added later is cut out in the same way.
+    here.add(photo.rename(tmp_path / "again.png"))
+    alpha_HW = here.pixels(here.await_done("again.png"))[..., 3]
+    assert (alpha_HW[LEFT], alpha_HW[MIDDLE]) == (255, 0)
+
+
+def test_the_choice_made_last_counts(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    held: list[Route] = []
+
+    def hold_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    here.page.route("**/v1/segment", hold_first)
+    with here.page.expect_request("**/v1/segment"):
+        here.add(car_park(tmp_path / "park.png"))
+    for name in ("Largest", "Center one"):
+        here.page.get_by_role("radio", name=name).check()
+    held[0].continue_()
+    card = here.await_done("park.png")
+    alpha_HW = here.pixels(card)[..., 3]
+    assert (alpha_HW[LEFT], alpha_HW[MIDDLE]) == (0, 255)
+    assert len([url for url in here.asked if url.endswith("/v1/segment")]) == 2
+    # Where the service is away the photo can be tried again, with the newest choice.
+    here.context.set_offline(True)
+    here.page.get_by_role("radio", name="Largest").check()
+    expect(card).to_contain_text("The service does not answer.")
+    here.context.set_offline(False)
+    card.get_by_role("button", name="Try again").click()
+    here.await_alpha(card, lambda shown_HW: (shown_HW[LEFT], shown_HW[MIDDLE]) == (255, 0))
 
 
 def test_backgrounds_are_shown_as_they_are_downloaded(visit: Visitor, predict: Command, tmp_path: Path) -> None:

@@ -65,7 +65,14 @@ def test_the_keyboard_is_enough(visit: Visitor, tmp_path: Path) -> None:
         keys.press("Enter")
     chooser.value.set_files(save(tmp_path / "car.png"))
     card = here.await_done("car.png")
-    for name in ("Transparent", "Background color", "Choose picture", "Download all as zip", "Remove all"):
+    for name in (
+        "All vehicles",
+        "Transparent",
+        "Background color",
+        "Choose picture",
+        "Download all as zip",
+        "Remove all",
+    ):
         keys.press("Tab")
         assert focused_name(here) == name
         assert_focus_is_seen(here)

@@ -26,7 +26,7 @@ export class Card {
   #isNear = false;
   // Until the browser fails to decode what it has to show.
   #isShowable = true;
-  // What the preview holds: nothing, the "photo", or its "result" too.
+  // What the preview was loaded for: nothing, the photo as it is `shown`, or what was `found`.
   #loaded = null;
   #frame = null;
   // The timer that will free the pixels of a card that left the screen.
@@ -127,16 +127,17 @@ export class Card {
 
   #update() {
     const { state, problem, found, shown } = this.#photo;
-    const isDone = state === "done";
+    // Also while the service is asked again: a slider that is being moved must stay.
+    const isUsable = found !== null && state !== "failed";
+    if (isUsable) this.#updateFound();
     this.element.firstElementChild.classList.toggle("working", state === "working");
-    this.#part("state").textContent = isDone ? "" : (STATES[state] ?? "");
+    if (state !== "done") this.#part("state").textContent = STATES[state] ?? "";
     this.#part("trouble").hidden = state !== "failed";
     this.#part("trouble").firstElementChild.textContent = problem ?? "";
-    this.#part("controls").hidden = !isDone;
-    this.#part("stage").hidden = !this.#isShowable || (shown === null && !isDone);
+    this.#part("controls").hidden = !isUsable;
+    this.#part("stage").hidden = !this.#isShowable || (shown === null && !isUsable);
     const size = found?.size ?? shown;
     if (size) this.#part("frame").style.setProperty("--ratio", size.width / size.height);
-    if (isDone) this.#updateFound();
     this.#load();
   }
 
@@ -165,7 +166,7 @@ export class Card {
 
   async #load() {
     const { found, shown } = this.#photo;
-    const wanted = found ? "result" : shown ? "photo" : null;
+    const wanted = found ?? shown;
     if (!this.#isNear || wanted === null || wanted === this.#loaded) return;
     this.#loaded = wanted;
     try {

@@ -76,7 +76,7 @@ function addPhotos(files) {
   if (files.length === 0) return;
   const asked = whenModel();
   for (const file of files) {
-    const photo = new Photo(file);
+    const photo = new Photo(file, chosenVehicles());
     const acts = { remove: removeCard, same: useForAll };
     const card = new Card(photo, { template: part("card"), backdrop, queue, model: whenModel, acts });
     cards.push(card);
@@ -111,6 +111,14 @@ function removeAll() {
 
 function useForAll(threshold) {
   for (const { photo } of cards) photo.choose(threshold);
+}
+
+function chosenVehicles() {
+  return document.querySelector("input[name=vehicles]:checked").value;
+}
+
+function useVehicles() {
+  for (const { photo } of cards) photo.chooseVehicles(chosenVehicles());
 }
 
 async function downloadAll() {
@@ -183,6 +191,7 @@ function showProblem(words) {
   part("problem").hidden = words === "";
 }
 
+part("vehicles").addEventListener("change", useVehicles);
 part("zip").addEventListener("click", downloadAll);
 part("clear").addEventListener("click", removeAll);
 takeFiles({ choose: part("choose"), chooser: part("chooser") }, addPhotos, say);

@@ -11,9 +11,10 @@ const NOT_DRAWN = "Your browser cannot draw a picture of this size. The command 
  * Dispatches "change" whenever something in it is new.
  *
  * state: "waiting", "working", "done" or "failed". shown: its size where the browser can show it, otherwise null.
- * problem: a sentence, where it failed. threshold: 0..1, or null for the network's own. found: null until it is done,
- * then { size, coverage, hasVehicle, seconds, soft, countOfLevel, picture, ownThreshold }. Of these soft is the file of
- * the soft mask, and picture one that the browser can show: the photo's own, or the service's overlay.
+ * problem: a sentence, where it failed. threshold: 0..1, or null for the network's own. vehicles: "all", "largest" or
+ * "center". found: null until it is done for the first time, then { size, coverage, hasVehicle, seconds, soft,
+ * countOfLevel, picture, ownThreshold, asked }. Of these soft is the file of the soft mask, picture one that the browser
+ * can show (the photo's own, or the service's overlay), and asked the choices for which the service made them.
  */
 export class Photo extends EventTarget {
   state = "waiting";
@@ -22,11 +23,13 @@ export class Photo extends EventTarget {
   threshold = null;
   found = null;
   #gone = new AbortController();
+  #askAgain;
 
-  constructor(file) {
+  constructor(file, vehicles) {
     super();
     this.file = file;
     this.name = file.name;
+    this.vehicles = vehicles;
   }
 
   /** Aborted when the photo is removed. */
@@ -55,6 +58,13 @@ export class Photo extends EventTarget {
   /** Choose a threshold, 0..1, or null for the network's own. */
   choose(threshold) {
     this.#become({ threshold: threshold === this.found?.ownThreshold ? null : threshold });
+    this.#followChoices();
+  }
+
+  /** Choose which vehicles are cut out: "all", "largest" or "center". */
+  chooseVehicles(vehicles) {
+    this.vehicles = vehicles;
+    this.#followChoices();
   }
 
   /** Stop what is under way and let go of what was found. */
@@ -69,28 +79,47 @@ export class Photo extends EventTarget {
    * model: a promise of what the service says of itself. Never rejects; what goes wrong is the photo's problem.
    */
   async analyze(queue, model) {
+    this.#askAgain = () => this.analyze(queue, model);
     this.#become({ state: "waiting", problem: null });
     try {
       if (this.shown === null) this.#become({ shown: await sizeShown(this.file) });
       const { limits, threshold: ownThreshold } = await model;
       const problem = beyond(limits, this.file, this.shown);
       if (problem) throw new Error(problem);
-      const found = await this.#find(queue);
+      let found;
+      // Once more, if something else was chosen meanwhile.
+      do found = await this.#find(queue);
+      while (!this.#isWanted(found.asked));
       this.#become({ state: "done", found: { ...found, ownThreshold } });
     } catch (error) {
       if (!this.signal.aborted) this.#become({ state: "failed", problem: error.message });
     }
   }
 
+  // What the service has to know. Regions are those at the threshold, so which one is the largest depends on it.
+  get #wanted() {
+    return { vehicles: this.vehicles, threshold: this.vehicles === "all" ? null : this.threshold };
+  }
+
+  #isWanted({ vehicles, threshold }) {
+    const wanted = this.#wanted;
+    return vehicles === wanted.vehicles && threshold === wanted.threshold;
+  }
+
+  #followChoices() {
+    if (this.state === "done" && !this.#isWanted(this.found.asked)) this.#askAgain();
+  }
+
   async #find(queue) {
     const { shown } = this;
-    const { blob: soft, size, ...told } = await this.#segment(queue, { kind: "soft" });
+    const asked = this.#wanted;
+    const { blob: soft, size, ...told } = await this.#segment(queue, { kind: "soft", ...asked });
     const agrees = shown !== null && shown.height === size.height && shown.width === size.width;
-    const picture = agrees ? this.file : (await this.#segment(queue, { kind: "overlay" })).blob;
+    const picture = agrees ? this.file : (await this.#segment(queue, { kind: "overlay", ...asked })).blob;
     const countOfLevel = await countLevels(soft).catch((cause) => {
       throw new Error(NOT_DRAWN, { cause });
     });
-    return { ...told, size, soft, picture, countOfLevel };
+    return { ...told, size, soft, picture, countOfLevel, asked };
   }
 
   #segment(queue, fields) {
