@@ -14,26 +14,26 @@ from starlette.datastructures import UploadFile
 
 from carmask.serving.errors import ServiceError
 from carmask.serving.settings import ServiceLimits
-from carmask.serving.uploads import Upload, UploadRequest
+from carmask.serving.uploads import UploadRequest, take
 
 END = b"--" + BOUNDARY + b"--\r\n"
 
 
-def read(pieces: Iterable[bytes], content_type: str = FORM, **limits: int) -> dict[str, str | Upload]:
-    """Read a form as the service does, with files as `Upload`."""
+def read(pieces: Iterable[bytes], content_type: str = FORM, **limits: int) -> dict[str, str | tuple[str | None, bytes]]:
+    """Read a form as the service does, with files as their names and bytes."""
     arriving = iter(pieces)
 
     async def receive() -> dict[str, Any]:
         piece = next(arriving, None)
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 
-    async def read_all() -> dict[str, str | Upload]:
+    async def read_all() -> dict[str, str | tuple[str | None, bytes]]:
         worker = SimpleNamespace(check_ready=lambda: None, limits=ServiceLimits(**limits))
         headers = [(b"content-type", content_type.encode())]
         scope = {"type": "http", "headers": headers, "app": SimpleNamespace(state=SimpleNamespace(worker=worker))}
         found = await UploadRequest(scope, receive).form()
         return {
-            name: await Upload.read(value) if isinstance(value, UploadFile) else value
+            name: (value.filename, await take(value)) if isinstance(value, UploadFile) else value
             for name, value in found.multi_items()
         }
 
@@ -54,7 +54,7 @@ def test_a_form_is_read_however_it_arrives(photo: bytes, backdrop: bytes, kind: 
     whole = part_of_file("file", "car.jpg", photo) + part("kind", kind) + part("background_file", backdrop) + END
     places = sorted({0, len(whole), *(cut % len(whole) for cut in cuts)})
     found = read(whole[start:end] for start, end in pairwise(places))
-    expected = {"file": Upload("car.jpg", photo), "kind": kind, "background_file": Upload("photo.jpg", backdrop)}
+    expected = {"file": ("car.jpg", photo), "kind": kind, "background_file": ("photo.jpg", backdrop)}
     assert found == expected
 
 
@@ -87,7 +87,7 @@ def test_noise_is_refused(noise: bytes, has_boundary: bool) -> None:
     ],
 )
 def test_a_file_name_is_not_a_path_and_harmless(sent: str, name: str) -> None:
-    assert read([part_of_file("file", sent, b"photo") + END]) == {"file": Upload(name, b"photo")}
+    assert read([part_of_file("file", sent, b"photo") + END]) == {"file": (name, b"photo")}
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from carmask.serving.metrics import CONTENT_TYPE, ServiceMetrics
 from carmask.serving.middleware import REQUEST_ID, LimitMiddleware, RequestMiddleware
 from carmask.serving.responses import RESULT_HEADERS, ResultResponse, choose_media_type, describe_result
 from carmask.serving.schemas import ModelInfo, SegmentForm, Status
-from carmask.serving.uploads import Upload, UploadRequest
+from carmask.serving.uploads import UploadRequest, take
 from carmask.serving.worker import PhotoTask, SegmentationWorker
 
 
@@ -98,9 +98,9 @@ async def get_model(request: Request) -> JSONResponse:
 async def segment(request: Request, form: Annotated[SegmentForm, Form(media_type="multipart/form-data")]) -> Response:
     """Segment a photo. When the client disconnects, the rest of the work is dropped."""
     task = PhotoTask(
-        photo=await Upload.read(form.file),
-        background_file=await Upload.read(form.background_file) if form.background_file else None,
         form=form,
+        photo=await take(form.file),
+        background=await take(form.background_file) if form.background_file else None,
         media_type=choose_media_type(",".join(request.headers.getlist("accept")), form.media_types()),
         request_id=request.state.request_id,
     )

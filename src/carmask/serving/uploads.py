@@ -1,29 +1,11 @@
 """Reading an uploaded form with Starlette's parser: in memory, within the limits, and only if it is complete."""
 
-from dataclasses import dataclass
-from typing import Self
-
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from carmask.serving.errors import ClientDisconnected, ServiceError, bad_form, printable
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An uploaded file in memory. `name` is for messages only: printable, without folders."""
-
-    name: str
-    data: bytes
-
-    @classmethod
-    async def read(cls, file: UploadFile) -> Self:
-        """Take a file out of a form. The form's copy is closed, so that the photo is in memory once."""
-        upload = cls(file.filename or "", await file.read())
-        await file.close()
-        return upload
 
 
 class UploadRequest(Request):
@@ -55,8 +37,16 @@ class UploadRequest(Request):
             raise bad_form("the form is cut short; send all of it")
         for _name, file in form.multi_items():
             if isinstance(file, UploadFile):
+                # For messages only: printable, without folders.
                 file.filename = printable(file.filename or "") or "photo"
         return form
+
+
+async def take(file: UploadFile) -> bytes:
+    """Take a file out of a form. The form's copy is closed, so that the photo is in memory once."""
+    data = await file.read()
+    await file.close()
+    return data
 
 
 class _MemoryFormParser(MultiPartParser):

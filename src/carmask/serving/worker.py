@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from starlette.datastructures import UploadFile
+
 from carmask.errors import CarmaskError
 from carmask.imaging.cutout import picture_background
 from carmask.imaging.decode import UnreadableImage, decode_photo
@@ -35,16 +37,15 @@ from carmask.serving.settings import (
     MB,
     ServiceLimits,
 )
-from carmask.serving.uploads import Upload
 
 
 @dataclass
 class PhotoTask:
-    """One photo and what to make of it. background_file: a picture as the background of a cut-out."""
+    """One photo and what to make of it. background: a picture as the background of a cut-out."""
 
-    photo: Upload
-    background_file: Upload | None
     form: SegmentForm
+    photo: bytes
+    background: bytes | None
     media_type: str
     request_id: str
     arrived_s: float = field(default_factory=time.perf_counter)
@@ -129,31 +130,29 @@ class SegmentationWorker:
         return response
 
     def _decode(self, task: PhotoTask) -> Fitted:
-        reserved_bytes = self._memory.reserve(self._pixels(task.photo) * DECODING_BYTES_PER_PX)
+        reserved_bytes = self._memory.reserve(self._pixels(task.photo, task.form.file) * DECODING_BYTES_PER_PX)
         try:
             if task.is_abandoned:
                 raise CancelledError
             with self._metrics.stage_seconds.labels("decode").time():
-                return self.segmenter.fit(self.segmenter.decode(task.photo.data))
+                return self.segmenter.fit(self.segmenter.decode(task.photo))
         except UnreadableImage as error:
-            raise type(error)(task.photo.name, error.cause, error.advice) from error
+            raise type(error)(str(task.form.file.filename), error.cause, error.advice) from error
         finally:
             self._memory.release(reserved_bytes)
 
     def _infer(self, fitted: Sequence[Fitted]) -> list[Raw]:
-        started_s = time.perf_counter()
-        # Padded, so that the result of a photo does not depend on the photos beside it.
-        raws = self.segmenter.infer(fitted, pad_to=self.limits.batch_size)
-        self._metrics.stage_seconds.labels("network").observe(time.perf_counter() - started_s)
         self._metrics.batch_photos.observe(len(fitted))
-        return raws
+        with self._metrics.stage_seconds.labels("network").time():
+            # Padded, so that the result of a photo does not depend on the photos beside it.
+            return self.segmenter.infer(fitted, pad_to=self.limits.batch_size)
 
     def _finish(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> ResultResponse:
         height, width = fitted.size_HW
         is_drawn = task.form.kind in OF_PHOTO and task.media_type != JSON
         size_bytes = height * width * (DRAWING_BYTES_PER_PX if is_drawn else MASKING_BYTES_PER_PX)
-        if is_drawn and task.background_file is not None:
-            size_bytes += self._pixels(task.background_file) * DECODING_BYTES_PER_PX
+        if is_drawn and task.background is not None:
+            size_bytes += self._pixels(task.background, task.form.background_file) * DECODING_BYTES_PER_PX
         reserved_bytes = self._memory.reserve(size_bytes)
         try:
             if task.is_abandoned:
@@ -171,23 +170,24 @@ class SegmentationWorker:
 
     def _draw(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> tuple[bytes, Result]:
         """The bytes that `carmask predict` writes for the same photo with the same options, or a description."""
-        form, name = task.form, task.photo.name
+        form, name = task.form, str(task.form.file.filename)
         threshold = form.threshold or self.segmenter.threshold
         found = Result(form.regions().keep(self.segmenter.restore(fitted, raw), threshold), threshold)
         if task.media_type == JSON:
             seconds = time.perf_counter() - task.arrived_s
             return json_body(found, self.segmenter.name, seconds=seconds, request_id=task.request_id), found
         background = form.parsed_background()
-        if (file := task.background_file) is not None:
-            photo = decode_photo(file.data, max_pixels=self.limits.max_pixels, name=file.name)
-            background = picture_background(photo.image_HWC)
+        if form.background_file is not None and task.background is not None:
+            picture_name = form.background_file.filename
+            picture = decode_photo(task.background, max_pixels=self.limits.max_pixels, name=picture_name)
+            background = picture_background(picture.image_HWC)
         style = OutputStyle(form.kind, "webp" if task.media_type == WEBP else "png", crop=form.crop)
         render = make_render(style, Path(), of_one=True, background=background)
-        return render(Job(0, name, Path(name), task.photo.data, Path(name), ""), found), found
+        return render(Job(0, name, Path(name), task.photo, Path(name), ""), found), found
 
-    def _pixels(self, upload: Upload) -> int:
+    def _pixels(self, data: bytes, file: UploadFile | None) -> int:
         """Number of pixels of a picture, from its header."""
-        with open_image(upload.data, max_pixels=self.limits.max_pixels, name=upload.name) as image:
+        with open_image(data, max_pixels=self.limits.max_pixels, name=file.filename if file else None) as image:
             return image.width * image.height
 
 

@@ -8,7 +8,6 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,13 +50,11 @@ class PhotoWorker:
         self._provenance = provenance
         self._batch_size = batch_size
         self._threads = threads
-        # A segmenter belongs to one thread, and Ray does not promise to call from one only.
-        self._thread = ThreadPoolExecutor(1, "network")
         self._segmenter: Segmenter | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Process lists of jobs; returns a list of outcomes for each, or the error that ends the run."""
-        return _to_table(self._thread.submit(self._process, jobs).result() for jobs in _from_table(table))
+        return _to_table(self._process(jobs) for jobs in _from_table(table))
 
     def _process(self, jobs: list[Job]) -> list[PhotoOutcome] | Exception:
         try:
