@@ -135,7 +135,7 @@ def test_without_pytorch_the_error_names_the_extra() -> None:
         (["predict", "nowhere", "out", "--model", "nomodel"], ["nowhere"]),
         (["predict", "nowhere", "out", "-m", "nomodel", "--batch-size", "0"], ['"0" for --batch-size', ">= 1"]),
         (["evaluate", "nowhere", "-m", "nomodel", "--batch-size", "-1"], ['"-1" for --batch-size', ">= 1"]),
-        (["evaluate", "nowhere", "-m", "nomodel", "--worst", "-1"], ["--worst -1"]),
+        (["evaluate", "nowhere", "-m", "nomodel", "--worst", "-1"], ['"-1" for --worst']),
         (["evaluate", "nowhere", "-m", "nomodel"], ["nowhere"]),
         (["studio", "out", "--seed", "-1"], ["seed = -1"]),
         (["studio", "out", "--workers", "-1"], ["workers = -1"]),

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from carmask.cli.console import print_facts, print_line, print_table
 from carmask.environment import environment
-from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.models.config import PresetName
 from carmask.pipeline.kinds import Kind
@@ -22,8 +22,8 @@ def benchmark(
     model: Annotated[tuple[str, ...], Parameter(alias="-m", negative=(), show_default=False)] = (),
     preset: Annotated[tuple[PresetName, ...], Parameter(negative=(), show_default=False)] = (),
     kind: Annotated[tuple[Kind, ...], Parameter(alias="-k", negative=(), show_default=False)] = _KINDS,
-    count: int = 200,
-    seconds: float = 3.0,
+    count: Annotated[int, Parameter(validator=Number(gte=1))] = 200,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 3.0,
     out: Path | None = None,
 ) -> int:
     """Measure how fast this machine cuts out photos, and how much faster than the naive way.
@@ -47,8 +47,6 @@ def benchmark(
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.benchmark.suite import make_tables, run_benchmark
 
-    if count < 1 or not seconds > 0:
-        raise CarmaskError(f"--count {count} --seconds {seconds:g}: give at least one photo, and more than no time")
     figures = run_benchmark(
         photos, models=model, presets=preset, kinds=kind, count=count, seconds=seconds, log=print_line
     )

@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from carmask.cli.console import print_facts, print_problems
+from carmask.cli.options import Count
 from carmask.data.check import CheckReport, check_dataset, contact_sheet
 from carmask.data.layout import DatasetError
 from carmask.data.pairs import describe_rules
@@ -27,7 +28,7 @@ def check(
     ignore: int | None = None,
     empty: bool = False,
     sheet: Path | None = None,
-    photos: int = 24,
+    photos: Count = 24,
     augmented: Path | None = None,
     preset: PresetName | None = None,
     config: Path | None = None,
@@ -50,8 +51,6 @@ def check(
         config: A YAML file of training settings, whose augmentation that sheet shows.
 
     """
-    if photos < 0:
-        raise CarmaskError(f"--photos {photos}: give 0 or more")
     for option, path in (("--sheet", sheet), ("--augmented", augmented)):
         if path and path.suffix.lower() != ".png":
             raise CarmaskError(f"{option} {path}: the sheet is a PNG; give a name that ends in .png")

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from carmask.cli.console import print_facts, print_failures, print_problems, print_remark, print_table
-from carmask.cli.options import BatchSize, NetworkOptions
+from carmask.cli.options import BatchSize, Count, NetworkOptions
 from carmask.data.pairs import find_pairs
 from carmask.environment import environment
-from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import evaluate_selection, select
 from carmask.evaluation.report import draw_worst, missing_for_page, write_report
 from carmask.evaluation.results import METRICS, Evaluation, Subject, format_metric
@@ -25,7 +24,7 @@ def evaluate_command(
     split: Path | None = None,
     part: Part | None = None,
     out: Path | None = None,
-    worst: int = 20,
+    worst: Count = 20,
     batch_size: BatchSize = 4,
     group_pattern: str | None = None,
     foreground: int | None = None,
@@ -55,8 +54,6 @@ def evaluate_command(
         empty: The folder holds only photos without a vehicle, and no masks.
 
     """
-    if worst < 0:
-        raise CarmaskError(f"--worst {worst}: give 0 or more")
     dataset = find_pairs(data, group_pattern=group_pattern, empty=empty)
     segmenter = network.load()
     folds = folder_of_folds(network.model[0]) if len(network.model) == 1 else None

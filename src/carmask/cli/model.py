@@ -43,10 +43,7 @@ def model(name: str = "small", *, card: Flag = False) -> int:
 
         print(Network.load(place).summary())
     elif name not in PRESETS:
-        raise CarmaskError(
-            f"{name}: neither a preset ({', '.join(get_args(PresetName))}), nor weights inside the package "
-            f"({', '.join(packaged_models()) or 'there are none'}), nor an .onnx file, nor a folder of weights"
-        )
+        raise _not_found(name)
     return 0
 
 
@@ -61,21 +58,25 @@ def hub_card(model: str | Path) -> "hub.ModelCard":
     """
     from carmask.models.hub_card import write_hub_card
 
-    packaged = packaged_models()
     place = locate_offline(model)
     if place.suffix.lower() == ".onnx":
         # The package's LICENSE covers the weights inside it.
-        is_packaged = place in packaged.values()
+        is_packaged = place in packaged_models().values()
         name, license_id = (place.stem, "mit") if is_packaged else (place.name, None)
         return write_hub_card(read_card(place), model=name, onnx=place, packaged=is_packaged, license_id=license_id)
     if place.is_dir():
         from carmask.models.network import Network
 
         return Network.load(place).generate_model_card()
-    raise CarmaskError(
-        f"{model}: {'a preset is not trained, so it has no card' if model in PRESETS else 'there is no such network'}; "
-        f"name weights inside the package ({', '.join(packaged) or 'there are none'}), an .onnx file, or the folder of "
-        "a run or of weights"
+    if model in PRESETS:
+        raise CarmaskError(f"{model}: a preset is not trained, so it has no card; name a trained network")
+    raise _not_found(model)
+
+
+def _not_found(model: str | Path) -> CarmaskError:
+    return CarmaskError(
+        f"{model}: neither a preset ({', '.join(get_args(PresetName))}), nor weights inside the package "
+        f"({', '.join(packaged_models()) or 'there are none'}), nor an .onnx file, nor a folder of weights"
     )
 
 

@@ -28,6 +28,8 @@ def _parse(_: object, tokens: Sequence[Token]) -> Path | URL:
 
 # A switch without a --no-... form.
 Flag = Annotated[bool, Parameter(negative=())]
+# 0 or more.
+Count = Annotated[int, Parameter(validator=Number(gte=0))]
 BatchSize = Annotated[int, Parameter(alias="-b", validator=Number(gte=1))]
 # A path, or `-`.
 PathOrStream = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
@@ -41,36 +43,23 @@ Source = Annotated[
 @Parameter(name="*")
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The networks and how they run; each field is an option of the command line."""
+    """The networks and how they run; each field is an option of the command line.
 
-    model: Annotated[
-        tuple[str, ...],
-        Parameter(
-            alias="-m",
-            negative=(),
-            show_default=False,
-            help="Name of weights inside the package, an .onnx file, a folder of a run, of folds or of weights, or a "
-            "Hub id (owner/name); given more than once, their probabilities are averaged. The packaged 'fast' if not "
-            "given.",
-        ),
-    ] = ()
+    Attributes:
+        model: Name of weights inside the package, an .onnx file, a folder of a run, of folds or of weights, or a Hub id
+            (owner/name); given more than once, their probabilities are averaged. The packaged 'fast' if not given.
+        run: Engine, device, precision and threads.
+        tta: flip averages each photo with its mirror image, at twice the time.
+        tile: Look at photos larger than the network sees them also in overlapping tiles, at up to five times the time.
+        threshold: A pixel belongs to the mask from this probability on; the network's own if not given.
+
+    """
+
+    model: Annotated[tuple[str, ...], Parameter(alias="-m", negative=(), show_default=False)] = ()
     run: Annotated[RunOptions, Parameter(name="*")] = RunOptions()
-    tta: Annotated[
-        Literal["none", "flip"], Parameter(help="flip averages each photo with its mirror image, at twice the time.")
-    ] = "none"
-    tile: Annotated[
-        bool,
-        Parameter(
-            negative=(),
-            show_default=False,
-            help="Look at photos larger than the network sees them also in overlapping tiles, at up to five times the "
-            "time.",
-        ),
-    ] = False
-    threshold: Annotated[
-        float | None,
-        Parameter(help="A pixel belongs to the mask from this probability on; the network's own if not given."),
-    ] = None
+    tta: Literal["none", "flip"] = "none"
+    tile: Annotated[bool, Parameter(negative=(), show_default=False)] = False
+    threshold: float | None = None
 
     def load(self) -> "Segmenter":
         """Load the networks and start their engines.

@@ -20,6 +20,7 @@ PICTURE_JOURNAL = ".carmask-results"
 PATH_COLUMN = "path"
 
 _LIST_SUFFIX = ".txt"
+_SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 _WILDCARD = re.compile(r"[*?\[]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
@@ -108,9 +109,12 @@ def find_photos(
         return _from_folder(source, results, with_results)
     if suffix == _LIST_SUFFIX:
         return _from_list(_read_list(source.read_bytes()), str(source), beside=source.parent)
-    if isinstance(source, URL) and source.is_folder():
-        return _from_url_folder(source)
-    return PhotoList(source.parent, (source.name,), alone=True)
+    if isinstance(source, Path) or not source.is_folder():
+        return PhotoList(source.parent, (source.name,), alone=True)
+    names = [name for name in source.names_below() if _is_photo(name)]
+    if not names:
+        raise SourceError(f"{source}: no photo in it; looked in all sub-folders for {_SUFFIXES}")
+    return PhotoList(source, names)
 
 
 def find_photos_of_all(
@@ -202,7 +206,7 @@ class _Walk:
         names = sorted(set(names))
         if not names:
             but = f", but not in results of carmask: {', '.join(map(str, self._skipped))}" if self._skipped else ""
-            cause = f"{looked_for} {', '.join(sorted(IMAGE_SUFFIXES))}{but}"
+            cause = f"{looked_for} {_SUFFIXES}{but}"
             raise SourceError(self._unlisted[0].cause if self._unlisted else cause)
         return PhotoList(self.root, names, tuple(self._unlisted), tuple(self._skipped))
 
@@ -213,15 +217,6 @@ class _Walk:
 
 def _is_photo(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path is ten times slower
-
-
-def _from_url_folder(source: URL) -> PhotoList:
-    names = [name for name in source.names_below() if _is_photo(name)]
-    if not names:
-        raise SourceError(
-            f"{source}: no photo in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))} in all sub-folders"
-        )
-    return PhotoList(source, names)
 
 
 def _from_stream(data: bytes) -> PhotoList:

@@ -170,14 +170,11 @@ def _write_no_vehicle(path: Path, jobs: Jobs) -> None:
 
 def _remove_own(path: Path, header: str) -> bool:
     """Delete the list of an earlier run; returns whether the name is free now."""
-    try:
-        if not path.exists():
-            return True
-        if not path.is_file() or not path.read_bytes().startswith(header.encode()):
-            return False
-        path.unlink()
-    except OSError as error:
-        raise UnwritableFile(f"{path}: cannot be replaced ({error.strerror}); check its permissions") from error
+    if not path.exists():
+        return True
+    if not path.is_file() or not path.read_bytes().startswith(header.encode()):
+        return False
+    path.unlink()
     return True
 
 
