@@ -47,12 +47,9 @@ def draw_compare(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> ND
     """Draw the photo, a thin line, and below it the mask in white on black; uint8 RGB."""
     rgb_HW3 = _as_rgb(image_HWC, mask_HW)
     height, width = mask_HW.shape
-    line_px = max(2, round(height / 160))
-    drawn_HW3 = np.empty((2 * height + line_px, width, 3), dtype=np.uint8)
-    drawn_HW3[:height] = rgb_HW3
-    drawn_HW3[height : height + line_px] = _SEPARATOR_RGB
-    drawn_HW3[height + line_px :] = np.where(mask_HW, np.uint8(255), np.uint8(0))[..., None]
-    return drawn_HW3
+    separator_HW3 = np.full((max(2, round(height / 160)), width, 3), _SEPARATOR_RGB, dtype=np.uint8)
+    white_HW3 = cv2.cvtColor(mask_HW.view(np.uint8) * np.uint8(255), cv2.COLOR_GRAY2RGB)
+    return np.concatenate([rgb_HW3, separator_HW3, white_HW3])
 
 
 def draw_error_map(

@@ -222,11 +222,10 @@ def _byte_stream(source: ImageSource, label: str) -> Iterator[IO[bytes]]:
         dangling = Path(source).is_symlink()
         cause = "the link points to a file that does not exist" if dangling else "there is no such file"
         raise UnreadableImage(label, cause, "check the path") from failure
-    except PermissionError as failure:
-        raise UnreadableImage(label, "permission to read it is denied", "change the file's permissions") from failure
     except (OSError, ValueError) as failure:
         cause = getattr(failure, "strerror", None) or str(failure)
-        raise UnreadableImage(label, f"it cannot be opened ({cause})", "check the path") from failure
+        advice = "check the path, and that you may read it"
+        raise UnreadableImage(label, f"it cannot be opened ({cause})", advice) from failure
     with stream:
         yield stream
 

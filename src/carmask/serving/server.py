@@ -169,9 +169,8 @@ def _set_up_log(*, log_requests: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
     # uvicorn's and the parser's warnings are about single bad requests; the metrics count those.
-    levels = {"carmask.serving": logging.INFO if log_requests else logging.ERROR}
     for name in ("carmask.serving", "uvicorn.error", "python_multipart"):
         log = logging.getLogger(name)
-        log.setLevel(levels.get(name, logging.ERROR))
+        log.setLevel(logging.INFO if log_requests and name == "carmask.serving" else logging.ERROR)
         log.addHandler(handler)
         log.propagate = False

@@ -1,6 +1,5 @@
 """Read the frames of a video file in display order, and report damage in plain words."""
 
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -181,11 +180,7 @@ def open_video(path: Path) -> Any:
         BadVideo: there is no such file, or FFmpeg does not recognize it as a video.
 
     """
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise BadVideo(f"{path}: cannot be opened ({error.strerror}); name a video file") from error
-    if not stat.S_ISREG(mode):
+    if not path.is_file():
         raise BadVideo(f"{path}: is not a file; name a video file")
     try:
         # With the protocol in front, FFmpeg does not read a name such as `take:2.mp4` as a protocol.
