@@ -39,7 +39,8 @@ def check(
 
     Args:
         data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one.
-        split: A split.json. Also look for pictures and groups that are on both of its sides.
+        split: A split.json. Also look for pictures and groups that are on both of its sides. Default: the data's own
+            folders or lists train and val, if there are any.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
         foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
         ignore: Stored mask value that means unknown: pixels that nobody labeled.
@@ -121,6 +122,8 @@ def _print_summary(report: CheckReport, sheet: Path | None) -> None:
     if areas := [area for id_, area in report.area_of.items() if id_ not in without]:
         mean, least, most = fmean(areas), min(areas), max(areas)
         facts.append(("mask area", f"mean {mean:.1%} of the picture, from {least:.1%} to {most:.1%}"))
+    if any(report.side_sizes):
+        facts.append(("split", f"{report.side_sizes[0]} to train on, {report.side_sizes[1]} held out"))
     if report.outside_split:
         facts.append(("note", f"the split leaves out {report.outside_split} pairs"))
     facts.append(("time", f"{report.seconds:.1f} s"))

@@ -3,10 +3,10 @@
 from pathlib import Path
 from statistics import fmean
 
-from carmask.cli.console import print_problems, print_table
+from carmask.cli.console import print_problems, print_remark, print_table
 from carmask.data.check import measure_areas
 from carmask.data.pairs import find_pairs
-from carmask.data.split import FOLDS, Split, make_fold_splits, make_split
+from carmask.data.split import FOLDS, Split, find_own_split, make_fold_splits, make_split
 from carmask.errors import CarmaskError
 from carmask.progress import progress_bar
 
@@ -18,7 +18,7 @@ def split(
     fold: int | None = None,
     fraction: float | None = None,
     all_folds: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     group_pattern: str | None = None,
     foreground: int | None = None,
     ignore: int | None = None,
@@ -27,6 +27,7 @@ def split(
 ) -> int:
     """Divide photos into training and held-out photos, by group, with similar mask areas on both sides.
 
+    A data set that is divided already, in folders or lists train and val, stays so unless an option says how to divide.
     The exit status is 2 if photos are left out because they have no readable mask.
 
     Args:
@@ -35,7 +36,7 @@ def split(
         fold: The fold that is held out, from 0. Default: 0.
         fraction: Hold out this share of the photos instead of a fold, for example 0.2.
         all_folds: Write one split for each fold: fold_0.json, fold_1.json, ...
-        seed: The same photos, masks and seed give the same split.
+        seed: The same photos, masks and seed give the same split. Default: 0.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
         foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
         ignore: Stored mask value that means unknown: pixels that nobody labeled.
@@ -51,7 +52,6 @@ def split(
         raise CarmaskError("--all-folds and --fold cannot be combined: --all-folds holds out every fold in turn")
     if all_folds and out is not None and out.suffix == ".json":
         raise CarmaskError(f"--out {out}: must be a folder with --all-folds, which writes a file for each fold")
-    folds = FOLDS if folds is None else folds
     dataset = find_pairs(data, group_pattern=group_pattern, empty=empty)
     with progress_bar("measuring masks") as progress:
         area_of, unreadable = measure_areas(dataset.pairs, foreground=foreground, ignore=ignore, progress=progress)
@@ -59,7 +59,13 @@ def split(
     left_out = (*dataset.problems, *unreadable)
     print_problems(left_out)
 
-    if all_folds:
+    is_free = {folds, fold, fraction, seed} == {None} and not all_folds
+    own = find_own_split(dataset, area_of) if is_free else None
+    folds, seed = FOLDS if folds is None else folds, seed or 0
+    if own is not None:
+        print_remark(f"Divided {own.method}; to divide anew, give --folds, --fraction or --seed.")
+        files = {out or Path("split.json"): own}
+    elif all_folds:
         folder = out or Path("folds")
         made = make_fold_splits(group_of, area_of, folds=folds, seed=seed)
         files = {folder / f"fold_{number}.json": split for number, split in enumerate(made)}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, signature_of
 from carmask.data.layout import Problem, ProblemKind
 from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
-from carmask.data.split import Split, SplitError, shared_groups
+from carmask.data.split import Split, SplitError, find_own_split, shared_groups
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
 from carmask.imaging.draw import draw_overlay, hatch_unknown, sheet
@@ -44,6 +44,7 @@ class CheckReport:
         area_of: Share of the known pixels, 0..1, that the mask covers, for every readable mask.
         unknown_of: Share of the picture, 0..1, that is unknown, for every mask with unknown pixels.
         doubtful: Ids of the pairs with a problem -> the kinds of problem.
+        side_sizes: Number of pairs to train on and of held-out ones, by the split or the data's own folders or lists.
         outside_split: Number of pairs that the split does not name; 0 without a split.
         seconds: Duration of the check.
 
@@ -56,6 +57,7 @@ class CheckReport:
     area_of: dict[str, float] = field(repr=False)
     unknown_of: dict[str, float] = field(repr=False)
     doubtful: dict[str, str]
+    side_sizes: tuple[int, int]
     outside_split: int
     seconds: float
 
@@ -90,7 +92,8 @@ def check_dataset(
         foreground: As for `decode_mask`.
         ignore: As for `decode_mask`.
         empty: As for `find_pairs`.
-        split: A split.json. Photos are then also compared between its sides.
+        split: A split.json; the data's own folders or lists train and val if None. Photos are also compared between its
+            sides.
         progress: Called with (pairs read, pairs in all).
 
     Raises:
@@ -110,7 +113,7 @@ def check_dataset(
         for problem in found.problems:
             kinds_of[id_].append(problem.kind)
 
-    sides, outside, split_problems = _read_split(split, dataset) if split else (([], []), 0, [])
+    sides, outside, split_problems = _read_split(split, dataset) if split else _find_own_sides(dataset)
     problems += split_problems
     signatures = {id_: found.signature for id_, found in findings.items() if found.signature}
     for ids, problem in _duplicates(pairs, signatures, sides):
@@ -125,6 +128,7 @@ def check_dataset(
         area_of={id_: found.area for id_, found in findings.items() if found.area is not None},
         unknown_of={id_: found.unknown_area for id_, found in findings.items() if found.unknown_area},
         doubtful={id_: ", ".join(dict.fromkeys(kinds)) for id_, kinds in kinds_of.items()},
+        side_sizes=(len(sides[0]), len(sides[1])),
         outside_split=outside,
         seconds=time.perf_counter() - started,
     )
@@ -253,6 +257,24 @@ def _read_split(path: Path, dataset: Dataset) -> tuple[tuple[list[str], list[str
         for group in shared_groups(train, validation, group_of)
     ]
     return (train, validation), len(group_of) - len(train) - len(validation), problems
+
+
+def _find_own_sides(dataset: Dataset) -> tuple[tuple[list[str], list[str]], int, list[Problem]]:
+    """As `_read_split`, for the data set's own folders or lists train and val, if there are any."""
+    try:
+        split = find_own_split(dataset)
+    except SplitError as error:
+        return ([], []), 0, [Problem(dataset.root.name, "split", str(error))]
+    if split is None:
+        return ([], []), 0, []
+    # The ids begin with the side's folder, and so do the groups, but not a car's name.
+    car_of = {pair.id: PurePosixPath(pair.group).name if pair.view else pair.id for pair in dataset.pairs}
+    problems = [
+        Problem(car, "split", "photos of this group are in both train and validation")
+        for car in shared_groups(split.train, split.validation, car_of)
+    ]
+    outside = len(dataset.pairs) - len(split.group_of)
+    return (list(split.train), list(split.validation)), outside, problems
 
 
 def _duplicates(

@@ -1,4 +1,4 @@
-"""Recognize the layout of a data set's folders, and list their files. Two layouts are supported.
+"""Recognize the layout of a data set's folders, and list their files. Three layouts are supported.
 
 `carvana`, as Kaggle's archives unzip::
 
@@ -8,15 +8,21 @@
 
 `folders`, anything else::
 
-    images/<any>/<stem>.<suffix>    (or imgs/)
-    masks/<any>/<stem>.<suffix>     (or <stem>_mask.<suffix>)
+    images/<any>/<stem>.<suffix>    (or imgs/, im/, JPEGImages/)
+    masks/<any>/<stem>.<suffix>     (or gt/, SegmentationClass/; <stem>_mask.<suffix>)
     no_vehicle/<any>/<stem>.<suffix>    optional: photos that have no mask, since nothing in them is to be marked
+
+`folders` once for each side of a split, whose name begins the ids::
+
+    train/images/   train/masks/    (or train/ or train_images/ with train_masks/)
+    val/images/     val/masks/      (or valid/, test/, ...)
 
 Every folder is listed once, and names are only compared, so that they may contain any character.
 """
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -39,15 +45,22 @@ ProblemKind = Literal[
     "split",
 ]
 Layout = Literal["carvana", "folders"]
+Side = Literal["train", "validation", "test"]
 
 CARVANA_CSV = "train_masks.csv"
 MASK_ENDING = "_mask"
 EMPTY_PHOTOS = "no_vehicle"
 _CARVANA_PHOTOS = ("train", "train_hq")
-_FOLDER_PHOTOS = ("images", "imgs")
+_FOLDER_PHOTOS = ("images", "imgs", "im", "jpegimages")
+_FOLDER_MASKS = ("masks", "gt", "segmentationclass")
+# With a side's name before them: train_images/ and train_masks/, or train/ and trainannot/.
+_SIDE_PHOTOS = ("", "_images", "_imgs")
+_SIDE_MASKS = ("_masks", "_mask", "annot")
+_SIDES: dict[Side, str] = {"train": "train(ing)?", "validation": "val|valid(ation)?|dev", "test": "test(ing)?"}
 _SUPPORTED = (
     "Supported are Carvana's layout (train/ or train_hq/ with train_masks/ or train_masks.csv) and two folders "
-    "with the same file names (images/ or imgs/ with masks/)"
+    "with the same file names (images/, imgs/, im/ or JPEGImages/ with masks/, gt/ or SegmentationClass/), also once "
+    "in train/ and once in val/"
 )
 
 
@@ -70,7 +83,10 @@ class DatasetError(CarmaskError):
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """The folders of photos, masks and photos without a vehicle of a data set, and Carvana's table of run lengths."""
+    """The folders of photos, masks and photos without a vehicle of a data set, and Carvana's table of run lengths.
+
+    `prefix` begins the ids, "train/" for one side of several.
+    """
 
     root: Path
     layout: Layout
@@ -78,6 +94,7 @@ class DatasetPaths:
     masks: Path | None = None
     csv: Path | None = None
     empty: Path | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,8 +106,8 @@ class FileIndex:
     problems: list[Problem]
 
 
-def locate_dataset(root: Path) -> DatasetPaths:
-    """Find the data set in `root`, or in the only folder of `root` that holds one.
+def locate_dataset(root: Path) -> list[DatasetPaths]:
+    """Find the data set in `root`, or in the only folder of `root` that holds one; each side of a split for itself.
 
     Raises:
         DatasetError: there is no data set of a supported layout, or more than one.
@@ -106,7 +123,7 @@ def locate_dataset(root: Path) -> DatasetPaths:
     if len(datasets) == 1:
         return datasets[0]
     if datasets:
-        names_found = ", ".join(paths.root.name for paths in datasets)
+        names_found = ", ".join(paths[0].root.name for paths in datasets)
         raise DatasetError(f"{root}: holds several data sets ({names_found}); name one of them")
     names = [path.name + ("/" if path.is_dir() else "") for path in sorted(entries.values())]
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
@@ -179,22 +196,77 @@ def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
     return rows, problems
 
 
-def _locate_in(root: Path) -> DatasetPaths | None:
+def side_of(name: str) -> Side | None:
+    """Return the side of a split that a folder or list of this name holds, such as "train", "Val" or "test2017"."""
+    return next(
+        (side for side, names in _SIDES.items() if re.fullmatch(rf"({names})([-_]?(set|\d{{4}}))?", name.lower())), None
+    )
+
+
+def read_side_lists(root: Path) -> dict[Side, list[str]]:
+    """Read lists of photos, train.txt and val.txt, in the data set's folder or in VOC's ImageSets/Segmentation/.
+
+    The first word of each line is a photo's name, with or without folders and suffix.
+    """
+    for folder in (root, root / "ImageSets" / "Segmentation", root / "ImageSets"):
+        lists: dict[Side, list[str]] = {}
+        for path in sorted(folder.glob("*.txt")):
+            if side := side_of(path.stem):
+                try:
+                    lines = path.read_text(encoding="utf-8-sig").splitlines()
+                except (OSError, UnicodeDecodeError) as error:
+                    raise DatasetError(f"{path}: cannot be read as a list of photos ({error})") from error
+                lists.setdefault(side, []).extend(line.split()[0] for line in lines if line.strip())
+        if len(lists) > 1 and "train" in lists:
+            return lists
+    return {}
+
+
+def _locate_in(root: Path) -> list[DatasetPaths]:
     entries = _list_folder(root)
     folders = {name: path for name, path in entries.items() if path.is_dir()}
+    if flat := _locate_flat(root, folders):
+        return [flat]
+    if sides := _locate_sides(root, folders):
+        return sides
     masks = folders.get("train_masks")
     csv = entries.get(CARVANA_CSV)
     if csv and csv.is_dir():  # some unzip programs make a folder of the archive's name
         csv = _list_folder(csv).get(CARVANA_CSV)
     for name in _CARVANA_PHOTOS:
         if name in folders and (masks or csv):
-            return DatasetPaths(root, "carvana", _unnest(folders[name]), _unnest(masks) if masks else None, csv)
-    photos = [folders[name] for name in _FOLDER_PHOTOS if name in folders]
-    if not photos or "masks" not in folders:
+            return [DatasetPaths(root, "carvana", _unnest(folders[name]), _unnest(masks) if masks else None, csv)]
+    return []
+
+
+def _locate_flat(root: Path, folders: dict[str, Path]) -> DatasetPaths | None:
+    """Find photos and masks in two of these folders, which are listed by lower-case name."""
+    photos, masks = ([folders[name] for name in names if name in folders] for names in (_FOLDER_PHOTOS, _FOLDER_MASKS))
+    if not photos or not masks:
         return None
-    if len(photos) > 1:
-        raise DatasetError(f"{root}: has images/ and imgs/, and only one can hold the photos; move one of them away")
-    return DatasetPaths(root, "folders", photos[0], folders["masks"], empty=folders.get(EMPTY_PHOTOS))
+    for several, what in ((photos, "photos"), (masks, "masks")):
+        if len(several) > 1:
+            named = " and ".join(f"{path.name}/" for path in several)
+            raise DatasetError(f"{root}: has {named}, and only one can hold the {what}; move one of them away")
+    return DatasetPaths(root, "folders", photos[0], masks[0], empty=folders.get(EMPTY_PHOTOS))
+
+
+def _locate_sides(root: Path, folders: dict[str, Path]) -> list[DatasetPaths]:
+    """Find photos and masks of each side of a split; nothing unless there are some to train on and others."""
+    found: dict[str, DatasetPaths] = {}
+    for name, folder in folders.items():
+        stem = re.sub("_im(age|g)s$", "", name)
+        if side_of(stem) is None or stem in found:
+            continue
+        inner = {key: path for key, path in _list_folder(folder).items() if path.is_dir()}
+        photos = next((folders[stem + end] for end in _SIDE_PHOTOS if stem + end in folders), None)
+        masks = next((folders[stem + end] for end in _SIDE_MASKS if stem + end in folders), None)
+        if paths := _locate_flat(folder, inner):
+            found[stem] = replace(paths, root=root, prefix=f"{folder.name}/")
+        elif photos and masks:
+            found[stem] = DatasetPaths(root, "folders", _unnest(photos), _unnest(masks), prefix=f"{stem}/")
+    sides = {side_of(name) for name in found}
+    return list(found.values()) if "train" in sides and len(sides) > 1 else []
 
 
 def _require_folder(root: Path) -> None:
@@ -202,12 +274,12 @@ def _require_folder(root: Path) -> None:
         raise DatasetError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; a data set is a folder")
 
 
-def _locate_or_none(root: Path) -> DatasetPaths | None:
+def _locate_or_none(root: Path) -> list[DatasetPaths]:
     """As `_locate_in`, for folders that the user did not name and whose faults are not reported."""
     try:
         return _locate_in(root)
     except DatasetError:
-        return None
+        return []
 
 
 def _list_folder(folder: Path) -> dict[str, Path]:

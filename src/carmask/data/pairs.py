@@ -87,12 +87,35 @@ def find_pairs(root: str | Path, *, group_pattern: str | None = None, empty: boo
     """
     if empty:
         return _find_empty(Path(root), group_pattern)
-    paths = locate_dataset(Path(root))
+    located = locate_dataset(Path(root))
+    found: dict[str, tuple[Path, Path | str | None]] = {}
+    without: dict[str, Path] = {}
+    problems: list[Problem] = []
+    photos = 0
+    for paths in located:
+        photos += _find_in(paths, found, without, problems)
+    problems.sort(key=lambda problem: (problem.subject, problem.kind))
+    paths = located[0]
+    if not found and not without:
+        raise DatasetError(_no_pairs(paths, photos, problems), problems)
+
+    group_and_view = _group_and_view(list(found), list(without), paths.layout, group_pattern)
+    found |= {id_: (image, None) for id_, image in without.items()}
+    pairs = tuple(Pair(id_, image, mask, *group_and_view[id_]) for id_, (image, mask) in sorted(found.items()))
+    return Dataset(paths.root, paths.layout, pairs, tuple(problems))
+
+
+def _find_in(
+    paths: DatasetPaths,
+    found: dict[str, tuple[Path, Path | str | None]],
+    without: dict[str, Path],
+    problems: list[Problem],
+) -> int:
+    """Add photos with their masks to `found`, photos without a vehicle, and faults. Return the number of photos."""
     photos = index_folder(paths.photos)
     masks = index_folder(paths.masks) if paths.masks else FileIndex({}, {}, [])
     files_of, orphans = _masks_by_photo(photos, masks)
-    problems = [*photos.problems, *masks.problems]
-
+    problems += [*photos.problems, *masks.problems]
     rows: dict[str, str] = {}
     if paths.csv and not photos.pictures.keys() <= files_of.keys():
         rows, row_problems = read_run_lengths(paths.csv)
@@ -100,30 +123,24 @@ def find_pairs(root: str | Path, *, group_pattern: str | None = None, empty: boo
         if not masks.pictures:
             orphans += [(stem, paths.csv) for stem in rows if stem not in photos.pictures]
     problems += [_orphan(stem, path, photos, paths) for stem, path in orphans]
-
-    found: dict[str, tuple[Path, Path | str | None]] = {}
     for stem, images in sorted(photos.pictures.items()):
         files = files_of.get(stem, [])
         if len(images) > 1 or len(files) > 1:
             several = [*images, *files] if len(images) > 1 else files
             names = ", ".join(_relative(path, paths.root) for path in several)
-            problems.append(Problem(stem, "ambiguous", f"several files have this name, keep one: {names}"))
+            cause = f"several files have this name, keep one: {names}"
+            problems.append(Problem(paths.prefix + stem, "ambiguous", cause))
         elif files or stem in rows:
-            found[stem] = (images[0], files[0] if files else rows[stem])
+            found[paths.prefix + stem] = (images[0], files[0] if files else rows[stem])
         else:
             problems.append(_missing_mask(stem, images[0], masks, paths))
-    without: dict[str, Path] = {}
     if paths.empty:
-        without, faults = _photos_without(paths.empty, paths.root, f"{EMPTY_PHOTOS}/", taken=photos.pictures)
+        prefix = f"{paths.prefix}{EMPTY_PHOTOS}/"
+        taken = {paths.prefix + stem for stem in photos.pictures}
+        empty, faults = _photos_without(paths.empty, paths.root, prefix, taken)
+        without |= empty
         problems += faults
-    problems.sort(key=lambda problem: (problem.subject, problem.kind))
-    if not found and not without:
-        raise DatasetError(_no_pairs(paths, len(photos.pictures), problems), problems)
-
-    group_and_view = _group_and_view(list(found), list(without), paths.layout, group_pattern)
-    found |= {stem: (image, None) for stem, image in without.items()}
-    pairs = tuple(Pair(stem, image, mask, *group_and_view[stem]) for stem, (image, mask) in sorted(found.items()))
-    return Dataset(paths.root, paths.layout, pairs, tuple(problems))
+    return len(photos.pictures)
 
 
 def _find_empty(root: Path, group_pattern: str | None) -> Dataset:

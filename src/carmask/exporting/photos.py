@@ -142,10 +142,10 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
 def _files_in(folder: Path) -> list[Path]:
     """Return the photos of a data set, or of a folder without masks."""
     try:
-        photos = locate_dataset(folder).photos
+        folders = [paths.photos for paths in locate_dataset(folder)]
     except DatasetError:
-        photos = folder
-    files = [path for paths in index_folder(photos).pictures.values() for path in paths]
+        folders = [folder]
+    files = [path for photos in folders for paths in index_folder(photos).pictures.values() for path in paths]
     if not files:
         raise ExportError(f"{folder}: holds no photos to calibrate with")
     return sorted(files)

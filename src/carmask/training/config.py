@@ -63,6 +63,9 @@ class DataSettings(_Settings):
     """Which photos the network is trained on, and which are held out for validation."""
 
     split: Path | None = Field(default=None, description="split.json to use; a new split is made if not given")
+    own_split: bool = Field(
+        default=True, description="follow the data's own folders or lists train and val, if there are any"
+    )
     folds: int = Field(default=FOLDS, ge=2, description="number of folds that the groups are divided into")
     fold: int = Field(default=0, ge=0, description="fold to hold out, counted from 0")
     fraction: float | None = Field(default=None, gt=0, lt=1, description="hold out this share instead of a fold")

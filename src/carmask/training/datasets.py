@@ -12,7 +12,7 @@ from rich.console import Console
 from carmask.data.cache import Cache, CacheUnfinished, open_cache
 from carmask.data.composite import Cutout
 from carmask.data.pairs import Dataset, Pair, describe_odd, describe_rules, find_pairs
-from carmask.data.split import Split, make_split
+from carmask.data.split import FOLDS, Split, find_own_split, make_split
 from carmask.errors import CarmaskError
 from carmask.progress import progress_bar, say
 from carmask.training.config import SourceSettings, TrainSettings
@@ -148,7 +148,7 @@ def load_data(
     if split is None:
         split = _join_splits(
             {
-                source.name: own_splits.get(source.name) or _split(settings, found[source.name], source.cache)
+                source.name: own_splits.get(source.name) or _split(settings, found[source.name], source.cache, console)
                 for source in sources
             }
         )
@@ -185,9 +185,17 @@ def _load_splits(
     return splits
 
 
-def _split(settings: TrainSettings, dataset: Dataset, cache: Cache) -> Split:
-    """Split a data set as the settings say."""
+def _split(settings: TrainSettings, dataset: Dataset, cache: Cache, console: Console) -> Split:
+    """Split a data set as its own folders or lists do, or as the settings say if they say anything."""
     options = settings.dataset
+    own = find_own_split(dataset, cache.row_of)
+    if own is not None:
+        follow = options.own_split and options.fraction is None and (options.fold, options.folds) == (0, FOLDS)
+        sides = f"{len(own.train)} to train on, {len(own.validation)} held out"
+        what = f"{own.method}: {sides}" if follow else f"not {own.method}, since the settings divide the photos anew"
+        say(console, f"split     {what} ({dataset.root})")
+        if follow:
+            return own
     return make_split(
         {pair.id: pair.group for pair in dataset.pairs if pair.id in cache.row_of},
         cache.area_of,

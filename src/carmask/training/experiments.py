@@ -200,6 +200,9 @@ def open_series(settings: TrainSettings | None, resume: Path | str | None, *, al
         folder = Path(resume or "")
         file = find_series_file(folder)
         return None if file is None else Series(folder, file, SeriesFile.load(file))
+    if all_folds:  # train/ and val/ folders would make the same split of every fold
+        own = settings.dataset.model_copy(update={"own_split": False})
+        settings = settings.model_copy(update={"dataset": own})
     if not all_folds and not settings.stages:
         return None
     file = None if resume is None else find_series_file(_named_folder(settings))
