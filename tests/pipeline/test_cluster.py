@@ -21,10 +21,11 @@ import pytest
 from bright_photos import Command, contents, files, save
 from carmask.pipeline.cluster.connection import connect, folder_for_ray, quiet_ray
 from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport
+from carmask.pipeline.jobs import PhotoOutcome
 from carmask.pipeline.kinds import choose_kind, is_picture
 from carmask.pipeline.outputs import Plan, plan_outputs
 from carmask.pipeline.sources import find_photos
-from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
+from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
 from carmask.runtime.options import RunOptions
 from carstudio import render_dataset
 
@@ -55,15 +56,15 @@ class Cluster:
                     os.kill(int(environment.parent.name), signal.SIGKILL)
 
     def predict(self, source: Path, destination: Path) -> RunSummary:
-        return self.follow(make_plan(source, destination))
+        return self.run(make_plan(source, destination))
 
-    def follow(self, plan: Plan, observer: RunObserver | None = None) -> RunSummary:
+    def run(self, plan: Plan, follow: Follow | None = None) -> RunSummary:
         from carmask.pipeline.cluster.workers import RayWorkers
 
         job = ClusterJob.plan((), plan.jobs.photos.root)
         workers = RayWorkers.gather(self.ray, job)
         with plan.open_sink(workers.provenance, overwrite=False) as sink:
-            return collect_outcomes(workers.predict(sink, batch_size=4), plan, sink, observer)
+            return collect_outcomes(workers.predict(sink, batch_size=4), plan, sink, follow)
 
 
 def make_plan(source: Path, destination: Path) -> Plan:
@@ -155,16 +156,14 @@ def test_a_killed_command_and_a_lost_node_leave_no_trace(
 
     left: list[int] = []
 
-    class NodeLosingObserver:
-        def started(self, todo: int) -> None:
-            pass
-
-        def photo_done(self, *_: object) -> None:
+    def lose_one_node(outcomes: Iterator[PhotoOutcome], _todo: int) -> Iterator[PhotoOutcome]:
+        for outcome in outcomes:
             if not left:
                 cluster.lose_one_node()
                 left.append(PHOTOS + 2 - len([name for name in files(destination) if name.endswith(".png")]))
+            yield outcome
 
-    summary = cluster.follow(make_plan(photos, destination), NodeLosingObserver())
+    summary = cluster.run(make_plan(photos, destination), lose_one_node)
     assert left[0] > 0, "all was done before the node was lost"
     assert summary.done_before >= len(made)
     assert summary.done_before + summary.done == PHOTOS + 2

@@ -57,5 +57,5 @@ def convert(
     plan = plan_outputs(masks.photos, destination, kind, picture_format=format, background=background, crop=crop)
     reporter = ResultReporter(plan, json, "mask")
     with reporter.running("converting"):
-        summary = convert_masks(masks, plan, overwrite=overwrite, observer=reporter)
+        summary = convert_masks(masks, plan, overwrite=overwrite, follow=reporter.follow)
     return reporter.finish(summary)

@@ -101,7 +101,7 @@ def predict(
     reporter.say_skipped()
     with reporter.running("cutting out"):
         summary = predict_photos(
-            plan, segmenter, regions=regions, batch_size=batch_size, overwrite=overwrite, observer=reporter
+            plan, segmenter, regions=regions, batch_size=batch_size, overwrite=overwrite, follow=reporter.follow
         )
     return reporter.finish(summary)
 
@@ -134,5 +134,5 @@ def _predict_on_cluster(
         reporter.say(f"{workers.network}; {workers.describe()}")
         reporter.say_skipped()
         with reporter.running("cutting out"), plan.open_sink(workers.provenance, overwrite=overwrite) as sink:
-            summary = collect_outcomes(workers.predict(sink, batch_size=batch_size), plan, sink, reporter)
+            summary = collect_outcomes(workers.predict(sink, batch_size=batch_size), plan, sink, reporter.follow)
     return reporter.finish(summary)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ResultReporter:
-    """Prints the outcomes of photos, for people or as JSON on standard output; it is the `RunObserver` of a run.
+    """Prints the outcomes of photos, for people or as JSON on standard output.
 
     Lines for people go to standard error where results or JSON go to standard output.
     """
@@ -36,7 +36,6 @@ class ResultReporter:
         self._noun = noun
         self._advance: Progress | None = None
         self._started_s = 0.0
-        self._tried = self._total = 0
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line for people."""
@@ -61,21 +60,18 @@ class ResultReporter:
                 print_remark("stopped; run the same command again to continue")
             raise
 
-    def started(self, todo: int) -> None:
-        """See `RunObserver.started`."""
+    def follow(self, outcomes: "Iterator[PhotoOutcome]", todo: int) -> "Iterator[PhotoOutcome]":
+        """Show each outcome after it was recorded; see `carmask.pipeline.summary.Follow`."""
         self._started_s = time.perf_counter()
-        self._total = todo
         planned = len(self.plan.jobs)
         if planned > todo:
             self.say(f"{planned - todo} of {self._count(planned)} done before")
-
-    def photo_done(self, outcome: "PhotoOutcome") -> None:
-        """See `RunObserver.photo_done`."""
-        if self._as_json:
-            self._print_outcome(outcome)
-        self._tried += 1
-        if self._advance is not None:
-            self._advance(self._tried, self._total)
+        for tried, outcome in enumerate(outcomes, start=1):
+            yield outcome
+            if self._as_json:
+                self._print_outcome(outcome)
+            if self._advance is not None:
+                self._advance(tried, todo)
 
     def finish(self, summary: "RunSummary") -> int:
         """Print the summary of a run; returns the exit status, 2 if some photos failed."""

@@ -22,7 +22,7 @@ from carmask.pipeline.outputs import Plan
 from carmask.pipeline.predict import failed, put_result
 from carmask.pipeline.sinks import Put
 from carmask.pipeline.sources import PhotoFailure, PhotoList, find_photos
-from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
+from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
 from carmask.runner import default_workers, map_ahead
 from carmask.segmenter import Result
 
@@ -63,9 +63,7 @@ class MaskList:
             yield name, partial(_read_runs, runs, photo, f"{self.table}, row of {photo.name}")
 
 
-def convert_masks(
-    masks: MaskList, plan: Plan, *, overwrite: bool = False, observer: RunObserver | None = None
-) -> RunSummary:
+def convert_masks(masks: MaskList, plan: Plan, *, overwrite: bool = False, follow: Follow | None = None) -> RunSummary:
     """Write masks as the kind that the plan says. See `predict_photos`.
 
     Raises:
@@ -73,7 +71,7 @@ def convert_masks(
 
     """
     with plan.open_sink(masks.provenance(), overwrite=overwrite) as sink:
-        return collect_outcomes(_convert(masks, sink.jobs, sink.put), plan, sink, observer)
+        return collect_outcomes(_convert(masks, sink.jobs, sink.put), plan, sink, follow)
 
 
 def _convert(masks: MaskList, jobs: Iterable[Job], put: Put) -> Generator[PhotoOutcome, None, None]:

@@ -15,7 +15,7 @@ from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import provenance_of
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.sinks import Put
-from carmask.pipeline.summary import RunObserver, RunSummary, collect_outcomes
+from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
 from carmask.runner import Prediction, run_segmenter
 from carmask.runtime.engine import EngineError
 from carmask.segmenter import Result, Segmenter
@@ -28,7 +28,7 @@ def predict_photos(
     regions: Regions = ALL_REGIONS,
     batch_size: int = 4,
     overwrite: bool = False,
-    observer: RunObserver | None = None,
+    follow: Follow | None = None,
 ) -> RunSummary:
     """Predict every photo of a plan and write its result; a photo that fails is listed, and the others are done.
 
@@ -44,7 +44,7 @@ def predict_photos(
         outcomes = predict_jobs(
             sink.jobs, segmenter, sink.put, regions=regions, batch_size=1 if plan.of_one else batch_size
         )
-        return collect_outcomes(outcomes, plan, sink, observer)
+        return collect_outcomes(outcomes, plan, sink, follow)
 
 
 def predict_jobs(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,15 +52,6 @@ class SubmissionReport:
             self.first_problems.append(detail)
 
 
-class _Row(NamedTuple):
-    """A row: the photo's name as in `PhotoList.names`, its file, the run lengths, and the row's name in messages."""
-
-    name: str
-    photo: Path
-    runs: str
-    label: str
-
-
 class _Checked(NamedTuple):
     """What was found in a row: what is wrong with it, its Dice, or why the photo's true mask cannot be used."""
 
@@ -91,9 +83,10 @@ def check_submission(
         masks = find_masks(truth, photos=photos, foreground=None, results=None)
         report.unusable_masks += [one.cause for one in masks.photos.unlisted if one not in found.unlisted]
         true_masks.update(masks.readers())
+    check = partial(_check, table, found, true_masks)
     with ThreadPoolExecutor(default_workers(), "check") as pool:
         rows = _read_valid_rows(table, found, report)
-        for number, checked in enumerate(map_ahead(pool, lambda row: _check(row, true_masks), rows, 64), start=1):
+        for number, checked in enumerate(map_ahead(pool, check, rows, 64), start=1):
             if checked.cause is not None:
                 report.add_problem("runs that do not fit the photo", checked.cause)
             if checked.unusable_mask is not None:
@@ -106,8 +99,8 @@ def check_submission(
     return report
 
 
-def _read_valid_rows(table: Path, photos: PhotoList, report: SubmissionReport) -> Iterator[_Row]:
-    """Yield the rows whose runs can be checked; reports the others, and at the end the photos without a row."""
+def _read_valid_rows(table: Path, photos: PhotoList, report: SubmissionReport) -> Iterator[tuple[int, str, str]]:
+    """Yield the rows of `match_rows`; reports the others, and at the end the photos without a row."""
 
     def add_row_problem(kind: str, detail: str) -> None:
         report.rows += 1
@@ -120,25 +113,26 @@ def _read_valid_rows(table: Path, photos: PhotoList, report: SubmissionReport) -
         report.rows += 1
         report.empty += not runs.strip()
         have_row.add(name)
-        photo = photos.path(name)
-        yield _Row(name, photo, runs, f"{table}, line {line}: {photo.name}")
+        yield line, name, runs
     for name in photos.names:
         if name not in have_row:
             report.add_problem("photos without a row", f"{photos.path(name)}: has no row")
 
 
-def _check(row: _Row, true_masks: dict[str, Read]) -> _Checked:
+def _check(table: Path, photos: PhotoList, true_masks: dict[str, Read], row: tuple[int, str, str]) -> _Checked:
+    line, name, runs = row
+    photo = photos.path(name)
     try:
-        mask_HW = decode_carvana(row.runs, read_size(row.photo))
+        mask_HW = decode_carvana(runs, read_size(photo))
     except CarmaskError as error:
-        return _Checked(row.name, cause=f"{row.label}: {error}")
-    if row.name not in true_masks:
-        return _Checked(row.name)
+        return _Checked(name, cause=f"{table}, line {line}: {photo.name}: {error}")
+    if name not in true_masks:
+        return _Checked(name)
     try:
-        truth_HW = true_masks[row.name]().mask
+        truth_HW = true_masks[name]().mask
         if truth_HW.shape != mask_HW.shape:
             sizes = (f"{height} x {width} px" for height, width in (mask_HW.shape, truth_HW.shape))
-            raise MasksError(f"{row.photo}: is {next(sizes)}, its true mask {next(sizes)}")
+            raise MasksError(f"{photo}: is {next(sizes)}, its true mask {next(sizes)}")
     except CarmaskError as error:
-        return _Checked(row.name, unusable_mask=str(error))
-    return _Checked(row.name, dice=dice(truth_HW, mask_HW))
+        return _Checked(name, unusable_mask=str(error))
+    return _Checked(name, dice=dice(truth_HW, mask_HW))

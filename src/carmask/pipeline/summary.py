@@ -4,13 +4,13 @@ import csv
 import os
 from array import array
 from bisect import insort
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from carmask.files import UnwritableFile, atomic_write, unwritable
 from carmask.pipeline.jobs import Jobs, PhotoOutcome
@@ -18,6 +18,9 @@ from carmask.pipeline.outputs import Plan
 from carmask.pipeline.sinks import Sink
 from carmask.pipeline.sources import PhotoFailure
 from carmask.pipeline.urls import URL
+
+# Passes on the outcomes of the photos that are to do, of which there are so many, and shows them.
+Follow = Callable[[Iterator[PhotoOutcome], int], Iterator[PhotoOutcome]]
 
 _SHOWN = 10
 _FAILURES_HEADER = "photo,cause"
@@ -41,20 +44,8 @@ class RunSummary:
     first_empty: list[Path | URL] = field(default_factory=list)
 
 
-class RunObserver(Protocol):
-    """Follows a run."""
-
-    def started(self, todo: int) -> None:
-        """So many photos are to do; earlier runs did the others."""
-        ...
-
-    def photo_done(self, outcome: PhotoOutcome) -> None:
-        """One photo was tried."""
-        ...
-
-
 def collect_outcomes(
-    outcomes: Generator[PhotoOutcome, None, None], plan: Plan, sink: Sink, observer: RunObserver | None = None
+    outcomes: Generator[PhotoOutcome, None, None], plan: Plan, sink: Sink, follow: Follow | None = None
 ) -> RunSummary:
     """Take the outcomes of `sink.jobs`, in any order, list failures as they come, and finish the sink.
 
@@ -64,13 +55,11 @@ def collect_outcomes(
     """
     jobs = plan.jobs
     summary = RunSummary(len(jobs) - len(sink.jobs), tried=len(sink.jobs))
-    if observer is not None:
-        observer.started(summary.tried)
     empty = array("q", sink.empty_before)
     with FailureList(plan.failures_file) as failures, closing(outcomes):
         for failure in jobs.photos.unlisted:
             failures.add(failure)
-        for outcome in outcomes:
+        for outcome in follow(outcomes, summary.tried) if follow is not None else outcomes:
             sink.record(outcome)
             if outcome.cause is not None:
                 failures.add(PhotoFailure(outcome.job.origin, outcome.cause), outcome.job.position)
@@ -78,8 +67,6 @@ def collect_outcomes(
                 summary.done += 1
                 if outcome.box_px is None:
                     empty.append(outcome.job.position)
-            if observer is not None:
-                observer.photo_done(outcome)
         sink.finish()
         summary.failed = failures.count
         summary.first_failures = [failure for _, failure in failures.first]
