@@ -62,7 +62,7 @@ class Cluster:
         from carmask.pipeline.cluster.workers import RayWorkers
 
         job = ClusterJob.plan((), plan.jobs.photos.root)
-        workers = RayWorkers.gather(self.ray, job)
+        workers = RayWorkers(self.ray, job)
         with plan.open_sink(workers.provenance, overwrite=False) as sink:
             return collect_outcomes(workers.predict(sink, batch_size=4), plan, sink, follow)
 
@@ -216,18 +216,16 @@ def test_what_no_machine_can_run_is_refused(cluster: Cluster, photos: Path, opti
     from carmask.pipeline.cluster.workers import RayWorkers
 
     with pytest.raises(ClusterError, match=named):
-        RayWorkers.gather(cluster.ray, ClusterJob.plan((), photos, options=options))
+        RayWorkers(cluster.ray, ClusterJob.plan((), photos, options=options))
 
 
 def test_photos_that_a_machine_does_not_see_are_refused(cluster: Cluster, tmp_path: Path) -> None:
     from carmask.pipeline.cluster.workers import RayWorkers
 
     with pytest.raises(ClusterError, match="not shared"):
-        RayWorkers.gather(cluster.ray, ClusterJob.plan((), tmp_path / "not shared"))
+        RayWorkers(cluster.ray, ClusterJob.plan((), tmp_path / "not shared"))
     with pytest.raises(ClusterError, match="no such folder"):
-        RayWorkers.gather(
-            cluster.ray, replace(ClusterJob.plan((), Path("photos")), folder=str(tmp_path / "no such folder"))
-        )
+        RayWorkers(cluster.ray, replace(ClusterJob.plan((), Path("photos")), folder=str(tmp_path / "no such folder")))
 
 
 def test_machines_with_other_results_are_refused() -> None:

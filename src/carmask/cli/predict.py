@@ -130,8 +130,8 @@ def _predict_on_cluster(
         # Imports pyarrow, which comes with Ray.
         from carmask.pipeline.cluster.workers import RayWorkers
 
-        workers = RayWorkers.gather(ray, job)
-        reporter.say(f"{workers.network}; {workers.describe()}")
+        workers = RayWorkers(ray, job)
+        reporter.say(workers.describe())
         reporter.say_skipped()
         with reporter.running("cutting out"), plan.open_sink(workers.provenance, overwrite=overwrite) as sink:
             summary = collect_outcomes(workers.predict(sink, batch_size=batch_size), plan, sink, reporter.follow)

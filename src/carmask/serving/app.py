@@ -37,6 +37,8 @@ from carmask.serving.schemas import ModelInfo, SegmentForm, Status
 from carmask.serving.uploads import UploadRequest, take
 from carmask.serving.worker import PhotoTask, SegmentationWorker
 
+bearer = HTTPBearer(auto_error=False, description="The service's token")
+
 
 class ApiRoute(APIRoute):
     """A route below /v1. FastAPI reads a form before it runs dependencies; the token is checked before that."""
@@ -46,13 +48,18 @@ class ApiRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def check_token_first(request: Request) -> Response:
-            await _check_token(request)
+            token = request.app.state.token
+            if token is not None:
+                credentials = await bearer(request)
+                # Compared in a time that does not depend on how much of it is right.
+                if credentials is None or not hmac.compare_digest(credentials.credentials.encode(), token.encode()):
+                    message = "this service requires a token; send the header Authorization: Bearer TOKEN"
+                    raise ServiceError(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
             return await handle(UploadRequest(request.scope, request.receive))
 
         return check_token_first
 
 
-bearer = HTTPBearer(auto_error=False, description="The service's token")
 health = APIRouter(tags=["health"], responses=describe_errors(*COMMON_ERRORS))
 api = APIRouter(prefix="/v1", tags=["photos"], route_class=ApiRoute, responses=describe_errors(*COMMON_ERRORS))
 
@@ -151,17 +158,6 @@ def build_app(
             expose_headers=(REQUEST_ID, "Retry-After", *RESULT_HEADERS),
         )
     return RequestMiddleware(wrapped, metrics, log_requests=log_requests)
-
-
-async def _check_token(request: Request) -> None:
-    token = request.app.state.token
-    if token is None:
-        return
-    credentials = await bearer(request)
-    # Compared in a time that does not depend on how much of it is right.
-    if credentials is None or not hmac.compare_digest(credentials.credentials.encode(), token.encode()):
-        message = "this service requires a token; send the header Authorization: Bearer TOKEN"
-        raise ServiceError(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
 
 async def _while_connected(request: Request, work: Coroutine[None, None, ResultResponse]) -> ResultResponse:

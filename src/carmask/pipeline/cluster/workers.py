@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -81,21 +81,10 @@ class PhotoWorker:
             return RuntimeError(f"in a worker:\n{traceback.format_exc()}")
 
 
-@dataclass(frozen=True)
 class RayWorkers:
-    """Workers on machines that would all make the same results. cores, gpus: of each worker. network: in words."""
+    """Workers on machines that would all make the same results."""
 
-    ray: Any
-    job: ClusterJob
-    machines: int
-    workers: int
-    cores: int
-    gpus: int
-    provenance: Provenance
-    network: str
-
-    @classmethod
-    def gather(cls, ray: Any, job: ClusterJob) -> "RayWorkers":
+    def __init__(self, ray: Any, job: ClusterJob) -> None:
         """Find the machines with resources for a worker, and check that all would make the same results.
 
         Raises:
@@ -125,13 +114,18 @@ class RayWorkers:
         first = reports[0]
         for report in reports:
             report.require(first.provenance)
-        return cls(ray, job, len(usable), sum(capacity.values()), cores, gpus, first.provenance, first.network)
+        self.ray, self.job = ray, job
+        self.machines, self.workers = len(usable), sum(capacity.values())
+        # Of each worker.
+        self.cores, self.gpus = cores, gpus
+        self.provenance = first.provenance
+        self._network = first.network
 
     def describe(self) -> str:
-        """The number of workers and machines in words."""
+        """The networks, and the number of workers and machines, in words."""
         each = "one GPU" if self.gpus else f"{self.cores} core{'s' * (self.cores > 1)}"
         machines = f"{self.machines} machine{'s' * (self.machines > 1)}"
-        return f"{self.workers} worker{'s' * (self.workers > 1)} of {each} on {machines}"
+        return f"{self._network}; {self.workers} worker{'s' * (self.workers > 1)} of {each} on {machines}"
 
     def predict(self, sink: Sink, *, batch_size: int) -> Generator[PhotoOutcome, None, None]:
         """Segment every photo of a sink; outcomes come as they are done. Photos of a lost worker are retried.
