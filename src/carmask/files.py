@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -94,15 +94,12 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def gzip_writer(stream: IO[bytes], path: Path) -> Iterator[BinaryWriter]:
+def gzip_writer(stream: IO[bytes], path: Path) -> AbstractContextManager[BinaryWriter]:
     """Compress what is written to `stream` if the name of `path` ends in .gz; else give `stream` itself."""
     if not is_gzip(path):
-        yield stream
-        return
+        return nullcontext(stream)
     # Without name and time in the header, so that the same content gives the same bytes.
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0) as compressed:
-        yield compressed
+    return gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=stream, mtime=0)
 
 
 def is_gzip(path: Path) -> bool:

@@ -57,17 +57,12 @@ def print_table(
     _wide_console().print(table)
 
 
-def print_failures(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table of problems."""
-    print_table(title, headings, (), rows, style="bold red")
-
-
 def print_problems(problems: Sequence["Problem"]) -> None:
     """Print a table of a data set's problems, or nothing if there are none."""
     if problems:
         title = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         rows = ((problem.subject, problem.kind, problem.detail) for problem in problems)
-        print_failures(title, ("where", "problem", "detail"), rows)
+        print_table(title, ("where", "problem", "detail"), (), rows, style="bold red")
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

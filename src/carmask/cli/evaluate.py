@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from carmask.cli.console import print_facts, print_failures, print_problems, print_remark, print_table
+from carmask.cli.console import print_facts, print_problems, print_remark, print_table
 from carmask.cli.options import BatchSize, Count, NetworkOptions
 from carmask.data.pairs import find_pairs
 from carmask.environment import environment
@@ -101,7 +101,8 @@ def _print_selection(selection: Selection) -> None:
 def _print_evaluation(evaluation: Evaluation) -> None:
     if evaluation.failures:
         rows = ((failure.id, failure.file, failure.cause) for failure in evaluation.failures)
-        print_failures(f"{len(evaluation.failures)} not measured", ("photo", "file", "cause"), rows)
+        title = f"{len(evaluation.failures)} not measured"
+        print_table(title, ("photo", "file", "cause"), (), rows, style="bold red")
     if evaluation.vehicle_rows:
         _print_metrics(evaluation)
     if evaluation.by_fold:

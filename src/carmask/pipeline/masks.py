@@ -13,7 +13,6 @@ import numpy as np
 
 from carmask import __version__
 from carmask.data.pairs import photo_stems
-from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.pipeline.jobs import Job, PhotoOutcome
@@ -21,7 +20,7 @@ from carmask.pipeline.kinds import TABLE_SUFFIXES
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.predict import failed, put_result
 from carmask.pipeline.sinks import Put
-from carmask.pipeline.sources import PhotoFailure, PhotoList, find_photos
+from carmask.pipeline.sources import PhotoFailure, PhotoList, SourceError, find_photos
 from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
 from carmask.runner import default_workers, map_ahead
 from carmask.segmenter import Result
@@ -30,10 +29,6 @@ _THRESHOLD = 0.5
 
 # Reads a mask, in any thread.
 Read = Callable[[], Result]
-
-
-class MasksError(CarmaskError):
-    """Masks cannot be used as they are."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +105,14 @@ def find_masks(source: Path, *, photos: Path | None, foreground: int | None, res
     known = find_photos(photos, results=results) if photos is not None else None
     if source.name.lower().endswith(TABLE_SUFFIXES["carvana-csv"]):
         if foreground is not None:
-            raise MasksError(f"{source}: a table of run lengths has no mask values; leave out --foreground")
+            raise SourceError(f"{source}: a table of run lengths has no mask values; leave out --foreground")
         if known is None:
-            raise MasksError(f"{source}: does not hold the size of its masks; give the folder of the photos, --photos")
+            raise SourceError(f"{source}: does not hold the size of its masks; give the folder of the photos, --photos")
         failures = list(known.unlisted)
         rows = match_rows(source, known, lambda _, cause: failures.append(PhotoFailure(source, cause)))
         names = [name for _, name, _ in rows]
         if not names:
-            raise MasksError(failures[0].cause if failures else f"{source}: has no rows")
+            raise SourceError(failures[0].cause if failures else f"{source}: has no rows")
         return MaskList(replace(known, names=names, unlisted=tuple(failures)), table=source)
     return MaskList(_match_files(find_photos(source, results=results, with_results=True), known), foreground)
 
@@ -174,7 +169,7 @@ def _match_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
         else:
             names[found[0]] = path
     if not names:
-        raise MasksError(failures[0].cause)
+        raise SourceError(failures[0].cause)
     root = known.root if known is not None else masks.root
     return replace(masks, root=root, names=list(names), unlisted=tuple(failures), origins=list(names.values()))
 

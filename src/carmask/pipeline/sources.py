@@ -26,7 +26,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class SourceError(CarmaskError):
-    """There are no photos, or they cannot be listed, or the results would lie among them."""
+    """There are no photos or masks, or they cannot be listed or used, or the results would lie among them."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.imaging.decode import read_size
 from carmask.imaging.rle import decode_carvana
-from carmask.pipeline.masks import MasksError, Read, find_masks, match_rows
+from carmask.pipeline.masks import Read, find_masks, match_rows
 from carmask.pipeline.sources import PhotoList, find_photos
 from carmask.progress import Progress
 from carmask.runner import default_workers, map_ahead
@@ -132,7 +132,7 @@ def _check(table: Path, photos: PhotoList, true_masks: dict[str, Read], row: tup
         truth_HW = true_masks[name]().mask
         if truth_HW.shape != mask_HW.shape:
             sizes = (f"{height} x {width} px" for height, width in (mask_HW.shape, truth_HW.shape))
-            raise MasksError(f"{photo}: is {next(sizes)}, its true mask {next(sizes)}")
+            raise CarmaskError(f"{photo}: is {next(sizes)}, its true mask {next(sizes)}")
     except CarmaskError as error:
         return _Checked(name, unusable_mask=str(error))
     return _Checked(name, dice=dice(truth_HW, mask_HW))
