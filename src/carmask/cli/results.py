@@ -78,13 +78,13 @@ class ResultReporter:
         seconds = time.perf_counter() - self._started_s
         plan, tried = self.plan, summary.tried
         empty = [f"no vehicle found: {photo}" for photo in summary.first_empty]
-        self._say_first(empty, summary.empty, plan.no_vehicle_file, "yellow")
+        self._say_first(empty, summary.empty, plan.list_file("no_vehicle"), "yellow")
         self._say_first([failure.cause for failure in summary.first_failures], summary.failed, None, "red")
         if plan.destination != STREAM and (tried or not summary.done_before):
             took = "" if plan.of_one else f" ({seconds:.1f} s, {tried / seconds:.1f} a second)"
             self.say(f"{summary.done} of {self._count(tried)} written to {plan.destination}{took}")
-        if summary.failed and plan.failures_file:
-            self.say(f"{summary.failed} failure{'s' * (summary.failed > 1)}, listed in {plan.failures_file}")
+        if summary.failed and (failures := plan.list_file("failures")):
+            self.say(f"{summary.failed} failure{'s' * (summary.failed > 1)}, listed in {failures}")
         if self._as_json:
             counts = {
                 "photos": len(plan.jobs),

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
@@ -51,15 +51,14 @@ class Plan:
         """Whether the destination is the file of a single photo's result."""
         return self.jobs.photos.alone and isinstance(self.output, OutputStyle)
 
-    @property
-    def failures_file(self) -> Path | None:
-        """The list of photos that failed; none for a single photo."""
-        return self._beside("failures", ".csv")
-
-    @property
-    def no_vehicle_file(self) -> Path | None:
-        """The list of photos in which no vehicle was found; none for a single photo."""
-        return self._beside("no_vehicle", ".txt")
+    def list_file(self, stem: Literal["failures", "no_vehicle"]) -> Path | None:
+        """Return the file that lists photos that failed, or without a vehicle; None for a single photo."""
+        suffix = ".csv" if stem == "failures" else ".txt"
+        if self.of_one:
+            return None
+        if not isinstance(self.output, OutputStyle):
+            return self.destination.with_name(f"{self.destination.name}.{stem}{suffix}")
+        return self.destination / f"{stem}{self.shard.suffix}{suffix}"
 
     def result_of(self, job: Job) -> Path:
         """Return the file that takes the result of a photo."""
@@ -81,13 +80,6 @@ class Plan:
             return nullcontext(OneFile(jobs, (), path, render))
         whole = {**describe_style(output), **provenance}
         return open_folder(path, jobs, whole, render, shard=self.shard, overwrite=overwrite)
-
-    def _beside(self, stem: str, suffix: str) -> Path | None:
-        if self.of_one:
-            return None
-        if not isinstance(self.output, OutputStyle):
-            return self.destination.with_name(f"{self.destination.name}.{stem}{suffix}")
-        return self.destination / f"{stem}{self.shard.suffix}{suffix}"
 
 
 def plan_outputs(

@@ -56,7 +56,7 @@ def collect_outcomes(
     jobs = plan.jobs
     summary = RunSummary(len(jobs) - len(sink.jobs), tried=len(sink.jobs))
     empty = array("q", sink.empty_before)
-    with FailureList(plan.failures_file) as failures, closing(outcomes):
+    with FailureList(plan.list_file("failures")) as failures, closing(outcomes):
         for failure in jobs.photos.unlisted:
             failures.add(failure)
         for outcome in follow(outcomes, summary.tried) if follow is not None else outcomes:
@@ -73,8 +73,8 @@ def collect_outcomes(
         jobs_without_vehicle = jobs.only(array("q", sorted(empty)))
         summary.empty = len(jobs_without_vehicle)
         summary.first_empty = [job.origin for job in islice(jobs_without_vehicle, _SHOWN)]
-        if plan.no_vehicle_file is not None:
-            _write_no_vehicle(plan.no_vehicle_file, jobs_without_vehicle)
+        if (no_vehicle := plan.list_file("no_vehicle")) is not None:
+            _write_no_vehicle(no_vehicle, jobs_without_vehicle)
     return summary
 
 
