@@ -21,7 +21,7 @@ def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
         HasNone: the network learned from all of them, or it is not known from which.
 
     """
-    selection = select(find_pairs(data).pairs, segmenter)
+    selection = select(find_pairs(data), segmenter)
     if selection.part != "validation" or selection.warnings:
         raise HasNone(f"{segmenter.name} on {data}: not held out ({selection.part}; {selection.warnings})")
     return figures_of_pairs(segmenter, selection.pairs)

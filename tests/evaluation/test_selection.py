@@ -2,7 +2,7 @@
 
 import pytest
 
-from carmask.data.pairs import Pair
+from carmask.data.pairs import Dataset, Pair
 from carmask.data.split import Split, make_fold_splits
 from carmask.evaluation.results import EvaluationError
 from carmask.evaluation.selection import (
@@ -12,6 +12,7 @@ from carmask.evaluation.selection import (
     find_run,
     find_training_split,
     read_folds,
+    select_out_of_fold,
     select_pairs,
 )
 from carmask.imaging.geometry import Geometry
@@ -175,3 +176,60 @@ def test_folds_that_overlap_are_refused():
         check_folds({**dealt, "fold-1": greedy})
     with pytest.raises(FoldsError, match="fold-0 and fold-2"):
         check_folds({**dealt, "fold-2": dealt["fold-0"]})
+
+
+@pytest.fixture
+def run_of_two(tmp_path):
+    """A run on the data sets street (in the folder photos/cars) and parts, and on photos without a vehicle."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(
+        f"data: {tmp_path / 'photos'}\ndatasets: {{street: {{path: cars}}, parts: {{path: parts}}}}\n"
+        f"dataset: {{empty: {tmp_path / 'nothing'}}}\n"
+    )
+    train = ("street/a_1", "street/a_2", "parts/b_1", "no-vehicle/n_1")
+    some_split(train, ("street/b_1", "parts/a_1", "no-vehicle/m_2")).save(run / "split.json")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("folder", "held_out"),
+    [("photos/cars", "b_1"), ("photos/parts", "a_1"), ("nothing", "m_2"), ("moved/street", "b_1"), ("moved", None)],
+)
+@pytest.mark.parametrize("exported", [False, True])
+def test_one_of_a_run_s_data_sets_is_known_by_its_place_or_name(tmp_path, run_of_two, folder, held_out, exported):
+    if exported and not folder.endswith(("street", "parts")):
+        held_out = None  # an exported model knows no paths
+    pairs = some_pairs(tmp_path, "a_1", "a_2", "b_1", "m_2")
+    dataset = Dataset(tmp_path / folder, "folders", tuple(pairs))
+    card, place = some_card(), run_of_two
+    if exported:
+        card, place = some_card(("street/a", "parts/b"), ("street/b", "parts/a")), tmp_path / "m.onnx"
+    trained_on = find_training_split([(place, card)], dataset)
+    chosen = select_pairs(pairs, trained_on=trained_on)
+    if held_out is None:
+        assert len(chosen.pairs) == 4
+    elif not exported:
+        assert [pair.id for pair in chosen.pairs] == [held_out]
+        assert not chosen.warnings
+    else:
+        assert {pair.group for pair in chosen.pairs} == {held_out[0]}
+    leaks = select_pairs(pairs, part="all", trained_on=trained_on).warnings
+    assert bool(leaks) == (held_out is not None and (exported or held_out != "m_2"))
+
+
+def test_the_folds_of_several_data_sets_hold_out_photos_of_each(tmp_path, run_of_two):
+    group_of = {f"street/{car}_1": f"street/{car}" for car in "abcd"}
+    splits = {
+        f"fold-{k}": split for k, split in enumerate(make_fold_splits(group_of, dict.fromkeys(group_of, 0.1), folds=2))
+    }
+    for name in splits:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text((run_of_two / "config.yaml").read_text())
+    dataset = Dataset(tmp_path / "photos/cars", "folders", tuple(some_pairs(tmp_path, "a_1", "b_1", "c_1", "d_1")))
+    found = select_out_of_fold(dataset, splits, tmp_path)
+    assert found is not None
+    assert {f"street/{id_}": fold for id_, fold in found.fold_of.items()} == {
+        id_: fold for fold, split in splits.items() for id_ in split.validation
+    }
+    assert not found.warnings

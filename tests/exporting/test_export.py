@@ -160,12 +160,57 @@ def test_photos_are_held_out_ones_and_ranges_come_from_the_others(run: Path, pho
         assert {pair.id for pair in chosen.compared} == set(split.validation)
         assert {path.stem for path in chosen.calibration} == set(split.train)
         samples = list(chosen.samples())
-        assert [photo.size_HW for photo, _ in samples] == [(80, 120), (79, 119)]
-        for (photo, truth_HW), pair in zip(samples, chosen.compared, strict=True):
+        assert [photo.size_HW for photo, _, _ in samples] == [(80, 120), (79, 119)]
+        for (photo, truth_HW, _), pair in zip(samples, chosen.compared, strict=True):
             truth = np.asarray(Image.open(photos / "masks" / pair.image.name)) > 0
             height, width = photo.size_HW
             np.testing.assert_array_equal(truth_HW, truth[:height, :width])
             assert photo.image_HWC.shape == (height, width, 1)
+
+
+def test_photos_are_those_of_all_data_sets_of_the_run(tmp_path: Path, photos: Path) -> None:
+    """Two data sets, the masks of one with unknown pixels and another foreground, and photos without a vehicle."""
+    for name in ("parts", "nothing"):
+        shutil.copytree(photos, tmp_path / "data" / name)
+    shutil.rmtree(tmp_path / "data/nothing/masks")
+    for path in (tmp_path / "data/parts/masks").iterdir():
+        mask_HW = np.asarray(Image.open(path))
+        classes_HW = np.where(mask_HW, np.uint8(7), np.uint8(3))
+        classes_HW[:4] = 93
+        Image.fromarray(classes_HW).save(path)
+    datasets = {
+        "street": {"path": str(photos)},
+        "parts": {"path": "parts", "foreground": 7, "ignore": 93, "weight": 2},
+        "nothing": {"path": "nothing", "empty": True},
+        "gone": {"path": "gone"},
+    }
+    settings = TrainSettings.model_validate(
+        {"data": tmp_path / "data", "runs": tmp_path, "name": "run", "datasets": datasets}
+    )
+    run = RunFolder.new(settings)
+    ids = [f"{name}/{pair.id}" for name in ("street", "parts", "nothing") for pair in find_pairs(photos).pairs]
+    with run.creating(settings) as made:
+        held_out = tuple(id_ for id_ in ids if id_.endswith("1"))
+        train = tuple(id_ for id_ in ids if id_.endswith("0"))
+        Split(seed=0, train=train, validation=held_out, group_of={id_: id_ for id_ in ids}).save(made.split)
+        made.save_weights(Network.load(bright_is_vehicle(tmp_path / "bright")), "best")
+    with chosen_photos(run.path, PhotoOptions(), channels=1) as chosen:
+        assert {pair.id for pair in chosen.compared} == {id_ for id_ in held_out if not id_.startswith("nothing")}
+        assert len(chosen.calibration) == len(train)
+        for (photo, truth_HW, known_HW), pair in zip(chosen.samples(), chosen.compared, strict=True):
+            height, width = photo.size_HW
+            whole_HW = np.asarray(Image.open(photos / "masks" / pair.image.name))[:height, :width]
+            if pair.id.startswith("parts"):
+                assert known_HW is not None
+                assert not known_HW[:4].any()
+                assert known_HW[4:].all()
+                np.testing.assert_array_equal(truth_HW[4:], whole_HW[4:])
+            else:
+                assert known_HW is None
+                np.testing.assert_array_equal(truth_HW, whole_HW)
+    (written,) = export(run.path)
+    assert written.card.measured.pytorch_dice is not None
+    assert written.card.measured.pytorch_dice > 0.99
 
 
 def test_weights_alone_are_compared_on_photos_that_are_named(tmp_path: Path, photos: Path) -> None:

@@ -2,7 +2,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def test_out_of_fold_figures_are_those_of_the_folds(whole: tuple[Path, str], tin
         on_its_own |= {row.id: (run.name, row.metrics) for row in alone.rows}
 
     splits = read_folds(runs)
-    selection = select_out_of_fold(pairs, splits)
+    selection = select_out_of_fold(find_pairs(tiny), splits, folder)
     assert selection is not None
     assert (selection.pairs, selection.warnings) == (tuple(pairs), ())
     ensemble = Segmenter.load(folder, RunOptions(precision="float32"))
@@ -228,7 +228,9 @@ def test_photos_that_no_fold_held_out_are_told(whole: tuple[Path, str], tiny: Pa
     splits = read_folds(fold_folders(whole[0]))
     pairs = find_pairs(tiny).pairs
     of_first = [pair for pair in pairs if pair.id in splits["fold-0"].validation]
-    found = select_out_of_fold([*of_first, *find_pairs(_renamed(tiny, tmp_path)).pairs], splits)
+    others = find_pairs(_renamed(tiny, tmp_path))
+    mixed = replace(others, pairs=(*of_first, *others.pairs))
+    found = select_out_of_fold(mixed, splits, whole[0])
     assert found is not None
     assert found.pairs == tuple(of_first)
     assert found.warnings == (

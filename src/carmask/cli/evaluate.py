@@ -57,7 +57,7 @@ def evaluate_command(
     dataset = find_pairs(data, group_pattern=group_pattern, empty=empty)
     segmenter = network.load()
     folds = folder_of_folds(network.model[0]) if len(network.model) == 1 else None
-    selection = select(dataset.pairs, segmenter, folds=folds, part=part, split=split)
+    selection = select(dataset, segmenter, folds=folds, part=part, split=split)
     print_problems(dataset.problems)
     print_remark(f"{segmenter.name}: {segmenter.describe_engine()}")
     _print_selection(selection)

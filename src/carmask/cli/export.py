@@ -27,6 +27,7 @@ def export(
     photos: int = 24,
     calibration_photos: int = 64,
     foreground: int | None = None,
+    ignore: int | None = None,
     weights: Literal["float16", "float32"] = "float16",
     allow_drop: Flag = False,
 ) -> int:
@@ -49,6 +50,7 @@ def export(
         photos: Number of photos to compare on.
         calibration_photos: Number of photos to calibrate on.
         foreground: Stored mask value in --data that means foreground, for masks with values other than 0 and one more.
+        ignore: Stored mask value in --data that means unknown: what nobody labeled is not compared.
         weights: How weights are stored. float16 is half as large; computing is in float32 either way.
         allow_drop: Write the int8 file even if it is refused.
 
@@ -56,7 +58,7 @@ def export(
     from carmask.exporting.export import export as export_network
     from carmask.exporting.photos import PhotoOptions
 
-    options = PhotoOptions(data, calibration, photos, calibration_photos, foreground)
+    options = PhotoOptions(data, calibration, photos, calibration_photos, foreground, ignore)
     written = export_network(
         run, out=out, name=name, weights=weights, int8=int8, allow_drop=allow_drop, photos=options, logger=_Console()
     )

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from carmask.data.pairs import Pair, find_pairs, load_soft_mask
-from carmask.data.split import Split
+from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
+from carmask.data.split import Split, find_own_split
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import BoolArray, measure
 from carmask.evaluation.results import EMPTY_BELOW, Evaluation, EvaluationError, EvaluationFailure, PhotoRow
 from carmask.evaluation.selection import (
     Part,
     Selection,
+    TrainingSplit,
     find_training_split,
     read_folds,
     select_out_of_fold,
@@ -70,17 +71,17 @@ def evaluate(
         CarmaskError: The data, the model or the part cannot be found or read.
 
     """
-    pairs = find_pairs(data, group_pattern=group_pattern, empty=empty).pairs
+    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty)
     segmenter = model if isinstance(model, Segmenter) else Segmenter.load(model)
     folds = None if isinstance(model, Segmenter) else folder_of_folds(model)
-    selection = select(pairs, segmenter, folds=folds, part=part, split=split)
+    selection = select(dataset, segmenter, folds=folds, part=part, split=split)
     return evaluate_selection(
         selection, segmenter, foreground=foreground, ignore=ignore, batch_size=batch_size, progress=progress
     )
 
 
 def select(
-    pairs: Sequence[Pair],
+    dataset: Dataset,
     segmenter: Segmenter,
     *,
     folds: Path | None = None,
@@ -90,15 +91,19 @@ def select(
     """Choose the photos to measure; see `evaluate`. `folds`: the folder of folds that `segmenter` was loaded from.
 
     Raises:
-        CarmaskError: The part is not known, none of its photos is in `pairs`, or a split cannot be read.
+        CarmaskError: The part is not known, none of its photos is in the data set, or a split cannot be read.
 
     """
     if folds is not None and part in (None, "validation") and split is None:
-        out_of_fold = select_out_of_fold(pairs, read_folds(fold_folders(folds)))
+        out_of_fold = select_out_of_fold(dataset, read_folds(fold_folders(folds)), folds)
         if out_of_fold is not None:
             return out_of_fold
-    trained_on = find_training_split([(member.place, member.card) for member in segmenter.members])
-    return select_pairs(pairs, part=part, split=Split.load(split) if split else None, trained_on=trained_on)
+    trained_on = find_training_split([(member.place, member.card) for member in segmenter.members], dataset)
+    given = Split.load(split) if split else None
+    if given is None and part is not None and trained_on is None:
+        given = find_own_split(dataset)
+    sides = TrainingSplit.from_split(given).within(dataset) if given else None
+    return select_pairs(dataset.pairs, part=part, split=sides, trained_on=trained_on)
 
 
 def evaluate_selection(

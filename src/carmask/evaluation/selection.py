@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from carmask.data.pairs import Pair
+import yaml
+
+from carmask.data.pairs import Dataset, Pair
 from carmask.data.split import Split, first_few
 from carmask.evaluation.results import EvaluationError
 from carmask.models.card import ModelCard
-from carmask.models.config import CONFIG_OF_RUN, SPLIT_OF_RUN
+from carmask.models.config import CONFIG_OF_RUN, EMPTY_SOURCE, SPLIT_OF_RUN
 
 Part = Literal["validation", "train", "all"]
 
@@ -53,6 +55,14 @@ class PhotoSet:
     def __contains__(self, pair: Pair) -> bool:
         return self.name_of(pair) in self.names
 
+    def within(self, prefix: str) -> "PhotoSet":
+        """Return the photos whose names begin with the prefix, without it."""
+        names, groups = (
+            frozenset(name.removeprefix(prefix) for name in full if name.startswith(prefix))
+            for full in (self.names, self.groups)
+        )
+        return PhotoSet(self.kind, names, groups)
+
     def name_of(self, pair: Pair) -> str:
         """Return what `names` has for a photo: its id or its group."""
         return pair.id if self.kind == "photo" else pair.group
@@ -74,6 +84,37 @@ class TrainingSplit:
         )
         return cls(train, validation)
 
+    def within(self, dataset: Dataset, run: Path | None = None) -> "TrainingSplit":
+        """Return the part that is of this data set, of a split of several, in which its name begins all names.
+
+        The data set is known by its path in the settings of the run, or else by its folder's name.
+        """
+        prefix = self._prefix_of(dataset, run)
+        return TrainingSplit(self.train.within(prefix), self.validation.within(prefix))
+
+    def _prefix_of(self, dataset: Dataset, run: Path | None) -> str:
+        def fits(prefix: str) -> bool:
+            sides = (self.train.within(prefix), self.validation.within(prefix))
+            return any(pair in side for side in sides for pair in dataset.pairs)
+
+        root = dataset.root.resolve()
+        # A data set may be named by the folder above it.
+        places = (root, root.parent)
+        named = [f"{name}/" for name, place in _sources_of(run).items() if place in places] if run else []
+        return next(filter(fits, [*named, "", *(f"{place.name}/" for place in places)]), "")
+
+
+def _sources_of(run: Path) -> dict[str, Path]:
+    """Return the folders of a run's data sets that have a name."""
+    try:
+        config = yaml.safe_load((run / CONFIG_OF_RUN).read_text(encoding="utf-8"))
+        found = {name: Path(config["data"], source["path"]) for name, source in config.get("datasets", {}).items()}
+        if empty := config.get("dataset", {}).get("empty"):
+            found[EMPTY_SOURCE] = Path(empty)
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return {}  # not the settings of a run: only its split is needed
+    return {name: path.resolve() for name, path in found.items()}
+
 
 def find_run(model: str | Path) -> Path | None:
     """Return the folder of the training run that a model is, or lies in; None where it belongs to no run."""
@@ -85,20 +126,25 @@ def find_run(model: str | Path) -> Path | None:
     return None
 
 
-def find_training_split(models: Sequence[tuple[Path, ModelCard]]) -> TrainingSplit | None:
+def find_training_split(
+    models: Sequence[tuple[Path, ModelCard]], dataset: Dataset | None = None
+) -> TrainingSplit | None:
     """Find what models, each given by its path and its card, were trained on; None if it is unknown for one of them.
 
-    Several models together have held out the groups that none of them was trained on.
+    Of a training on several data sets only what is of `dataset` is returned, if it is one of them. Several models
+    together have held out the groups that none of them was trained on.
     """
     known = []
     for place, card in models:
+        run = find_run(place)
         if card.train_groups:
             train, held_out = PhotoSet.of_groups(card.train_groups), PhotoSet.of_groups(card.held_out_groups)
-            known.append(TrainingSplit(train, held_out))
-        elif run := find_run(place):
-            known.append(TrainingSplit.from_split(Split.load(run / SPLIT_OF_RUN)))
+            split = TrainingSplit(train, held_out)
+        elif run:
+            split = TrainingSplit.from_split(Split.load(run / SPLIT_OF_RUN))
         else:
             return None
+        known.append(split.within(dataset, run) if dataset else split)
     if len(known) == 1:
         return known[0]
     trained = frozenset[str]().union(*(split.train.groups for split in known))
@@ -110,7 +156,7 @@ def select_pairs(
     pairs: Sequence[Pair],
     *,
     part: Part | None = None,
-    split: Split | None = None,
+    split: Split | TrainingSplit | None = None,
     trained_on: TrainingSplit | None = None,
 ) -> Selection:
     """Choose the photos to measure: by default those that the model held out, where that is known, otherwise all.
@@ -125,7 +171,7 @@ def select_pairs(
         EvaluationError: The part is not known, or none of its photos is among `pairs`.
 
     """
-    sides = TrainingSplit.from_split(split) if split else trained_on
+    sides = TrainingSplit.from_split(split) if isinstance(split, Split) else split or trained_on
     remarks: list[str] = []
     warnings: list[str] = []
     if part is None:
@@ -232,12 +278,15 @@ def check_folds(splits: Mapping[str, Split]) -> None:
         held_out_by |= dict.fromkeys(split.validation, name)
 
 
-def select_out_of_fold(pairs: Sequence[Pair], splits: Mapping[str, Split]) -> Selection | None:
-    """Choose the photos that the folds held out; None where none of them is among `pairs`."""
+def select_out_of_fold(dataset: Dataset, splits: Mapping[str, Split], folder: Path) -> Selection | None:
+    """Choose the photos that the folds, in `folder`, held out; None where none of them is in the data set."""
+    pairs = dataset.pairs
+    unknown = {pair.id for pair in pairs}
     of_folds: dict[str, tuple[Pair, ...]] = {}
     warnings: list[str] = []
     for name, split in splits.items():
-        trained_on = TrainingSplit.from_split(split)
+        trained_on = TrainingSplit.from_split(split).within(dataset, folder / name)
+        unknown -= trained_on.train.names | trained_on.validation.names
         if not any(pair in trained_on.validation for pair in pairs):
             warnings.append(f"{name}: none of the {len(split.validation)} photos that it held out is in the data.")
             continue
@@ -246,7 +295,7 @@ def select_out_of_fold(pairs: Sequence[Pair], splits: Mapping[str, Split]) -> Se
         warnings += [f"{name}: {warning}" for warning in of_fold.warnings]
     if not of_folds:
         return None
-    if unknown := {pair.id for pair in pairs} - _all_ids(splits):
+    if unknown:
         warnings.append(f"{len(unknown)} photos of the data are in no fold and are left out: {first_few(unknown)}.")
     chosen = sorted((pair for of_fold in of_folds.values() for pair in of_fold), key=lambda pair: pair.id)
     remarks = (

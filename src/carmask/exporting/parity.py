@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
+from carmask.evaluation.results import EMPTY_BELOW
 from carmask.exporting.photos import ExportPhotos
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Geometry, Size, fit_image, plan
@@ -74,12 +75,28 @@ class Int8Comparison:
 
 @dataclass(frozen=True, eq=False)
 class ReferencePhoto:
-    """A fitted photo, its true mask, and PyTorch's results: probability on the canvas, mask at the photo's size."""
+    """A fitted photo, its true mask and where that is known, and PyTorch's results.
+
+    These are the probability on the canvas and the mask at the photo's size.
+    """
 
     fitted: Fitted
     truth_HW: NDArray[np.bool_]
+    known_HW: NDArray[np.bool_] | None
     probability_HW: NDArray[np.float32]
     mask_HW: NDArray[np.bool_]
+
+    def dice(self, mask_HW: NDArray[np.bool_]) -> float:
+        """Dice with the true mask. Without a vehicle, 1 if next to nothing is found, else 0."""
+        if self.truth_HW.any():
+            return dice(self.truth_HW, mask_HW, self.known_HW)
+        return float(mask_HW.mean() < EMPTY_BELOW)
+
+    def same_mask(self, mask_HW: NDArray[np.bool_]) -> float:
+        """Dice with PyTorch's mask; 1 if both found next to nothing."""
+        if max(self.mask_HW.mean(), mask_HW.mean()) < EMPTY_BELOW:
+            return 1.0
+        return dice(self.mask_HW, mask_HW)
 
 
 class Reference:
@@ -97,13 +114,13 @@ class Reference:
         self.segmenter = segmenter = _segmenter(engine)
         self.references: list[ReferencePhoto] = []
         probed: list[Photo] = []
-        for number, (photo, truth_HW) in enumerate(photos.samples(), 1):
+        for number, (photo, truth_HW, known_HW) in enumerate(photos.samples(), 1):
             fitted = segmenter.fit(photo)
-            self.references.append(ReferencePhoto(fitted, truth_HW, *_infer(segmenter, fitted)))
+            self.references.append(ReferencePhoto(fitted, truth_HW, known_HW, *_infer(segmenter, fitted)))
             if number <= max(PROBE_BATCHES):
                 probed.append(photo)
             progress(number, len(photos.compared))
-        self.dice = fmean(dice(one.truth_HW, one.mask_HW) for one in self.references)
+        self.dice = fmean(one.dice(one.mask_HW) for one in self.references)
         self.probe_sizes = _probe_sizes(engine.card)
         pictures = [_probe(probed, size_HW, batch) for size_HW in self.probe_sizes for batch in PROBE_BATCHES]
         self.probes = [(images_NHWC, _run_padded(engine, images_NHWC)) for images_NHWC in pictures]
@@ -122,8 +139,8 @@ class Reference:
             difference_HW = np.abs(probability_HW - one.probability_HW)
             largest.append(float(difference_HW.max()))
             mean.append(float(difference_HW.mean()))
-            dices.append(dice(one.truth_HW, mask_HW))
-            same.append(dice(one.mask_HW, mask_HW))
+            dices.append(one.dice(mask_HW))
+            same.append(one.same_mask(mask_HW))
             progress(number, len(self.references))
         return EngineParity(
             engine=engine.name,

@@ -1,7 +1,7 @@
 """Choose the photos to compare engines on and to calibrate int8 with: the run's, a folder's, or rendered ones."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,8 @@ from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.selection import TrainingSplit, find_run, select_pairs
 from carmask.imaging.decode import Photo, decode_photo
-from carmask.training.config import TrainSettings
+from carmask.training.config import SourceSettings, TrainSettings
+from carmask.training.datasets import renamed
 from carmask.training.run_folder import RunFolder
 from carstudio import StudioError, render_dataset
 
@@ -37,7 +38,8 @@ class PhotoOptions:
         calibration: Folder of photos, with or without masks; None for those of `data` that are not compared.
         photos: Largest number of photos to compare on.
         calibration_photos: Largest number of photos to calibrate with.
-        foreground: See `decode_mask`.
+        foreground: Of the masks in `data`; see `decode_mask`.
+        ignore: As `foreground`.
 
     """
 
@@ -46,6 +48,7 @@ class PhotoOptions:
     photos: int = 24
     calibration_photos: int = 64
     foreground: int | None = None
+    ignore: int | None = None
 
     def __post_init__(self) -> None:
         if self.photos < 1 or self.calibration_photos < 1:
@@ -54,29 +57,28 @@ class PhotoOptions:
 
 @dataclass(frozen=True)
 class ExportPhotos:
-    """The chosen photos, a short description of each choice, and remarks about it."""
+    """The chosen photos, the data set of each, a short description of each choice, and remarks about it."""
 
     compared: tuple[Pair, ...] = field(repr=False)
+    source_of: Mapping[str, SourceSettings] = field(repr=False)
     calibration: tuple[Path, ...] = field(repr=False)
     description: str
     calibration_description: str
     remarks: tuple[str, ...]
     channels: int
-    foreground: int | None
 
-    def samples(self) -> Iterator[tuple[Photo, NDArray[np.bool_]]]:
-        """Decode the photos to compare on, each with its true mask, (height, width).
+    def samples(self) -> Iterator[tuple[Photo, NDArray[np.bool_], NDArray[np.bool_] | None]]:
+        """Decode the photos to compare on, each with its true mask and where that is known, (height, width).
 
         Every second one is cut to odd sides, to compare on such sizes, too.
         """
         for number, pair in enumerate(self.compared):
             image_HWC = decode_photo(pair.image, channels=self.channels).image_HWC
-            truth_HW = load_truth(pair, image_HWC.shape[:2], self.foreground).mask_HW
-            if number % 2:
-                rows, columns = (side - 1 + side % 2 for side in truth_HW.shape)
-                image_HWC, truth_HW = image_HWC[:rows, :columns], truth_HW[:rows, :columns]
-            height, width = truth_HW.shape
-            yield Photo(image_HWC, (height, width)), truth_HW
+            source = self.source_of[pair.id]
+            truth = load_truth(pair, image_HWC.shape[:2], source.foreground, source.ignore)
+            height, width = (side - (1 - side % 2) * (number % 2) for side in truth.soft_HW.shape)
+            known_HW = None if truth.known_HW is None else truth.known_HW[:height, :width]
+            yield Photo(image_HWC[:height, :width], (height, width)), truth.mask_HW[:height, :width], known_HW
 
     def calibration_photos(self) -> Iterator[Photo]:
         """Decode the photos to calibrate with."""
@@ -94,31 +96,40 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
     with tempfile.TemporaryDirectory(prefix="carmask-") as scratch:
         run = find_run(model)
         settings = TrainSettings.from_yaml(RunFolder(run).config) if run and not options.data else None
-        foreground = options.foreground if options.data else None
         trained_on = TrainingSplit.from_split(Split.load(RunFolder(run).split)) if run else None
         remark = None
         if options.data:
-            dataset = find_pairs(options.data)
-        elif settings and settings.data.is_dir():
-            dataset = find_pairs(settings.data, group_pattern=settings.dataset.group_pattern)
-            foreground = settings.dataset.foreground
+            sources = {"": SourceSettings(path=options.data, foreground=options.foreground, ignore=options.ignore)}
         else:
+            own = settings.sources() if settings else {}
+            sources = {name: source for name, source in own.items() if source.weight and source.path.is_dir()}
+        if not sources:
+            studio = Path(scratch, "studio")
             try:
-                render_dataset(
-                    Path(scratch, "studio"), cars=_RENDERED_CARS, views=_RENDERED_VIEWS, size_HW=_RENDERED_HW
-                )
+                render_dataset(studio, cars=_RENDERED_CARS, views=_RENDERED_VIEWS, size_HW=_RENDERED_HW)
             except StudioError as error:
                 raise CarmaskError(str(error)) from error
-            dataset, trained_on = find_pairs(Path(scratch, "studio")), None
+            sources, trained_on = {"": SourceSettings(path=studio)}, None
             missing = settings and settings.data
             why = f"the run's photos are not in {missing}" if missing else "its training photos are not known"
             remark = f"Compared on rendered example photos, because {why}; name a folder of photos and masks: --data."
-        selection = select_pairs(dataset.pairs, trained_on=trained_on)
-        others = [pair for pair in dataset.pairs if trained_on and pair in trained_on.train]
-        half = max(1, len(selection.pairs) // 2)
-        compared = spread(selection.pairs, options.photos if others else min(options.photos, half))
+        datasets = {
+            name: find_pairs(source.path, group_pattern=source.group_pattern, empty=source.empty)
+            for name, source in sources.items()
+        }
+        if options.data and trained_on:
+            trained_on = trained_on.within(datasets[""], run)
+        pairs_of = {name: [renamed(pair, name) for pair in dataset.pairs] for name, dataset in datasets.items()}
+        pairs = [pair for of_one in pairs_of.values() for pair in of_one]
+        selection = select_pairs(pairs, trained_on=trained_on)
+        others = [pair for pair in pairs if trained_on and pair in trained_on.train]
+        # A stray pixel of one engine is no difference worth a refusal, but would be all of an empty mask's Dice.
+        shown = [pair for pair in selection.pairs if pair.mask is not None] or selection.pairs
+        half = max(1, len(shown) // 2)
+        compared = spread(shown, options.photos if others else min(options.photos, half))
         others = others or [pair for pair in selection.pairs if pair not in compared] or list(compared)
-        source = "rendered example photos" if remark else f"photos of {dataset.root.resolve().name}"
+        roots = ", ".join(dataset.root.resolve().name for dataset in datasets.values())
+        source = "rendered example photos" if remark else f"photos of {roots}"
         files = [pair.image for pair in others]
         calibration_source = source
         if options.calibration:
@@ -130,12 +141,12 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
         remarks = selection.warnings if held_out else (*selection.remarks, *selection.warnings)
         yield ExportPhotos(
             compared=compared,
+            source_of={pair.id: sources[name] for name, of_one in pairs_of.items() for pair in of_one},
             calibration=calibration,
             description=f"{len(compared)} {'held-out ' if held_out else ''}{source}",
             calibration_description=f"{len(calibration)} {calibration_source}",
             remarks=(remark,) if remark else remarks,
             channels=channels,
-            foreground=foreground,
         )
 
 

@@ -13,6 +13,8 @@ WEIGHTS = ("config.json", "model.safetensors")
 # The best weights in a run's folder.
 BEST_OF_RUN = Path("weights", "best")
 # A run's settings, its split, and a row for each epoch.
+# The name of `dataset.empty` in a run's split, as ids have it.
+EMPTY_SOURCE = "no-vehicle"
 CONFIG_OF_RUN, SPLIT_OF_RUN, METRICS_OF_RUN = "config.yaml", "split.json", "metrics.csv"
 
 PresetName = Literal["small", "classic", "deep", "fast", "general"]

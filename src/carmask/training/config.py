@@ -18,7 +18,7 @@ from carmask.data.composite import CompositeSettings
 from carmask.data.split import FOLDS
 from carmask.errors import CarmaskError, explain
 from carmask.imaging.geometry import Geometry
-from carmask.models.config import PRESETS, EncoderName, PresetName, UNetConfig
+from carmask.models.config import EMPTY_SOURCE, PRESETS, EncoderName, PresetName, UNetConfig
 from carmask.runtime.hardware import HardwareSettings
 
 _SOURCE_NAME = re.compile(r"[\w-]+")
@@ -250,7 +250,7 @@ class TrainSettings(_Settings):
         options = self.dataset.model_dump(include={"split", "group_pattern", "foreground", "ignore"})
         sources = {"": SourceSettings(path=self.data, **options)}
         if self.dataset.empty is not None:
-            sources["no-vehicle"] = SourceSettings(path=self.dataset.empty, empty=True)
+            sources[EMPTY_SOURCE] = SourceSettings(path=self.dataset.empty, empty=True)
         return sources
 
     def cache_key(self, source: SourceSettings) -> CacheKey:

@@ -126,7 +126,7 @@ def load_data(
         name: find_pairs(source.path, group_pattern=source.group_pattern, empty=source.empty)
         for name, source in settings_of.items()
     }
-    pairs_of = {name: [_renamed(pair, name) for pair in dataset.pairs] for name, dataset in found.items()}
+    pairs_of = {name: [renamed(pair, name) for pair in dataset.pairs] for name, dataset in found.items()}
     split = split or _load_split_of_all(settings, distributed)
     # Splits that do not fit fail before photos are decoded.
     own_splits = {}
@@ -159,7 +159,8 @@ def _prefix(name: str) -> str:
     return f"{name}/" if name else ""
 
 
-def _renamed(pair: Pair, name: str) -> Pair:
+def renamed(pair: Pair, name: str) -> Pair:
+    """Return a pair with the id and the group that it has in a run whose data set has this name."""
     return replace(pair, id=_prefix(name) + pair.id, group=_prefix(name) + pair.group)
 
 
