@@ -135,7 +135,7 @@ class FailureList:
         order = sorted(range(len(self._positions)), key=self._positions.__getitem__)
         if order == list(range(len(order))):
             return
-        with path.open("rb") as stream, atomic_write(path) as sorted_file:
+        with atomic_write(path) as sorted_file, path.open("rb") as stream:
             sorted_file.write(stream.readline())
             for index in order:
                 stream.seek(self._offsets[index])
