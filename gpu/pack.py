@@ -77,7 +77,8 @@ def pack(pairs: Sequence[Pair], largest_HW: tuple[int, int], quality: int) -> It
 
 def pack_pair(pair: Pair, largest_HW: tuple[int, int], quality: int) -> PackedPair:
     """Fit one pair into `largest_HW`."""
-    photo, reading = decode_photo(pair.image), load_soft_mask(pair)
+    photo = decode_photo(pair.image)
+    reading = load_soft_mask(pair, photo_HW=photo.size_HW)
     scale = min(1.0, *(largest / side for largest, side in zip(largest_HW, photo.size_HW, strict=True)))
     height, width = (max(16, round(side * scale)) for side in photo.size_HW)
     placement = plan(photo.size_HW, Geometry(height_px=height, width_px=width))

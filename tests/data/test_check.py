@@ -35,7 +35,7 @@ def faulty(tmp_path: Path) -> Path:
     cut(root / "masks" / "cut-mask.png", 40)
     (root / "images" / "empty-photo.jpg").write_bytes(b"")
     (root / "images" / "text.jpg").write_text("not a picture")
-    save_mask(root, "size", np.full((60, 80), 255, dtype=np.uint8))
+    save_mask(root, "size", np.full((60, 90), 255, dtype=np.uint8))
     save_mask(root, "turned", np.pad(np.full((160, 100), 255, dtype=np.uint8), ((0, 0), (0, 20))))
     save_mask(root, "empty", np.zeros((120, 160), dtype=np.uint8))
     save_mask(root, "faint", np.tile(np.array([0, 50, 100, 120], dtype=np.uint8), (120, 40)))
@@ -75,7 +75,7 @@ def test_every_fault_is_found_in_one_run(faulty: Path) -> None:
     assert calls == [(number, 12) for number in range(1, 13)]
     details = {(problem.subject, problem.kind): problem.detail for problem in report.problems}
     assert "sound" in details["copy [of] sound", "duplicate picture"]
-    assert all(size in details["size", "size mismatch"] for size in ("120 x 160", "60 x 80"))
+    assert all(size in details["size", "size mismatch"] for size in ("120 x 160", "60 x 90"))
     assert "--foreground" in details["classes", "odd mask values"]
     assert report.area_of["sound"] == 0.25
     assert report.sizes == {(120, 160): 9}

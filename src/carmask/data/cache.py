@@ -38,7 +38,7 @@ from carmask.progress import Progress
 from carmask.runner import map_ahead
 
 # Raise when decoding or fitting changes its result, or the notes change, so that older caches are not used.
-CACHE_FORM = 5
+CACHE_FORM = 6
 _CHECKSUM_BLOCK_BYTES = 1 << 24
 
 # Folders that killed builds left are removed by the next build, when no build can still be writing to them.
@@ -47,7 +47,7 @@ _ABANDONED_AFTER_S = 24 * 60 * 60
 
 # The notes about a finished cache, about the rows of an unfinished one, and what they hold; see `Cache`.
 _NOTES, _STOPPED = "cache.json", "stopped.json"
-_NOTED = ("row_of", "area_of", "failures", "rules", "odd")
+_NOTED = ("row_of", "area_of", "failures", "rules", "odd", "inverted")
 
 # The arrays of a cache, in the order of the fields of `Cache`; the last one is there only if masks may be unknown.
 _ARRAYS = ("images.npy", "masks.npy", "known.npy")
@@ -88,8 +88,8 @@ class Cache:
     `row_of[id]` is the row of a pair in all arrays, `area_of[id]` the share of the photo (0..1) that its mask covers.
     `known_NHW` is 255 where a mask is known, else 0; None if the key has no `ignore`, so that all pixels are known.
     Pairs that could not be used have no row; `failures` gives the cause. `rules` says how the masks were read (rule ->
-    number of masks), `odd` which masks do not look like masks of a single object (id -> warning). `fresh`: whether it
-    was built just now.
+    number of masks), `odd` which masks do not look like masks of a single object (id -> warning), `inverted` which
+    look inverted (id -> stored value of their background). `fresh`: whether it was built just now.
     """
 
     folder: Path
@@ -101,6 +101,7 @@ class Cache:
     failures: dict[str, str] = field(default_factory=dict)
     rules: dict[str, int] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
+    inverted: dict[str, int] = field(default_factory=dict)
     fresh: bool = False
 
     @property
@@ -121,7 +122,7 @@ def fit_pair(
 
     """
     photo = decode_photo(pair.image, channels=key.channels, at_least_HW=key.geometry.size_HW)
-    reading = load_soft_mask(pair, foreground=key.foreground, ignore=key.ignore)
+    reading = load_soft_mask(pair, foreground=key.foreground, ignore=key.ignore, photo_HW=photo.size_HW)
     placement = plan(photo.size_HW, key.geometry, stride_px=key.stride_px)
     known_HW = None
     if key.ignore is not None:
@@ -269,15 +270,15 @@ def _build(
     # From here on its checksums are no longer true.
     (folder / _STOPPED).unlink(missing_ok=True)
 
-    def fill(row: int) -> tuple[float, str, str | None] | CarmaskError:
-        """Write one row. Return the area of its mask, how it was read and what is odd about it, or what failed."""
+    def fill(row: int) -> tuple[float, str, str | None, int | None] | CarmaskError:
+        """Write one row. Return area, rule, what is odd and the inverted background of its mask, or what failed."""
         try:
             cache.images_NHWC[row], cache.masks_NHW[row], known_HW, reading = fit_pair(pairs[row], key)
             if cache.known_NHW is not None and known_HW is not None:
                 cache.known_NHW[row] = known_HW
         except CarmaskError as error:
             return error
-        return reading.area, reading.rule, reading.odd
+        return reading.area, reading.rule, reading.odd, reading.inverted
 
     workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool:
@@ -286,11 +287,13 @@ def _build(
             if isinstance(outcome, CarmaskError):
                 cache.failures[id_] = str(outcome)
             else:
-                area, rule, odd = outcome
+                area, rule, odd, background = outcome
                 cache.row_of[id_], cache.area_of[id_] = cache.done, area
                 cache.rules[rule] = cache.rules.get(rule, 0) + 1
                 if odd:
                     cache.odd[id_] = odd
+                if background is not None:
+                    cache.inverted[id_] = background
             if progress is not None:
                 progress(cache.done, len(pairs))
             if wants_stop():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, signature_of
 from carmask.data.layout import Problem, ProblemKind
-from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
+from carmask.data.pairs import Dataset, Pair, describe_inverted, find_pairs, load_soft_mask
 from carmask.data.split import Split, SplitError, find_own_split, shared_groups
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
@@ -72,6 +72,7 @@ class _PairFindings:
     rule: str | None = None
     area: float | None = None
     unknown_area: float = 0.0
+    inverted: int | None = None
 
 
 def check_dataset(
@@ -113,6 +114,9 @@ def check_dataset(
         for problem in found.problems:
             kinds_of[id_].append(problem.kind)
 
+    inverted = {id_: found.inverted for id_, found in findings.items() if found.inverted is not None}
+    if warning := describe_inverted(inverted, sum(bool(found.area) for found in findings.values())):
+        problems.append(Problem(dataset.root.resolve().name, "inverted masks", warning))
     sides, outside, split_problems = _read_split(split, dataset) if split else _find_own_sides(dataset)
     problems += split_problems
     signatures = {id_: found.signature for id_, found in findings.items() if found.signature}
@@ -205,7 +209,7 @@ def _examine(pair: Pair, foreground: int | None, ignore: int | None) -> _PairFin
         problems.append(_unreadable(pair, error))
     if size_HW or isinstance(pair.mask, Path):  # reading run lengths needs the photo's size
         try:
-            reading = load_soft_mask(pair, foreground=foreground, ignore=ignore)
+            reading = load_soft_mask(pair, foreground=foreground, ignore=ignore, photo_HW=size_HW)
         except CarmaskError as error:
             problems.append(_unreadable(pair, error))
     if reading is None:
@@ -213,7 +217,9 @@ def _examine(pair: Pair, foreground: int | None, ignore: int | None) -> _PairFin
     if pair.mask is None:
         return _PairFindings(problems, size_HW, signature, area=0.0)
     problems += [Problem(pair.id, kind, detail) for kind, detail in _mask_problems(reading, size_HW)]
-    return _PairFindings(problems, size_HW, signature, reading.rule, reading.area, reading.unknown_area)
+    return _PairFindings(
+        problems, size_HW, signature, reading.rule, reading.area, reading.unknown_area, reading.inverted
+    )
 
 
 def _mask_problems(reading: MaskReading, photo_HW: tuple[int, int] | None) -> Iterator[tuple[ProblemKind, str]]:

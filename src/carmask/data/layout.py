@@ -40,6 +40,7 @@ ProblemKind = Literal[
     "empty mask",
     "full mask",
     "odd mask values",
+    "inverted masks",
     "duplicate picture",
     "duplicate across split",
     "split",

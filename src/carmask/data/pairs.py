@@ -1,8 +1,9 @@
 """Pair the photos of a data set with their masks; `carmask.data.layout` describes the folders."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from carmask.data.layout import (
     read_run_lengths,
 )
 from carmask.imaging.decode import MaskReading, decode_mask, read_size
+from carmask.imaging.geometry import Placement, fit_known, fit_mask
 from carmask.imaging.rle import RleError, decode_carvana
 
 Item = TypeVar("Item")
@@ -175,9 +177,16 @@ def photo_stems(mask_stem: str) -> tuple[str, str]:
     return mask_stem, mask_stem.removesuffix(MASK_ENDING)
 
 
-def load_soft_mask(pair: Pair, *, foreground: int | None = None, ignore: int | None = None) -> MaskReading:
+def load_soft_mask(
+    pair: Pair,
+    *,
+    foreground: int | None = None,
+    ignore: int | None = None,
+    photo_HW: tuple[int, int] | None = None,
+) -> MaskReading:
     """Read the mask of a pair: `soft_HW` uint8 0..255 at the mask's own size.
 
+    A mask of another size than `photo_HW` is scaled to it if the proportions are the same within one pixel.
     Run lengths give a mask of the photo's size, whatever `foreground` and `ignore` are (see `decode_mask`). A photo
     without a vehicle has an empty mask of its size.
 
@@ -187,7 +196,7 @@ def load_soft_mask(pair: Pair, *, foreground: int | None = None, ignore: int | N
 
     """
     if isinstance(pair.mask, Path):
-        return decode_mask(pair.mask, foreground=foreground, ignore=ignore)
+        return _scaled(decode_mask(pair.mask, foreground=foreground, ignore=ignore), photo_HW)
     size_HW = read_size(pair.image)
     if pair.mask is None:
         return MaskReading(np.zeros(size_HW, np.uint8), "no mask, since there is no vehicle")
@@ -196,6 +205,22 @@ def load_soft_mask(pair: Pair, *, foreground: int | None = None, ignore: int | N
     except RleError as error:
         raise RleError(f"{CARVANA_CSV}, row of {pair.image.name}: {error}") from error
     return MaskReading(mask_HW.astype(np.uint8) * np.uint8(255), f"run lengths in {CARVANA_CSV}", None)
+
+
+def _scaled(reading: MaskReading, photo_HW: tuple[int, int] | None) -> MaskReading:
+    mask_HW = height, width = reading.soft_HW.shape
+    if photo_HW is None or photo_HW == mask_HW:
+        return reading
+    # By one side both have the same scale, by the other one they differ by this many pixels of the larger picture.
+    if abs(height * photo_HW[1] - width * photo_HW[0]) > max(*mask_HW, *photo_HW):
+        return reading
+    placement = Placement(mask_HW, canvas_HW=photo_HW, top_px=0, left_px=0, content_HW=photo_HW)
+    return replace(
+        reading,
+        soft_HW=fit_mask(reading.soft_HW, placement),
+        known_HW=None if reading.known_HW is None else fit_known(reading.known_HW, placement),
+        rule=f"{reading.rule}; scaled to its photo's size",
+    )
 
 
 def describe_rules(rules: Mapping[str, int]) -> list[str]:
@@ -214,6 +239,17 @@ def describe_odd(odd: Mapping[str, str]) -> str | None:
     first = "; ".join(f"{id_}: {warning}" for id_, warning in list(odd.items())[:_SHOWN_ODD])
     more = f"; and {len(odd) - _SHOWN_ODD} more, see `carmask check`" if len(odd) > _SHOWN_ODD else ""
     return f"{len(odd)} mask{'s look' if len(odd) > 1 else ' looks'} odd. {first}{more}"
+
+
+def describe_inverted(background_of: Mapping[str, int], masks: int) -> str | None:
+    """Warn if most of `masks` masks look inverted; `background_of`: id of each that does -> `MaskReading.inverted`."""
+    if 2 * len(background_of) <= masks:
+        return None
+    ((value, _),) = Counter(background_of.values()).most_common(1)
+    return (
+        f"{len(background_of)} of {masks} masks cover all four corners and most of the picture, as if inverted; if "
+        f"the object is what they leave out, give --foreground {value} (in training --dataset.foreground {value})"
+    )
 
 
 def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list[Path]], list[tuple[str, Path]]]:

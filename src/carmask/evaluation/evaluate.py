@@ -126,7 +126,7 @@ def evaluate_selection(
     started_s = time.perf_counter()
     rows: list[PhotoRow] = []
     failures: list[EvaluationFailure] = []
-    readings: dict[str, tuple[str, str | None]] = {}
+    readings: dict[str, tuple[str, str | None, int | None]] = {}
     for one, pairs in assign_segmenters(selection, segmenter):
         for measured in _measure(pairs, one, readings, foreground=foreground, ignore=ignore, batch_size=batch_size):
             if isinstance(measured, PhotoRow):
@@ -143,8 +143,9 @@ def evaluate_selection(
         rows=tuple(rows),
         failures=tuple(failures),
         seconds=time.perf_counter() - started_s,
-        rules=dict(Counter(rule for rule, _ in in_order.values()).most_common()),
-        odd={id_: odd for id_, (_, odd) in in_order.items() if odd},
+        rules=dict(Counter(rule for rule, *_ in in_order.values()).most_common()),
+        odd={id_: odd for id_, (_, odd, _) in in_order.items() if odd},
+        inverted={id_: value for id_, (*_, value) in in_order.items() if value is not None},
         part=selection.part,
         remarks=selection.remarks,
         warnings=selection.warnings,
@@ -165,18 +166,18 @@ def assign_segmenters(selection: Selection, segmenter: Segmenter) -> list[tuple[
 def _measure(
     pairs: Sequence[Pair],
     segmenter: Segmenter,
-    readings: dict[str, tuple[str, str | None]],
+    readings: dict[str, tuple[str, str | None, int | None]],
     *,
     foreground: int | None,
     ignore: int | None,
     batch_size: int,
 ) -> Iterator[PhotoRow | EvaluationFailure]:
-    """Measure each pair, in order. `readings` gets the rule by which each mask was read, and what is odd about it."""
+    """Measure each pair, in order. `readings` gets rule, oddity and `inverted` of each mask."""
 
     def load(pair: Pair) -> tuple[Photo, tuple[BoolArray, BoolArray | None]]:
         photo = segmenter.decode(pair.image)
         truth = load_truth(pair, photo.size_HW, foreground, ignore)
-        readings[pair.id] = truth.rule, truth.odd
+        readings[pair.id] = truth.rule, truth.odd, truth.inverted
         return photo, (truth.mask_HW, truth.known_HW)
 
     def compare(predicted: Prediction[Pair, tuple[BoolArray, BoolArray | None]]) -> PhotoRow | EvaluationFailure:
@@ -203,7 +204,7 @@ def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None, ign
         CarmaskError: It cannot be read.
 
     """
-    reading = load_soft_mask(pair, foreground=foreground, ignore=ignore)
+    reading = load_soft_mask(pair, foreground=foreground, ignore=ignore, photo_HW=size_HW)
     if reading.soft_HW.shape != size_HW:
         (height, width), (photo_height, photo_width) = reading.soft_HW.shape, size_HW
         raise MaskSizeError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.data.pairs import describe_odd, describe_rules
+from carmask.data.pairs import describe_inverted, describe_odd, describe_rules
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import THIN_BELOW_PX, ImageMetrics
 
@@ -177,6 +177,7 @@ class Evaluation:
         seconds: How long it took.
         rules: How the true masks were read (rule -> number of masks).
         odd: True masks that do not look like a mask of one object (id -> complaint).
+        inverted: True masks that look inverted (id -> stored value of their background).
         part: The part of the data set: "validation", "train", "all" or "out-of-fold".
         remarks: What is known about whether the network was trained on these photos.
         warnings: Why the metrics may not be held-out ones, or not of all photos.
@@ -189,6 +190,7 @@ class Evaluation:
     seconds: float
     rules: Mapping[str, int] = field(default_factory=dict)
     odd: Mapping[str, str] = field(default_factory=dict)
+    inverted: Mapping[str, int] = field(default_factory=dict)
     part: str = "all"
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -202,7 +204,8 @@ class Evaluation:
     @property
     def odd_warning(self) -> str | None:
         """A warning about true masks that look odd, if any do."""
-        return describe_odd(self.odd)
+        warnings = [describe_inverted(self.inverted, len(self.vehicle_rows)), describe_odd(self.odd)]
+        return " ".join(warning for warning in warnings if warning) or None
 
     @property
     def vehicle_rows(self) -> list[PhotoRow]:

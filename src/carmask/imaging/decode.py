@@ -205,7 +205,8 @@ def decode_mask(
     and one other value, the other one is foreground, whatever it is. A mask of a single value is all foreground, unless
     that is 0. Any other mask is soft: value / full scale.
 
-    foreground: the stored value (palette index, gray level, largest channel, 16-bit value) that is foreground instead.
+    foreground: the stored value (palette index, gray level, largest channel, 16-bit value) that is foreground instead;
+    0 inverts a soft gray mask that is black and white but for its edge.
     ignore: the stored value of pixels that nobody labeled. They are False in `known_HW`, and the mask is read as if
     they were not there. Raises `UnreadableImage`, also if all pixels are ignored, or the foreground is.
     """

@@ -13,6 +13,8 @@ from carmask.imaging.image_file import deep_values, is_deep
 _CLASS_NUMBERS_BELOW = 32
 # A soft mask of one hue has at most 256 colors, and some more if it is a JPEG.
 _COLORS_OF_A_PHOTO = 4096
+# A soft mask's values this near to black or white are neither class numbers nor an edge.
+_NEAR_A_LEVEL = 32
 _ADVICE = "choose the class with --foreground VALUE"
 # From this value on, one half, a soft mask (uint8 0..255) is foreground.
 FOREGROUND_FROM = 128
@@ -24,13 +26,21 @@ class MaskReading:
 
     soft_HW: uint8, 0 = background, 255 = foreground, in between a share of each. rule: one line on the values found and
     how they were read. odd: a warning if the values do not look like a mask of a single object. known_HW: bool, False
-    where nobody labeled what the pixel shows, and `soft_HW` is 0; None where all pixels are known.
+    where nobody labeled what the pixel shows, and `soft_HW` is 0; None where all pixels are known. background: the
+    stored value that was read as background, where nobody chose a value.
     """
 
     soft_HW: NDArray[np.uint8]
     rule: str
     odd: str | None = None
     known_HW: NDArray[np.bool_] | None = None
+    background: int | None = None
+
+    @property
+    def inverted(self) -> int | None:
+        """The `background` of a mask that covers all four corners and most of the picture, else None."""
+        corners = self.soft_HW[[0, 0, -1, -1], [0, -1, 0, -1]]
+        return self.background if corners.min() >= FOREGROUND_FROM and 0.5 < self.area < 1 else None
 
     @property
     def mask_HW(self) -> NDArray[np.bool_]:
@@ -74,14 +84,23 @@ def read_mask(image: Image.Image, foreground: int | None, ignore: int | None) ->
     stored = _read_stored(image, ignore)
     if not len(stored.used):
         return None
-    if foreground is not None:
+    reading = _read_values(stored, lossy=isinstance(image, JpegImageFile))
+    if foreground == 0 and _is_of_two_levels(stored, reading):
+        reading = MaskReading(255 - reading.soft_HW, f"{stored.kind}: soft, 0 is foreground, as chosen")
+    elif foreground is not None:
         soft_HW = np.where(stored.value_HW == foreground, np.uint8(255), np.uint8(0))
         reading = MaskReading(soft_HW, f"{stored.kind}: stored value {foreground} is foreground, as chosen")
-    else:
-        reading = _read_values(stored, lossy=isinstance(image, JpegImageFile))
     if ignore is None or (known_HW := stored.value_HW != ignore).all():
         return reading
-    return MaskReading(reading.soft_HW * known_HW, f"{reading.rule}, and {ignore} is unknown", reading.odd, known_HW)
+    rule = f"{reading.rule}, and {ignore} is unknown"
+    return replace(reading, soft_HW=reading.soft_HW * known_HW, rule=rule, known_HW=known_HW)
+
+
+def _is_of_two_levels(stored: _StoredValues, reading: MaskReading) -> bool:
+    """Whether a gray mask is black and white but for a soft edge, or for what compression did to it."""
+    if stored.shown is not stored.used or reading.odd or len(stored.used) < 3:
+        return False
+    return float(((reading.soft_HW < _NEAR_A_LEVEL) | (reading.soft_HW > 255 - _NEAR_A_LEVEL)).mean()) > 0.9
 
 
 def _read_values(stored: _StoredValues, *, lossy: bool) -> MaskReading:
@@ -111,7 +130,9 @@ def _read_values(stored: _StoredValues, *, lossy: bool) -> MaskReading:
             listed = ", ".join(f"{value:g}" for value in values[:8]) + (", .." if len(values) > 8 else "")
             odd = f"the values {listed} look like class numbers; {_ADVICE}"
         odd = odd or stored.colorful
-    return MaskReading(_look_up(stored, target.astype(np.uint8)), f"{stored.kind}: {reading}", odd)
+    background = int(stored.used[stored.shown.argmin()])
+    soft_HW = _look_up(stored, target.astype(np.uint8))
+    return MaskReading(soft_HW, f"{stored.kind}: {reading}", odd, background=background)
 
 
 def _look_up(stored: _StoredValues, target: NDArray[np.uint8]) -> NDArray[np.uint8]:

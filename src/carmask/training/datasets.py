@@ -11,7 +11,7 @@ from rich.console import Console
 
 from carmask.data.cache import Cache, CacheUnfinished, open_cache
 from carmask.data.composite import Cutout
-from carmask.data.pairs import Dataset, Pair, describe_odd, describe_rules, find_pairs
+from carmask.data.pairs import Dataset, Pair, describe_inverted, describe_odd, describe_rules, find_pairs
 from carmask.data.split import FOLDS, Split, find_own_split, make_split
 from carmask.errors import CarmaskError
 from carmask.progress import progress_bar, say
@@ -291,6 +291,8 @@ def _print_findings(caches: Sequence[Cache], skipped: Sequence[tuple[str, str]],
     if len(skipped) > SHOWN_SKIPPED:
         say(console, f"left out  {len(skipped) - SHOWN_SKIPPED} more; `carmask check` lists all", style="yellow")
     for cache in caches:
+        if (warning := describe_inverted(cache.inverted, sum(area > 0 for area in cache.area_of.values()))) is not None:
+            say(console, f"masks     {warning}", style="yellow")
         for rule in describe_rules(cache.rules):
             say(console, f"masks     {rule}")
         if (odd := describe_odd(cache.odd)) is not None:

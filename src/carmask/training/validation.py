@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from carmask.data.pairs import Pair, load_soft_mask, spread
 from carmask.evaluation.metrics import dice
 from carmask.evaluation.results import EMPTY_BELOW
+from carmask.imaging.decode import read_size
 from carmask.imaging.geometry import plan, restore
 from carmask.imaging.masks import PackedMask
 from carmask.limits import usable_cpus
@@ -77,7 +78,8 @@ def load_validation_set(data: TrainingData, distributed: DistributedContext) -> 
 
     def read(pair: Pair) -> Truth:
         source = data.source_of(pair.id).settings
-        reading = load_soft_mask(pair, foreground=source.foreground, ignore=source.ignore)
+        photo_HW = read_size(pair.image)
+        reading = load_soft_mask(pair, foreground=source.foreground, ignore=source.ignore, photo_HW=photo_HW)
         known_HW = reading.known_HW
         return Truth(PackedMask.of(reading.mask_HW), None if known_HW is None else PackedMask.of(known_HW))
 
