@@ -137,7 +137,7 @@ def build_network(settings: TrainSettings, data: TrainingData) -> Network:
     network = Network(card.model_copy(update={"unet": settings.unet(), "geometry": settings.geometry()}))
     network.note_training(
         {
-            "data": settings.data.resolve().name,
+            "data": ", ".join(settings.datasets) or settings.data.resolve().name,
             "photos": len(data.train),
             "groups": len({pair.group for pair in data.train}),
             "groups_held_out": sorted({pair.group for pair in data.validation}),
@@ -170,7 +170,9 @@ def load_initial_weights(network: Network, folder: Path) -> None:
             "weights; use the same --preset, or other weights"
         )
     network.load_state_dict(given.state_dict())
-    network.note_training({"started_from": given.card.training})
+    # Of the held-out photos of an earlier training the names are many, and say nothing of this one.
+    earlier = {name: note for name, note in given.card.training.items() if name != "groups_held_out"}
+    network.note_training({"started_from": earlier})
 
 
 def choose_batch_size(
