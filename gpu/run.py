@@ -29,6 +29,7 @@ from rich.console import Console
 
 from carmask.environment import environment
 from carmask.errors import CarmaskError
+from carmask.limits import usable_cpus
 from carmask.models.network import Network
 from carmask.models.series_file import stages_folder
 from carmask.training.config import TrainSettings
@@ -154,12 +155,14 @@ def measure(settings: TrainSettings) -> StageSpeed:
     for group in state.optimizer.param_groups:
         group["lr"] = 0.0
     state.network.train()
-    steps = range(WARM_UP_STEPS + TIMED_STEPS)
+    # Composites are made ahead, one batch in each thread: the first ones would seem to take no time.
+    warm_up_steps = WARM_UP_STEPS + (usable_cpus() if settings.composite.probability else 0)
+    steps = range(warm_up_steps + TIMED_STEPS)
     step_began_s = 0.0
     for step, batch in iterate_batches(
         setup.data, steps, batch_size, settings.seed, setup.hardware.device, composite=settings.composite
     ):
-        if step == WARM_UP_STEPS:
+        if step == warm_up_steps:
             step_began_s = time.perf_counter()
         seed_step(settings.seed, step)
         train_step(setup, state, batch)
