@@ -28,9 +28,10 @@ from carmask.imaging.geometry import Geometry
 from carmask.models.card import ModelCard, read_card
 from carmask.models.config import UNetConfig
 from carmask.models.network import Network
+from carmask.models.onnx_weights import fit_batch_norm
 from carmask.runtime.hardware import HardwareSettings, set_up
 from carmask.runtime.options import RunOptions
-from carmask.runtime.torch_engine import TorchEngine
+from carmask.runtime.torch_engine import TorchEngine, to_input
 from carmask.segmenter import Segmenter
 
 PLAIN = Path(__file__).with_name("plain_onnxruntime.py")
@@ -124,6 +125,20 @@ def test_the_random_networks_tell_pictures_apart(made: Made) -> None:
     """Without this the comparisons above would say little."""
     (found_HW,) = made.session.run(None, {"image": noise((1, 64, 64, made.card.channels), 0)})[0]
     assert np.ptp(found_HW) > 0.2
+
+
+@torch.no_grad()
+def test_its_weights_can_be_trained_further(made: Made, tmp_path: Path) -> None:
+    file = tmp_path / "network.onnx"
+    file.write_bytes(to_file(made.graph, made.card))
+    x_BCHW = to_input(noise((4, 64, 64, made.card.channels), 0), torch.device("cpu"))
+    wanted_B1HW = made.network(x_BCHW)
+    again = Network.load(file)
+    torch.testing.assert_close(again(x_BCHW), wanted_B1HW, atol=1e-4, rtol=0)
+    fit_batch_norm(again, x_BCHW[:, None])
+    torch.testing.assert_close(again(x_BCHW), wanted_B1HW, atol=1e-4, rtol=0)
+    # In training BatchNorm uses the statistics of the batch, which are those that it was given.
+    torch.testing.assert_close(again.train()(x_BCHW), wanted_B1HW, atol=1e-3, rtol=0)
 
 
 def test_openvino_takes_any_size_from_the_one_file(made: Made) -> None:

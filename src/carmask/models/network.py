@@ -15,7 +15,7 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from carmask.errors import CarmaskError, explain, first_line
-from carmask.models.card import ModelCard
+from carmask.models.card import ModelCard, read_card
 from carmask.models.config import WEIGHTS, weights_folder
 from carmask.models.hub_card import SIGNATURE, write_hub_card
 from carmask.models.series_file import fold_folders
@@ -111,10 +111,15 @@ class Network(
     def load(cls, folder: Path) -> "Network":
         """Load a folder of weights, or the best weights of a run's folder, in evaluation mode on the CPU.
 
+        It may also be a float `.onnx` file; `onnx_weights` says what becomes of BatchNorm.
+
         Raises:
             WeightsError: the folder, its configuration or its weights are missing or damaged.
+            ModelFileError: the file is missing or damaged, or carmask has not exported it.
 
         """
+        if folder.suffix.lower() == ".onnx" and not folder.is_dir():
+            return cls._load_onnx(folder)
         if folds := fold_folders(folder):
             raise WeightsError(f"{folder}: holds {len(folds)} folds, each with a network; name one, such as {folds[0]}")
         folder = weights_folder(folder)
@@ -134,4 +139,18 @@ class Network(
             raise WeightsError(
                 f"{folder}: damaged or foreign weights ({first_line(error)}); copy the folder again"
             ) from error
+        return network.eval()
+
+    @classmethod
+    def _load_onnx(cls, file: Path) -> "Network":
+        network = cls(read_card(file))
+        if network.card.precision == "int8":
+            raise WeightsError(f"{file}: its weights are int8, which cannot be trained or exported; use the float file")
+        try:
+            # Not needed for folders, and slow to import.
+            from carmask.models.onnx_weights import read_onnx_weights
+
+            network.load_state_dict(read_onnx_weights(file, network))
+        except (KeyError, RuntimeError) as error:
+            raise WeightsError(f"{file}: no network of this structure in it ({first_line(error)})") from error
         return network.eval()

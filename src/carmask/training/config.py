@@ -4,6 +4,7 @@ A setting that is not passed is taken from the YAML file (`config`), then from t
 the defaults below.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ from carmask.data.composite import CompositeSettings
 from carmask.data.split import FOLDS
 from carmask.errors import CarmaskError, explain
 from carmask.imaging.geometry import Geometry
-from carmask.models.config import EMPTY_SOURCE, PRESETS, EncoderName, PresetName, UNetConfig
+from carmask.models.card import ModelCard, read_card
+from carmask.models.config import EMPTY_SOURCE, PRESETS, WEIGHTS, EncoderName, PresetName, UNetConfig, weights_folder
 from carmask.runtime.hardware import HardwareSettings
+from carmask.runtime.locate import packaged_models
 
 _SOURCE_NAME = re.compile(r"[\w-]+")
 
@@ -44,6 +47,9 @@ PRESET_DEFAULTS: Mapping[str, dict[str, Any]] = {
     },
 }
 
+
+# The learning rate for exported networks: higher rates make them forget what they have learned.
+FINE_TUNING_LR = 3e-4
 
 # As `init`, unless there is such a folder: the weights of the encoder that were trained on ImageNet.
 IMAGENET = Path("imagenet")
@@ -149,7 +155,7 @@ class TrainSettings(_Settings):
     """Settings of one training run."""
 
     data: Path = Field(description="folder of photos and masks, or the folder that the paths of `datasets` start from")
-    preset: PresetName = Field(default="small", description="network to train")
+    preset: PresetName = Field(default="small", description="network to train; that of --init if not given")
     config: Path | None = Field(default=None, description="YAML file of settings; options override it")
     name: str | None = Field(
         default=None, pattern=r"^\w[\w.+-]*$", description="name of the run; preset and time if not given"
@@ -168,8 +174,9 @@ class TrainSettings(_Settings):
     seed: int = Field(default=0, ge=0, description="seed of weights, photo order and augmentation")
     init: Path | None = Field(
         default=None,
-        description="run or weights folder to start from, of the same network and any input size; or imagenet, for an "
-        "EfficientNet encoder's weights trained on ImageNet",
+        description="what to start from: packaged weights (fast), an .onnx file, the folder of a run or of weights, or "
+        "a Hub id, of the same network and any input size; or imagenet, for an EfficientNet encoder's weights trained "
+        "on ImageNet",
     )
     patience: int | None = Field(default=None, ge=1, description="stop after this many epochs without a better Dice")
     ema: float = Field(
@@ -204,7 +211,12 @@ class TrainSettings(_Settings):
         config = given.pop("config", None)
         if config is not None:
             given = merge(_read_yaml(Path(config)), given)
+        place = None if given.get("init") is None else _place_of(Path(given["init"]))
+        if place is not None and "preset" not in given:
+            given |= _preset_of(place)
         defaults = PRESET_DEFAULTS.get(str(given.get("preset", "small")), {})
+        if place is not None and place.suffix.lower() == ".onnx" and "optimizer" in defaults:
+            defaults = merge(defaults, {"optimizer": {"lr": FINE_TUNING_LR}})
         return {**merge(defaults, given), "config": config}
 
     @model_validator(mode="after")
@@ -266,9 +278,8 @@ class TrainSettings(_Settings):
 
     def with_absolute_paths(self) -> "TrainSettings":
         """The same settings with absolute paths, so that a run can be resumed from any working folder."""
-        init = self.init
-        if init is not None and (init != IMAGENET or init.exists()):
-            init = init.absolute()
+        # Otherwise it is a name.
+        init = self.init.absolute() if self.init is not None and self.init.exists() else self.init
         changes: dict[str, Any] = {
             "data": self.data.absolute(),
             "init": init,
@@ -299,6 +310,24 @@ class TrainSettings(_Settings):
             return cls.model_validate(_read_yaml(path))
         except ValidationError as error:
             raise SettingsError(f"{path}: {explain(error, cls)}") from error
+
+
+def _place_of(init: Path) -> Path:
+    """The folder or file to start from; the name itself if it is of other weights."""
+    return init if init.exists() else packaged_models().get(str(init), init)
+
+
+def _preset_of(place: Path) -> dict[str, Any]:
+    """The preset of weights, as a setting; none if they cannot be read, which training reports."""
+    try:
+        if place.is_dir():
+            text = (weights_folder(place) / WEIGHTS[0]).read_text(encoding="utf-8")
+            preset = ModelCard.model_validate(json.loads(text)["config"]).preset
+        else:
+            preset = read_card(place).preset
+    except (OSError, ValueError, KeyError, TypeError, CarmaskError):
+        preset = None
+    return {} if preset is None else {"preset": preset}
 
 
 def _with_absolute(settings: ModelT, *names: str) -> ModelT:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import nn
@@ -16,7 +17,10 @@ from carmask.errors import CarmaskError, explain
 from carmask.models.card import ModelCard
 from carmask.models.efficientnet import load_imagenet
 from carmask.models.network import Network
+from carmask.models.onnx_weights import fit_batch_norm
 from carmask.runtime.hardware import Hardware, set_up
+from carmask.runtime.locate import locate
+from carmask.runtime.torch_engine import to_input
 from carmask.training.checkpoint import TrainingState, load_checkpoint
 from carmask.training.config import IMAGENET, SettingsError, TrainSettings
 from carmask.training.data_loading import epoch_steps, seed_step
@@ -30,6 +34,8 @@ from carmask.training.run_folder import RunFolder
 
 # The initial weights are drawn as if in this step, which no run reaches.
 INITIAL_WEIGHTS_STEP = 2**32 - 1
+# At most this many photos give statistics to the BatchNorm of an exported network.
+FIT_PHOTOS = 16
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ def set_up_training(
     network = build_network(settings, data)
     init = settings.init if split is None else None
     if init is not None:
-        distributed.broadcast_object(lambda: load_initial_weights(network, init))
+        distributed.broadcast_object(lambda: load_initial_weights(network, init, data))
     network.to(hardware.device)
     distributed.prepare_network(network)
     digest = data.digest
@@ -147,14 +153,16 @@ def build_network(settings: TrainSettings, data: TrainingData) -> Network:
     return network
 
 
-def load_initial_weights(network: Network, folder: Path) -> None:
-    """Start from the weights of another run, or the encoder from weights trained on ImageNet, and note which.
+def load_initial_weights(network: Network, init: Path, data: TrainingData) -> None:
+    """Start from the weights of another network, or the encoder from weights trained on ImageNet, and note which.
+
+    An exported network gets its BatchNorm's statistics from some photos of `data`.
 
     Raises:
         CarmaskError: they cannot be read, or are those of another network.
 
     """
-    if folder == IMAGENET and not folder.exists():
+    if init == IMAGENET and not init.exists():
         encoder = network.card.unet.encoder
         if encoder == "plain":
             raise CarmaskError(
@@ -163,13 +171,18 @@ def load_initial_weights(network: Network, folder: Path) -> None:
             )
         network.note_training({"encoder": load_imagenet(network.unet.encoders, encoder)})
         return
-    given = Network.load(folder)
+    place = init if init.exists() else locate(str(init), "torch")
+    given = Network.load(place)
     if given.card.unet != network.card.unet:
         raise CarmaskError(
-            f"{folder}: contains the network '{given.card.name}', and '{network.card.name}' cannot start from its "
+            f"{init}: contains the network '{given.card.name}', and '{network.card.name}' cannot start from its "
             "weights; use the same --preset, or other weights"
         )
     network.load_state_dict(given.state_dict())
+    if place.is_file():
+        some = data.train[:: math.ceil(len(data.train) / FIT_PHOTOS)]
+        images_NHWC = (np.stack([data.read(pair.id).image_HWC]) for pair in some)
+        fit_batch_norm(network.eval(), (to_input(image_NHWC, torch.device("cpu")) for image_NHWC in images_NHWC))
     # Of the held-out photos of an earlier training the names are many, and say nothing of this one.
     earlier = {name: note for name, note in given.card.training.items() if name != "groups_held_out"}
     network.note_training({"started_from": earlier})
