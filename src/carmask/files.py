@@ -132,6 +132,14 @@ def remove_stale_temporary_files(folders: Iterable[Path]) -> int:
     return removed
 
 
+def file_identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    """Return size, inode, modification and change time: one differs if a file was written to, or is another one.
+
+    The change time, where the system has one, is newer also for a file that was moved here with its old date.
+    """
+    return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
 def walk_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
     """Yield `folder` and each folder below it with the sorted names of its files; follow links, skip hidden files.
 

@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,61 @@ def test_photos_that_changed_are_done_again(predict: Command) -> None:
     changed = {path.name for path in Path("out").glob("*.png") if path.stat().st_mtime_ns != times.get(path.name)}
     assert changed == {"larger.png", "newer.png", "added later.png"}
     assert mask_of("out/larger.png").shape == (99, 98)
+
+
+MOVES = {
+    "by moving": lambda source, place: source.rename(place),
+    "as cp -p and rsync -t": shutil.copy2,
+    "in place": lambda source, place: (place.write_bytes(source.read_bytes()), shutil.copystat(source, place)),
+}
+
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+@pytest.mark.parametrize("size_HW", [(40, 60), (1200, 1800)])
+@pytest.mark.parametrize("result", ["out", "out.csv"])
+def test_photos_of_one_size_and_date_that_were_exchanged_are_done_again(
+    predict: Command, move: Callable[[Path, Path], object], size_HW: tuple[int, int], result: str
+) -> None:
+    save("photos/a.bmp", vehicle(size_HW))
+    save("photos/b.bmp", vehicle(size_HW)[::-1, ::-1])
+    Path("photos/broken.bmp").write_bytes(b"no picture")  # so that the table is not finished
+    for name in "ab":
+        os.utime(f"photos/{name}.bmp", (1.6e9, 1.6e9))
+    assert predict("photos", result) == 2
+    before = Path("out.csv").read_text().splitlines() if result == "out.csv" else contents("out")
+    # Another place, and another folder on the way, do not make other photos of them.
+    shutil.copytree("photos", "moved")
+    Path("photos").rename("gone")
+    Path("moved").rename("photos")
+    assert predict("photos", result) == 2
+    assert predict.done_before == (2, 3)
+
+    for source, place in (("a", "aside"), ("b", "a"), ("aside", "b")):
+        move(Path(f"photos/{source}.bmp"), Path(f"photos/{place}.bmp"))
+    Path("photos/aside.bmp").unlink(missing_ok=True)
+    assert predict("photos", result) == 2
+    assert predict.done_before == (0, 0)
+    if result == "out":
+        assert (mask_of("out/a.png") == mask_of("out/b.png")[::-1, ::-1]).all()
+        assert contents("out")["a.png"] == before["b.png"]
+    else:
+        after = Path("out.csv").read_text().splitlines()
+        assert after[1].partition(",")[2] == before[2].partition(",")[2] != before[1].partition(",")[2]
+
+
+def test_a_cut_out_from_a_mask_is_made_again_when_its_photo_was_exchanged(convert: Command) -> None:
+    save("photos/a.bmp")
+    save("photos/b.bmp", vehicle()[::-1, ::-1])
+    save("masks/a.png")
+    os.utime("photos/b.bmp", (1.6e9, 1.6e9))
+    command = ("masks", "out", "--photos", "photos", "-k", "cutout")
+    assert convert(*command) == 0
+    before = contents("out")
+    assert convert(*command) == 0
+    assert convert.done_before == (1, 1)
+    Path("photos/b.bmp").replace("photos/a.bmp")
+    assert convert(*command) == 0
+    assert contents("out")["a.png"] != before["a.png"]
 
 
 def test_a_result_that_is_not_what_was_written_is_made_again(predict: Command) -> None:

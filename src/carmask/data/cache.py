@@ -3,7 +3,7 @@
 A cache folder holds `images.npy` (N x H x W x C, uint8), `masks.npy` (N x H x W, uint8 soft masks), `cache.json` and,
 if pixels may be unknown, `known.npy` (N x H x W, uint8, 255 where the mask is known, else 0). Its name is a digest of
 the content of all files and of how they were fitted, so other photos or another geometry have another cache. The
-digests of the files are remembered by size and modification time, so that a second start reads no photo. The cache
+digests of the files are remembered by `file_identity`, so that a second start reads no photo. The cache
 itself is checked against checksums each time, at memory speed.
 
 A build that is asked to stop leaves its rows, with `stopped.json` beside them, to the next build of the same cache.
@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
-from carmask.files import write_bytes_atomically
+from carmask.files import file_identity, write_bytes_atomically
 from carmask.imaging.decode import MaskReading, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_known, fit_mask, plan
 from carmask.limits import usable_cpus
@@ -55,8 +55,8 @@ _ARRAYS = ("images.npy", "masks.npy", "known.npy")
 # Rows for each thread that may wait to be noted.
 _AHEAD = 4
 
-# Size, modification time and SHA-256 of a file, by its path.
-_KNOWN_DIGESTS = TypeAdapter(dict[str, tuple[int, int, str]])
+# `file_identity` and SHA-256 of a file, by its path.
+_KNOWN_DIGESTS = TypeAdapter(dict[str, tuple[tuple[int, int, int, int], str]])
 
 _Array: TypeAlias = np.memmap[Any, np.dtype[np.uint8]]
 
@@ -179,7 +179,7 @@ def open_cache(
 def _read_digests(pairs: Sequence[Pair], known_file: Path, wants_stop: Callable[[], bool]) -> list[list[str]]:
     """Id, SHA-256 of the photo's content and of the mask's content ("none" if there is no mask) of each pair, in order.
 
-    Files whose size and modification time are those in `known_file` are not read again. If `wants_stop` returns True
+    Files that `known_file` knows by their `file_identity` are not read again. If `wants_stop` returns True
     after a file was read, the remaining pairs are missing.
     """
     try:
@@ -198,14 +198,14 @@ def _read_digests(pairs: Sequence[Pair], known_file: Path, wants_stop: Callable[
             status = source.stat()
             if not stat.S_ISREG(status.st_mode):  # reading a named pipe or a device might never end
                 return "unreadable: not a plain file"
-            if known.get(name, ())[:2] != (status.st_size, status.st_mtime_ns):
+            if name not in known or known[name][0] != file_identity(status):
                 with source.open("rb") as file:
                     content = hashlib.file_digest(file, "sha256").hexdigest()
                 read.append(name)
-                known[name] = (status.st_size, status.st_mtime_ns, content)
+                known[name] = (file_identity(status), content)
         except OSError as error:
             return f"unreadable: {error.strerror}"
-        return known[name][2]
+        return known[name][1]
 
     digests = []
     for pair in pairs:

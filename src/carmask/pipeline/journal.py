@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from carmask import __version__
 from carmask.errors import CarmaskError
-from carmask.files import atomic_write, unwritable
+from carmask.files import atomic_write, file_identity, unwritable
 from carmask.imaging.masks import Regions
 from carmask.pipeline.jobs import BadDestination, Job
 from carmask.pipeline.urls import URL
@@ -36,6 +36,8 @@ Provenance = Mapping[str, Any]
 Entry = dict[str, Any]
 
 _FORMAT = 1
+_NO_FILE = "-"
+_SAMPLES, _SAMPLE_BYTES = 32, 1024
 
 
 class JournalError(CarmaskError):
@@ -173,25 +175,66 @@ def other_provenance(path: Path, earlier: Provenance | None, now: Provenance) ->
 
 
 def journal_entry(job: Job, found: Result) -> Entry:
-    """Return what a journal says of a result: the size of the file it was made from, and what was found."""
-    if isinstance(job.origin, URL):
-        origin_bytes = len(job.picture) if isinstance(job.picture, bytes) else 0
-    else:
-        status = stat_file(job.origin)
-        origin_bytes = status.st_size if status else 0
-    return {"origin_bytes": origin_bytes, "coverage": round(found.coverage, 6), "box_px": found.box_px}
+    """Return what a journal says of a result: the files it was made from, and what was found."""
+    made_from = job.made_from or describe_files(job)
+    return {"made_from": made_from, "coverage": round(found.coverage, 6), "box_px": found.box_px}
 
 
-def is_unchanged(origin: Path | URL, size_bytes: int, since_ns: int) -> bool:
-    """Whether a photo is the same as when its result was made. The result of a photo that is gone is kept.
+def describe_files(job: Job) -> str:
+    """Describe the files that a result is made from, a word for each; call it before they are decoded.
 
-    Photos at URLs are not checked: to ask a store about each photo takes longer than the network.
+    The words are `file_identity` and a digest of samples, 32 KB at most. Photos at URLs, and those that are not there,
+    have none: to ask a store about each photo takes longer than the network.
     """
-    status = stat_file(origin) if isinstance(origin, Path) else None
-    if status is None:
+    return " ".join(map(_describe, dict.fromkeys((job.origin, job.photo))))
+
+
+def is_unchanged(job: Job, made_from: str, since_ns: int) -> bool:
+    """Whether the files of a job are those that its result was made from, at that time, wherever they were moved from.
+
+    The result of a photo that is gone is kept.
+    """
+    words, paths = made_from.split(" "), dict.fromkeys((job.origin, job.photo))
+    return len(words) == len(paths) and all(
+        _is_same(path, word, since_ns) for path, word in zip(paths, words, strict=True)
+    )
+
+
+def _describe(path: Path | URL) -> str:
+    status = stat_file(path) if isinstance(path, Path) else None
+    if status is None or not isinstance(path, Path):
+        return _NO_FILE
+    return ":".join(map(str, (*file_identity(status), _digest_of_samples(path, status.st_size))))
+
+
+def _is_same(path: Path | URL, word: str, since_ns: int) -> bool:
+    status = stat_file(path) if isinstance(path, Path) and word != _NO_FILE else None
+    if status is None or not isinstance(path, Path):
+        return True
+    identity, _, digest = word.rpartition(":")
+    if identity == ":".join(map(str, file_identity(status))):
         return True
     # Cameras whose clock is wrong date photos into the future.
-    return status.st_size == size_bytes and (status.st_mtime_ns <= since_ns or status.st_mtime > time.time())
+    if since_ns < status.st_mtime_ns <= time.time_ns() or int(identity.partition(":")[0]) != status.st_size:
+        return False
+    return digest == _digest_of_samples(path, status.st_size)
+
+
+def _digest_of_samples(path: Path, size_bytes: int) -> str:
+    """Return a digest of evenly spread pieces of a file, from its first to its last byte; none if it is unreadable."""
+    last = max(0, size_bytes - _SAMPLE_BYTES)
+    digest = sha256()
+    try:
+        with path.open("rb", buffering=0) as stream:
+            if size_bytes <= _SAMPLES * _SAMPLE_BYTES:
+                digest.update(stream.read())
+            else:
+                for sample in range(_SAMPLES):
+                    stream.seek(last * sample // (_SAMPLES - 1))
+                    digest.update(stream.read(_SAMPLE_BYTES))
+    except OSError:
+        return ""
+    return digest.hexdigest()[:16]
 
 
 def stat_file(path: Path) -> os.stat_result | None:

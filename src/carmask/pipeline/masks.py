@@ -16,6 +16,7 @@ from carmask.data.pairs import photo_stems
 from carmask.imaging.decode import decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.pipeline.jobs import Job, PhotoOutcome
+from carmask.pipeline.journal import describe_files
 from carmask.pipeline.kinds import TABLE_SUFFIXES
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.predict import failed, put_result
@@ -77,7 +78,7 @@ def _convert(masks: MaskList, jobs: Iterable[Job], put: Put) -> Generator[PhotoO
         job, read = mask
         started_s = time.perf_counter()
         try:
-            outcome = put_result(job, read(), put)
+            outcome = put_result(replace(job, made_from=describe_files(job)), read(), put)
         except Exception as error:  # noqa: BLE001 - `failed` raises others again
             return failed(job, error)
         return replace(outcome, seconds=time.perf_counter() - started_s)

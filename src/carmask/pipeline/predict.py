@@ -12,7 +12,7 @@ from carmask.files import NoSpace
 from carmask.imaging.decode import Photo, UnreadableImage
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.jobs import Job, PhotoOutcome
-from carmask.pipeline.journal import provenance_of
+from carmask.pipeline.journal import describe_files, provenance_of
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.sinks import Put
 from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
@@ -68,9 +68,10 @@ def predict_jobs(
     """
 
     def load(job: Job) -> tuple[Photo, Job]:
+        made_from = describe_files(job)
         picture = job.read()
         # Drawing may decode the photo again; a photo at a URL is downloaded only once.
-        return segmenter.decode(picture), replace(job, picture=picture)
+        return segmenter.decode(picture), replace(job, picture=picture, made_from=made_from)
 
     def consume(found: Prediction[Job, Job]) -> PhotoOutcome:
         started_s = time.perf_counter()

@@ -138,8 +138,8 @@ def open_folder(
 ) -> Iterator[Folder]:
     """Open a folder for results. Valid results of an earlier run are kept, unless `overwrite`.
 
-    A result is valid if the journal says that it was made from a photo of that size, it has the size that was written,
-    and it is not older than the photo. Any other is deleted and made again.
+    A result is valid if the journal says that it was made from this photo, it has the size that was written, and it is
+    not older than the photo. Any other is deleted and made again.
 
     Raises:
         BadDestination: the folder holds results of another provenance, or files of the same names from elsewhere.
@@ -184,15 +184,15 @@ def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) 
 
 
 class _Written(NamedTuple):
-    """What a journal says of a result: its size, that of the file it was made from, and whether its mask is empty."""
+    """What a journal says of a result: its size, the files it was made from, and whether its mask is empty."""
 
     size_bytes: int
-    origin_bytes: int
+    made_from: str
     is_empty: bool
 
     def is_valid(self, job: Job, status: os.stat_result) -> bool:
         """Whether the result is what was written, and its photo the same as then."""
-        return status.st_size == self.size_bytes and is_unchanged(job.origin, self.origin_bytes, status.st_mtime_ns)
+        return status.st_size == self.size_bytes and is_unchanged(job, self.made_from, status.st_mtime_ns)
 
 
 def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: bool) -> dict[str, _Written]:
@@ -202,7 +202,7 @@ def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: 
         earlier = read_provenance(file)
         if earlier == provenance:
             for _, entry in read_entries(file):
-                written[entry["result"]] = _Written(entry["bytes"], entry["origin_bytes"], entry["box_px"] is None)
+                written[entry["result"]] = _Written(entry["bytes"], entry.get("made_from", ""), entry["box_px"] is None)
         elif overwrite:
             file.unlink(missing_ok=True)
         elif any(os.path.lexists(path / entry["result"]) for _, entry in read_entries(file)):

@@ -151,7 +151,7 @@ def _find_rows(journal: Path, jobs: Jobs, offsets: "array[int]", last_ns: int) -
     for offset, entry in read_entries(journal):
         positions = positions or {names[position]: position for position in jobs.positions}
         position = positions.get(entry["photo"]) if "error" not in entry else None
-        if position is None or not is_unchanged(jobs.at(position).origin, entry["origin_bytes"], last_ns):
+        if position is None or not is_unchanged(jobs.at(position), entry.get("made_from", ""), last_ns):
             continue
         if offsets[position] < 0 and entry["box_px"] is None:
             empty.append(position)
