@@ -7,6 +7,8 @@ import re
 import secrets
 import socket
 import time
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -159,6 +161,36 @@ def walk_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tu
 def is_hidden_file(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or one that Windows, macOS or a NAS leaves behind."""
     return name.startswith(".") or name.lower() in _SYSTEM_FILES
+
+
+class SimilarNames:
+    """Finds the name that is the same as another, or differs in how its accents are stored (NFC, NFD), or also in case.
+
+    macOS and ZIP files change how accents are stored; cameras, and file systems without case, change the case.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Index the names."""
+        self._levels = tuple((key, defaultdict[str, list[str]](list)) for key in (str, _composed, _folded))
+        for name in names:
+            for key, found in self._levels:
+                found[key(name)].append(name)
+
+    def find(self, *wanted: str) -> str | None:
+        """Return the name most like one of these, the first of them first; None if there is none, or more than one."""
+        for key, found in self._levels:
+            for name in wanted:
+                if names := found.get(key(name)):
+                    return names[0] if len(names) == 1 else None
+        return None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 @cache

@@ -248,7 +248,7 @@ def _unreadable(pair: Pair, error: CarmaskError) -> Problem:
 def _read_split(path: Path, dataset: Dataset) -> tuple[tuple[list[str], list[str]], int, list[Problem]]:
     """Compare a split with the data: its sides, the number of pairs that it does not name, and its problems."""
     try:
-        split = Split.load(path)
+        split = Split.load(path).spelled_as(dataset.group_of)
     except SplitError as error:
         return ([], []), 0, [Problem(path.name, "split", str(error))]
     group_of = dataset.group_of

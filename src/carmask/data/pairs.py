@@ -23,6 +23,7 @@ from carmask.data.layout import (
     locate_empty,
     read_run_lengths,
 )
+from carmask.files import SimilarNames
 from carmask.imaging.decode import MaskReading, decode_mask, read_size
 from carmask.imaging.geometry import Placement, fit_known, fit_mask
 from carmask.imaging.rle import RleError, decode_carvana
@@ -122,6 +123,8 @@ def _find_in(
     if paths.csv and not photos.pictures.keys() <= files_of.keys():
         rows, row_problems = read_run_lengths(paths.csv)
         problems += row_problems
+        similar = SimilarNames(photos.pictures)
+        rows = {similar.find(stem) or stem: runs for stem, runs in rows.items()}
         if not masks.pictures:
             orphans += [(stem, paths.csv) for stem in rows if stem not in photos.pictures]
     problems += [_orphan(stem, path, photos, paths) for stem, path in orphans]
@@ -253,15 +256,22 @@ def describe_inverted(background_of: Mapping[str, int], masks: int) -> str | Non
 
 
 def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list[Path]], list[tuple[str, Path]]]:
-    """Assign every mask file to the photo of the same stem, or else of the same stem without `_mask`."""
+    """Assign every mask file to the photo of the same stem, or else without `_mask`, or else of a similar stem."""
     files_of: dict[str, list[Path]] = {}
-    orphans = []
+    others = []
     for stem, files in masks.pictures.items():
         owner = next((name for name in photo_stems(stem) if name in photos.pictures), None)
         if owner is not None:
             files_of.setdefault(owner, []).extend(files)
         else:
-            orphans += [(photo_stems(stem)[-1], file) for file in files]
+            others.append(stem)
+    similar = SimilarNames(photos.pictures.keys() - files_of.keys()) if others else None
+    orphans = []
+    for stem in others:
+        if similar and (owner := similar.find(*photo_stems(stem))) is not None:
+            files_of.setdefault(owner, []).extend(masks.pictures[stem])
+        else:
+            orphans += [(photo_stems(stem)[-1], file) for file in masks.pictures[stem]]
     return files_of, orphans
 
 

@@ -19,7 +19,7 @@ from carmask import __version__
 from carmask.data.layout import Side, read_side_lists, side_of
 from carmask.data.pairs import Dataset, Pair
 from carmask.errors import CarmaskError, explain
-from carmask.files import write_bytes_atomically
+from carmask.files import SimilarNames, write_bytes_atomically
 
 # The default number of folds, of which one is held out.
 FOLDS = 5
@@ -100,6 +100,17 @@ class Split(BaseModel):
         except SplitError as error:
             raise SplitError(f"{path}: {error}") from error
 
+    def spelled_as(self, ids: Iterable[str]) -> Self:
+        """Return the split with its ids spelled as these, if they differ in case or in how accents are stored."""
+        known = set(ids)
+        if not (unknown := [id_ for id_ in self.group_of if id_ not in known]):
+            return self
+        similar = SimilarNames(known - self.group_of.keys())
+        new = {id_: similar.find(id_) or id_ for id_ in unknown}
+        train, validation = (tuple(sorted(new.get(id_, id_) for id_ in side)) for side in (self.train, self.validation))
+        group_of = {new.get(id_, id_): group for id_, group in self.group_of.items()}
+        return self.model_copy(update={"train": train, "validation": validation, "group_of": group_of})
+
     def select(self, pairs: Iterable[Pair]) -> tuple[list[Pair], list[Pair]]:
         """Return the training and the validation pairs, each sorted by id, without pairs that the split does not name.
 
@@ -108,12 +119,13 @@ class Split(BaseModel):
 
         """
         by_id = {pair.id: pair for pair in pairs}
-        if gone := sorted({*self.train, *self.validation} - by_id.keys()):
+        split = self.spelled_as(by_id)
+        if gone := sorted({*split.train, *split.validation} - by_id.keys()):
             raise SplitError(
                 f"the split names {first_few(gone)}, not in the data; create the split again with `carmask split`"
             )
-        refuse_shared_groups(self.train, self.validation, {id_: pair.group for id_, pair in by_id.items()})
-        return [by_id[id_] for id_ in sorted(self.train)], [by_id[id_] for id_ in sorted(self.validation)]
+        refuse_shared_groups(split.train, split.validation, {id_: pair.group for id_, pair in by_id.items()})
+        return [by_id[id_] for id_ in sorted(split.train)], [by_id[id_] for id_ in sorted(split.validation)]
 
 
 def shared_groups(train: Iterable[str], validation: Iterable[str], group_of: Mapping[str, str]) -> list[str]:
@@ -199,10 +211,11 @@ def _listed_ids(dataset: Dataset) -> dict[Side | None, list[str]]:
     for pair in dataset.pairs if lists else ():
         for name in {pair.id, PurePosixPath(pair.id).name}:
             ids_by_name[name].append(pair.id)
+    similar = SimilarNames(name for name, ids in ids_by_name.items() if len(ids) == 1)
     sides: dict[Side | None, list[str]] = {}
     for side, names in lists.items():
-        found = [ids_by_name.get(name) or ids_by_name.get(PurePosixPath(name).stem, []) for name in names]
-        sides[side] = sorted({ids[0] for ids in found if len(ids) == 1})
+        found = [similar.find(name, PurePosixPath(name).stem) for name in names]
+        sides[side] = sorted({ids_by_name[name][0] for name in found if name})
     return sides
 
 

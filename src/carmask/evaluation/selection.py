@@ -1,6 +1,6 @@
 """Choose which photos of a data set to measure, and report whether the model was trained on any of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,7 @@ import yaml
 from carmask.data.pairs import Dataset, Pair
 from carmask.data.split import Split, first_few
 from carmask.evaluation.results import EvaluationError
+from carmask.files import SimilarNames
 from carmask.models.card import ModelCard
 from carmask.models.config import CONFIG_OF_RUN, EMPTY_SOURCE, SPLIT_OF_RUN
 
@@ -55,11 +56,14 @@ class PhotoSet:
     def __contains__(self, pair: Pair) -> bool:
         return self.name_of(pair) in self.names
 
-    def within(self, prefix: str) -> "PhotoSet":
-        """Return the photos whose names begin with the prefix, without it."""
+    def within(self, prefix: str, pairs: Sequence[Pair]) -> "PhotoSet":
+        """Return the photos whose names begin with the prefix, without it, and spelled like those of `pairs`."""
         names, groups = (
-            frozenset(name.removeprefix(prefix) for name in full if name.startswith(prefix))
-            for full in (self.names, self.groups)
+            _spelled_as(known, {name.removeprefix(prefix) for name in full if name.startswith(prefix)})
+            for full, known in (
+                (self.names, {self.name_of(pair) for pair in pairs}),
+                (self.groups, {pair.group for pair in pairs}),
+            )
         )
         return PhotoSet(self.kind, names, groups)
 
@@ -89,12 +93,12 @@ class TrainingSplit:
 
         The data set is known by its path in the settings of the run, or else by its folder's name.
         """
-        prefix = self._prefix_of(dataset, run)
-        return TrainingSplit(self.train.within(prefix), self.validation.within(prefix))
+        prefix, pairs = self._prefix_of(dataset, run), dataset.pairs
+        return TrainingSplit(self.train.within(prefix, pairs), self.validation.within(prefix, pairs))
 
     def _prefix_of(self, dataset: Dataset, run: Path | None) -> str:
         def fits(prefix: str) -> bool:
-            sides = (self.train.within(prefix), self.validation.within(prefix))
+            sides = (side.within(prefix, dataset.pairs) for side in (self.train, self.validation))
             return any(pair in side for side in sides for pair in dataset.pairs)
 
         root = dataset.root.resolve()
@@ -102,6 +106,13 @@ class TrainingSplit:
         places = (root, root.parent)
         named = [f"{name}/" for name, place in _sources_of(run).items() if place in places] if run else []
         return next(filter(fits, [*named, "", *(f"{place.name}/" for place in places)]), "")
+
+
+def _spelled_as(known: Set[str], names: Set[str]) -> frozenset[str]:
+    if names <= known:
+        return frozenset(names)
+    similar = SimilarNames(known - names)
+    return frozenset(name if name in known else similar.find(name) or name for name in names)
 
 
 def _sources_of(run: Path) -> dict[str, Path]:

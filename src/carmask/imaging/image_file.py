@@ -25,6 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from carmask.errors import CarmaskError
+from carmask.files import SimilarNames
 from carmask.imaging.decode_limits import DecodeLimitExceeded, LimitedReader
 
 ImageSource = str | Path | bytes
@@ -221,6 +222,8 @@ def _byte_stream(source: ImageSource, label: str) -> Iterator[IO[bytes]]:
     except FileNotFoundError as failure:
         dangling = Path(source).is_symlink()
         cause = "the link points to a file that does not exist" if dangling else "there is no such file"
+        if similar := None if dangling else _similar_file(Path(source)):
+            cause += f", only {similar!r}, which differs in case or in how accents are stored"
         raise UnreadableImage(label, cause, "check the path") from failure
     except (OSError, ValueError) as failure:
         cause = getattr(failure, "strerror", None) or str(failure)
@@ -228,6 +231,13 @@ def _byte_stream(source: ImageSource, label: str) -> Iterator[IO[bytes]]:
         raise UnreadableImage(label, f"it cannot be opened ({cause})", advice) from failure
     with stream:
         yield stream
+
+
+def _similar_file(path: Path) -> str | None:
+    try:
+        return SimilarNames(other.name for other in path.parent.iterdir()).find(path.name)
+    except OSError:
+        return None
 
 
 def _read_header(stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.ImageFile:

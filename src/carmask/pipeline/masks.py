@@ -13,6 +13,7 @@ import numpy as np
 
 from carmask import __version__
 from carmask.data.pairs import photo_stems
+from carmask.files import SimilarNames
 from carmask.imaging.decode import decode_mask, read_size
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.pipeline.jobs import Job, PhotoOutcome
@@ -127,13 +128,14 @@ def match_rows(
         table: Run lengths by the photos' file names, .csv or .csv.gz.
         photos: Their names are those that are yielded.
         report: Called for every other row, with the kind of the problem and with a sentence that names the line.
-        strip: Whether spaces around a name are left out.
+        strip: Whether spaces around a name, its case and how its accents are stored do not matter.
 
     Raises:
         TableError: it is not such a table.
 
     """
     photos_of = _group(photos.names, lambda name: PurePosixPath(name).name)
+    similar = SimilarNames(photos_of if strip else ())
     done: set[str] = set()
     for line, fields in read_rows(table):
         label = f"{table}, line {line}"
@@ -141,6 +143,7 @@ def match_rows(
             report("rows with other fields", f"{label}: {len(fields)} fields instead of a name and run lengths")
             continue
         name = fields[0].strip() if strip else fields[0]
+        name = similar.find(name) or name
         found = photos_of.get(name, [])
         if not found:
             report("unknown photos", f"{label}: there is no photo {name!r}")
@@ -155,12 +158,13 @@ def match_rows(
 
 def _match_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
     photo_of = _group(known.names, _stem) if known is not None else {}
+    similar = SimilarNames(photo_of)
     names: dict[str, Path] = {}
     failures = list(masks.unlisted)
     for mask in masks.names:
         path = masks.path(mask)
         stem, bare = photo_stems(_stem(mask))
-        found = photo_of.get(stem) or photo_of.get(bare) if known is not None else [f"{bare}.jpg"]
+        found = photo_of.get(similar.find(stem, bare) or "") if known is not None else [f"{bare}.jpg"]
         if not found or len(found) > 1:
             cause = "no photo has this name" if not found else f"{' and '.join(found)} have this name"
             failures.append(PhotoFailure(path, f"{path}: {cause}; rename it or move it out of the folder"))
