@@ -16,6 +16,7 @@ from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_p
 from carmask.data.layout import Problem, ProblemKind
 from carmask.data.pairs import Dataset, Pair, describe_inverted, find_pairs, load_soft_mask
 from carmask.data.split import Split, SplitError, find_own_split, shared_groups
+from carmask.data.turned import fits_turned
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
 from carmask.imaging.draw import draw_overlay, hatch_unknown, sheet
@@ -30,6 +31,10 @@ T = TypeVar("T")
 
 _TILE_WIDTH_PX = 480
 _SHEET_COLUMNS = 4
+_TURNED = (
+    "it was drawn on the stored pixels of a photo that is shown turned (EXIF orientation); turn the mask, too, or "
+    "remove the photo's orientation"
+)
 
 
 @dataclass(frozen=True)
@@ -200,7 +205,7 @@ def in_threads(work: Callable[[S], T], items: Sequence[S], progress: Progress | 
 
 def _examine(pair: Pair, foreground: int | None, ignore: int | None) -> _PairFindings:
     problems: list[Problem] = []
-    size_HW, signature, reading = None, None, None
+    size_HW, signature, reading, is_turned = None, None, None, False
     try:
         # A JPEG that is decoded at a reduced size is still read to its last byte, so a truncated photo is found.
         photo = decode_photo(pair.image, at_least_HW=REDUCED_HW)
@@ -210,12 +215,15 @@ def _examine(pair: Pair, foreground: int | None, ignore: int | None) -> _PairFin
     if size_HW or isinstance(pair.mask, Path):  # reading run lengths needs the photo's size
         try:
             reading = load_soft_mask(pair, foreground=foreground, ignore=ignore, photo_HW=size_HW)
+            is_turned = size_HW is not None and fits_turned(photo, reading.soft_HW)
         except CarmaskError as error:
             problems.append(_unreadable(pair, error))
     if reading is None:
         return _PairFindings(problems, size_HW, signature)
     if pair.mask is None:
         return _PairFindings(problems, size_HW, signature, area=0.0)
+    if is_turned:
+        problems.append(Problem(pair.id, "turned mask", _TURNED))
     problems += [Problem(pair.id, kind, detail) for kind, detail in _mask_problems(reading, size_HW)]
     return _PairFindings(
         problems, size_HW, signature, reading.rule, reading.area, reading.unknown_area, reading.inverted

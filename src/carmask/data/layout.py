@@ -41,6 +41,7 @@ ProblemKind = Literal[
     "full mask",
     "odd mask values",
     "inverted masks",
+    "turned mask",
     "duplicate picture",
     "duplicate across split",
     "split",

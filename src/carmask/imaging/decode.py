@@ -52,12 +52,13 @@ class Photo:
 
     image_HWC: uint8, 0..255, C = 3 (RGB) or 1 (luma), turned as EXIF says. size_HW: the displayed (height, width) of
     the photo in pixels, larger than image_HWC's if it was decoded at a reduced size. icc_profile: the embedded color
-    profile if it describes the pixels of image_HWC.
+    profile if it describes the pixels of image_HWC. orientation: the EXIF orientation, 1..8, that it was turned by.
     """
 
     image_HWC: NDArray[np.uint8]
     size_HW: tuple[int, int]
     icc_profile: bytes | None = None
+    orientation: int = 1
 
 
 def read_size(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str | None = None) -> tuple[int, int]:
@@ -107,7 +108,7 @@ def decode_photo(
         image_HWC = _pixels_of(image, orientation, channels)
         profile = image.info.get("icc_profile")
     icc_profile = _matching_profile(profile, source_mode, channels)
-    return Photo(image_HWC, (height, width), icc_profile)
+    return Photo(image_HWC, (height, width), icc_profile, orientation)
 
 
 def photo_of_pixels(pixels: Image.Image | NDArray[np.uint8], *, channels: int = 3) -> Photo:
