@@ -134,6 +134,11 @@ def remove_stale_temporary_files(folders: Iterable[Path]) -> int:
     return removed
 
 
+def expand_home(path: str) -> str:
+    """Replace `~` at the beginning of a path in quotes, which no shell saw, unless a file has that name."""
+    return os.path.expanduser(path) if path.startswith("~") and not os.path.lexists(path) else path  # noqa: PTH111
+
+
 def file_identity(status: os.stat_result) -> tuple[int, int, int, int]:
     """Return size, inode, modification and change time: one differs if a file was written to, or is another one.
 
@@ -159,8 +164,13 @@ def walk_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tu
 
 
 def is_hidden_file(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or one that Windows, macOS or a NAS leaves behind."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FILES
+    """Whether a file or folder of this name is hidden, or a system file."""
+    return name.startswith(".") or is_system_file(name)
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file or folder of this name is one that Windows, macOS or a NAS leaves behind."""
+    return name.startswith("._") or name.lower() in _SYSTEM_FILES
 
 
 class SimilarNames:

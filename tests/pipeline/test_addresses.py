@@ -1,6 +1,7 @@
 """Photos at addresses that fsspec reaches, in archives and in memory, and Parquet tables of paths and of results."""
 
 import csv
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from zipfile import ZipFile
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bright_photos import Command, contents, files, mask_of, save, vehicle
-from carmask.pipeline.sources import SourceError, find_photos
+from carmask.pipeline.sources import PICTURE_JOURNAL, SourceError, find_photos
 from carmask.pipeline.urls import URL, URLError, common_folder, parse_path
 
 NEEDED = ("fsspec", "pyarrow")
@@ -63,11 +64,21 @@ def test_an_archive_gives_what_its_files_give(archive: str, predict: Command, ki
     assert predict(f"zip://photos{archive}", away, "-k", kind) == 0
     lists = {name: data for name, data in contents("away").items() if name.endswith("no_vehicle.txt")}
     assert [data.splitlines()[1:] for data in lists.values()] == [[f"zip://photos/sub/empty.png{archive}".encode()]]
-    assert {**contents("there"), **lists} == contents("away")
+    journal = f"results/{PICTURE_JOURNAL}.jsonl"
+    assert {**contents("there"), **lists, journal: b""} == {**contents("away"), journal: b""}
     if not ending:
-        # What is done is known without the archive.
         assert predict(f"zip://photos{archive}", away, "-k", kind) == 0
         assert predict.done_before == (4, 4)
+        # Another archive of that name has other photos, whatever its date.
+        save("photos/b.png", vehicle((50, 71))[::-1, ::-1])
+        with ZipFile("other.zip", "w") as stream:
+            for path in sorted(Path("photos").rglob("*")):
+                stream.write(path)
+        os.utime("other.zip", (1.6e9, 1.6e9))
+        Path("other.zip").replace("photos.zip")
+        before = contents("away")
+        assert predict(f"zip://photos{archive}", away, "-k", kind) == 0
+        assert contents("away")["results/b.png"] != before["results/b.png"]
 
 
 def test_what_is_not_there_is_a_failure_or_refused(archive: str, predict: Command) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bright_photos import Command, files, mask_of, overlap, save, vehicle
-from carmask.pipeline.sources import PhotoList, SourceError, find_photos
+from carmask.pipeline.sources import PhotoList, SourceError, find_photos, find_photos_of_all
 
 
 @pytest.fixture
@@ -43,6 +43,46 @@ def test_folders_patterns_and_single_photos() -> None:
     assert listed(str(Path.cwd() / "*.jpg")) == (Path.cwd().as_posix(), ["e.jpg"])
     with pytest.raises(SourceError, match=r"cars/\*\.bmp"):
         listed("cars/*.bmp")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+@pytest.mark.usefixtures("tree")
+def test_patterns_and_lists_take_what_the_folder_takes_and_each_photo_once() -> None:
+    """Links to a folder above, thumbnails of a NAS, and what macOS puts into archives."""
+    for link in ("cars/again", "cars/2024/more", "cars/2025/up"):
+        Path(link).symlink_to(Path("cars").absolute())
+    for name in ("@eaDir/a.jpg/THUMB_M.jpg", "__MACOSX/b.png", "2024/._c.jpg", ".hidden/e.jpg"):
+        Path("cars", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("cars", name).touch()
+    whole = listed("cars")
+    assert whole == ("cars", ["2024/c.jpg", "2025/d.JPG", "a.jpg", "b.png"])
+    for pattern in ("cars/**", "cars/**/*", "cars/*", "cars/**/*.[jp][pn]g", "cars/**/**/*.*", "cars/[!.]*"):
+        found = listed(pattern)
+        assert found == (whole if "*.[" not in pattern else ("cars", ["2024/c.jpg", "a.jpg", "b.png"])), pattern
+    assert listed("cars/**/2024/*.jpg") == ("cars", ["2024/c.jpg"])
+    assert listed("cars/.h*/*") == ("cars", [".hidden/e.jpg"])
+    assert listed("cars/@eaDir/**") == ("cars/@eaDir", ["a.jpg/THUMB_M.jpg"])
+    paths = [str(path) for path in Path("cars").rglob("*.[jp][pn]g") if ".hidden" not in path.parts]
+    Path("list.txt").write_text("\n".join([*paths, "cars/again/2024/c.jpg", "cars/2025/up/a.jpg"]))
+    assert sorted(listed("list.txt")[1]) == ["2024/c.jpg", "a.jpg", "b.png"]
+    shell = [Path(path) for path in (*paths, "cars/again/a.jpg", "cars/2024/more/b.png")]
+    assert sorted(find_photos_of_all(shell, results=None).names) == ["2024/c.jpg", "a.jpg", "b.png"]
+
+
+@pytest.mark.usefixtures("tree")
+def test_the_home_folder_is_found_in_quotes(monkeypatch: pytest.MonkeyPatch, predict: Command) -> None:
+    home = Path.cwd().as_posix()
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("USERPROFILE", home)
+    assert listed("~/cars/*.jpg") == (f"{home}/cars", ["a.jpg"])
+    Path("list.txt").write_text("~/e.jpg\n~/cars/a.jpg\n")
+    assert listed("list.txt") == (home, ["e.jpg", "cars/a.jpg"])
+    save("photos/a.png")
+    assert predict("~/photos/**/*.png", "~/out") == 0
+    assert files("out") == {"a.png"}
+    Path("~").mkdir()
+    assert predict("photos", "~/out") == 0
+    assert files("~") == set()
 
 
 @pytest.mark.usefixtures("tree")

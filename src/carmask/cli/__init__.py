@@ -14,6 +14,7 @@ from rich.text import Text
 from carmask import __version__
 from carmask.cli.console import plain
 from carmask.errors import CarmaskError, explain
+from carmask.files import expand_home
 
 # The exit status of a program that Ctrl-C ended, so that `carmask train ... && carmask evaluate ...` stops, too.
 INTERRUPTED = 130
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Pillow warns about damaged metadata without naming the file; our own errors name it where it matters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     command = next(iter(arguments), "")
     try:
         _show_full_help(arguments)
@@ -93,6 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)
+
+
+def _expand_home(argument: str) -> str:
+    """Expand `~` in quotes and in `--option=~/file`, which shells leave as they are."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{option}{equals}{expand_home(value)}"
 
 
 def _show_full_help(arguments: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 The first line is the provenance of all results in it, each further line is one result, as JSON. Lines are added and
 never changed; an incomplete line at the end, left by a killed process, is dropped. No line has a time of its own, so
-that the same photos give the same bytes; only rows of tables with a column of seconds hold the seconds a photo took.
+that the same files give the same bytes; only rows of tables with a column of seconds hold the seconds a photo took.
 """
 
 import errno
@@ -22,7 +22,7 @@ from carmask.errors import CarmaskError
 from carmask.files import atomic_write, file_identity, unwritable
 from carmask.imaging.masks import Regions
 from carmask.pipeline.jobs import BadDestination, Job
-from carmask.pipeline.urls import URL
+from carmask.pipeline.urls import URL, parse_path
 from carmask.runtime.locate import files_of
 from carmask.segmenter import Result, Segmenter
 
@@ -183,10 +183,10 @@ def journal_entry(job: Job, found: Result) -> Entry:
 def describe_files(job: Job) -> str:
     """Describe the files that a result is made from, a word for each; call it before they are decoded.
 
-    The words are `file_identity` and a digest of samples, 32 KB at most. Photos at URLs, and those that are not there,
-    have none: to ask a store about each photo takes longer than the network.
+    The words are `file_identity` and a digest of samples, 32 KB at most. Photos in stores, and those that are not
+    there, have none: to ask a store about each photo takes longer than the network.
     """
-    return " ".join(map(_describe, dict.fromkeys((job.origin, job.photo))))
+    return " ".join(map(_describe, _files_of(job)))
 
 
 def is_unchanged(job: Job, made_from: str, since_ns: int) -> bool:
@@ -194,22 +194,28 @@ def is_unchanged(job: Job, made_from: str, since_ns: int) -> bool:
 
     The result of a photo that is gone is kept.
     """
-    words, paths = made_from.split(" "), dict.fromkeys((job.origin, job.photo))
+    words, paths = made_from.split(), _files_of(job)
     return len(words) == len(paths) and all(
         _is_same(path, word, since_ns) for path, word in zip(paths, words, strict=True)
     )
 
 
-def _describe(path: Path | URL) -> str:
-    status = stat_file(path) if isinstance(path, Path) else None
-    if status is None or not isinstance(path, Path):
+def _files_of(job: Job) -> list[Path]:
+    """Return the photo, the mask that is converted, and the archive that holds a photo, as far as they are files."""
+    places = (parse_path(of.inside) if isinstance(of, URL) else of for of in dict.fromkeys((job.origin, job.photo)))
+    return [place for place in places if isinstance(place, Path)]
+
+
+def _describe(path: Path) -> str:
+    status = stat_file(path)
+    if status is None:
         return _NO_FILE
     return ":".join(map(str, (*file_identity(status), _digest_of_samples(path, status.st_size))))
 
 
-def _is_same(path: Path | URL, word: str, since_ns: int) -> bool:
-    status = stat_file(path) if isinstance(path, Path) and word != _NO_FILE else None
-    if status is None or not isinstance(path, Path):
+def _is_same(path: Path, word: str, since_ns: int) -> bool:
+    status = stat_file(path)
+    if status is None or word == _NO_FILE:
         return True
     identity, _, digest = word.rpartition(":")
     if identity == ":".join(map(str, file_identity(status))):

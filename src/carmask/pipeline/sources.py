@@ -1,5 +1,6 @@
 """List the photos of a source: a file, a folder, a pattern, a list of paths, a Parquet table, or standard input."""
 
+import fnmatch
 import glob
 import os
 import re
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from carmask.errors import CarmaskError, first_line
-from carmask.files import is_hidden_file, walk_files
+from carmask.files import expand_home, is_hidden_file, is_system_file, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.pipeline.kinds import STREAM, TABLE_SUFFIXES
 from carmask.pipeline.urls import URL, common_folder, parse_path
@@ -96,6 +97,8 @@ def find_photos(
         ImportError: a URL needs fsspec, or a table pyarrow.
 
     """
+    if isinstance(source, Path):
+        source = Path(expand_home(str(source)))
     if source == STREAM:
         return _from_stream(read_stdin() if read_stdin else b"")
     if isinstance(source, Path) and not source.exists():
@@ -155,17 +158,44 @@ def _from_folder(root: Path, results: Path | None, with_results: bool) -> PhotoL
 def _from_pattern(pattern: str, results: Path | None, with_results: bool) -> PhotoList:
     parts = PurePath(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if _WILDCARD.search(part))
+    # `**` is not left to `glob`, which goes around in circles where a link leads to a folder above it.
+    deep = parts.index("**") if "**" in parts else len(parts)
     walk = _Walk(Path(*parts[:fixed]), results, with_results)
     names: list[str] = []
-    for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - a Path's cannot begin at a drive or root
+    for match in glob.iglob(str(Path(*parts[:deep]))):  # noqa: PTH207 - a Path's cannot begin at a drive or root
         path = Path(match)
+        found = path.relative_to(walk.root).parts
+        # A pattern may name hidden folders, but does not mean them with a wildcard.
+        if any(is_hidden_file(name) and part[0] != name[0] for name, part in zip(found, parts[fixed:], strict=False)):
+            continue
         if path.is_dir():
-            # `**` matches folders too, and what is in them as well.
-            if "**" not in pattern:
-                names += walk.below(path)
-        elif _is_photo(path.name) and not is_hidden_file(path.name) and not walk.is_result(path.parent):
-            names.append(path.relative_to(walk.root).as_posix())
+            names += (name for name in walk.below(path) if _matches(name.split("/")[len(found) :], parts[deep:]))
+        elif _is_photo(path.name) and not walk.is_result(path.parent):
+            names.append("/".join(found))
+    # Of one photo in a folder that is reached by a link as well, take the way that is shorter.
+    names = _each_once(str(walk.root), sorted(names, key=lambda name: (name.count("/"), name)))
     return walk.list_photos(names, f"{pattern}: does not exist, and as a pattern it matches no photo; looked for")
+
+
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a file, or a folder that it is in, matches a pattern; both in parts."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_matches(names[start:], pattern[1:]) for start in range(len(names)))
+    return bool(names) and fnmatch.fnmatch(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _each_once(root: str, names: Iterable[str]) -> list[str]:
+    """Return the names below `root`, the first one of each photo that is named twice by links to its folder."""
+    real: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if folder not in real:
+            real[folder] = os.path.realpath(os.path.join(root, folder))  # noqa: PTH118
+        found.setdefault((real[folder], file), name)
+    return list(found.values())
 
 
 class _Walk:
@@ -228,7 +258,9 @@ def _from_stream(data: bytes) -> PhotoList:
 
 
 def _from_list(paths: Sequence[str], label: str, *, beside: Path | URL | None) -> PhotoList:
-    """List the photos of a list in its order, each once. Whether they exist is found out when they are opened.
+    """List the photos of a list in its order, each once, without system files below the folder that holds them all.
+
+    Whether they exist is found out when they are opened.
 
     Args:
         paths: Paths or URLs; relative ones start at the working folder.
@@ -248,7 +280,7 @@ def _from_list(paths: Sequence[str], label: str, *, beside: Path | URL | None) -
         except ValueError as error:
             raise SourceError(f"{label}: its photos are in several stores; write a list for each") from error
     absolute: dict[str, None] = {}
-    paths = [str(parse_path(path)) if "://" in path else path for path in paths]
+    paths = [str(parse_path(path)) if "://" in path else expand_home(path) for path in paths]
     for path in paths:
         exists = not isinstance(beside, Path) or os.path.lexists(path)
         absolute[_absolute(path if exists else os.path.join(beside, path))] = None  # type: ignore[arg-type] # noqa: PTH118
@@ -259,7 +291,9 @@ def _from_list(paths: Sequence[str], label: str, *, beside: Path | URL | None) -
     shown = Path(root) if all(map(os.path.isabs, paths)) else Path(os.path.relpath(root))
     # For a million names a PurePath takes ten seconds.
     start = len(root) if root.endswith(os.sep) else len(root) + 1
-    return PhotoList(shown, [path[start:].replace(os.sep, "/") for path in absolute])
+    names = _each_once(root, (path[start:].replace(os.sep, "/") for path in absolute))
+    # A list may be made by a program that knows nothing of these, such as `find`.
+    return PhotoList(shown, [name for name in names if not any(map(is_system_file, name.split("/")))] or names)
 
 
 def _urls(paths: Sequence[str], label: str, beside: Path | URL | None) -> list[URL]:
