@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -179,3 +180,46 @@ def test_training_uses_scaled_masks(tmp_path: Path) -> None:
         assert np.mean((cache.masks_NHW[cache.row_of[str(number)]] >= 128) != car_HW(number)) < 0.02
     settings = tiny_settings(TINY, data=root, cache=tmp_path / "cache", runs=tmp_path / "runs")
     assert "scaled" in train(settings)[1]
+
+
+def voc_classes(mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Class numbers of a car, 7, with a border of 255 of four pixels inside and outside."""
+    classes_HW = np.where(mask_HW, np.uint8(7), np.uint8(0))
+    near = cv2.dilate(mask_HW.astype(np.uint8), np.ones((9, 9))) - cv2.erode(mask_HW.astype(np.uint8), np.ones((9, 9)))
+    classes_HW[near > 0] = 255
+    return classes_HW
+
+
+def voc_palette(mask_HW: NDArray[np.bool_], path: Path) -> None:
+    image = Image.fromarray(voc_classes(mask_HW)).convert("P")
+    image.putpalette([*[0] * 21, 128, 128, 128, *[0] * 741, 224, 224, 192])
+    image.save(path)
+
+
+def voc_gray(mask_HW: NDArray[np.bool_], path: Path) -> None:
+    Image.fromarray(voc_classes(mask_HW)).save(path)
+
+
+def voc_colors(mask_HW: NDArray[np.bool_], path: Path) -> None:
+    colors = np.zeros((256, 3), np.uint8)
+    colors[7], colors[255] = (128, 0, 128), (224, 224, 192)
+    Image.fromarray(colors[voc_classes(mask_HW)]).save(path)
+
+
+@pytest.mark.parametrize(
+    ("writer", "values"), [(voc_palette, (7, 255)), (voc_gray, (7, 255)), (voc_colors, (128, 224))]
+)
+def test_the_border_of_voc(tmp_path: Path, writer: Writer, values: tuple[int, int]) -> None:
+    write(tmp_path, writer, writer)
+    found = check_dataset(tmp_path).problems
+    assert [problem.kind for problem in found] == ["odd mask values"] * 2
+    foreground, ignore = values
+    if ignore == 255:
+        assert "--ignore 255" in found[0].detail
+    report = check_dataset(tmp_path, foreground=foreground, ignore=ignore)
+    assert not report.problems
+    assert report.unknown_of.keys() == {"0", "1"}
+    truth = load_truth(find_pairs(tmp_path).pairs[0], SIZE_HW, foreground, ignore)
+    assert truth.known_HW is not None
+    np.testing.assert_array_equal(truth.known_HW, voc_classes(car_HW()) != 255)
+    np.testing.assert_array_equal(truth.mask_HW, voc_classes(car_HW()) == 7)

@@ -15,7 +15,12 @@ _CLASS_NUMBERS_BELOW = 32
 _COLORS_OF_A_PHOTO = 4096
 # A soft mask's values this near to black or white are neither class numbers nor an edge.
 _NEAR_A_LEVEL = 32
+# A mask of classes has no more colors than this, and one of them differs so much in its channels.
+_CLASS_COLORS, _COLORFUL = 64, 32
 _ADVICE = "choose the class with --foreground VALUE"
+# PASCAL VOC and what follows it store class numbers, and this value where a pixel's class is unknown.
+_VOID = 255
+_BORDER = f", and give --ignore {_VOID} for the border of unknown pixels"
 # From this value on, one half, a soft mask (uint8 0..255) is foreground.
 FOREGROUND_FROM = 128
 
@@ -129,6 +134,8 @@ def _read_values(stored: _StoredValues, *, lossy: bool) -> MaskReading:
         if class_like:
             listed = ", ".join(f"{value:g}" for value in values[:8]) + (", .." if len(values) > 8 else "")
             odd = f"the values {listed} look like class numbers; {_ADVICE}"
+        elif brightest == stored.white == _VOID and 0 < values[-2] < _CLASS_NUMBERS_BELOW:
+            odd = f"values up to {values[-2]:g} and {_VOID} look like class numbers with a border; {_ADVICE}{_BORDER}"
         odd = odd or stored.colorful
     background = int(stored.used[stored.shown.argmin()])
     soft_HW = _look_up(stored, target.astype(np.uint8))
@@ -183,6 +190,7 @@ def _palette(image: Image.Image, ignore: int | None) -> _StoredValues:
     colorful = None
     if len(used) > 2 and np.any(shown != used_C3.min(axis=1)):
         colorful = f"{len(used)} palette colors look like classes; choose one by its index with --foreground VALUE"
+        colorful += _BORDER if _VOID in used else ""
     return _StoredValues(np.asarray(indices), used.astype(np.float32), shown, 255.0, "palette colors", colorful)
 
 
@@ -193,6 +201,8 @@ def _color_warning(colors: Image.Image, stored: _StoredValues, ignore: int | Non
     count = sum(max(np.atleast_1d(color)) != ignore for _, color in found)
     if count > 2 and len(stored.used) <= 2:
         return f"{count} colors that share a largest channel look like classes; save them as class numbers"
+    if 2 < count < _CLASS_COLORS and any(np.ptp(color) >= _COLORFUL for _, color in found):
+        return f"{count} colors look like classes; choose one by its largest channel with --foreground VALUE"
     return None
 
 
