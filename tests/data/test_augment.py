@@ -227,3 +227,34 @@ def test_light_changes_the_image_alone_and_keeps_its_range(name: str) -> None:
     if name == "dark":
         assert not changed_B.all()
         assert (varied_BCHW <= image_BCHW + 1e-6).all()
+
+
+def test_a_turn_shows_the_whole_image_on_its_side() -> None:
+    settings = AugmentSettings.off().model_copy(update={"turn": 1.0})
+    image_1CHW = torch.nn.functional.avg_pool2d(noise(1, (60, 90)), 9, stride=1, padding=4)
+    image_BCHW, _ = varied(settings, image_1CHW.expand(8, -1, -1, -1), noise(8, (60, 90), channels=1))
+    middle_BCHW = image_BCHW[..., 25:65]
+    # By Pillow's rules for turned photos: 60 px of height show what were 90 px of width.
+    turned = [torch.rot90(image_1CHW, times, (2, 3)) for times in (1, 3)]
+    fitted = [torch.nn.functional.interpolate(one, (60, 40), mode="bilinear", antialias=True) for one in turned]
+    errors = torch.stack([(middle_BCHW - one).abs().mean((1, 2, 3)) for one in fitted])
+    assert (errors.amin(0) < 0.01).all()
+    assert set(errors.argmin(0).tolist()) == {0, 1}
+
+
+def test_wet_ground_mirrors_the_vehicle_and_its_mask_stays() -> None:
+    settings = AugmentSettings.off().model_copy(update={"wet": 1.0})
+    soft_B1HW = torch.zeros(8, 1, 40, 60)
+    soft_B1HW[:, :, 10:20, 20:40] = 1
+    image_BCHW = noise(8, (40, 60)) * 0.5 + 0.25
+    wet_BCHW, same_B1HW = varied(settings, image_BCHW, soft_B1HW)
+    assert torch.equal(same_B1HW, soft_B1HW)
+    unchanged = torch.ones(40, 60, dtype=torch.bool)
+    unchanged[20:30, 20:40] = False
+    assert torch.equal(wet_BCHW[..., unchanged], image_BCHW[..., unchanged])
+    ground, mirrored = image_BCHW[:, :, 20:30, 20:40], image_BCHW[:, :, 10:20, 20:40].flip(2)
+    strength_B = ((wet_BCHW[:, :, 20:30, 20:40] - ground) / (mirrored - ground)).flatten(1)
+    assert (strength_B.amax(1) - strength_B.amin(1) < 1e-2).all()
+    assert 0 <= strength_B.min() < strength_B.max() <= 0.61
+    # Without a vehicle there is nothing to mirror.
+    assert torch.equal(varied(settings, image_BCHW, soft_B1HW * 0)[0], image_BCHW)

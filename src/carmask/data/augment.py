@@ -21,6 +21,8 @@ from carmask.data.copy_paste import CopyPaste
 _ALL_KNOWN = 1 - 1e-3
 # At night a photo has less than a tenth of the light of day.
 _DARKEST = 0.08
+# A wet floor mirrors at most this share of the light.
+_MOST_MIRRORED = 0.6
 # A blurred image has one value for each square of this side, as if it had been small and was magnified.
 _BLUR_PX = 2
 # The sizes that each probability switches on.
@@ -53,6 +55,10 @@ class AugmentSettings(BaseModel):
     zoom: float = Field(
         default=1.0, ge=1, le=8, description="largest magnification and reduction, each as likely; 1 for none"
     )
+    turn: float = Field(
+        default=0, ge=0, le=1, description="probability of a turn by 90 degrees, as of photos without an orientation"
+    )
+    wet: float = Field(default=0, ge=0, le=1, description="probability that the ground mirrors the vehicle above it")
     dark: float = Field(default=0, ge=0, le=1, description="probability that the light is dimmed, as at dusk or night")
     tint: float = Field(default=0, ge=0, le=0.5, description="largest change of each color's gain, as a share")
     blur: float = Field(default=0, ge=0, le=1, description="probability of a blur")
@@ -66,7 +72,9 @@ class AugmentSettings(BaseModel):
     @classmethod
     def off(cls) -> "AugmentSettings":
         """No variation at all, as in the recipe `small` was published with."""
-        return cls(flip=0, geometric=0, color=0, gray=0, zoom=1, dark=0, tint=0, blur=0, noise=0, copy_paste=0)
+        return cls(
+            flip=0, geometric=0, color=0, gray=0, zoom=1, turn=0, wet=0, dark=0, tint=0, blur=0, noise=0, copy_paste=0
+        )
 
     def without_effect(self) -> dict[str, list[str]]:
         """Sizes that were set but change nothing, by the name of the probability that is 0."""
@@ -105,6 +113,10 @@ class Augmenter:
                 image_BCHW, mask_BCHW = self._geometric(image_BCHW, mask_BCHW)
             if self._settings.zoom > 1:
                 image_BCHW, mask_BCHW = random_zoom(image_BCHW, mask_BCHW, self._settings.zoom)
+            if self._settings.wet:
+                image_BCHW = random_mirror(image_BCHW, mask_BCHW[:, :1], self._settings.wet)
+            if self._settings.turn:
+                image_BCHW, mask_BCHW = random_turn(image_BCHW, mask_BCHW, self._settings.turn)
             soft_B1HW = mask_BCHW[:, :1]
             known_B1HW = None if known_B1HW is None else (mask_BCHW[:, 1:] > _ALL_KNOWN).float()
             if self._color is not None:
@@ -128,6 +140,42 @@ def random_zoom(image_BCHW: Tensor, mask_BCHW: Tensor, zoom: float) -> tuple[Ten
     theta_B23 = torch.zeros(len(image_BCHW), 2, 3)
     theta_B23[:, 0, 0] = theta_B23[:, 1, 1] = half_B
     theta_B23[:, :, 2] = middle_B2
+    return _sampled(image_BCHW, mask_BCHW, theta_B23)
+
+
+def random_turn(image_BCHW: Tensor, mask_BCHW: Tensor, probability: float) -> tuple[Tensor, Tensor]:
+    """Turn some images with their masks by 90 degrees, to the left or to the right, and fit them into their height.
+
+    What is free beside them is filled with their reflection.
+    """
+    batch, _, height, width = image_BCHW.shape
+    is_turned_B = torch.rand(batch) < probability
+    side_B = torch.where(torch.rand(batch) < 0.5, -1.0, 1.0)
+    # Grids count from -1 to 1 on both axes: a turned image is shown whole, its width in the height of the canvas.
+    turned_B23 = torch.zeros(batch, 2, 3)
+    turned_B23[:, 0, 1] = side_B
+    turned_B23[:, 1, 0] = -side_B * (width / height) ** 2
+    theta_B23 = torch.where(is_turned_B[:, None, None], turned_B23, torch.eye(2, 3))
+    return _sampled(image_BCHW, mask_BCHW, theta_B23)
+
+
+def random_mirror(image_BCHW: Tensor, soft_B1HW: Tensor, probability: float) -> Tensor:
+    """Mirror the vehicles of some images in the ground below their lowest point; the mirror image is background."""
+    batch, _, height, _ = image_BCHW.shape
+    strength_B111 = (torch.rand(batch) * _MOST_MIRRORED * (torch.rand(batch) < probability)).view(-1, 1, 1, 1)
+    row_H = torch.arange(height, device=image_BCHW.device)
+    is_vehicle_BH = soft_B1HW.amax((1, 3)) >= 0.5
+    bottom_B1 = torch.where(is_vehicle_BH, row_H, -1).amax(1, keepdim=True)
+    source_BH = (2 * bottom_B1 + 1 - row_H).clamp(0, height - 1)
+    is_below_BH = (row_H > bottom_B1) & (row_H <= 2 * bottom_B1 + 1)
+    place_B1H1 = source_BH[:, None, :, None]
+    mirrored_BCHW = image_BCHW.gather(2, place_B1H1.expand_as(image_BCHW))
+    share_B1HW = soft_B1HW.gather(2, place_B1H1.expand_as(soft_B1HW)) * is_below_BH[:, None, :, None]
+    return image_BCHW.lerp(mirrored_BCHW, share_B1HW * strength_B111.to(image_BCHW.device))
+
+
+def _sampled(image_BCHW: Tensor, mask_BCHW: Tensor, theta_B23: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample images and masks where affine maps of the grid -1..1 point to, with reflections beyond the borders."""
     grid_BHW2 = functional.affine_grid(
         theta_B23.to(image_BCHW.device), [len(image_BCHW), 1, *image_BCHW.shape[2:]], align_corners=False
     )
