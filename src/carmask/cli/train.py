@@ -3,19 +3,27 @@
 import os
 import signal
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+from pydantic import Field
 from rich.console import Console
 
 from carmask.cli import INTERRUPTED
 from carmask.cli.options import Flag
 from carmask.errors import CarmaskError
-from carmask.training.config import TrainSettings
+from carmask.training.config import PRESET_DEFAULTS, TrainSettings
+
+
+class _GivenSettings(TrainSettings):
+    """Settings as they are typed: for a run to resume without the photos."""
+
+    data: Path = Field(default=Path(), description=TrainSettings.model_fields["data"].description)
 
 
 def train(
-    settings: Annotated[TrainSettings | None, Parameter(name="*", consume_multiple=True, negative_iterable=())] = None,
+    settings: Annotated[_GivenSettings | None, Parameter(name="*", consume_multiple=True, negative_iterable=())] = None,
     *,
     resume: str | None = None,
     max_minutes: float | None = None,
@@ -33,8 +41,9 @@ def train(
 
     Args:
         settings: Settings of the run.
-        resume: Folder of a run to resume, with its own settings and without other options. Or auto: resume the run of
-            this --name if it was started, else start it; so the same command can be repeated until it has finished.
+        resume: Folder of a run to resume, with its own settings. Only DATA can be given beside it, if the photos were
+            moved, and --epochs, if the learning rate does not depend on their number. Or auto: resume the run of this
+            --name if it was started, else start it; so the same command can be repeated until it has finished.
         max_minutes: Stop after this many minutes, with a checkpoint to resume from. The current step is finished first,
             also a validation that has begun.
         devices: Number of processes on this machine, or auto for one per GPU. For several machines use torchrun.
@@ -64,18 +73,36 @@ def _check_options(
     settings: TrainSettings | None, resume: str | None, max_minutes: float | None, *, all_folds: bool
 ) -> None:
     """Refuse options that exclude each other."""
-    if settings is None and resume in (None, "auto"):
+    is_new = resume in (None, "auto")
+    given = set() if settings is None else settings.model_fields_set
+    if is_new and "data" not in given:
         raise CarmaskError("which photos? Name a folder, `carmask train DATA`, or a run, `carmask train --resume RUN`")
-    if resume not in (None, "auto") and (settings is not None or all_folds):
-        raise CarmaskError("--resume RUN uses the run's own settings: give it alone, or use --resume auto")
+    if not is_new and (all_folds or (settings is not None and _given_names(settings) - {"data", "epochs"})):
+        raise CarmaskError(
+            "--resume RUN uses the run's own settings: give only DATA or --epochs beside it, or use --resume auto"
+        )
     if max_minutes is not None and max_minutes <= 0:
         raise CarmaskError(f"--max-minutes {max_minutes:g}: give a time above 0")
+
+
+def _given_names(settings: TrainSettings) -> set[str]:
+    """Names of the settings that were given, without those that are the preset's."""
+    given = {name: value for name, value in settings.model_dump(exclude_unset=True).items() if value is not None}
+    return {name for name, value in given.items() if PRESET_DEFAULTS[settings.preset].get(name) != value}
 
 
 def _train(settings: TrainSettings | None, resume: str | None, max_minutes: float | None, *, all_folds: bool) -> int:
     from carmask.training.distributed import DistributedError, ProcessLostError, init_distributed
     from carmask.training.experiments import run_experiment
 
+    changes: dict[str, Any] = {}
+    if settings is not None and resume not in (None, "auto"):
+        given = _given_names(settings)
+        changes = {
+            "moved_to": settings.data if "data" in given else None,
+            "epochs": settings.epochs if "epochs" in given else None,
+        }
+        settings = None
     with init_distributed() as distributed:
         try:
             result = run_experiment(
@@ -85,6 +112,7 @@ def _train(settings: TrainSettings | None, resume: str | None, max_minutes: floa
                 console=Console(),
                 distributed=distributed,
                 max_minutes=max_minutes,
+                **changes,
             )
         except DistributedError as error:
             # Rank 0 prints the error. If a process was lost, it may be rank 0, so two on each machine print it.

@@ -6,7 +6,7 @@ Several runs are made in order. Finished ones are kept, a stopped one is resumed
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +80,8 @@ def run_experiment(
     console: Console | None = None,
     distributed: DistributedContext | None = None,
     max_minutes: float | None = None,
+    moved_to: Path | None = None,
+    epochs: int | None = None,
 ) -> ExperimentResult:
     """Start or resume all runs that the settings ask for.
 
@@ -91,6 +93,8 @@ def run_experiment(
         console: Where progress is printed; the terminal if not given.
         distributed: The processes that train together; this one alone if not given.
         max_minutes: Stop all runs together after this time, with a checkpoint to resume from.
+        moved_to: Where the photos of the folder to resume are now; they must be the same.
+        epochs: New number of epochs of a single run to resume; see `train`.
 
     Raises:
         CarmaskError: data, settings or a folder cannot be used, or training cannot go on.
@@ -100,12 +104,28 @@ def run_experiment(
     distributed = distributed or DistributedContext()
     console = (console or Console()) if distributed.is_main else Console(quiet=True)
     # Folders are looked at by rank 0 only: other machines need not see them.
-    series = distributed.broadcast_object(lambda: open_series(settings, resume, all_folds=all_folds))
+    series = distributed.broadcast_object(lambda: open_series(settings, resume, all_folds=all_folds, data=moved_to))
     if series is not None:
+        if epochs is not None:
+            raise SettingsError(
+                f"{series.folder}: several runs, whose epochs stay as they were begun with; start others from their "
+                "weights with --init"
+            )
         return run_series(series, console, distributed, stop)
     run = distributed.broadcast_object(lambda: find_run(settings, resume))
-    new = settings if run is None else None
-    result = train(new, resume=run, console=console, distributed=distributed, max_minutes=max_minutes)
+    if run is None:
+        result = train(settings, console=console, distributed=distributed, max_minutes=max_minutes)
+    else:
+        if settings is not None:
+            moved_to, epochs = settings.data, settings.epochs
+        result = train(
+            resume=run,
+            console=console,
+            distributed=distributed,
+            max_minutes=max_minutes,
+            moved_to=moved_to,
+            epochs=epochs,
+        )
     return ExperimentResult(result.run.path, result.finished)
 
 
@@ -128,6 +148,7 @@ def run_series(
             result = train(
                 new,
                 resume=run.folder if new is None else None,
+                moved_to=run.settings.data,
                 console=console,
                 distributed=distributed,
                 max_minutes=minutes_left,
@@ -185,12 +206,14 @@ def find_run(settings: TrainSettings | None, resume: Path | str | None) -> Path 
     started = TrainSettings.from_yaml(RunFolder.existing(folder).config)
     # A batch size that is not given was chosen by free memory.
     wanted = settings.model_copy(update={"batch_size": settings.batch_size or started.batch_size})
-    refuse_changes(folder, wanted.differences(started))
+    refuse_changes(folder, set(wanted.differences(started)) - {"data", "epochs"})
     return folder
 
 
-def open_series(settings: TrainSettings | None, resume: Path | str | None, *, all_folds: bool) -> Series | None:
-    """Read or create the record of a series; None for a single run.
+def open_series(
+    settings: TrainSettings | None, resume: Path | str | None, *, all_folds: bool, data: Path | None = None
+) -> Series | None:
+    """Read or create the record of a series; None for a single run. `data` is where its photos are now.
 
     Raises:
         CarmaskError: it cannot be created, or was started with different settings.
@@ -199,7 +222,7 @@ def open_series(settings: TrainSettings | None, resume: Path | str | None, *, al
     if settings is None:
         folder = Path(resume or "")
         file = find_series_file(folder)
-        return None if file is None else Series(folder, file, SeriesFile.load(file))
+        return None if file is None else Series(folder, file, _with_data(SeriesFile.load(file), data))
     if all_folds:  # train/ and val/ folders would make the same split of every fold
         own = settings.dataset.model_copy(update={"own_split": False})
         settings = settings.model_copy(update={"dataset": own})
@@ -210,11 +233,11 @@ def open_series(settings: TrainSettings | None, resume: Path | str | None, *, al
         return create_series(settings, all_folds=all_folds)
     folder = _named_folder(settings)
     record = SeriesFile.load(file)
-    changed = settings.differences(_settings_of(record))
+    changed = set(settings.differences(_settings_of(record))) - {"data"}
     if all_folds != (record.folds is not None):
-        changed.append("--all-folds")
+        changed.add("--all-folds")
     refuse_changes(folder, changed)
-    return Series(folder, file, record)
+    return Series(folder, file, _with_data(record, settings.data))
 
 
 def create_series(settings: TrainSettings, *, all_folds: bool) -> Series:
@@ -245,12 +268,11 @@ def create_series(settings: TrainSettings, *, all_folds: bool) -> Series:
     return Series(folder, file, record)
 
 
-def refuse_changes(folder: Path, changed: Sequence[str]) -> None:
+def refuse_changes(folder: Path, changed: Set[str]) -> None:
     """Raise `SettingsError` if settings have changed since the folder was started."""
     if changed:
-        raise SettingsError(
-            f"{folder}: was started with different {', '.join(changed)}; give the same settings, or another --name"
-        )
+        names = ", ".join(sorted(changed))
+        raise SettingsError(f"{folder}: was started with different {names}; give the same settings, or another --name")
 
 
 def check_same_photos(folder: Path) -> None:
@@ -296,6 +318,12 @@ def plan_runs(series: Series) -> dict[str, PlannedRun]:
             previous_stage = folder
     # Relative to the record, so that the folder can be moved.
     return {Path(os.path.relpath(run.folder, series.file.parent)).as_posix(): run for run in runs}
+
+
+def _with_data(record: SeriesFile, data: Path | None) -> SeriesFile:
+    if data is None:
+        return record
+    return record.model_copy(update={"settings": {**record.settings, "data": str(data.absolute())}})
 
 
 def _settings_of(record: SeriesFile) -> TrainSettings:

@@ -97,8 +97,10 @@ class RunFolder:
                 f"{self.path}: cannot be created ({error.strerror}); choose another --runs folder"
             ) from error
 
-    def record_resumption(self) -> None:
-        """Add version and machine on which the run is resumed to environment.json."""
+    def record_resumption(self, settings: TrainSettings) -> None:
+        """Add version and machine on which the run is resumed to environment.json, and note settings that changed."""
+        if settings.to_yaml() != self.config.read_text(encoding="utf-8"):
+            write_bytes_atomically(self.config, settings.to_yaml().encode(), fsync=True)
         started = json.loads(self.environment.read_text()) if self.environment.is_file() else {}
         _write_json(self.environment, {**started, "resumed": [*started.get("resumed", []), environment()]})
 

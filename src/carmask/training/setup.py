@@ -54,7 +54,13 @@ class TrainingSetup:
 
 
 def open_run(
-    settings: TrainSettings | None, resume: Path | None, distributed: DistributedContext, logger: RunLogger
+    settings: TrainSettings | None,
+    resume: Path | None,
+    distributed: DistributedContext,
+    logger: RunLogger,
+    *,
+    data: Path | None = None,
+    epochs: int | None = None,
 ) -> tuple[RunFolder, TrainSettings, Split | None, dict[str, Any] | None]:
     """Choose the folder of a new run, or read the one to resume, on rank 0: other machines need not see it.
 
@@ -67,7 +73,7 @@ def open_run(
     split, checkpoint = None, None
     if resume is not None:
         run = distributed.broadcast_object(lambda: RunFolder.existing(resume))
-        settings = distributed.broadcast_object(lambda: TrainSettings.from_yaml(run.config))
+        settings = distributed.broadcast_object(lambda: resumed_settings(run, data, epochs))
         split = distributed.broadcast_object(lambda: Split.load(run.split))
         checkpoint = distributed.broadcast_object(lambda: load_checkpoint(run.checkpoint, logger.info))
     else:
@@ -86,6 +92,25 @@ def open_run(
             f"augment.{probability} is 0; add --augment.{probability} 0.5"
         )
     return run, settings, split, checkpoint
+
+
+def resumed_settings(run: RunFolder, data: Path | None, epochs: int | None) -> TrainSettings:
+    """Return a run's settings, with what may change when it is resumed.
+
+    Raises:
+        SettingsError: it would not be the run that it had been with these settings from the beginning.
+
+    """
+    settings = TrainSettings.from_yaml(run.config)
+    epochs = epochs or settings.epochs
+    if epochs != settings.epochs and settings.schedule.name != "constant":
+        raise SettingsError(
+            f"{run.path}: was begun with {settings.epochs} epochs, on which its learning rate "
+            f"({settings.schedule.name}) depends in every step, so it cannot go on to {epochs}; start another run from "
+            f"its weights: --init {run.path}"
+        )
+    data = settings.data if data is None else data.absolute()
+    return settings.model_copy(update={"data": data, "epochs": epochs})
 
 
 def set_up_training(
@@ -232,7 +257,7 @@ def restore_state(run: RunFolder, setup: TrainingSetup, state: TrainingState, ch
         # On all ranks: the weights of the next validation become the best.
         state.best_dice = -math.inf
     if setup.distributed.is_main:
-        run.record_resumption()
+        run.record_resumption(setup.settings)
 
 
 def restore_best_weights(run: RunFolder, setup: TrainingSetup, state: TrainingState) -> bool:

@@ -67,6 +67,8 @@ def train(
     console: Console | None = None,
     distributed: DistributedContext | None = None,
     max_minutes: float | None = None,
+    moved_to: Path | None = None,
+    epochs: int | None = None,
 ) -> TrainResult:
     """Train a network, and record everything about it in the run's folder.
 
@@ -76,6 +78,8 @@ def train(
         console: Where progress is printed; the terminal if not given.
         distributed: The processes that train together; this one alone if not given.
         max_minutes: Stop after this time, with a checkpoint to resume from.
+        moved_to: Where the photos of the run to resume are now; they must be the same.
+        epochs: New number of epochs of the run to resume, whose learning rate must be constant.
 
     Raises:
         CarmaskError: data, split, settings or checkpoint cannot be used, or training cannot go on.
@@ -84,7 +88,7 @@ def train(
     stop = StopRequest(max_minutes)
     distributed = distributed or DistributedContext()
     logger = RunLogger((console or Console()) if distributed.is_main else Console(quiet=True))
-    run, settings, split, checkpoint = open_run(settings, resume, distributed, logger)
+    run, settings, split, checkpoint = open_run(settings, resume, distributed, logger, data=moved_to, epochs=epochs)
     logger.run = run if distributed.is_main else None
     try:
         setup, state = set_up_training(settings, distributed, logger, split, stop.is_time_over)
