@@ -1,11 +1,12 @@
 """What a network makes of photos from the studio, the street and the world, none of which it may have learned from.
 
-    python benchmarks/any_vehicle.py SHARED MODEL NAME [--studio TWIN] [--studio-every 4] [--sheet OUT.png]
+    python benchmarks/any_vehicle.py SHARED MODEL NAME [--studio TWIN] [--studio-every 4] [--note] [--sheet OUT.png]
 
 SHARED is the folder that holds carvana, street-cars and wild; docs/results/split-*.json say what is held out. MODEL is
 what `carmask evaluate --model` takes. In the studio TWIN is measured instead, for a network that learned from all cars.
-Measures as `carmask evaluate` does and writes docs/results/any_vehicle-NAME.json. OUT.png shows 48 held-out photos with
-what was found; it is not to be committed.
+Measures as `carmask evaluate` does and writes docs/results/any_vehicle-NAME.json. With --note the figures of packaged
+weights are also written into their own file, for their card (`carmask model MODEL --card`). OUT.png shows 48 held-out
+photos with what was found; it is not to be committed.
 """
 
 import argparse
@@ -23,10 +24,13 @@ from carmask.data.split import Split
 from carmask.evaluation.evaluate import evaluate_selection
 from carmask.evaluation.results import Evaluation
 from carmask.evaluation.selection import Selection, find_training_split, select_pairs
+from carmask.exporting.graph import note_held_out
 from carmask.files import write_bytes_atomically
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.imaging.encode import encode_png
+from carmask.models.card import HeldOut
+from carmask.runtime.locate import locate
 from carmask.segmenter import Segmenter
 from record import RESULTS, record
 from wild_composites import Composite, figures_of_composites, make_composites
@@ -59,6 +63,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--studio", help="network to measure in the studio")
     parser.add_argument("--studio-every", type=int, default=1, help="measure every n-th photo of the studio")
+    parser.add_argument("--note", action="store_true", help="write the figures into the packaged network's file")
     parser.add_argument("--sheet", type=Path, help="picture to draw")
     given = parser.parse_args()
     segmenter = Segmenter.load(given.model)
@@ -67,6 +72,8 @@ def main() -> None:
     parts = {STUDIO: figures_of_part(in_studio, STUDIO, pairs[STUDIO][:: given.studio_every])}
     for name in [Path(folder).name for folder in PARTS if folder != STUDIO]:
         parts[name] = figures_of_part(segmenter, name, pairs[name])
+    if given.note:
+        note_held_out(locate(given.model), [noted(name, part, segmenter) for name, part in parts.items()])
     parts["composites"] = figures_of_composites(segmenter, composites_of(pairs))
     record(
         f"any_vehicle-{given.name}",
@@ -106,6 +113,34 @@ def figures_of_part(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> d
     return figures
 
 
+def noted(name: str, figures: dict[str, Any], segmenter: Segmenter) -> HeldOut:
+    """The figures of one folder as the network's card has them."""
+    remarks = []
+    if "share_empty" in figures:
+        remarks = [
+            "No photo shows a vehicle. Dice is the share of photos whose mask is empty, under 0.1 % of the picture; on "
+            f"average {figures['false_area']:.2%} of the picture is taken for a vehicle."
+        ]
+    if "found" in figures:
+        labeled = figures["all_labeled"]
+        remarks = [
+            f"Dice over the labeled pixels. Found are {figures['found']:.1%} of the cars; wrongly marked is "
+            f"{figures['spilled']:.1%} of their area, in the {labeled['photos']} photos where all vehicles are labeled "
+            f"{labeled['spilled']:.1%}."
+        ]
+    return HeldOut(
+        data=name,
+        photos=figures["photos"],
+        groups=figures.get("groups"),
+        dice=figures.get("dice", figures.get("share_empty")),
+        median_dice=figures.get("median_dice"),
+        worst_dice=figures.get("worst_dice"),
+        boundary_error_px=figures.get("boundary_error_px"),
+        engine=segmenter.describe_engine(),
+        remarks=(*remarks, *figures["warnings"]),
+    )
+
+
 def leaks(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> list[str]:
     """Warnings where the network learned from these photos, alone or as one data set of several."""
     trained_on = find_training_split([(member.place, member.card) for member in segmenter.members])
@@ -122,7 +157,7 @@ def _means(evaluation: Evaluation, ids: Collection[str] | None = None) -> dict[s
     dice = [one.dice for one in rows]
     figures = {"dice": fmean(dice), "median_dice": median(dice), "worst_dice": min(dice)}
     if evaluation.unknown:
-        figures = {"found": fmean(one.found for one in rows), "spilled": fmean(one.spilled for one in rows)}
+        figures |= {"found": fmean(one.found for one in rows), "spilled": fmean(one.spilled for one in rows)}
     return {"photos": len(rows), **{key: round(value, 5) for key, value in figures.items()}}
 
 

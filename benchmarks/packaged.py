@@ -2,7 +2,8 @@
 
     python benchmarks/packaged.py CARVANA STREET [--twin NAME=MODEL ...]
 
-The same as `carmask evaluate DATA --model NAME`, for every packaged network and both data sets. A network that learned
+The same as `carmask evaluate DATA --model NAME`, for every packaged network and both data sets, but for `general`, of
+which benchmarks/any_vehicle.py measures more. A network that learned
 from every car of a data set has nothing held out there: its twin is measured instead, trained in the same way without
 the held-out cars. Writes docs/results/packaged.json, and the figures into the networks' own files, for their cards
 (`carmask model NAME --card`).
@@ -28,6 +29,8 @@ def main() -> None:
     twins = dict(twin.split("=", 1) for twin in given.twin)
     figures = {}
     for name, place in packaged_models().items():
+        if name.startswith("general"):
+            continue
         noted = []
         for data in (folder.resolve() for folder in given.data):
             title, of_twin = f"{name} on {data.name}", False

@@ -65,7 +65,9 @@ def make_run(folder: Path, photos: Path) -> Path:
         group_of = find_pairs(photos, group_pattern=r"^\d").group_of
         make_split(group_of, dict.fromkeys(group_of, 0.2)).save(made.split)
         network = Network.load(bright_is_vehicle(folder / "bright"))
+        earlier = {"data": photos.name, "groups_held_out": ["4"]}
         network.note_training({"data": photos.name, "held_out_dice": 0.98, "held_out_photos": 2})
+        network.note_training({"groups_held_out": ["4"], "started_from": earlier})
         made.save_weights(network, "best")
     return run.path
 
@@ -211,6 +213,14 @@ def test_photos_are_those_of_all_data_sets_of_the_run(tmp_path: Path, photos: Pa
     (written,) = export(run.path)
     assert written.card.measured.pytorch_dice is not None
     assert written.card.measured.pytorch_dice > 0.99
+
+
+def test_the_card_names_the_held_out_groups_once(typed: Typed, photos: Path) -> None:
+    card = read_card(typed.run / "bright-int8.onnx")
+    split = Split.load(typed.run / "split.json")
+    assert set(card.held_out_groups) == {split.group_of[id_] for id_ in split.validation}
+    assert card.training["started_from"] == {"data": photos.name}
+    assert "groups_held_out" not in card.training
 
 
 def test_weights_alone_are_compared_on_photos_that_are_named(tmp_path: Path, photos: Path) -> None:

@@ -127,6 +127,15 @@ def test_the_source_of_a_pretrained_encoder_is_told_also_in_later_stages() -> No
         assert unet.encoder in text
 
 
+def test_cars_of_the_challenge_are_counted_among_several_data_sets() -> None:
+    groups = {"train_groups": ("carvana/0123456789ab", "scenes/1"), "held_out_groups": ("carvana/ba9876543210",)}
+    network = Network(CONFIG.model_copy(update={"training": {"data": "carvana+scenes"}, **groups}))
+    text = network.generate_model_card().text
+    assert "2 were at hand: 1 were trained on, 1 held out" in text
+    # A folder of that name may hold any photos.
+    assert "`scenes`: the terms for its photos are not known" in text
+
+
 def test_what_nobody_has_measured_is_not_told() -> None:
     card = a_network().generate_model_card()
     assert card.data.eval_results is None

@@ -21,8 +21,8 @@ def model(name: str = "small", *, card: Flag = False) -> int:
     Of exported networks: how photos are fitted to them, what they were trained on and what was measured.
 
     Args:
-        name: A preset (small, classic, deep, fast), weights inside the package, an .onnx file, or the folder of a run
-            or of weights.
+        name: A preset (small, classic, deep, fast, general), weights inside the package, an .onnx file, or the folder
+            of a run or of weights.
         card: Print the README of a trained network instead, as the Hugging Face Hub shows it: data, figures, use,
             limits and license in Markdown. Needs huggingface_hub.
 

@@ -106,7 +106,16 @@ def make_card(
         split = Split.load(RunFolder(run).split)
         for field, ids in (("train_groups", split.train), ("held_out_groups", split.validation)):
             changed[field] = tuple(sorted({split.group_of[id_] for id_ in ids}))
+        changed["training"] = _without_groups(network.card.training)
     return network.card.model_copy(update=changed)
+
+
+def _without_groups(notes: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the held-out groups of a training and of those before it; the card has a field for them."""
+    kept = {key: value for key, value in notes.items() if key != "groups_held_out"}
+    if isinstance(earlier := kept.get("started_from"), dict):
+        kept["started_from"] = _without_groups(earlier)
+    return kept
 
 
 def int8_card(card: ModelCard) -> ModelCard:

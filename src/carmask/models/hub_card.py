@@ -24,7 +24,8 @@ SIGNATURE = "Written by carmask from the network's own metadata"
 # Data sets that have an id on the Hub or elsewhere, by the name of their folder.
 _DATASET_IDS = {"carvana": "carvana-image-masking-challenge", "street-cars": "intelec-ai-car-segmentation"}
 
-_CARVANA_CAR = re.compile(r"[0-9a-f]{12}")
+# The name of a data set stands before its groups where a network learned from several.
+_CARVANA_CAR = re.compile(r"(carvana/)?[0-9a-f]{12}")
 _FRAME_HW = (1080, 1920)
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&])")
 

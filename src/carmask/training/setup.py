@@ -168,7 +168,7 @@ def build_network(settings: TrainSettings, data: TrainingData) -> Network:
     network = Network(card.model_copy(update={"unet": settings.unet(), "geometry": settings.geometry()}))
     network.note_training(
         {
-            "data": ", ".join(settings.datasets) or settings.data.resolve().name,
+            "data": "+".join(settings.datasets) or settings.data.resolve().name,
             "photos": len(data.train),
             "groups": len({pair.group for pair in data.train}),
             "groups_held_out": sorted({pair.group for pair in data.validation}),
