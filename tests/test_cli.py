@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from bright_network import bright_is_vehicle
@@ -82,6 +83,28 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 
 def test_the_help_of_a_command_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Exit status 0" in CommandResult(capsys, "predict", "--help").out
+
+
+def test_every_command_has_a_limit_of_pixels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARMASK_MAX_PIXELS", "100000000")  # is put back afterwards
+    photo, out = tmp_path / "car.jpg", tmp_path / "car.png"
+    Image.new("RGB", (300, 200), "gray").save(photo)
+    for command in COMMANDS:
+        assert "--max-pixels" in CommandResult(capsys, command, "--help").out
+    refused = CommandResult(capsys, "predict", photo, out, "--max-pixels", 59_999)
+    assert (refused.status, out.exists()) == (2, False)
+    assert "--max-pixels 60000" in refused.out
+    assert CommandResult(capsys, "predict", "--max-pixels=60000", photo, out).status == 0
+    with Image.open(out) as mask:
+        assert mask.size == (300, 200)
+    for wrong in ("many", "0", "-3"):
+        CommandResult(capsys, "predict", photo, out, f"--max-pixels={wrong}").assert_error("--max-pixels", wrong)
+    CommandResult(capsys, "predict", photo, out, "--max-pixels").assert_error("--max-pixels")
+    program = "from carmask.imaging.decode import read_size; import sys; print(read_size(sys.argv[1]))"
+    monkeypatch.setenv("CARMASK_MAX_PIXELS", "60000")
+    assert python(program, photo).stdout == "(200, 300)\n"
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -1,9 +1,9 @@
-"""The CPUs and the memory that this process may use, which in a container are less than the machine has.
+"""The CPUs and the memory that this process may use, less in a container than the machine has, and pixels of a picture.
 
 `docker run --cpus --memory`, Kubernetes and systemd set limits on control groups, version 2
 (https://docs.kernel.org/admin-guide/cgroup-v2.html). `os.cpu_count` and most libraries do not know them.
 
-All functions take `root`, the folder of the system's files, for tests.
+Functions of CPUs and memory take `root`, the folder of the system's files, for tests.
 """
 
 import math
@@ -11,9 +11,28 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from carmask.errors import CarmaskError
+
+DEFAULT_MAX_PIXELS = 100_000_000
+# What `--max-pixels` sets. The processes that a command starts inherit it.
+MAX_PIXELS_VARIABLE = "CARMASK_MAX_PIXELS"
+
 # Where the system does not say how much memory is free.
 _ASSUMED_BYTES = 4 << 30
 _ROOT = Path("/")
+
+
+def max_pixels() -> int:
+    """Return how many pixels a picture may have.
+
+    Raises:
+        CarmaskError: the environment does not hold a number of pixels.
+
+    """
+    text = os.environ.get(MAX_PIXELS_VARIABLE, str(DEFAULT_MAX_PIXELS))
+    if not text.isdecimal() or not int(text):
+        raise CarmaskError(f"--max-pixels (or {MAX_PIXELS_VARIABLE}) {text}: give a number of pixels, like 200000000")
+    return int(text)
 
 
 def usable_cpus(root: Path = _ROOT) -> int:

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -15,6 +16,7 @@ from carmask import __version__
 from carmask.cli.console import plain
 from carmask.errors import CarmaskError, explain
 from carmask.files import expand_home
+from carmask.limits import MAX_PIXELS_VARIABLE, max_pixels
 
 # The exit status of a program that Ctrl-C ended, so that `carmask train ... && carmask evaluate ...` stops, too.
 INTERRUPTED = 130
@@ -24,6 +26,7 @@ app = App(
     help="Cut vehicles out of photographs: train, measure and run U-Net segmentation models.",
     version=__version__,
     result_action="return_value",
+    help_epilogue="All commands: `--max-pixels INT` refuses pictures with more pixels than this, by default 100000000.",
 )
 # The extra that installs a package; `train` installs those that are not here.
 _EXTRAS = {
@@ -68,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = [_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     command = next(iter(arguments), "")
     try:
+        arguments = _set_max_pixels(arguments)
         _show_full_help(arguments)
         returned = app(arguments, exit_on_error=False, print_error=False)
         status = returned if isinstance(returned, int) else 0
@@ -100,6 +104,22 @@ def _expand_home(argument: str) -> str:
     """Expand `~` in quotes and in `--option=~/file`, which shells leave as they are."""
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     return f"{option}{equals}{expand_home(value)}"
+
+
+def _set_max_pixels(arguments: list[str]) -> list[str]:
+    """Carry out the option that all commands have; returns the other arguments."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--max-pixels")
+    try:
+        options, others = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        raise CarmaskError(f"--max-pixels: {error.message}") from error
+    if options.max_pixels is None:
+        return arguments
+    os.environ[MAX_PIXELS_VARIABLE] = options.max_pixels
+    max_pixels()
+    # The service has this option itself, with another default.
+    return arguments if arguments[0] == "serve" else others
 
 
 def _show_full_help(arguments: Sequence[str]) -> None:

@@ -14,7 +14,6 @@ from PIL.PngImagePlugin import PngImageFile
 
 from carmask.imaging.decode_limits import limit_scans
 from carmask.imaging.image_file import (
-    DEFAULT_MAX_PIXELS,
     IMAGE_SUFFIXES,
     ImageSource,
     UnreadableImage,
@@ -29,7 +28,6 @@ from carmask.imaging.image_file import (
 from carmask.imaging.mask_values import MaskReading, read_mask
 
 __all__ = [
-    "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
     "ImageSource",
     "MaskReading",
@@ -61,7 +59,7 @@ class Photo:
     orientation: int = 1
 
 
-def read_size(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str | None = None) -> tuple[int, int]:
+def read_size(source: ImageSource, *, max_pixels: int | None = None, name: str | None = None) -> tuple[int, int]:
     """Return the displayed (height, width) in pixels. Decodes nothing but a PNG with metadata after its pixels.
 
     name: the picture's name in error messages. Raises `UnreadableImage`.
@@ -78,7 +76,7 @@ def decode_photo(
     *,
     channels: int = 3,
     at_least_HW: tuple[int, int] | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_pixels: int | None = None,
     name: str | None = None,
 ) -> Photo:
     """Decode a photo to uint8, 0..255, shape (height, width, channels), as a viewer would show it.
@@ -196,7 +194,7 @@ def decode_mask(
     *,
     foreground: int | None = None,
     ignore: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_pixels: int | None = None,
     name: str | None = None,
 ) -> MaskReading:
     """Read a mask as uint8, 0 = background .. 255 = foreground, shape (height, width).

@@ -27,11 +27,11 @@ from PIL.WebPImagePlugin import WebPImageFile
 from carmask.errors import CarmaskError
 from carmask.files import SimilarNames
 from carmask.imaging.decode_limits import DecodeLimitExceeded, LimitedReader
+from carmask.limits import max_pixels as allowed_pixels
 
 ImageSource = str | Path | bytes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
-DEFAULT_MAX_PIXELS = 100_000_000
 
 # By EXIF orientation.
 _TURNS = {
@@ -122,12 +122,12 @@ class TooManyPixels(UnreadableImage):
 
 
 @contextmanager
-def open_image(source: ImageSource, *, max_pixels: int, name: str | None) -> Iterator[ImageFile.ImageFile]:
+def open_image(source: ImageSource, *, max_pixels: int | None, name: str | None) -> Iterator[ImageFile.ImageFile]:
     """Open a picture, header only. Whatever Pillow raises inside the `with` block is raised as `UnreadableImage`.
 
     Raises:
         UnreadableImage: also if the file is missing, not a plain file, empty or not in one of the six formats.
-        TooManyPixels: it declares more than `max_pixels` pixels.
+        TooManyPixels: it declares more than `max_pixels` pixels; by default `carmask.limits.max_pixels`.
 
     """
     label = name if name is not None else ("image data" if isinstance(source, bytes) else str(source))
@@ -240,7 +240,7 @@ def _similar_file(path: Path) -> str | None:
         return None
 
 
-def _read_header(stream: IO[bytes], label: str, max_pixels: int) -> ImageFile.ImageFile:
+def _read_header(stream: IO[bytes], label: str, max_pixels: int | None) -> ImageFile.ImageFile:
     head = stream.read(256)
     stream.seek(0)
     if not head:
@@ -272,12 +272,13 @@ def _webp_canvas_px(head: bytes) -> int:
     return 0
 
 
-def _refuse_size(pixels: int, label: str, max_pixels: int) -> None:
-    if pixels > max_pixels:
+def _refuse_size(pixels: int, label: str, max_pixels: int | None) -> None:
+    most = allowed_pixels() if max_pixels is None else max_pixels
+    if pixels > most:
         raise TooManyPixels(
             label,
-            f"it has {pixels / 1e6:.1f} megapixels, and at most {max_pixels / 1e6:.1f} are allowed",
-            "reduce the picture first",
+            f"it has {pixels / 1e6:.1f} megapixels, and at most {most / 1e6:.1f} are allowed",
+            "reduce the picture first" + ("" if max_pixels else f", or allow it with --max-pixels {pixels}"),
         )
 
 

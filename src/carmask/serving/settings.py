@@ -23,7 +23,6 @@ class ServiceLimits(BaseModel):
     max_pixels: int = Field(
         default=50_000_000,
         ge=1,
-        le=100_000_000,
         description="Pixels of a photo, read from its header; more are refused with 422 before it is decoded.",
     )
     max_parts: int = Field(default=16, ge=1, description="Parts of a form; more are refused with 400.")

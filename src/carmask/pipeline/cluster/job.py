@@ -1,5 +1,6 @@
 """What the machines of a cluster are asked to do, and what each reports about itself before the work begins."""
 
+import os
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from carmask.errors import CarmaskError
 from carmask.imaging.masks import ALL_REGIONS, Regions
+from carmask.limits import MAX_PIXELS_VARIABLE, max_pixels
 from carmask.pipeline.journal import Provenance, differences, provenance_of
 from carmask.pipeline.urls import URL
 from carmask.runtime.locate import files_of, locate, locate_all
@@ -27,6 +29,7 @@ class ClusterJob:
 
     networks: names and bytes of each network's files, which other machines need not see. options, keywords: for
     `Segmenter.load`. root: as in `PhotoList`. folder: the command's working folder, to which relative paths refer.
+    max_pixels: how many pixels a photo may have.
     """
 
     networks: tuple[dict[str, bytes], ...]
@@ -35,6 +38,7 @@ class ClusterJob:
     regions: Regions
     root: Path | URL
     folder: str
+    max_pixels: int
 
     @classmethod
     def plan(
@@ -56,16 +60,19 @@ class ClusterJob:
         files = [files_of(locate(place, options.engine)) for place in found]
         networks = tuple({path.name: path.read_bytes() for path in paths} for paths in files)
         options = replace(options, threads=options.threads or 1)
-        return cls(networks, options, keywords, regions, root, str(Path.cwd()))
+        return cls(networks, options, keywords, regions, root, str(Path.cwd()), max_pixels())
 
     @contextmanager
     def working_folder(self) -> Iterator[None]:
         """Change to the command's working folder for the block, so that paths in messages are those the user gave.
 
+        From then on pictures may have as many pixels as the command allows.
+
         Raises:
             ClusterError: this machine does not have that folder, and the photos have relative paths.
 
         """
+        os.environ[MAX_PIXELS_VARIABLE] = str(self.max_pixels)
         with ExitStack() as stack:
             try:
                 stack.enter_context(chdir(self.folder))
