@@ -132,7 +132,7 @@ def noted(name: str, figures: dict[str, Any], segmenter: Segmenter) -> HeldOut:
         data=name,
         photos=figures["photos"],
         groups=figures.get("groups"),
-        dice=figures.get("dice", figures.get("share_empty")),
+        dice=figures["share_empty"] if "share_empty" in figures else figures["dice"],
         median_dice=figures.get("median_dice"),
         worst_dice=figures.get("worst_dice"),
         boundary_error_px=figures.get("boundary_error_px"),
