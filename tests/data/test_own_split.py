@@ -9,8 +9,9 @@ from PIL import Image
 from carmask.data.check import check_dataset
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, SplitError, find_own_split
+from carmask.models.network import Network
 from noise_pairs import run
-from tiny_runs import TINY, tiny_settings, train
+from tiny_runs import TINY, resume, tiny_settings, train
 
 MASKS_OF = {"images": "masks", "imgs": "masks", "im": "gt", "JPEGImages": "SegmentationClass"}
 
@@ -165,3 +166,35 @@ def test_training_follows_the_folders_unless_told_otherwise(tmp_path: Path) -> N
     assert held_out("fraction", fraction=0.25) != own
     Split.load(tmp_path / "runs/fraction/split.json").save(tmp_path / "mine.json")
     assert held_out("mine", split=tmp_path / "mine.json") == held_out("fraction2", fraction=0.25)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_photos_can_be_trained_on_without_holding_any_out(
+    tmp_path: Path, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(count):
+        save_pair(tmp_path / f"data/images/{number}.png", tmp_path / f"data/masks/{number}.png", number)
+    places = {"data": tmp_path / "data", "cache": tmp_path / "cache", "runs": tmp_path / "runs"}
+    with pytest.raises(SplitError, match=r"--dataset.fraction 0"):
+        train(tiny_settings(TINY, **places, name="refused", dataset={"cache": tmp_path / "cache"}))
+    options = {"cache": tmp_path / "cache", "fraction": 0}
+    recipe = {**TINY, "epoch_samples": None, "batch_size": 1, "epochs": 2, "input": {"height_px": 32, "width_px": 64}}
+    trained, printed = train(tiny_settings(recipe, **places, name="all", dataset=options))
+    assert f"{count} of {count} groups to train on, 0 of 0 held out" in printed
+    split = Split.load(trained.split)
+    assert (len(split.train), split.validation) == (count, ())
+    card = Network.load(trained.path).card
+    assert card.training["groups_held_out"] == []
+    assert "held_out_dice" not in card.training
+    resume(trained)
+    # Its photos are no held-out ones, and this is said.
+    status, _, said = run(capsys, "evaluate", str(tmp_path / "data"), "--model", str(trained.path), "--worst", "0")
+    assert status == 0
+    assert f"{count} of {count} photos were trained on" in said
+
+
+def test_a_split_without_held_out_photos_is_refused_unless_it_was_asked_for(tmp_path: Path) -> None:
+    Split(seed=0, fraction=0, train=("a",), validation=(), group_of={"a": "a"}).save(tmp_path / "split.json")
+    assert Split.load(tmp_path / "split.json").validation == ()
+    with pytest.raises(SplitError):
+        Split(seed=0, train=("a",), validation=(), group_of={"a": "a"})

@@ -194,7 +194,7 @@ def test_impossible_requests_are_refused() -> None:
         split_folds(group_of, area_of, folds=1, seed=0)
     with pytest.raises(SplitError):
         make_split(group_of, area_of, folds=3, fold=3)
-    for fraction in (0.0, 1.0, float("nan")):
+    for fraction in (-0.1, 1.0, float("nan")):
         with pytest.raises(SplitError):
             make_split(group_of, area_of, fraction=fraction)
     with pytest.raises(SplitError):

@@ -34,7 +34,7 @@ def split(
         data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one.
         folds: Number of folds, of which one is held out. Default: 5.
         fold: The fold that is held out, from 0. Default: 0.
-        fraction: Hold out this share of the photos instead of a fold, for example 0.2.
+        fraction: Hold out this share of the photos instead of a fold, for example 0.2; 0 for none.
         all_folds: Write one split for each fold: fold_0.json, fold_1.json, ...
         seed: The same photos, masks and seed give the same split. Default: 0.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
@@ -83,6 +83,6 @@ def _print_sides(files: dict[Path, Split], area_of: dict[str, float]) -> None:
     for path, split_ in files.items():
         for name, ids in (("train", split_.train), ("validation", split_.validation)):
             groups = len({split_.group_of[id_] for id_ in ids})
-            area = f"{fmean(area_of[id_] for id_ in ids):.2%}"
+            area = f"{fmean(area_of[id_] for id_ in ids):.2%}" if ids else ""
             rows.append([str(path), name, str(groups), str(len(ids)), area])
     print_table("photos on each side", ("file", "side"), ("groups", "photos", "mean mask area"), rows)

@@ -23,6 +23,11 @@ from carmask.files import SimilarNames, write_bytes_atomically
 
 # The default number of folds, of which one is held out.
 FOLDS = 5
+# What helps a small data set.
+_FEWER = (
+    "give fewer --folds (in training --dataset.folds), at least 2, or more photos or groups; with --dataset.fraction 0 "
+    "training uses all photos and holds out none"
+)
 METHOD = "by group, stratified by mean mask area"
 
 
@@ -40,7 +45,7 @@ class Split(BaseModel):
         seed: Seed of the shuffle.
         folds: Number of folds, if the split is one of k folds.
         fold: The fold that is held out, from 0.
-        fraction: The requested share of held-out photos, if the split was made by fraction.
+        fraction: The requested share of held-out photos, if the split was made by fraction; 0 holds out none.
         method: How the split was made, for the reader.
         carmask_version: The version of carmask that made it.
 
@@ -61,7 +66,7 @@ class Split(BaseModel):
     @model_validator(mode="after")
     def _refuse_leaks(self) -> Self:
         for name, side in (("train", self.train), ("validation", self.validation)):
-            if not side:
+            if not side and not (name == "validation" and self.fraction == 0):
                 raise SplitError(f"the split has no {name} photos")
             if len(set(side)) != len(side):
                 twice = next(id_ for id_ in sorted(side) if side.count(id_) > 1)
@@ -164,7 +169,8 @@ def split_folds(group_of: Mapping[str, str], area_of: Mapping[str, float], *, fo
     groups = _groups_by_area(group_of, area_of)
     if len(groups) < folds:
         raise SplitError(
-            f"{len(groups)} groups cannot be divided into {folds} folds, since every fold needs one; use fewer folds"
+            f"{len(groups)} group{'s' * (len(groups) > 1)} cannot be divided into {folds} folds, since every fold "
+            f"needs one; {_FEWER}"
         )
     rng = _generator(seed)
     assigned: list[list[str]] = [[] for _ in range(folds)]
@@ -228,13 +234,15 @@ def make_split(
     fraction: float | None = None,
     seed: int = 0,
 ) -> Split:
-    """Hold out one fold of `folds` or, with `fraction`, about that share of the groups and photos.
+    """Hold out one fold of `folds` or, with `fraction`, about that share of the groups and photos, or none.
 
     Raises:
         SplitError: a number is out of range, or there are too few groups.
 
     """
-    if fraction is not None:
+    if fraction == 0:
+        validation = set()
+    elif fraction is not None:
         validation = set(_fraction_of(_groups_by_area(group_of, area_of), fraction, seed))
     elif folds >= 2 and not 0 <= fold < folds:
         raise SplitError(f"fold {fold}: the folds of {folds} are numbered 0 to {folds - 1}")
@@ -284,7 +292,7 @@ def _fraction_of(groups: list[_Group], fraction: float, seed: int) -> list[str]:
     if not 0.0 < fraction < 1.0:
         raise SplitError(f"fraction {fraction}: must lie between 0 and 1")
     if len(groups) < 2:
-        raise SplitError("there is only one group, which cannot be split; give each photo its group")
+        raise SplitError(f"there is only one group, which cannot be split; {_FEWER}")
     rng = _generator(seed)
     photos = sum(len(group.ids) for group in groups)
     wanted = min(max(round(fraction * len(groups)), 1), len(groups) - 1)

@@ -94,15 +94,14 @@ class TrainingState:
         return network
 
     def finish_epoch(self, metrics: EpochMetrics, *, held_out_photos: int) -> bool:
-        """Add an epoch to the history and to the network's configuration. Returns whether it is the best so far."""
+        """Add an epoch to the history and to the network's configuration. Returns whether it is the best so far.
+
+        held_out_photos: 0 if the figures are of photos that were trained on.
+        """
         self.history.append(metrics)
+        held_out = {"held_out_photos": held_out_photos, "held_out_dice": round(metrics.dice, 5)}
         self.evaluated_network.note_training(
-            {
-                "epoch": metrics.epoch,
-                "photos_seen": metrics.photos,
-                "held_out_photos": held_out_photos,
-                "held_out_dice": round(metrics.dice, 5),
-            }
+            {"epoch": metrics.epoch, "photos_seen": metrics.photos} | (held_out if held_out_photos else {})
         )
         self.loss_sum, self.loss_steps = 0.0, 0
         is_best = metrics.dice > self.best_dice

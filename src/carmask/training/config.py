@@ -74,7 +74,9 @@ class DataSettings(_Settings):
     )
     folds: int = Field(default=FOLDS, ge=2, description="number of folds that the groups are divided into")
     fold: int = Field(default=0, ge=0, description="fold to hold out, counted from 0")
-    fraction: float | None = Field(default=None, gt=0, lt=1, description="hold out this share instead of a fold")
+    fraction: float | None = Field(
+        default=None, ge=0, lt=1, description="hold out this share instead of a fold; 0 to train on all photos"
+    )
     split_seed: int = Field(default=0, ge=0, description="seed of the split; independent of the training seed")
     group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
     foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")

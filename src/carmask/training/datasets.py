@@ -58,7 +58,7 @@ class TrainingData:
     """The photos to train on, those held out, and why others cannot be used (photo, cause).
 
     `split` names the photos of all sources. `train` and `validation` have those that are shown; `cutouts` are those
-    to train on whose vehicles are laid onto photos without a vehicle.
+    to train on whose vehicles are laid onto photos without a vehicle. If no photo is held out, `validation` is `train`.
     """
 
     sources: Sequence[Source]
@@ -85,6 +85,11 @@ class TrainingData:
         """Cut out the vehicle of a pair; None where its mask is empty at the network's size."""
         pair = self.read(pair_id)
         return Cutout.of(pair.image_HWC, pair.soft_HW)
+
+    @property
+    def held_out(self) -> Sequence[Pair]:
+        """The photos of `validation`, unless they are trained on, too."""
+        return self.validation if self.split.validation else ()
 
     @property
     def digest(self) -> str:
@@ -213,6 +218,7 @@ def _join_splits(splits: Mapping[str, Split]) -> Split:
         return splits[""]
     return Split(
         method=f"of {len(splits)} data sets, each for itself",
+        fraction=None if any(split.validation for split in splits.values()) else 0,
         seed=next(iter(splits.values())).seed,
         train=tuple(_prefix(name) + id_ for name, split in splits.items() for id_ in split.train),
         validation=tuple(_prefix(name) + id_ for name, split in splits.items() for id_ in split.validation),
@@ -239,6 +245,8 @@ def _divide(sources: Sequence[Source], split: Split, skipped: Sequence[tuple[str
     shown_train, shown_validation = (
         [pair for pair in side if source_of[pair.id].settings.weight] for side in (train, validation)
     )
+    if not split.validation:
+        shown_validation = shown_train
     if not shown_train or not shown_validation:
         raise CarmaskError("one side of the split has no usable photo; make another with `carmask split`")
     cutouts = [pair for pair in train if source_of[pair.id].settings.cutouts]

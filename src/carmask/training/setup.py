@@ -171,7 +171,7 @@ def build_network(settings: TrainSettings, data: TrainingData) -> Network:
             "data": "+".join(settings.datasets) or settings.data.resolve().name,
             "photos": len(data.train),
             "groups": len({pair.group for pair in data.train}),
-            "groups_held_out": sorted({pair.group for pair in data.validation}),
+            "groups_held_out": sorted({pair.group for pair in data.held_out}),
             "seed": settings.seed,
         }
     )
@@ -279,14 +279,15 @@ def restore_best_weights(run: RunFolder, setup: TrainingSetup, state: TrainingSt
 def print_summary(run: RunFolder, setup: TrainingSetup, state: TrainingState) -> None:
     """Print what will be trained on what."""
     settings, data, log = setup.settings, setup.data, setup.logger.info
-    groups, held_out_groups = (len({pair.group for pair in side}) for side in (data.train, data.validation))
+    groups, held_out_groups = (len({pair.group for pair in side}) for side in (data.train, data.held_out))
     summary = state.network.summary()
     channels, height, width = summary.input_CHW
     world_size = setup.distributed.world_size
     log(f"run       {run.path}")
     log(
-        f"photos    {len(data.train)} of {groups} groups to train on, {len(data.validation)} of {held_out_groups} held "
-        f"out; cache {'written' if data.is_fresh else 'read'}"
+        f"photos    {len(data.train)} of {groups} groups to train on, {len(data.held_out)} of {held_out_groups} held "
+        f"out{'' if data.held_out else ', so that Dice is of photos that it learns from'}; cache "
+        f"{'written' if data.is_fresh else 'read'}"
     )
     log(
         f"network   {settings.preset}, {summary.parameters / 1e6:.2f} M parameters, "

@@ -162,7 +162,7 @@ def train(
                 train_s=state.train_s,
                 validation_s=time.perf_counter() - began_s,
             )
-            is_best = state.finish_epoch(metrics, held_out_photos=len(validation.dice_of))
+            is_best = state.finish_epoch(metrics, held_out_photos=len(validation.dice_of) if data.held_out else 0)
             save_weights(run, setup, state, is_best=is_best)
             logger.log_epoch(state.history, validation, data, is_best=is_best)
             # Last of all: if the machine dies before this, the epoch is repeated and nothing is lost.
