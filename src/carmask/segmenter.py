@@ -99,6 +99,7 @@ class Result:
             parse_background(background),
             crop_px=self.box_px if crop else None,
             threshold=self.threshold,
+            icc_profile=photo.icc_profile,
         )
         image = Image.fromarray(image_HWC)
         if photo.icc_profile is not None:

@@ -1,11 +1,14 @@
 """Cut-outs: what is kept, what is taken out along the edge, and where alpha runs."""
 
+import io
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from carmask.imaging.cutout import cut_out, parse_background
 from carmask.imaging.decode import decode_mask, decode_photo
@@ -168,3 +171,42 @@ def test_what_does_not_fit_is_refused():
     for threshold in (0.0, 1.0):
         with pytest.raises(ValueError, match="threshold"):
             cut_out(PHOTO_HW3, PROBABILITY_HW, NOTHING, threshold=threshold)
+
+
+def swapped_profile() -> bytes:
+    """SRGB with the primaries of red and green exchanged: where others see green, a viewer that honors it sees red."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(profile[128:132])
+    entries = (profile[132 + 12 * number :][:8] for number in range(count))
+    place = {bytes(entry[:4]): int.from_bytes(entry[4:]) + 8 for entry in entries}
+    red, green = (slice(place[tag], place[tag] + 12) for tag in (b"rXYZ", b"gXYZ"))
+    profile[red], profile[green] = profile[green], profile[red]
+    return bytes(profile)
+
+
+SWAPPED = swapped_profile()
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("photo_profile", [None, SRGB, SWAPPED], ids=["none", "sRGB", "swapped"])
+@pytest.mark.parametrize("picture_profile", ["color", None, SWAPPED], ids=["color", "picture", "swapped"])
+def test_a_viewer_that_honors_profiles_sees_the_colors_of_photo_and_background(
+    photo_profile: bytes | None, picture_profile: str | bytes | None, tmp_path: Path
+) -> None:
+    background = "#e01030"
+    seen_rgb = np.array([0xE0, 0x10, 0x30])
+    if picture_profile != "color":
+        background = str(tmp_path / "background.png")
+        Image.new("RGB", (9, 7), "#e01030").save(background, icc_profile=picture_profile)
+        seen_rgb = seen_rgb if picture_profile is None else seen_rgb[[1, 0, 2]]
+    photo_HW3 = np.full((90, 120, 3), (200, 60, 20), dtype=np.uint8)
+    probability_HW = np.zeros((90, 120), dtype=np.float32)
+    probability_HW[30:60, 40:80] = 1
+    result_HW3 = cut_out(photo_HW3, probability_HW, parse_background(background), icc_profile=photo_profile)
+    assert (result_HW3[30:60, 40:80] == photo_HW3[30:60, 40:80]).all()
+    if photo_profile is None and picture_profile != SWAPPED:
+        assert (result_HW3[0, 0] == (0xE0, 0x10, 0x30)).all()
+    viewer = Image.fromarray(result_HW3)
+    if photo_profile is not None:
+        ImageCms.profileToProfile(viewer, io.BytesIO(photo_profile), ImageCms.createProfile("sRGB"), inPlace=True)
+    assert np.abs(np.asarray(viewer)[0, 0].astype(int) - seen_rgb).max() <= 4

@@ -4,9 +4,9 @@ That is nothing, a color, another picture, or the photo's own background, blurre
 """
 
 import difflib
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -14,14 +14,29 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps
 
 from carmask.errors import CarmaskError
-from carmask.imaging.decode import IMAGE_SUFFIXES, decode_photo
+from carmask.imaging.color import convert_colors
+from carmask.imaging.decode import IMAGE_SUFFIXES, Photo, decode_photo
 from carmask.imaging.foreground import local_mean, own_colors, sure_bounds
 from carmask.imaging.geometry import Size
 from carmask.imaging.masks import Box, box_of, slices
 
-# From a photo (uint8 RGB), the probability of its pixels (float32 0..1) and the threshold to a new canvas of
-# the photo's size: uint8 RGB, or four channels of 0 where transparent. Safe to call from several threads.
-Background = Callable[[NDArray[np.uint8], NDArray[np.float32], float], NDArray[np.uint8]]
+
+class Background(Protocol):
+    """What is behind the vehicle. Safe to call from several threads."""
+
+    def __call__(
+        self,
+        image_HW3: NDArray[np.uint8],
+        probability_HW: NDArray[np.float32],
+        threshold: float,
+        icc_profile: bytes | None = None,
+        /,
+    ) -> NDArray[np.uint8]:
+        """Return a new canvas of the photo's size in its color space: uint8 RGB, or four channels of 0 if transparent.
+
+        A photo (uint8 RGB) is given with the probability of its pixels (float32 0..1), the threshold, and its profile.
+        """
+
 
 # As shares of the photo's longer side: the radius of the blur, and how far colors are carried to where the vehicle was.
 _BLUR_RADIUS = 1 / 48
@@ -57,24 +72,25 @@ def parse_background(text: str, *, may_be_picture: bool = True) -> Background:
         return _blurred
     if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
         rgb = _rgb(wanted)
-        return lambda image_HW3, _probability_HW, _threshold: _filled(image_HW3.shape[:2], rgb)
+        return lambda image_HW3, _, __, icc_profile=None: _filled(image_HW3.shape[:2], rgb, icc_profile)
     if may_be_picture and (Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file()):
-        return picture_background(decode_photo(wanted).image_HWC)
+        return picture_background(decode_photo(wanted))
     near = difflib.get_close_matches(wanted.lower(), ("transparent", "blur", *ImageColor.colormap), n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     or_picture = ", or the path of a picture" if may_be_picture else ""
     raise BadBackground(f"background {text!r}: not a background{hint}; {_COLORS}{or_picture}")
 
 
-def picture_background(picture_HW3: NDArray[np.uint8]) -> Background:
-    """A picture (uint8 RGB), scaled to cover the photo and cropped around its center."""
+def picture_background(picture: Photo) -> Background:
+    """A picture (RGB), scaled to cover the photo and cropped around its center."""
 
-    # Most photos of one folder have one size.
+    # Most photos of one folder have one size, and one profile or none.
     @lru_cache(maxsize=4)
-    def cover(size_HW: Size) -> NDArray[np.uint8]:
-        return np.asarray(ImageOps.fit(Image.fromarray(picture_HW3), size_HW[::-1], Image.Resampling.LANCZOS))
+    def cover(size_HW: Size, icc_profile: bytes | None) -> NDArray[np.uint8]:
+        fitted = ImageOps.fit(Image.fromarray(picture.image_HWC), size_HW[::-1], Image.Resampling.LANCZOS)
+        return convert_colors(np.asarray(fitted), picture.icc_profile, icc_profile)
 
-    return lambda image_HW3, _probability_HW, _threshold: cover(image_HW3.shape[:2]).copy()
+    return lambda image_HW3, _, __, icc_profile=None: cover(image_HW3.shape[:2], icc_profile).copy()
 
 
 def cut_out(
@@ -84,6 +100,7 @@ def cut_out(
     *,
     crop_px: Box | None = None,
     threshold: float = 0.5,
+    icc_profile: bytes | None = None,
 ) -> NDArray[np.uint8]:
     """Cut the vehicle out of a photo: uint8 RGBA on a transparent background, RGB on any other.
 
@@ -92,14 +109,14 @@ def cut_out(
 
     image_HWC: uint8, RGB or gray (1 channel). probability_HW: float32 0..1, of the same height and width. crop_px: the
     part (top, left, bottom, right) of the result to return. threshold: the probability at which alpha is one half, in
-    0..1, both excluded.
+    0..1, both excluded. icc_profile: of the photo, and so of the result; colors and pictures behind it are converted.
     """
     if image_HWC.shape[:2] != probability_HW.shape or image_HWC.shape[2:] not in ((1,), (3,)):
         raise ValueError(f"image {image_HWC.shape} and probability {probability_HW.shape} do not fit together")
     if not 0 < threshold < 1:
         raise ValueError(f"threshold {threshold}: must lie between 0 and 1, both excluded")
     image_HW3 = image_HWC if image_HWC.shape[2] == 3 else cv2.cvtColor(image_HWC, cv2.COLOR_GRAY2RGB)
-    canvas_HWC = background(image_HW3, probability_HW, threshold)
+    canvas_HWC = background(image_HW3, probability_HW, threshold, icc_profile)
     ramp = min(_HALF_RAMP, threshold, 1 - threshold)
     box_px = box_of(probability_HW > threshold - ramp)
     if box_px is not None:
@@ -123,11 +140,15 @@ def _composite(
     return composite_HWC
 
 
-def _transparent(image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float) -> NDArray[np.uint8]:
+def _transparent(
+    image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float, ___: bytes | None = None
+) -> NDArray[np.uint8]:
     return np.zeros((*image_HW3.shape[:2], 4), dtype=np.uint8)
 
 
-def _blurred(image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+def _blurred(
+    image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float, __: bytes | None = None
+) -> NDArray[np.uint8]:
     """The photo, blurred; where the vehicle was, the colors of the background around it."""
     background_to, _ = sure_bounds(threshold)
     longer_px = max(probability_HW.shape)
@@ -137,9 +158,10 @@ def _blurred(image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], 
     return blurred_HW3
 
 
-def _filled(size_HW: Size, rgb: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _filled(size_HW: Size, rgb: tuple[int, int, int], icc_profile: bytes | None) -> NDArray[np.uint8]:
+    red, green, blue = convert_colors(np.array([[rgb]], dtype=np.uint8), None, icc_profile)[0, 0].tolist()
     # Pillow fills three channels faster than NumPy, and a copy is faster than np.array.
-    return np.asarray(Image.new("RGB", size_HW[::-1], rgb)).copy()
+    return np.asarray(Image.new("RGB", size_HW[::-1], (red, green, blue))).copy()
 
 
 def _rgb(text: str) -> tuple[int, int, int]:

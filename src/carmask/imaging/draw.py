@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from carmask.imaging.color import convert_colors
+
 # People with red-green color blindness can distinguish blue and orange too.
 OVERLAY_RGB = (0, 158, 255)
 FALSE_POSITIVE_RGB = (230, 90, 0)
@@ -15,31 +17,29 @@ FALSE_NEGATIVE_RGB = (0, 90, 220)
 UNKNOWN_RGB = (255, 220, 0)
 
 _OVERLAY_SHARE = 0.45
-# By gray level and channel: the level under the mask's tint.
-_TINT_L13 = cv2.addWeighted(
-    np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 3),
-    1 - _OVERLAY_SHARE,
-    np.full((256, 1, 3), OVERLAY_RGB, dtype=np.uint8),
-    _OVERLAY_SHARE,
-    0,
-)
+_LEVELS_L13 = np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 3)
 _SEPARATOR_RGB = (255, 255, 255)
 _LABEL_RGB = (40, 40, 40)
 _SHEET_RGB = (255, 255, 255)
 _SHEET_GAP_PX = 10
 
 
-def draw_overlay(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def draw_overlay(
+    image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.bool_], icc_profile: bytes | None = None
+) -> NDArray[np.uint8]:
     """Tint the foreground of a photo and draw its outline; uint8 (height, width, 3).
 
-    image_HWC: uint8 with 1 or 3 channels. mask_HW: bool of the same height and width.
+    image_HWC: uint8 with 1 or 3 channels. mask_HW: bool of the same height and width. icc_profile: of the photo.
     """
     rgb_HW3 = _as_rgb(image_HWC, mask_HW)
     mask_HW8 = np.ascontiguousarray(mask_HW).view(np.uint8)
-    drawn_HW3: NDArray[np.uint8] = cv2.copyTo(cv2.LUT(rgb_HW3, _TINT_L13), mask_HW8, rgb_HW3.copy())
+    color_113 = convert_colors(np.array([[OVERLAY_RGB]], dtype=np.uint8), None, icc_profile)
+    # By gray level and channel: the level under the mask's tint.
+    tint_L13 = cv2.addWeighted(_LEVELS_L13, 1 - _OVERLAY_SHARE, color_113.repeat(256, axis=0), _OVERLAY_SHARE, 0)
+    drawn_HW3: NDArray[np.uint8] = cv2.copyTo(cv2.LUT(rgb_HW3, tint_L13), mask_HW8, rgb_HW3.copy())
     thickness_px = max(1, round(min(mask_HW.shape) / 320))
     outlines, _ = cv2.findContours(mask_HW8, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn_HW3, outlines, -1, OVERLAY_RGB, thickness_px, lineType=cv2.LINE_AA)
+    cv2.drawContours(drawn_HW3, outlines, -1, color_113[0, 0].tolist(), thickness_px, lineType=cv2.LINE_AA)
     return drawn_HW3
 
 

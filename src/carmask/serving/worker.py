@@ -180,7 +180,7 @@ class SegmentationWorker:
         if form.background_file is not None and task.background is not None:
             picture_name = form.background_file.filename
             picture = decode_photo(task.background, max_pixels=self.limits.max_pixels, name=picture_name)
-            background = picture_background(picture.image_HWC)
+            background = picture_background(picture)
         style = OutputStyle(form.kind, "webp" if task.media_type == WEBP else "png", crop=form.crop)
         render = make_render(style, Path(), of_one=True, background=background)
         return render(Job(0, name, Path(name), task.photo, Path(name), ""), found), found
