@@ -253,7 +253,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     (tmp_path / "empty").mkdir()
     for arguments, named in (
         ([tmp_path / "empty"], "config.json"),
-        ([tmp_path / "gone"], "config.json"),
+        ([tmp_path / "gone"], "gone"),
         ([run, "--out", tmp_path / "model.pt"], "model.pt"),
         ([run, "--name", "a/b"], "--name"),
         ([run, "--photos", "0"], "photo"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from carmask.cli.console import print_facts, print_line, print_remark, print_table
 from carmask.cli.options import Flag
+from carmask.errors import CarmaskError
 from carmask.exporting.logger import ExportLogger
 from carmask.progress import Progress, progress_bar
 
@@ -22,6 +23,9 @@ def export(
     out: Path | None = None,
     name: str | None = None,
     int8: Flag = False,
+    fixed_size: Flag = False,
+    size: str | None = None,
+    batch: int = 1,
     data: Path | None = None,
     calibration: Path | None = None,
     photos: int = 24,
@@ -39,11 +43,15 @@ def export(
     true masks differs by at most 0.0002 and 0.002.
 
     Args:
-        run: Folder of a training run (its best weights) or of weights.
+        run: Folder of a training run (its best weights) or of weights, a float .onnx file, or packaged weights (fast).
         out: The file to write, or a folder for it; NAME.onnx inside the run's folder if not given.
         name: Name of the network; the one in its weights, which is its preset's, if not given.
         int8: Also write a quantized version, to NAME-int8.onnx: half the size again, and faster on most processors.
             Refused if it loses more than 0.0005 Dice, or its masks have a Dice below 0.98 with PyTorch's.
+        fixed_size: Write a file for other programs instead, such as OpenCV and browsers, NAME-HEIGHTxWIDTH.onnx: of one
+            size, float32 0..255 in N x C x H x W, without arithmetic on shapes. It is compared in OpenCV as well.
+        size: The same for another size, HEIGHTxWIDTH in pixels.
+        batch: Number of images that such a file takes at once.
         data: Photos with masks to compare on, in Carvana's layout or with images/ and masks/; if not given the run's
             own, held-out ones first, or a few rendered ones if these are missing.
         calibration: Photos that give --int8 its ranges, with masks or without; the run's training photos if not given.
@@ -56,11 +64,28 @@ def export(
 
     """
     from carmask.exporting.export import export as export_network
+    from carmask.exporting.fixed import FixedSize
     from carmask.exporting.photos import PhotoOptions
 
+    fixed = None
+    if fixed_size or size is not None:
+        sides = [int(side) for side in (size or "").split("x") if side.isdecimal()]
+        if size is not None and len(sides) != 2:
+            raise CarmaskError(f"--size {size}: write height and width in pixels, such as 512x768")
+        fixed = FixedSize((sides[0], sides[1]) if sides else None, batch)
+    elif batch != 1:
+        raise CarmaskError("--batch is for files of one size; add --fixed-size or --size, others take any number")
     options = PhotoOptions(data, calibration, photos, calibration_photos, foreground, ignore)
     written = export_network(
-        run, out=out, name=name, weights=weights, int8=int8, allow_drop=allow_drop, photos=options, logger=_Console()
+        run,
+        out=out,
+        name=name,
+        weights=weights,
+        int8=int8,
+        allow_drop=allow_drop,
+        fixed=fixed,
+        photos=options,
+        logger=_Console(),
     )
     for file in written:
         print_line(f"written: {file.path}, {_mb(file.size_bytes)}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from carmask.data.split import Split
 from carmask.evaluation.selection import find_run
+from carmask.exporting.fixed import FixedSize, build_fixed_graph, plain_engines, to_fixed_file
 from carmask.exporting.graph import build_graph, store_float16, to_file
 from carmask.exporting.logger import ExportLogger
 from carmask.exporting.parity import (
@@ -29,6 +30,7 @@ from carmask.files import write_bytes_atomically
 from carmask.models.card import EngineParity, Measured, ModelCard
 from carmask.models.network import Network
 from carmask.runtime.hardware import HardwareSettings, set_up
+from carmask.runtime.locate import locate
 from carmask.runtime.torch_engine import TorchEngine
 from carmask.training.run_folder import RunFolder
 
@@ -55,18 +57,20 @@ def export(
     weights: FloatWeights = "float16",
     int8: bool = False,
     allow_drop: bool = False,
+    fixed: FixedSize | None = None,
     photos: PhotoOptions | None = None,
     logger: ExportLogger | None = None,
 ) -> list[ExportedFile]:
     """Export a run's best weights, or a folder of weights, to one `.onnx` file, and with `int8` to a second.
 
     Args:
-        model: Folder of a run or of weights.
-        out: The file, or a folder for it; NAME.onnx inside `model` when not given.
+        model: Folder of a run or of weights, a float `.onnx` file, or the name of packaged weights.
+        out: The file, or a folder for it; NAME.onnx inside `model` when not given, in the working folder for a file.
         name: Name of the network; the one in its weights when not given.
         weights: How float weights are stored; the engines compute in float32 either way.
         int8: Also write a quantized version, to NAME-int8.onnx.
         allow_drop: Write it even if it loses too much Dice or changes the masks.
+        fixed: Write a file of one size for other programs instead, NAME-HEIGHTxWIDTH.onnx; see `exporting.fixed`.
         photos: Photos to compare on and to calibrate with; the run's own by default.
         logger: Called with the progress and the figures.
 
@@ -77,17 +81,28 @@ def export(
         CarmaskError: photos, name or file cannot be used.
 
     """
-    model, photos, logger = Path(model), photos or PhotoOptions(), logger or ExportLogger()
+    model, photos, logger = locate(str(model), "torch"), photos or PhotoOptions(), logger or ExportLogger()
     network = Network.load(model)
+    if fixed is not None:
+        if int8:
+            raise ExportError(
+                "--int8: a file of one fixed size is written in float; export int8 in a command of its own"
+            )
+        network.card = fixed_card(network.card, fixed)
     card = make_card(model, network, name=name, weights=weights)
     path = _output_path(model, card.name, out)
+    if fixed is not None and path != out:
+        path = path.with_stem("{}-{}x{}".format(path.stem, *card.geometry.size_HW))
     with chosen_photos(model, photos, channels=card.channels) as chosen:
         logger.photos(chosen)
-        graph = build_graph(network)
         hardware = set_up(HardwareSettings(device="cpu", precision="float32"))
         with logger.bar("running PyTorch") as progress:
             reference = Reference(TorchEngine(network, hardware), chosen, progress)
-        built = {path: _float_file(graph, card, reference, logger)}
+        if fixed is not None:
+            built = {path: _fixed_file(network, card, fixed.batch, reference, logger)}
+        else:
+            graph = build_graph(network)
+            built = {path: _float_file(graph, card, reference, logger)}
         if int8:
             int8_path = path.with_stem(f"{path.stem}-int8")
             built[int8_path] = _int8_file(graph, built[path], reference, logger, allow_drop=allow_drop)
@@ -101,7 +116,6 @@ def make_card(
 ) -> ModelCard:
     """Return the card of a network in `model`, a run or a folder of weights, for its `.onnx` file."""
     changed = {"name": name or network.card.name, "weights": weights, "measured": Measured()}
-    changed |= {"train_groups": (), "held_out_groups": ()}
     if run := find_run(model):
         split = Split.load(RunFolder(run).split)
         for field, ids in (("train_groups", split.train), ("held_out_groups", split.validation)):
@@ -116,6 +130,18 @@ def _without_groups(notes: dict[str, Any]) -> dict[str, Any]:
     if isinstance(earlier := kept.get("started_from"), dict):
         kept["started_from"] = _without_groups(earlier)
     return kept
+
+
+def fixed_card(card: ModelCard, fixed: FixedSize) -> ModelCard:
+    """Return the card of the same network for another size. Raises `ExportError` if it cannot take it."""
+    height_px, width_px = fixed.size_HW or card.geometry.canvas_HW(card.stride_px)
+    if height_px % card.stride_px or width_px % card.stride_px or min(height_px, width_px, fixed.batch) < 1:
+        raise ExportError(
+            f"--size {height_px}x{width_px}, --batch {fixed.batch}: '{card.name}' takes batches of 1 or more and sides "
+            f"that are multiples of {card.stride_px}"
+        )
+    geometry = card.geometry.model_copy(update={"height_px": height_px, "width_px": width_px})
+    return card.model_copy(update={"geometry": geometry})
 
 
 def int8_card(card: ModelCard) -> ModelCard:
@@ -154,6 +180,19 @@ def _float_file(graph: onnx.ModelProto, card: ModelCard, reference: Reference, l
     }
     card = _with_measured(card, reference, figures, parity=parity)
     return _OnnxFile(to_file(stored, card), card, figures)
+
+
+def _fixed_file(network: Network, card: ModelCard, batch: int, reference: Reference, logger: ExportLogger) -> _OnnxFile:
+    """Return the file of one size, if its masks are PyTorch's in every program. Raises `ParityError`."""
+    graph = build_fixed_graph(network, batch)
+    data = to_fixed_file(store_float16(graph) if card.weights == "float16" else graph, card, batch)
+    figures = []
+    for engine in plain_engines(data, card, batch):
+        with logger.bar(f"running {engine.name}") as progress:
+            figures.append(reference.measure(engine, progress))
+    logger.masks(reference, figures)
+    check_masks(figures, reference.dice)
+    return _OnnxFile(data, card, figures)
 
 
 def _int8_file(
@@ -196,7 +235,7 @@ def _output_path(model: Path, name: str, out: Path | None) -> Path:
     if not _NAME.fullmatch(name):
         raise ExportError(f"name '{name}': use letters, digits, '.', '-', '+' and '_' (--name)")
     if out is None or out.is_dir():
-        return (out or model) / f"{name}{_SUFFIX}"
+        return (out or (model if model.is_dir() else Path())) / f"{name}{_SUFFIX}"
     if out.suffix.lower() != _SUFFIX:
         raise ExportError(f"--out {out}: name a file that ends in {_SUFFIX}, or a folder that exists")
     return out

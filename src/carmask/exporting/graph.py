@@ -12,11 +12,13 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, compose, helper, numpy_helper, parser
+from torch import Tensor, nn
 
 from carmask.files import write_bytes_atomically
 from carmask.models.card import CARD_KEY, HeldOut, ModelCard, read_card
@@ -153,19 +155,27 @@ def _export(network: Network) -> onnx.ModelProto:
     # The exporter would treat a batch of one, or sides of one stride, as constants.
     example_BCHW = torch.zeros(2, unet.in_channels, 2 * unet.stride_px, 3 * unet.stride_px)
     sides = {axis: unet.stride_px * torch.export.Dim(name) for axis, name in ((2, "rows"), (3, "columns"))}
+    dynamic = {"x_BCHW": {0: torch.export.Dim("batch"), **sides}}
+    return export_onnx(network, example_BCHW, "x_BCHW", "logits_B1HW", dynamic)
+
+
+def export_onnx(
+    module: nn.Module, example: Tensor, input_name: str, output_name: str, dynamic_shapes: dict[str, Any] | None = None
+) -> onnx.ModelProto:
+    """Export a module in evaluation mode, with the shapes of an example unless some are dynamic."""
     # The exporter prints its steps, logs them, and warns that torchvision is missing.
     quiet = log_level("torch.onnx", logging.ERROR), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings()
     with quiet[0], quiet[1], quiet[2]:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            copy.deepcopy(network).cpu().float().eval(),
-            (example_BCHW,),
+            copy.deepcopy(module).cpu().float().eval(),
+            (example,),
             dynamo=True,
             external_data=False,
             opset_version=_OPSET,
-            dynamic_shapes={"x_BCHW": {0: torch.export.Dim("batch"), **sides}},
-            input_names=["x_BCHW"],
-            output_names=["logits_B1HW"],
+            dynamic_shapes=dynamic_shapes,
+            input_names=[input_name],
+            output_names=[output_name],
         )
     assert program is not None
     model = program.model_proto

@@ -15,6 +15,8 @@ from carmask.models.config import PRESETS, PresetName, UNetConfig
 
 # The key of the card, which is JSON, in an `.onnx` file's metadata.
 CARD_KEY = "carmask"
+# The same in a file of one input size for other programs.
+FIXED_CARD_KEY = "carmask.fixed"
 
 # The two fields of ONNX's `ModelProto` that matter here, as a protobuf FileDescriptorProto.
 _ONNX_METADATA = """
@@ -168,6 +170,11 @@ def read_card(source: str | Path | bytes) -> ModelCard:
         if not file.graph:
             raise DecodeError("no graph")
         metadata = {entry.key: entry.value for entry in file.metadata_props}
+        if FIXED_CARD_KEY in metadata:
+            raise ModelFileError(
+                f"{name}: has one fixed size and layout, for other programs; export the network without --fixed-size "
+                "and --size"
+            )
         return ModelCard.model_validate_json(metadata[CARD_KEY])
     except OSError as error:
         raise ModelFileError(f"{name}: cannot be read ({error.strerror or error}); check the path") from error
