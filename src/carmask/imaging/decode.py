@@ -17,15 +17,13 @@ from carmask.imaging.image_file import (
     IMAGE_SUFFIXES,
     ImageSource,
     UnreadableImage,
-    deep_to_uint8,
-    deep_values,
     displayed_orientation,
     has_late_metadata,
-    is_deep,
     open_image,
     turn,
 )
 from carmask.imaging.mask_values import MaskReading, read_mask
+from carmask.imaging.readers import deep_to_uint8, deep_values, is_deep
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -14,10 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImagePalette, UnidentifiedImageError
-from PIL.BmpImagePlugin import BmpImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -27,11 +24,12 @@ from PIL.WebPImagePlugin import WebPImageFile
 from carmask.errors import CarmaskError
 from carmask.files import SimilarNames
 from carmask.imaging.decode_limits import DecodeLimitExceeded, LimitedReader
+from carmask.imaging.readers import BmpFile, TiffFile, UnsupportedPixels
 from carmask.limits import max_pixels as allowed_pixels
 
 ImageSource = str | Path | bytes
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
 
 # By EXIF orientation.
 _TURNS = {
@@ -48,34 +46,6 @@ _REPAIR = "replace the file with an intact copy or take it out of the folder"
 _CONVERT = "convert it to JPEG, PNG, GIF, BMP, TIFF or WebP, or take it out of the folder"
 
 
-class _BmpFile(BmpImageFile):
-    """Pillow's reader, without a mistake of Pillow 13.0 and earlier.
-
-    It reads a BMP of 4 or 8 bits a pixel whose palette is black and white as one of 1 bit a pixel. Masks are often
-    saved so, and every pixel would be wrong.
-    """
-
-    def _open(self) -> None:
-        super()._open()
-        stream = self.fp
-        assert stream is not None
-        position = stream.tell()
-        stream.seek(0)
-        head = stream.read(30)
-        stream.seek(position)
-        # The field biBitCount, which is elsewhere in the old header of 12 bytes.
-        bits = int.from_bytes(head[24:26] if head[14] == 12 else head[28:30], "little")
-        if bits not in (4, 8) or {"1": 1, "L": 8}.get(self.mode, bits) == bits:
-            return
-        levels = (0, 255) if self.mode == "1" else range(256)
-        self._mode = "P"
-        self.palette = ImagePalette.ImagePalette("RGB", bytes(level for level in levels for _ in range(3)))
-        self.palette.dirty = 1
-        tile = self.tile[0]
-        assert isinstance(tile.args, tuple)
-        self.tile = [tile._replace(args=("P;4" if bits == 4 else "P", *tile.args[1:]))]
-
-
 # By a file's first bytes. Image.open would apply Pillow's own pixel limit, which warns from 89 and refuses from 179
 # megapixels and can only be changed for the whole process; the limit here is the caller's. A phone's multi-picture JPEG
 # is read as a JPEG.
@@ -83,12 +53,14 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[IO[bytes]], ImageFile.I
     (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile),
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile),
     (lambda head: head.startswith((b"GIF87a", b"GIF89a")), GifImageFile),
-    (lambda head: head.startswith(b"BM"), _BmpFile),
-    (lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), TiffImageFile),
+    (lambda head: head.startswith(b"BM"), BmpFile),
+    (lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), TiffFile),
     (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", WebPImageFile),
 )
 
+_POINTER = "a pointer of Git LFS or git-annex, and the picture was not fetched"
 _OTHER_KINDS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
+    (lambda head: head.startswith(b"version https://git-lfs") or b"/annex/objects/" in head, _POINTER),
     (lambda head: head.startswith(b"%PDF"), "a PDF document"),
     (lambda head: head.startswith(b"PK\x03\x04"), "a ZIP archive"),
     (lambda head: head.startswith(b"8BPS"), "a Photoshop file"),
@@ -137,6 +109,9 @@ def open_image(source: ImageSource, *, max_pixels: int | None, name: str | None)
             yield image
         except UnreadableImage:
             raise
+        except UnsupportedPixels as failure:
+            advice = "convert it to 8 or 16 bits a channel, or take it out of the folder"
+            raise UnreadableImage(label, f"{failure}, which cannot be read", advice) from failure
         except Exception as failure:
             raise UnreadableImage(label, _plain_words(failure)) from failure
 
@@ -177,33 +152,6 @@ def has_late_metadata(image: ImageFile.ImageFile) -> bool:
 def turn(image: Image.Image, orientation: int) -> Image.Image:
     """Turn and mirror a stored picture as EXIF orientation 1..8 says."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Whether the picture is gray with more than 8 bits (Pillow's modes I, I;16.., F), which `convert` would clip."""
-    return image.mode == "F" or image.mode.startswith("I")
-
-
-def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
-    """Gray values (height, width) of a deep picture as float32, and the value that means white.
-
-    White is 65535 for 16 bits (2^bits - 1 for a TIFF of 9 to 15 bits). 32-bit integers and floats have no agreed white:
-    it is the smallest of 1 (floats only), 255 and 65535 that is not less than the brightest pixel, else that pixel's
-    value. Values that are not finite count as 0.
-    """
-    value_HW = np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    if image.mode.startswith("I;16"):
-        bits = int(image.tag_v2.get(258, (16,))[0]) if isinstance(image, TiffImageFile) else 16
-        return value_HW, float(2**bits - 1)
-    brightest = float(value_HW.max(initial=0.0))
-    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    return value_HW, next((white for white in usual if brightest <= white), brightest)
-
-
-def deep_to_uint8(value_HW: NDArray[np.float32], white: float) -> NDArray[np.uint8]:
-    """Scale 0..white to 0..255, rounded and clipped."""
-    level_HW: NDArray[np.float32] = np.rint(np.clip(value_HW / white, 0.0, 1.0) * 255.0)
-    return level_HW.astype(np.uint8)
 
 
 @contextmanager
@@ -248,7 +196,8 @@ def _read_header(stream: IO[bytes], label: str, max_pixels: int | None) -> Image
     reader = next((reader for recognizes, reader in _READERS if recognizes(head)), None)
     if reader is None:
         found = next((what for recognizes, what in _OTHER_KINDS if recognizes(head)), "an unknown kind of data")
-        raise UnreadableImage(label, f"not a supported picture, this is {found}", _CONVERT)
+        advice = "fetch the file with `git lfs pull` or `git annex get`" if found == _POINTER else _CONVERT
+        raise UnreadableImage(label, f"not a supported picture, this is {found}", advice)
     if reader is WebPImageFile:
         # Pillow allocates a WebP's canvas while it reads the header.
         _refuse_size(_webp_canvas_px(head), label, max_pixels)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 from PIL.JpegImagePlugin import JpegImageFile
 
-from carmask.imaging.image_file import deep_values, is_deep
+from carmask.imaging.readers import deep_values, is_deep
 
 # Masks of class numbers are expected to use values below this, masks of a single object a value above.
 _CLASS_NUMBERS_BELOW = 32

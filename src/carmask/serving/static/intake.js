@@ -2,7 +2,7 @@
 
 // As carmask.imaging.image_file.IMAGE_SUFFIXES. Only what lies in a folder is sorted by name; of what somebody drops
 // singly the service says itself what is wrong with it.
-const PICTURE = /\.(jpe?g|png|gif|bmp|tiff?|webp)$/i;
+const PICTURE = /\.(jpe?g|jpe|jfif|png|gif|bmp|tiff?|webp)$/i;
 
 const NO_FILE = "That is not a file. Save the photo first, then drop it.";
 

@@ -1,0 +1,114 @@
+"""Pillow's readers of BMP and TIFF with what they lack, and pictures of more than 8 bits a channel."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImagePalette
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+# What white may be in numbers that do not say it; the first only of floats.
+_WHITES = (1.0, 255.0, 65535.0)
+
+
+class BmpFile(BmpImageFile):
+    """Pillow's reader, without a mistake of Pillow 13.0 and earlier.
+
+    It reads a BMP of 4 or 8 bits a pixel whose palette is black and white as one of 1 bit a pixel. Masks are often
+    saved so, and every pixel would be wrong.
+    """
+
+    def _open(self) -> None:
+        super()._open()
+        stream = self.fp
+        assert stream is not None
+        position = stream.tell()
+        stream.seek(0)
+        head = stream.read(30)
+        stream.seek(position)
+        # The field biBitCount, which is elsewhere in the old header of 12 bytes.
+        bits = int.from_bytes(head[24:26] if head[14] == 12 else head[28:30], "little")
+        if bits not in (4, 8) or {"1": 1, "L": 8}.get(self.mode, bits) == bits:
+            return
+        levels = (0, 255) if self.mode == "1" else range(256)
+        self._mode = "P"
+        self.palette = ImagePalette.ImagePalette("RGB", bytes(level for level in levels for _ in range(3)))
+        self.palette.dirty = 1
+        tile = self.tile[0]
+        assert isinstance(tile.args, tuple)
+        self.tile = [tile._replace(args=("P;4" if bits == 4 else "P", *tile.args[1:]))]
+
+
+class UnsupportedPixels(ValueError):
+    """Pixels of a kind that cannot be read. The message says which."""
+
+
+class TiffFile(TiffImageFile):
+    """Pillow's reader, and OpenCV for pixels that Pillow does not know, as colors in floats, which become RGB."""
+
+    _unknown_to_pillow = False
+
+    def _setup(self) -> None:
+        try:
+            super()._setup()
+        except SyntaxError as failure:
+            if "unknown pixel mode" not in str(failure):
+                raise
+            self._unknown_to_pillow, self._mode, self.tile = True, "RGB", []
+
+    def load(self) -> Any:
+        """Read the pixels."""
+        if self._unknown_to_pillow:
+            self.im = Image.fromarray(self._read_colors()).im
+            self._unknown_to_pillow = False
+        return super().load()
+
+    def _read_colors(self) -> NDArray[np.uint8]:
+        assert self.fp is not None
+        self.fp.seek(0)
+        try:
+            value_HWC = cv2.imdecode(np.frombuffer(self.fp.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            value_HWC = None
+        is_turned = self.tag_v2.get(274, 1) != 1  # what OpenCV makes of an orientation differs
+        if value_HWC is None or value_HWC.shape != (self.height, self.width, 3) or is_turned:
+            bits = self.tag_v2.get(258, (1,))
+            numbers = "floating-point" if 3 in self.tag_v2.get(339, (1,)) else "whole"
+            raise UnsupportedPixels(f"a TIFF of {len(bits)} channels of {bits[0]}-bit {numbers} numbers")
+        if value_HWC.dtype == np.uint16:
+            return deep_to_uint8(value_HWC[..., ::-1].astype(np.float32), 65535.0)
+        return deep_to_uint8(
+            *_with_white(value_HWC[..., ::-1], _WHITES if value_HWC.dtype.kind == "f" else _WHITES[1:])
+        )
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether the picture is gray with more than 8 bits (Pillow's modes I, I;16.., F), which `convert` would clip."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
+    """Gray values (height, width) of a deep picture as float32, and the value that means white.
+
+    White is 65535 for 16 bits (2^bits - 1 for a TIFF of 9 to 15 bits). 32-bit integers and floats have no agreed white:
+    it is the smallest of 1 (floats only), 255 and 65535 that is not less than the brightest pixel, else that pixel's
+    value. Values that are not finite count as 0.
+    """
+    if image.mode.startswith("I;16"):
+        bits = int(image.tag_v2.get(258, (16,))[0]) if isinstance(image, TiffImageFile) else 16
+        return np.asarray(image).astype(np.float32), float(2**bits - 1)
+    return _with_white(np.asarray(image), _WHITES if image.mode == "F" else _WHITES[1:])
+
+
+def _with_white(value: NDArray[Any], usual: tuple[float, ...]) -> tuple[NDArray[np.float32], float]:
+    value = np.nan_to_num(value.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    brightest = float(value.max(initial=0.0))
+    return value, next((white for white in usual if brightest <= white), brightest)
+
+
+def deep_to_uint8(value: NDArray[np.float32], white: float) -> NDArray[np.uint8]:
+    """Scale 0..white to 0..255, rounded and clipped."""
+    level: NDArray[np.float32] = np.rint(np.clip(value / white, 0.0, 1.0) * 255.0)
+    return level.astype(np.uint8)
