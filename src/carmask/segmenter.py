@@ -100,6 +100,7 @@ class Result:
             crop_px=self.box_px if crop else None,
             threshold=self.threshold,
             icc_profile=photo.icc_profile,
+            alpha_HW=photo.alpha_HW,
         )
         image = Image.fromarray(image_HWC)
         if photo.icc_profile is not None:

@@ -210,3 +210,28 @@ def test_a_viewer_that_honors_profiles_sees_the_colors_of_photo_and_background(
     if photo_profile is not None:
         ImageCms.profileToProfile(viewer, io.BytesIO(photo_profile), ImageCms.createProfile("sRGB"), inPlace=True)
     assert np.abs(np.asarray(viewer)[0, 0].astype(int) - seen_rgb).max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_no_pixel_becomes_more_opaque_than_it_was(mode: str, tmp_path: Path) -> None:
+    red_HW4 = np.full((90, 120, 4), (200, 60, 20, 255), dtype=np.uint8)
+    red_HW4[:, 60:, 3] = 0 if mode == "P" else np.linspace(255, 0, 60).astype(np.uint8)
+    image = Image.fromarray(red_HW4)
+    path = tmp_path / "car.png"
+    if mode == "RGBA":
+        image.save(path)
+    else:
+        palette = Image.fromarray((red_HW4[..., 3] == 0).astype(np.uint8)).convert("P")
+        palette.putpalette([200, 60, 20, 9, 9, 9])
+        palette.save(path, transparency=1)
+    photo = decode_photo(path)
+    assert "transparent" in photo.remark
+    whole_HW = np.ones((90, 120), dtype=np.float32)
+    got_HW4 = cut_out(photo.image_HWC, whole_HW, NOTHING, alpha_HW=photo.alpha_HW)
+    np.testing.assert_array_equal(got_HW4[..., 3], red_HW4[..., 3])
+    shown_HW = red_HW4[..., 3] > 60
+    assert np.abs(got_HW4[shown_HW][:, :3].astype(int) - red_HW4[shown_HW][:, :3]).max() <= 3
+    on_blue_HW3 = cut_out(photo.image_HWC, whole_HW, parse_background("blue"), alpha_HW=photo.alpha_HW)
+    expected_HW4 = Image.alpha_composite(Image.new("RGBA", (120, 90), "blue"), Image.fromarray(red_HW4))
+    shown_HW = red_HW4[..., 3] != (1 if mode == "RGBA" else 256)
+    assert np.abs(on_blue_HW3.astype(int) - np.asarray(expected_HW4)[..., :3])[shown_HW].max() <= 3

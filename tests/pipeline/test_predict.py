@@ -283,3 +283,27 @@ def test_bars_are_drawn_on_standard_error(predict: Command, monkeypatch: pytest.
     assert "img/s" in predict.err
     assert "cutting out" not in predict.out
     assert predict.written == (1, 1)
+
+
+def test_what_is_left_out_of_a_photo_is_said(predict: Command) -> None:
+    first, second = (Image.fromarray(vehicle().astype(np.uint8) * 175 + 40).convert("RGB") for _ in range(2))
+    second.putpixel((0, 0), (255, 0, 0))
+    Path("photos").mkdir()
+    for name in ("a.gif", "b.webp", "c.tif", "d.png"):
+        first.save(f"photos/{name}", save_all=True, append_images=[second, first])
+    for name in ("e.gif", "f.webp", "g.tif", "h.png", "i.jpg"):
+        first.save(f"photos/{name}")
+    assert predict("photos", "out", "--json") == 0
+    rows = [json.loads(line) for line in predict.out.splitlines()]
+    remarked = {Path(row["photo"]).name for row in rows if "first" in row.get("remark", "")}
+    assert remarked == {"a.gif", "b.webp", "c.tif", "d.png"}
+    assert predict("photos", "again") == 0
+    assert "a.gif and 3 more: " in predict.out
+
+    alpha_HW = np.where(vehicle(), 100, 255).astype(np.uint8)
+    first.putalpha(Image.fromarray(alpha_HW))
+    first.save("clear.png")
+    assert predict("clear.png", "cut.png", "-k", "cutout") == 0
+    assert "transparent" in predict.out
+    with Image.open("cut.png") as cut:
+        assert (np.asarray(cut)[..., 3] <= alpha_HW).all()

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clips import Clip, av, make_clip, overlap, read_clip, write_sound
 from PIL import Image
@@ -211,3 +212,24 @@ def test_without_pyav_the_command_says_how_to_get_it_and_its_help_works() -> Non
         assert "Traceback" not in done.stderr
         if status:
             assert "pip install 'carmask[video]'" in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["alpha.webm", "alpha.gif"])
+@pytest.mark.parametrize("opacity", [90, 255])
+def test_transparency_that_is_left_out_is_noted(name: str, opacity: int, tmp_path: Path) -> None:
+    path = tmp_path / name
+    frames = [np.full((48, 64, 4), (200, 60, 10 * number, 255), np.uint8) for number in range(3)]
+    for frame_HW4 in frames:
+        frame_HW4[10:30, 10:30, 3] = 0 if opacity < 255 else 255
+    if name.endswith(".gif"):
+        first, *others = map(Image.fromarray, frames)
+        first.save(path, save_all=True, append_images=others, duration=80, disposal=2)
+    else:
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("libvpx-vp9", rate=25, options={"auto-alt-ref": "0"})
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuva420p" if opacity < 255 else "yuv420p"
+            for frame_HW4 in frames:
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HW4, format="rgba")))
+            out.mux(stream.encode(None))
+    with VideoReader(path) as reader:
+        assert any("transparen" in note for note in reader.notes) == (opacity < 255)

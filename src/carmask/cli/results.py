@@ -78,6 +78,8 @@ class ResultReporter:
         seconds = time.perf_counter() - self._started_s
         plan, tried = self.plan, summary.tried
         empty = [f"no vehicle found: {photo}" for photo in summary.first_empty]
+        for remark, (first, count) in summary.remarks.items():
+            self.say(f"{first}{f' and {count - 1} more' if count > 1 else ''}: {remark}", "yellow")
         self._say_first(empty, summary.empty, plan.list_file("no_vehicle"), "yellow")
         self._say_first([failure.cause for failure in summary.first_failures], summary.failed, None, "red")
         if plan.destination != STREAM and (tried or not summary.done_before):
@@ -105,6 +107,8 @@ class ResultReporter:
             line["found"] = outcome.box_px is not None
             line["box_px"] = outcome.box_px
             line["coverage"] = outcome.coverage
+            if outcome.job.remark:
+                line["remark"] = outcome.job.remark
             line["seconds"] = round(outcome.seconds, 4)
         _print_json(line)
 

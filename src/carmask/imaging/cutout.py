@@ -101,6 +101,7 @@ def cut_out(
     crop_px: Box | None = None,
     threshold: float = 0.5,
     icc_profile: bytes | None = None,
+    alpha_HW: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Cut the vehicle out of a photo: uint8 RGBA on a transparent background, RGB on any other.
 
@@ -110,6 +111,7 @@ def cut_out(
     image_HWC: uint8, RGB or gray (1 channel). probability_HW: float32 0..1, of the same height and width. crop_px: the
     part (top, left, bottom, right) of the result to return. threshold: the probability at which alpha is one half, in
     0..1, both excluded. icc_profile: of the photo, and so of the result; colors and pictures behind it are converted.
+    alpha_HW: opacity of a photo that was flattened on white; no pixel of the vehicle becomes more opaque.
     """
     if image_HWC.shape[:2] != probability_HW.shape or image_HWC.shape[2:] not in ((1,), (3,)):
         raise ValueError(f"image {image_HWC.shape} and probability {probability_HW.shape} do not fit together")
@@ -121,9 +123,14 @@ def cut_out(
     box_px = box_of(probability_HW > threshold - ramp)
     if box_px is not None:
         part = slices(box_px, margin_px=_MARGIN_PX, size_HW=probability_HW.shape)
-        alpha_HW = np.clip((probability_HW[part] - threshold) / (2 * ramp) + 0.5, 0, 1)
+        opacity_HW = np.clip((probability_HW[part] - threshold) / (2 * ramp) + 0.5, 0, 1)
         color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW[part], threshold)
-        canvas_HWC[part] = _composite(canvas_HWC[part], color_HW3, alpha_HW)
+        if alpha_HW is not None:
+            of_photo_HW = np.maximum(alpha_HW[part], 1).astype(np.float32) / 255
+            white_taken_HW3 = 255 - (255 - color_HW3.astype(np.float32)) / of_photo_HW[..., None]
+            color_HW3 = np.clip(np.rint(white_taken_HW3), 0, 255).astype(np.uint8)
+            opacity_HW = np.minimum(opacity_HW, alpha_HW[part].astype(np.float32) / 255)
+        canvas_HWC[part] = _composite(canvas_HWC[part], color_HW3, opacity_HW)
     return canvas_HWC if crop_px is None else np.ascontiguousarray(canvas_HWC[slices(crop_px)])
 
 

@@ -19,6 +19,7 @@ from carmask.imaging.image_file import (
     UnreadableImage,
     displayed_orientation,
     has_late_metadata,
+    has_more_pictures,
     open_image,
     turn,
 )
@@ -41,6 +42,8 @@ __all__ = [
 _REDUCTIONS = (8, 4, 2)
 _MOST_ADDED_PX = 1
 
+_FIRST = "it has several frames or pages, and only the first was used"
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -49,12 +52,24 @@ class Photo:
     image_HWC: uint8, 0..255, C = 3 (RGB) or 1 (luma), turned as EXIF says. size_HW: the displayed (height, width) of
     the photo in pixels, larger than image_HWC's if it was decoded at a reduced size. icc_profile: the embedded color
     profile if it describes the pixels of image_HWC. orientation: the EXIF orientation, 1..8, that it was turned by.
+    alpha_HW: uint8, the opacity of its pixels, None if all are opaque. is_first: whether other frames or pages follow.
     """
 
     image_HWC: NDArray[np.uint8]
     size_HW: tuple[int, int]
     icc_profile: bytes | None = None
     orientation: int = 1
+    alpha_HW: NDArray[np.uint8] | None = None
+    is_first: bool = False
+
+    @property
+    def remark(self) -> str:
+        """What was left out, in words; nothing for an opaque photo that is alone in its file."""
+        remarks = {
+            _FIRST: self.is_first,
+            "it is partly transparent, and the network saw it on white": self.alpha_HW is not None,
+        }
+        return "; ".join(remark for remark, is_true in remarks.items() if is_true)
 
 
 def read_size(source: ImageSource, *, max_pixels: int | None = None, name: str | None = None) -> tuple[int, int]:
@@ -80,7 +95,7 @@ def decode_photo(
     """Decode a photo to uint8, 0..255, shape (height, width, channels), as a viewer would show it.
 
     Transparency is flattened on white. Grays of more than 8 bits are scaled by their full scale, not clipped. Of an
-    animation the first frame is decoded.
+    animation or a TIFF of several pages the first picture is decoded.
 
     channels: 3 for RGB, 1 for luma (ITU-R BT.601); gray files are replicated to 3. at_least_HW: a JPEG may be decoded
     at 1/2, 1/4 or 1/8 of its size, averaged, as long as both displayed sides keep this many pixels. name: the picture's
@@ -103,8 +118,11 @@ def decode_photo(
         source_mode = image.mode
         image_HWC = _pixels_of(image, orientation, channels)
         profile = image.info.get("icc_profile")
+        alpha_HW = _alpha_of(image, orientation)
+        # Last, because it leads to the second picture.
+        is_first = has_more_pictures(image)
     icc_profile = _matching_profile(profile, source_mode, channels)
-    return Photo(image_HWC, (height, width), icc_profile, orientation)
+    return Photo(image_HWC, (height, width), icc_profile, orientation, alpha_HW, is_first)
 
 
 def photo_of_pixels(pixels: Image.Image | NDArray[np.uint8], *, channels: int = 3) -> Photo:
@@ -123,7 +141,8 @@ def photo_of_pixels(pixels: Image.Image | NDArray[np.uint8], *, channels: int = 
     except Exception as failure:
         raise UnreadableImage("image", f"its pixels cannot be read ({failure})", "give another picture") from failure
     size_HW = (image_HWC.shape[0], image_HWC.shape[1])
-    return Photo(image_HWC, size_HW, _matching_profile(image.info.get("icc_profile"), image.mode, channels))
+    icc_profile = _matching_profile(image.info.get("icc_profile"), image.mode, channels)
+    return Photo(image_HWC, size_HW, icc_profile, alpha_HW=_alpha_of(image, displayed_orientation(image)))
 
 
 def _image_of(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -154,6 +173,14 @@ def _draft_size(
         if all(side // scale >= max(1, wanted) and -side % scale <= _MOST_ADDED_PX for side, wanted in sides):
             return stored_WH[0] // scale, stored_WH[1] // scale
     return None
+
+
+def _alpha_of(image: Image.Image, orientation: int) -> NDArray[np.uint8] | None:
+    """Opacity (height, width) of a loaded picture, None if it is opaque."""
+    if is_deep(image) or not image.has_transparency_data:
+        return None
+    alpha_HW = np.array(turn(image.convert("RGBA").getchannel("A"), orientation))
+    return alpha_HW if alpha_HW.min(initial=255) < 255 else None
 
 
 def _pixels_of(image: Image.Image, orientation: int, channels: int) -> NDArray[np.uint8]:
@@ -213,6 +240,8 @@ def decode_mask(
         image.load()
         orientation = displayed_orientation(image)
         reading = read_mask(image, foreground, ignore)
+        if reading is not None and has_more_pictures(image):
+            reading = replace(reading, odd=reading.odd or _FIRST)
     label = name or ("image data" if isinstance(source, bytes) else str(source))
     if foreground is not None and foreground == ignore:
         raise UnreadableImage(label, f"{ignore} is to be both foreground and ignored", "choose two values")

@@ -149,6 +149,20 @@ def has_late_metadata(image: ImageFile.ImageFile) -> bool:
     return late
 
 
+def has_more_pictures(image: ImageFile.ImageFile) -> bool:
+    """Whether an animation or a TIFF of pages goes on after its first picture; may leave that one.
+
+    A second page that is a reduced copy of the first (TIFF 6.0, NewSubfileType) does not count.
+    """
+    try:
+        if not getattr(image, "is_animated", False) or not isinstance(image, TiffImageFile):
+            return bool(getattr(image, "is_animated", False))
+        image.seek(1)
+        return not int(image.tag_v2.get(254, 0)) & 1
+    except Exception:  # noqa: BLE001 - damage after the first picture, which is intact
+        return False
+
+
 def turn(image: Image.Image, orientation: int) -> Image.Image:
     """Turn and mirror a stored picture as EXIF orientation 1..8 says."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image

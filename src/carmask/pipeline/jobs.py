@@ -62,6 +62,7 @@ class Job:
     position: of the photo in the list of all, from 0. name: as in `PhotoList.names`. picture: where the photo is, or
     its bytes. origin: the file that the result is made from, the photo or a mask of it. result: path below the
     destination, with forward slashes. made_from: what `carmask.pipeline.journal` notes of `origin` and `photo`.
+    remark: what of the photo was left out.
     """
 
     position: int
@@ -71,6 +72,7 @@ class Job:
     origin: Path | URL
     result: str
     made_from: str = ""
+    remark: str = ""
 
     def read(self) -> Path | bytes:
         """Return what a decoder takes: the photo's file, or its bytes.

@@ -71,7 +71,8 @@ def predict_jobs(
         made_from = describe_files(job)
         picture = job.read()
         # Drawing may decode the photo again; a photo at a URL is downloaded only once.
-        return segmenter.decode(picture), replace(job, picture=picture, made_from=made_from)
+        photo = segmenter.decode(picture)
+        return photo, replace(job, picture=picture, made_from=made_from, remark=photo.remark)
 
     def consume(found: Prediction[Job, Job]) -> PhotoOutcome:
         started_s = time.perf_counter()

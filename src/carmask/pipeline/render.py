@@ -49,7 +49,7 @@ def draw(
     image_HWC: NDArray[np.uint8],
     found: Result,
     background: "Background | None" = None,
-    icc_profile: bytes | None = None,
+    photo: Photo | None = None,
 ) -> NDArray[np.uint8]:
     """Draw what a kind of pictures shows of one photo; in any thread.
 
@@ -58,7 +58,7 @@ def draw(
         image_HWC: uint8 RGB, of the mask's size.
         found: The mask.
         background: Of cut-outs, from `load_background`.
-        icc_profile: Of the photo, and so of what is drawn.
+        photo: With the color profile and the opacity of `image_HWC`, if there may be any.
 
     Returns:
         uint8 pixels (height, width, channels): 1 channel (gray) for mask and soft, 4 (RGBA) for transparent cut-outs,
@@ -71,7 +71,7 @@ def draw(
         level_HW: NDArray[np.uint8] = cv2.convertScaleAbs(found.probability, alpha=255)
         return level_HW[..., None]
     if style.kind == "overlay":
-        return draw_overlay(image_HWC, found.mask, icc_profile)
+        return draw_overlay(image_HWC, found.mask, photo.icc_profile if photo else None)
     if style.kind == "compare":
         return draw_compare(image_HWC, found.mask)
     from carmask.imaging.cutout import cut_out
@@ -84,7 +84,8 @@ def draw(
         background,
         crop_px=crop_px,
         threshold=found.threshold,
-        icc_profile=icc_profile,
+        icc_profile=photo.icc_profile if photo else None,
+        alpha_HW=photo.alpha_HW if photo else None,
     )
 
 
@@ -133,7 +134,7 @@ def _render(
         result = destination if of_one else destination / job.result
         return _to_json(labelme(found.mask, PurePath(os.path.relpath(job.photo, result.parent)).as_posix()))
     photo = _decode_full_size(job, found)
-    image_HWC = draw(style, photo.image_HWC, found, background, photo.icc_profile)
+    image_HWC = draw(style, photo.image_HWC, found, background, photo)
     if style.picture_format == "webp" and max(image_HWC.shape) > _WEBP_MAX_PX:
         height, width = image_HWC.shape[:2]
         raise CarmaskError(

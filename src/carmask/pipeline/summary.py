@@ -33,6 +33,7 @@ class RunSummary:
 
     done_before: photos done by an earlier run. tried, done, failed: by this run. empty: in which no vehicle was found,
     by this run or an earlier one; they have a result. first_failures, first_empty: the first ten of each.
+    remarks: what was left out of photos, with the first of them and how many they are.
     """
 
     done_before: int
@@ -42,6 +43,7 @@ class RunSummary:
     empty: int = 0
     first_failures: list[PhotoFailure] = field(default_factory=list)
     first_empty: list[Path | URL] = field(default_factory=list)
+    remarks: dict[str, tuple[Path | URL, int]] = field(default_factory=dict)
 
 
 def collect_outcomes(
@@ -65,6 +67,9 @@ def collect_outcomes(
                 failures.add(PhotoFailure(outcome.job.origin, outcome.cause), outcome.job.position)
             else:
                 summary.done += 1
+                if remark := outcome.job.remark:
+                    first, count = summary.remarks.get(remark, (outcome.job.origin, 0))
+                    summary.remarks[remark] = first, count + 1
                 if outcome.box_px is None:
                     empty.append(outcome.job.position)
         sink.finish()

@@ -112,6 +112,8 @@ class VideoReader:
             self.notes.append("its rotation is not a multiple of 90 degrees and was rounded to the nearest")
         if max((component.bits for component in first.format.components), default=8) > 8:
             self.notes.append(f"its {first.format.name} pixels were reduced to 8 bits per color")
+        if stream.metadata.get("alpha_mode") == "1" or _is_transparent(first):
+            self.notes.append("it is partly transparent, and its transparency was left out")
         aspect = stream.sample_aspect_ratio or None
         if aspect is not None and orientation.transposed:
             aspect = 1 / aspect
@@ -211,3 +213,8 @@ def _video_stream(path: Path, container: Any) -> Any:
         raise BadVideo(f"{path}: its video codec is not supported by this FFmpeg")
     best = container.streams.best("video")
     return best if best in usable else usable[0]
+
+
+def _is_transparent(frame: Any) -> bool:
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    return has_alpha and bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
