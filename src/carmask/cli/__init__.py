@@ -6,6 +6,7 @@ import warnings
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError
 from pydantic import ValidationError
@@ -68,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Pillow warns about damaged metadata without naming the file; our own errors name it where it matters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Names of files may hold characters that the console cannot show.
+            stream.reconfigure(errors="backslashreplace")
     arguments = [_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     command = next(iter(arguments), "")
     try:

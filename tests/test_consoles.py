@@ -1,0 +1,76 @@
+"""Consoles that cannot show every character: what they cannot show is escaped, and the work is done."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from carmask.cli import main
+from noise_pairs import make_pair
+
+NAMES = ("\u8eca na\u00efve", "\u043f\u0443\u0441\u0442\u043e", "kaputt_\u00e9", "plain")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "caf\u00e9 \u8eca"
+    for name in NAMES:
+        make_pair(root, name)
+    (root / "images" / "broken \u8eca.jpg").write_bytes(b"no picture")
+    return root
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "train --help",
+        "check DATA",
+        "split DATA --out OUT/split.json --fraction 0.5",
+        "predict DATA/images OUT/masks",
+        "predict DATA/images OUT/masks --json",
+        "predict DATA/images OUT/table.csv",
+        "convert DATA/masks OUT/masks.csv",
+        "evaluate DATA --out OUT/report",
+        "train DATA --epochs 1 --batch-size 2 --input.height-px 32 --input.width-px 32 --network.widths 4 "
+        "--network.widths 8 --runs OUT/runs --name caf\u00e9 --dataset.cache OUT/cache --dataset.folds 2",
+        "evaluate nowhere-\u8eca",
+        "studio OUT --cars 1 --views 1",
+        "model OUT/\u8eca.onnx",
+    ],
+)
+def test_every_command_does_the_same_as_in_utf8(
+    command: str, encoding: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for name in ("utf-8", encoding):
+        folder = tmp_path / name / "\u8eca"
+        folder.mkdir(parents=True)
+        arguments = [word.replace("OUT", str(folder)).replace("DATA", str(photos)) for word in command.split(" ")]
+        streams = [io.TextIOWrapper(io.BytesIO(), name) for _ in range(2)]
+        monkeypatch.setattr(sys, "stdout", streams[0])
+        monkeypatch.setattr(sys, "stderr", streams[1])
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        for stream in streams:
+            stream.flush()
+        results.append((end.value.code, sorted(path.relative_to(folder) for path in folder.rglob("*.png"))))
+    assert results[0] == results[1]
+
+
+def test_the_log_of_the_service_shows_names_escaped(tmp_path: Path) -> None:
+    code = "import logging, sys; from carmask.serving.server import _set_up_log; _set_up_log(log_requests=True); "
+    code += "logging.getLogger('carmask.serving').warning('\u8eca.jpg')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    )
+    assert b"\\u8eca.jpg" in done.stderr
+    assert b"Error" not in done.stderr
