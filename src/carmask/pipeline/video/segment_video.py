@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from carmask.imaging.masks import ALL_REGIONS, Regions
-from carmask.pipeline.kinds import OutputStyle
+from carmask.pipeline.kinds import TRANSPARENT, OutputStyle
 from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.audio import AudioTracks
 from carmask.pipeline.video.codecs import choose_encoding
 from carmask.pipeline.video.frames import is_transparent, segment_frames
+from carmask.pipeline.video.hdr import lay_in_range
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.writer import open_video_writer
 from carmask.progress import Progress
@@ -65,6 +66,8 @@ def segment_video(
     info = reader.info
     encoding = choose_encoding(destination, info.size_HW, transparent=is_transparent(style), crf=crf)
     background = load_background(style)
+    if background is not None and style.background.strip().lower() not in (TRANSPARENT, "blur"):
+        background = lay_in_range(background, info.color)
     empty = 0
     with (
         closing(AudioTracks(reader.path)) if audio else nullcontext() as tracks,
