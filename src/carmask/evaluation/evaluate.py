@@ -100,7 +100,8 @@ def select(
             return out_of_fold
     trained_on = find_training_split([(member.place, member.card) for member in segmenter.members], dataset)
     given = Split.load(split) if split else None
-    if given is None and part is not None and trained_on is None:
+    sides_known = (trained_on.train, trained_on.validation) if trained_on else ()
+    if given is None and part is not None and not any(pair in side for side in sides_known for pair in dataset.pairs):
         given = find_own_split(dataset)
     sides = TrainingSplit.from_split(given).within(dataset) if given else None
     return select_pairs(dataset.pairs, part=part, split=sides, trained_on=trained_on)
