@@ -140,7 +140,7 @@ def test_evaluate_without_the_report_page(core: Path, tmp_path: Path, tiny: Path
     assert "pip install 'carmask[train]'" in stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["per_image.csv", "summary.json"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert (summary["photos"], summary["model"]["name"]) == (24, "fast")
+    assert (summary["photos"], summary["model"]["name"]) == (24, "general")
 
 
 def test_check_and_split(core: Path, tmp_path: Path, tiny: Path) -> None:
@@ -150,12 +150,12 @@ def test_check_and_split(core: Path, tmp_path: Path, tiny: Path) -> None:
     assert (tmp_path / "split.json").is_file()
 
 
-def test_predict_with_packaged_weights(core: Path, tmp_path: Path, tiny: Path) -> None:
-    photo = tiny / "train" / "car0_01.jpg"
+def test_predict_with_packaged_weights(core: Path, tmp_path: Path) -> None:
+    photo = ROOT / "serving" / "self_test.jpg"
     status, _, stderr, imported = command(core, "predict", str(photo), "mask.png", folder=tmp_path)
     assert (status, imported & EXTRAS) == (0, set()), stderr
     with Image.open(tmp_path / "mask.png") as mask:
-        assert (mask.size, mask.mode) == ((90, 60), "1")
+        assert (mask.size, mask.mode) == ((384, 256), "1")
         assert np.asarray(mask).any()
 
 

@@ -148,8 +148,8 @@ class Segmenter:
         """Load one network, or several whose probabilities are averaged.
 
         Args:
-            model: The name of packaged weights ("fast", which is also the default), an .onnx file, a run's folder (its
-                best weights), a folder of folds (the best weights of each), a folder of weights, or a Hub id
+            model: The name of packaged weights ("general", which is also the default), an .onnx file, a run's folder
+                (its best weights), a folder of folds (the best weights of each), a folder of weights, or a Hub id
                 (owner/name); or a list of these.
             options: Engine, device, precision and CPU threads; by default the fastest engine installed.
             tta: flip averages each photo with its mirror image, at twice the cost.

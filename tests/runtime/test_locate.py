@@ -15,7 +15,8 @@ FAST = packaged_models()["fast"]
 def test_names_are_of_the_packaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fast").mkdir()
-    assert locate(None) == locate("fast") == FAST
+    assert locate("fast") == FAST
+    assert locate(None) == packaged_models()["general"]
     assert locate("./fast") == locate(Path("fast")) == Path("fast")
 
 

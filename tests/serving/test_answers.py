@@ -18,7 +18,7 @@ from carstudio.render import open_session, take_photo
 
 
 @pytest.fixture(scope="module")
-def fast() -> Iterator[Service]:
+def packaged() -> Iterator[Service]:
     """A service with the weights inside the package."""
     with running() as started:
         yield started
@@ -55,7 +55,7 @@ def predict(capsys: pytest.CaptureFixture[str]) -> Command:
     ],
 )
 def test_the_bytes_are_those_of_the_command_line(
-    fast: Service,
+    packaged: Service,
     car: Path,
     predict: Command,
     tmp_path: Path,
@@ -66,37 +66,37 @@ def test_the_bytes_are_those_of_the_command_line(
     kind = str(fields.get("kind", "mask"))
     threshold = ("--threshold", fields["threshold"]) if "threshold" in fields else ()
     assert predict(car, tmp_path / f"out.{suffix}", "--kind", kind, *options, *threshold) == 0
-    reply = fast.segment(car, **fields)
+    reply = packaged.segment(car, **fields)
     assert reply.status == 200
     assert reply.body == (tmp_path / f"out.{suffix}").read_bytes()
     assert reply.headers["content-type"] == {"json": "application/geo+json"}.get(suffix, f"image/{suffix}")
 
 
-def test_a_picture_behind_the_vehicle(fast: Service, car: Path, predict: Command, tmp_path: Path) -> None:
+def test_a_picture_behind_the_vehicle(packaged: Service, car: Path, predict: Command, tmp_path: Path) -> None:
     beach = save(tmp_path / "beach.png", vehicle((90, 400)))
     assert predict(car, tmp_path / "out.png", "--kind", "cutout", "--background", beach) == 0
-    reply = fast.segment(car, kind="cutout", background_file=beach)
+    reply = packaged.segment(car, kind="cutout", background_file=beach)
     assert reply.body == (tmp_path / "out.png").read_bytes()
 
 
-def test_a_photo_has_the_same_result_alone_and_among_others(fast: Service, car: Path) -> None:
+def test_a_photo_has_the_same_result_alone_and_among_others(packaged: Service, car: Path) -> None:
     """Requests that come together share a batch; the last bit of the probability must not tell."""
-    alone = fast.segment(car, kind="soft").body
+    alone = packaged.segment(car, kind="soft").body
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(lambda _: fast.segment(car, kind="soft").body, range(16))) == {alone}
-    assert fast.counted("carmask_batch_photos_bucket", le="1.0") < fast.counted("carmask_batch_photos_count")
+        assert set(pool.map(lambda _: packaged.segment(car, kind="soft").body, range(16))) == {alone}
+    assert packaged.counted("carmask_batch_photos_bucket", le="1.0") < packaged.counted("carmask_batch_photos_count")
 
 
-def test_what_was_found_as_json_and_in_the_headers(fast: Service, car: Path) -> None:
-    reply = fast.segment(car, {"Accept": "application/json"}, threshold="0.3")
+def test_what_was_found_as_json_and_in_the_headers(packaged: Service, car: Path) -> None:
+    reply = packaged.segment(car, {"Accept": "application/json"}, threshold="0.3")
     found = reply.json
     mask_HW = decode_carvana(found["rle"], tuple(found["size"]))
-    with Image.open(io.BytesIO(fast.segment(car, threshold="0.3").body)) as mask:
+    with Image.open(io.BytesIO(packaged.segment(car, threshold="0.3").body)) as mask:
         assert np.array_equal(mask_HW, np.asarray(mask))
     rows, columns = np.nonzero(mask_HW)
     assert found["box"] == [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
     assert found["coverage"] == pytest.approx(mask_HW.mean(), abs=1e-6)
-    assert (found["size"], found["threshold"], found["model"]) == ([400, 600], 0.3, "fast")
+    assert (found["size"], found["threshold"], found["model"]) == ([400, 600], 0.3, "general")
     assert found["request_id"] == reply.headers["x-request-id"]
     assert reply.headers["x-carmask-box"] == ",".join(map(str, found["box"]))
     assert reply.headers["x-carmask-size"] == "400,600"
@@ -322,11 +322,11 @@ def test_head_is_get_without_the_body(service: Service) -> None:
     assert service.ask("HEAD", "/nothing").status == 404
 
 
-def test_health_and_the_model(fast: Service) -> None:
-    assert fast.get("/healthz").json == {"status": "ok"}
-    assert fast.get("/readyz").json == {"status": "ready"}
-    model = fast.get("/v1/model").json
-    assert (model["name"], model["threshold"]) == ("fast", 0.5)
+def test_health_and_the_model(packaged: Service) -> None:
+    assert packaged.get("/healthz").json == {"status": "ok"}
+    assert packaged.get("/readyz").json == {"status": "ready"}
+    model = packaged.get("/v1/model").json
+    assert (model["name"], model["threshold"]) == ("general", 0.5)
     assert model["limits"] == {"max_bytes": 32_000_000, "max_pixels": 50_000_000}
     assert json.dumps(model)
 

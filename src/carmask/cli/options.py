@@ -46,8 +46,9 @@ class NetworkOptions:
     """The networks and how they run; each field is an option of the command line.
 
     Attributes:
-        model: Name of weights inside the package, an .onnx file, a folder of a run, of folds or of weights, or a Hub id
-            (owner/name); given more than once, their probabilities are averaged. The packaged 'fast' if not given.
+        model: Name of weights inside the package (general, any vehicle in any photo, if not given; fast, for studios
+            and single cars; small; and general-int8, fast-int8, small-int8), an .onnx file, a folder of a run, of folds
+            or of weights, or a Hub id (owner/name); given more than once, their probabilities are averaged.
         run: Engine, device, precision and threads.
         tta: flip averages each photo with its mirror image, at twice the time.
         tile: Look at photos larger than the network sees them also in overlapping tiles, at up to five times the time.

@@ -10,7 +10,7 @@ from carmask.models.config import WEIGHTS, weights_folder
 from carmask.models.series_file import fold_folders
 from carmask.runtime.options import EngineName
 
-DEFAULT_MODEL = "fast"
+DEFAULT_MODEL = "general"
 
 # An exported network in a folder or a Hub repository, which may also hold weights.
 EXPORTED = "model.onnx"
