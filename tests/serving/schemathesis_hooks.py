@@ -21,8 +21,9 @@ schemathesis.openapi.format("binary", st.sampled_from(_PHOTOS))
 
 @schemathesis.hook
 def filter_body(context: Any, body: Any) -> bool:  # noqa: ARG001 - as it is called
-    """A form has no lists and objects."""
-    return not isinstance(body, dict) or not any(isinstance(value, list | dict) for value in body.values())
+    """A form has no lists and objects, and what is empty in it is not given."""
+    values = body.values() if isinstance(body, dict) else ()
+    return not any(isinstance(value, list | dict) or value in ("", b"", None) for value in values)
 
 
 @schemathesis.hook

@@ -149,9 +149,8 @@ def test_406_where_there_is_no_such_form(service: Service, photo: Path, accept: 
         {"threshold": "1"},
         {"threshold": "0"},
         {"threshold": "nan"},
-        {"threshold": ""},
         {"crop": "perhaps", "kind": "cutout"},
-        {"crop": "1", "kind": "cutout"},
+        {"crop": "2", "kind": "cutout"},
         {"crop": "true"},
         {"crop": "false"},
         {"background": "white", "kind": "overlay"},
@@ -173,6 +172,34 @@ def test_406_where_there_is_no_such_form(service: Service, photo: Path, accept: 
 )
 def test_400_for_an_invalid_field(service: Service, photo: Path, fields: dict[str, object]) -> None:
     assert service.segment(photo, **fields).refused == (400, "bad_form")
+
+
+def test_a_form_is_taken_as_a_browser_sends_it(service: Service, photo: Path) -> None:
+    """With text fields and file inputs that were left as they are, and check boxes."""
+    left = dict.fromkeys(("threshold", "min_area", "format", "background", "vehicles"), "")
+    plain = service.segment(photo, kind="cutout", crop="true")
+    for crop in ("on", "1", "yes", "True"):
+        assert service.segment(photo, kind="cutout", crop=crop, **left).body == plain.body
+    untouched = form(file=photo, kind="cutout", crop="on", **left).replace(
+        b"--" + BOUNDARY,
+        b"--" + BOUNDARY + b'\r\nContent-Disposition: form-data; name="background_file"; filename=""\r\n'
+        b"Content-Type: application/octet-stream\r\n\r\n\r\n--" + BOUNDARY,
+        1,
+    )
+    assert service.ask("POST", "/v1/segment", untouched, {"Content-Type": FORM}).body == plain.body
+    for crop in ("off", "0", "no"):
+        assert service.segment(photo, kind="cutout", crop=crop).body == service.segment(photo, kind="cutout").body
+    nothing = untouched.replace(b'name="file"', b'name="ignored"').replace(b'name="background_file"', b'name="file"')
+    assert service.ask("POST", "/v1/segment", nothing, {"Content-Type": FORM}).refused == (400, "bad_form")
+
+
+def test_the_examples_show_the_path_that_a_proxy_adds(service: Service) -> None:
+    for prefix, path in (("/cars", "/cars/v1"), ("/a/b-1/", "/a/b-1/v1"), ("", "/v1")):
+        docs = service.get("/docs", **{"X-Forwarded-Prefix": prefix}).body.decode()
+        assert f"curl -F file=@car.jpg {service.address}{path}/segment" in docs
+    for prefix in ("/$(id)", "//evil.example.org", "/a b", "x", '/"><script>'):
+        docs = service.get("/docs", **{"X-Forwarded-Prefix": prefix}).body.decode()
+        assert f"curl -F file=@car.jpg {service.address}/v1/segment" in docs
 
 
 def test_the_message_names_the_field_and_the_nearest_one(service: Service, photo: Path) -> None:

@@ -40,6 +40,7 @@ def watched(bright: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (folder / "tmp").mkdir()
     environment = {"TMPDIR": str(folder / "tmp"), "CARMASK_TOKEN": TOKEN}
     options = ("-m", bright, *ON_CPU, "--workers", 1, "--batch-size", 1, "--cors", "https://cars.example.org")
+    options += ("--root-path", "/cars")
     with running(*options, environment=environment, errors=folder / "log") as started:
         yield started, folder
 
@@ -166,20 +167,29 @@ def test_a_token(watched: tuple[Service, Path], photo: Path) -> None:
     assert TOKEN not in (folder / "log").read_text()
 
 
+# What pages send, with the libraries that trace requests.
+SENT = "authorization, x-request-id, traceparent, tracestate, baggage, sentry-trace"
+
+
 def test_pages_of_named_sites_alone_may_use_it(watched: tuple[Service, Path], service: Service, photo: Path) -> None:
     open_, _ = watched
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": SENT}
     for origin, is_allowed in (("https://cars.example.org", True), ("https://evil.example.org", False)):
         told = open_.segment(photo, with_token(Origin=origin)).headers
         assert (told.get("access-control-allow-origin") == origin) is is_allowed
         preflight = open_.ask("OPTIONS", "/v1/segment", headers={"Origin": origin, **asked})
         assert (preflight.headers.get("access-control-allow-origin") == origin) is is_allowed
+        assert (preflight.status == 200) is is_allowed
+    odd = {**asked, "Access-Control-Request-Headers": "x-other", "Origin": "https://cars.example.org"}
+    assert open_.ask("OPTIONS", "/v1/segment", headers=odd).status == 400
     assert (
         "x-carmask-box"
         in open_.segment(photo, with_token(Origin="https://cars.example.org"))
         .headers["access-control-expose-headers"]
         .lower()
     )
+    assert f"{open_.address}/cars/v1/segment" in open_.get("/docs").body.decode()
+    assert open_.get("/openapi.json").json["servers"] == [{"url": "/cars"}]
     refused = open_.segment(photo, {"Origin": "https://cars.example.org"})
     assert refused.headers["access-control-allow-origin"] == "https://cars.example.org", "its page sees why"
     told = service.segment(photo, {"Origin": "https://cars.example.org"}).headers
@@ -229,6 +239,7 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], bright: Path) 
         (("-m", "nowhere.onnx"), "nowhere.onnx"),
         (("--workers", "0"), "workers"),
         (("--cors", "https://cars.example.org/"), "--cors"),
+        (("--root-path", "cars"), "--root-path"),
     ],
 )
 def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], named: str) -> None:

@@ -90,12 +90,18 @@ def test_a_file_name_is_not_a_path_and_harmless(sent: str, name: str) -> None:
     assert read([part_of_file("file", sent, b"photo") + END]) == {"file": (name, b"photo")}
 
 
+def test_what_a_browser_sends_empty_is_not_given() -> None:
+    untouched = part_of_file("background_file", "", b"")
+    assert read([part("file", b"1") + untouched + form(kind="", threshold="0.5")]).keys() == {"file", "threshold"}
+    # A file without bytes was chosen, and its name says which.
+    assert read([part_of_file("file", "car.jpg", b"") + END]) == {"file": ("car.jpg", b"")}
+
+
 @pytest.mark.parametrize(
     ("body", "limits"),
     [
         (part("file", b"1") + part("file", b"2") + END, {}),
         (form(file=b"1", kind="k" * 1001), {}),
-        (form(file=b"1", kind=""), {}),
         (form(file=b"1", kind="mask"), {"max_parts": 1}),
         (b"--" + BOUNDARY + b"\r\nContent-Type: image/png\r\n\r\nphoto\r\n" + END, {}),
         (part_of_file("file", "a" * 5000, b"photo") + END, {}),

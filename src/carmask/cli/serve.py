@@ -25,6 +25,7 @@ def serve(
     port: int = 8000,
     token_file: Path | None = None,
     cors: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
+    root_path: str = "",
     quiet: Flag = False,
     network: NetworkOptions = _NETWORK,
     limits: Annotated[ServiceLimits, Parameter(name="*")] = _LIMITS,
@@ -40,12 +41,18 @@ def serve(
         token_file: A file with a token that clients must send, as `Authorization: Bearer TOKEN`. The environment
             variable CARMASK_TOKEN can hold it instead.
         cors: Another site (https://cars.example.org) whose pages may use the service; repeat it for more sites.
+        root_path: The path below which a proxy puts the service (/cars), for the examples on /docs; the proxy's header
+            X-Forwarded-Prefix says the same.
         quiet: Do not log requests.
         network: Which network, and how it runs.
         limits: The limits of requests, connections, memory and batches.
 
     """
+    from carmask.serving.app import ROOT_PATH
     from carmask.serving.server import run
+
+    if root_path and not ROOT_PATH.fullmatch(root_path):
+        raise CarmaskError(f"--root-path {root_path}: write a path such as /cars")
 
     for origin in cors:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
@@ -66,6 +73,7 @@ def serve(
         token=token,
         origins=cors,
         log_requests=not quiet,
+        root_path=root_path,
         announce=lambda url: print_line(f"{url} is ready for photos; Ctrl-C stops it"),
     )
     print_remark("stopped")

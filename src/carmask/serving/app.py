@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +39,10 @@ from carmask.serving.uploads import UploadRequest, take
 from carmask.serving.worker import PhotoTask, SegmentationWorker
 
 bearer = HTTPBearer(auto_error=False, description="The service's token")
+# A path of plain characters: it is shown in commands.
+ROOT_PATH = re.compile(r"(/[\w.~-]+)+/?", re.ASCII)
+# What browsers send along with requests to follow them through several programs.
+_TRACING_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
 
 
 class ApiRoute(APIRoute):
@@ -122,14 +127,21 @@ def build_app(
     token: str | None = None,
     origins: Sequence[str] = (),
     log_requests: bool = False,
+    root_path: str = "",
 ) -> ASGIApp:
-    """Build the application. token: clients must send it, if it is set. origins: sites whose pages may use it, too."""
+    """Build the application.
+
+    token: clients must send it, if it is set. origins: sites whose pages may use it, too. root_path: the path below
+    which a proxy puts the service.
+    """
     app = FastAPI(
         title="carmask",
         version=__version__,
         description="Cuts vehicles out of photos. Nothing that is sent is stored.",
         docs_url=None,
         redoc_url=None,
+        # Not `root_path`: with it static files are not found where the proxy removes the path.
+        servers=[{"url": root_path}] if root_path else None,
         # Redirects would go to wherever the Host header says.
         redirect_slashes=False,
     )
@@ -138,7 +150,7 @@ def build_app(
     request_limits = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
     app.state.model = {**worker.segmenter.describe(), "limits": request_limits}
     metrics.ready.set_function(lambda: worker.problem is None)
-    _add_pages(app)
+    _add_pages(app, root_path)
     app.include_router(health)
     if token is None:
         app.include_router(api)
@@ -154,7 +166,7 @@ def build_app(
             wrapped,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization"],
+            allow_headers=["Authorization", REQUEST_ID, *_TRACING_HEADERS],
             expose_headers=(REQUEST_ID, "Retry-After", *RESULT_HEADERS),
         )
     return RequestMiddleware(wrapped, metrics, log_requests=log_requests)
@@ -189,7 +201,7 @@ class _PageFiles(StaticFiles):
         return response
 
 
-def _add_pages(app: FastAPI) -> None:
+def _add_pages(app: FastAPI, root_path: str) -> None:
     files = _PageFiles(packages=[("carmask.serving", "static")])
     templates = Jinja2Templates(Path(__file__).parent)
 
@@ -198,7 +210,9 @@ def _add_pages(app: FastAPI) -> None:
 
     async def docs(request: Request) -> Response:
         # Not FastAPI's own page: that loads Swagger UI from another server.
-        known = {"api": app.openapi(), "base": str(request.base_url)}
+        prefix = request.headers.get("x-forwarded-prefix", "")
+        path = prefix if ROOT_PATH.fullmatch(prefix) else root_path
+        known = {"api": app.openapi(), "base": f"{str(request.base_url).rstrip('/')}{path.rstrip('/')}/"}
         return templates.TemplateResponse(request, "docs.html", known, headers={"Cache-Control": "no-cache"})
 
     app.add_route("/", page, include_in_schema=False)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import UploadFile
 from PIL import ImageColor
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
@@ -24,15 +24,23 @@ JSON = "application/json"
 _BINARY: JsonDict = {"format": "binary"}
 
 
-def _strict_bool(value: object) -> object:
+# As programs and HTML's check boxes send them.
+_TRUE, _FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
+
+
+def _form_bool(value: object) -> object:
     if isinstance(value, str):
-        if value.lower() not in ("true", "false"):
+        if value.lower() not in _TRUE + _FALSE:
             raise ValueError("must be true or false")
-        return value.lower() == "true"
+        return value.lower() in _TRUE
     return value
 
 
-StrictBool = Annotated[bool, BeforeValidator(_strict_bool)]
+FormBool = Annotated[
+    bool,
+    BeforeValidator(_form_bool),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [*_TRUE, *_FALSE, 0, 1]}]}),
+]
 
 _BACKGROUND: JsonDict = {
     "anyOf": [{"enum": ["transparent", "blur", *ImageColor.colormap]}, {"pattern": "^#([0-9a-fA-F]{3}){1,2}$"}]
@@ -65,7 +73,7 @@ class SegmentForm(BaseModel):
         description="Cut-outs only: a picture as the background, instead of `background`.",
         json_schema_extra=_BINARY,
     )
-    crop: StrictBool = Field(default=False, description="Cut-outs only: crop to the box around the vehicle.")
+    crop: FormBool = Field(default=False, description="Cut-outs only: crop to the box around the vehicle.")
     vehicles: Vehicles = Field(
         default="all",
         description="Keep all regions of the mask, or the largest, or the one in the center, with the pixel nearest to "

@@ -46,13 +46,14 @@ def run(
     token: str | None,
     origins: Sequence[str],
     log_requests: bool,
+    root_path: str = "",
     announce: Callable[[str], None],
 ) -> bool:
     """Serve until SIGINT or SIGTERM, then finish the requests in progress.
 
     port: 0 is any free port. token: clients must send it, if it is set. origins: other sites whose pages may use the
-    service. log_requests: each response is a line on standard error. announce: called with the service's URL as soon
-    as it accepts photos.
+    service. root_path: the path below which a proxy puts it. log_requests: each response is a line on standard error.
+    announce: called with the service's URL as soon as it accepts photos.
 
     Returns:
         Whether it was SIGINT (Ctrl-C) that ended it.
@@ -67,7 +68,7 @@ def run(
         metrics = ServiceMetrics()
         worker = SegmentationWorker(segmenter, limits, metrics)
         config = uvicorn.Config(
-            build_app(worker, metrics, token=token, origins=origins, log_requests=log_requests),
+            build_app(worker, metrics, token=token, origins=origins, log_requests=log_requests, root_path=root_path),
             http=partial(LimitedProtocol, limits=limits, metrics=metrics),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",

@@ -35,11 +35,17 @@ class UploadRequest(Request):
             raise ClientDisconnected from error
         if not parser.is_complete:
             raise bad_form("the form is cut short; send all of it")
-        for _name, file in form.multi_items():
-            if isinstance(file, UploadFile):
+        # A browser sends what was left empty in an HTML form, too: text, and files without name and bytes.
+        given = [(name, part) for name, part in form.multi_items() if part != "" and not _is_untouched(part)]
+        for _name, part in given:
+            if isinstance(part, UploadFile):
                 # For messages only: printable, without folders.
-                file.filename = printable(file.filename or "") or "photo"
-        return form
+                part.filename = printable(part.filename or "") or "photo"
+        return FormData(given)
+
+
+def _is_untouched(part: UploadFile | str) -> bool:
+    return isinstance(part, UploadFile) and not part.filename and not part.size
 
 
 async def take(file: UploadFile) -> bytes:
@@ -66,14 +72,11 @@ class _MemoryFormParser(MultiPartParser):
 
     def on_part_end(self) -> None:
         super().on_part_end()
-        *earlier, (name, value) = self.items
+        *earlier, (name, _value) = self.items
         if len(self.items) > self.max_fields:
             raise bad_form(f"the form has more than {self.max_fields} parts; send one photo per request")
         if name in dict(earlier):
             raise bad_form(f"{printable(name)}: sent twice; send one photo per request")
-        if value == "":
-            # FastAPI would take it for a field that was not sent.
-            raise bad_form(f"{printable(name)}: empty; give it a value or leave it out")
 
     def on_end(self) -> None:
         self.is_complete = True
