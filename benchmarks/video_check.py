@@ -96,7 +96,7 @@ def check(folder: Path, model: str | None, seconds: float) -> dict[str, Any]:
 def main() -> None:
     """Check, print, record, and exit with an error if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="default: the packaged `fast`")
+    parser.add_argument("--model", help="default: the packaged `general`")
     parser.add_argument("--seconds", type=float, default=60.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -151,7 +151,7 @@ def live_rate(clip: Path, segmenter: Segmenter) -> dict[str, float]:
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="default: the packaged `fast`")
+    parser.add_argument("--model", help="default: the packaged `general`")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--batch-size", type=int, default=4)
     given = parser.parse_args()
