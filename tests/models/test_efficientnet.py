@@ -1,5 +1,6 @@
 """The encoders against the forward pass of the package `efficientnet_lite_pytorch`, with its weights."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def test_a_missing_or_damaged_package_is_named(monkeypatch: pytest.MonkeyPatch, 
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
+    # The real package may have been imported by another test.
+    monkeypatch.delitem(sys.modules, package.name, raising=False)
     with pytest.raises(PretrainedWeightsMissing, match=str(package)):
         load_imagenet(levels, name)
     other = {"_conv_stem.weight": torch.zeros(1), "_fc.weight": torch.zeros(1)}
