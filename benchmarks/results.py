@@ -21,7 +21,7 @@ PICTURES = RESULTS.parent / "pictures"
 # Benchmarks that have tables of their own, or are too long for one.
 ELSEWHERE = (
     *("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "cars_curve", "ensemble", "mixed"),
-    *("serve_load", "serve_abuse", "cluster"),
+    *("serve_load", "serve_abuse", "cluster", "gpu_training", "gpu_any_vehicle"),
 )
 # Of benchmarks/any_vehicle.py: what is measured, its part and figure, and what is aimed at.
 ANY_VEHICLE = (
@@ -40,7 +40,7 @@ ANY_VEHICLE = (
 )
 # The order of the tables. A run that is not named here comes after.
 ORDER = (
-    *("small-published", "small-best", "classic-cpu"),
+    *("small-published", "small-best", "classic-cpu", "classic-gpu"),
     *("fast-cpu", "fast-best", "fast-large", "fast-full", "deep-cpu"),
 )
 # Dice that a careful run should reach, and Dice that is aimed at.
