@@ -102,11 +102,6 @@ class TrainingData:
         """Whether any photo was decoded just now."""
         return any(source.cache.fresh for source in self.sources)
 
-    @property
-    def has_unknown(self) -> bool:
-        """Whether masks may have unknown pixels."""
-        return any(source.cache.known_NHW is not None for source in self.sources)
-
 
 def load_data(
     settings: TrainSettings,
