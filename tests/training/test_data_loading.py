@@ -15,7 +15,7 @@ from carmask.data.pairs import find_pairs
 from carmask.data.split import make_split
 from carmask.imaging.geometry import Geometry
 from carmask.training.config import SourceSettings
-from carmask.training.data_loading import batch_indices, iterate_batches, pass_order, seed_step
+from carmask.training.data_loading import batch_indices, iterate_batches, pass_length, pass_order, seed_step
 from carmask.training.datasets import Source, TrainingData
 from carmask.training.distributed import DistributedContext
 
@@ -157,6 +157,7 @@ def test_a_pass_has_each_photo_as_often_as_its_weight_says(weights: list[float],
     weights = [weight for weight in weights for _ in range(8)]
     orders = [pass_order(weights, seed, number) for number in range(20)]
     assert {len(order) for order in orders} == {round(sum(weights))}
+    assert pass_length(weights) == round(sum(weights))
     for order in orders:
         counts = np.bincount(order, minlength=len(weights))
         assert all(abs(count - weight) < 1 for count, weight in zip(counts, weights, strict=True))

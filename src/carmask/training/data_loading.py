@@ -49,13 +49,18 @@ class Batch(NamedTuple):
 def epoch_steps(settings: TrainSettings, data: TrainingData) -> int:
     """Steps in one epoch: a pass over the photos, or `epoch_samples`, rounded to whole batches."""
     assert settings.batch_size is not None
-    photos = settings.epoch_samples or len(pass_order(pair_weights(data), 0, 0))
+    photos = settings.epoch_samples or pass_length(pair_weights(data))
     return max(1, round(photos / settings.batch_size))
 
 
 def pair_weights(data: TrainingData) -> list[float]:
     """How often each photo to train on comes in a pass."""
     return [data.source_of(pair.id).settings.weight for pair in data.train]
+
+
+def pass_length(weights: Sequence[float]) -> int:
+    """Number of photos in a pass, each as often as `pass_order` shows it."""
+    return sum(int(weight) * count + round(weight % 1 * count) for weight, count in _runs(weights))
 
 
 def pass_order(weights: Sequence[float], seed: int, number: int) -> NDArray[np.int64]:
@@ -65,8 +70,7 @@ def pass_order(weights: Sequence[float], seed: int, number: int) -> NDArray[np.i
     """
     rng = np.random.default_rng([seed, number])
     chosen, start = [], 0
-    for weight, same in groupby(weights):
-        count = sum(1 for _ in same)
+    for weight, count in _runs(weights):
         indices = np.arange(start, start + count)
         chosen += [indices] * int(weight)
         if part := round(weight % 1 * count):
@@ -75,13 +79,18 @@ def pass_order(weights: Sequence[float], seed: int, number: int) -> NDArray[np.i
     return rng.permutation(np.concatenate(chosen))
 
 
+def _runs(weights: Sequence[float]) -> Iterator[tuple[float, int]]:
+    """Each weight with the number of neighbors that have it."""
+    return ((weight, sum(1 for _ in same)) for weight, same in groupby(weights))
+
+
 def batch_indices(step: int, batch_size: int, weights: Sequence[float], seed: int) -> NDArray[np.int64]:
     """Return the photos of one step, as indices into `weights`.
 
     Photos come in an endless sequence of shuffled passes. A batch may reach from one pass into the next, so all batches
     are full and no photo is dropped.
     """
-    count = len(pass_order(weights, seed, 0))
+    count = pass_length(weights)
     positions = range(step * batch_size, (step + 1) * batch_size)
     passes = {
         number: pass_order(weights, seed, number) for number in range(positions[0] // count, positions[-1] // count + 1)
