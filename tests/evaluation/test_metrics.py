@@ -304,3 +304,17 @@ def test_thin_recall_counts_thin_pixels_alone():
     # Beside unknown pixels nobody knows how thick it is.
     known_HW[:20, 33:50] = False
     assert math.isnan(metrics.measure(truth_HW, mask_HW, known_HW).thin_recall)
+
+
+@given(st.integers(0, 12), st.integers(0, 400))
+def test_a_photo_without_an_object_scores_by_the_share_of_its_known_pixels_that_is_called_one(
+    wrong: int, unknown: int
+) -> None:
+    truth_HW, mask_HW, known_HW = (np.full((100, 100), value) for value in (False, False, True))
+    mask_HW.flat[:wrong] = True
+    known_HW.flat[5000 : 5000 + unknown] = False
+    mask_HW.flat[5000 : 5000 + unknown] = True
+    score = metrics.photo_dice(truth_HW, mask_HW, known_HW)
+    assert score == float(wrong / (10_000 - unknown) < 0.001)
+    truth_HW.flat[0] = True
+    assert metrics.photo_dice(truth_HW, mask_HW, known_HW) == metrics.dice(truth_HW, mask_HW, known_HW)

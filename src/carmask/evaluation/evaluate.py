@@ -12,8 +12,8 @@ from pathlib import Path
 from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
 from carmask.data.split import Split, find_own_split
 from carmask.errors import CarmaskError
-from carmask.evaluation.metrics import BoolArray, measure
-from carmask.evaluation.results import EMPTY_BELOW, Evaluation, EvaluationError, EvaluationFailure, PhotoRow
+from carmask.evaluation.metrics import BoolArray, empty_dice, measure
+from carmask.evaluation.results import Evaluation, EvaluationError, EvaluationFailure, PhotoRow
 from carmask.evaluation.selection import (
     Part,
     Selection,
@@ -186,7 +186,7 @@ def _measure(
         height, width = truth_HW.shape
         metrics = measure(truth_HW, predicted.probability_HW >= segmenter.threshold, known_HW)
         if metrics.truth_area == 0:
-            metrics = replace(metrics, dice=float(metrics.predicted_area < EMPTY_BELOW))
+            metrics = replace(metrics, dice=empty_dice(metrics.predicted_area))
         return PhotoRow(pair.id, pair.group, pair.view, (height, width), metrics)
 
     def fail(pair: Pair, error: Exception) -> PhotoRow | EvaluationFailure:

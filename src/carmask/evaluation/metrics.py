@@ -33,6 +33,9 @@ Distances = npt.NDArray[np.float32]
 
 # Distances are float32 square roots of whole numbers, of which this one is exact.
 BOUNDARY_TOLERANCE_PX = 2.0
+# A mask that covers less of the picture than this counts as empty: a few wrong pixels are no vehicle. The Dice of a
+# photo without a vehicle is 1 if its mask is empty, else 0.
+EMPTY_BELOW = 0.001
 
 # All pixels whose centers lie within 4 px of the center of an 8 x 8 px square: a disk of 8 px diameter.
 THIN_BELOW_PX = 8
@@ -131,6 +134,19 @@ def confusion(truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | Non
 def dice(truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | None = None) -> float:
     """Return the Dice coefficient of the known pixels, 0 to 1; see `Confusion.dice`."""
     return confusion(truth_HW, mask_HW, known_HW).dice
+
+
+def photo_dice(truth_HW: BoolArray, mask_HW: BoolArray, known_HW: BoolArray | None = None) -> float:
+    """Return `dice`, or for an empty truth `empty_dice`, as `carmask evaluate` scores a photo."""
+    counts = confusion(truth_HW, mask_HW, known_HW)
+    if counts.tp + counts.fn:
+        return counts.dice
+    return empty_dice(_ratio(counts.fp, counts.fp + counts.tn, undefined=0.0))
+
+
+def empty_dice(predicted_area: float) -> float:
+    """Return the Dice of a photo without an object: 1 if its mask covers less than `EMPTY_BELOW` of it, else 0."""
+    return float(predicted_area < EMPTY_BELOW)
 
 
 def boundary(mask_HW: BoolArray) -> BoolArray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from carmask.data.pairs import describe_inverted, describe_odd, describe_rules
 from carmask.errors import CarmaskError
-from carmask.evaluation.metrics import THIN_BELOW_PX, ImageMetrics
+from carmask.evaluation.metrics import EMPTY_BELOW, THIN_BELOW_PX, ImageMetrics
 
 
 class EvaluationError(CarmaskError):
@@ -59,10 +59,6 @@ METRICS_OF_LABELED = {
         more_is_better=False,
     ),
 }
-
-# A mask that covers less of the picture than this counts as empty: a few wrong pixels are no vehicle. The Dice of a
-# photo without a vehicle is 1 if its mask is empty, else 0.
-EMPTY_BELOW = 0.001
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
-from carmask.evaluation.metrics import dice
-from carmask.evaluation.results import EMPTY_BELOW
+from carmask.evaluation.metrics import EMPTY_BELOW, dice, photo_dice
 from carmask.exporting.photos import ExportPhotos
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Geometry, Size, fit_image, plan
@@ -88,9 +87,7 @@ class ReferencePhoto:
 
     def dice(self, mask_HW: NDArray[np.bool_]) -> float:
         """Dice with the true mask. Without a vehicle, 1 if next to nothing is found, else 0."""
-        if self.truth_HW.any():
-            return dice(self.truth_HW, mask_HW, self.known_HW)
-        return float(mask_HW.mean() < EMPTY_BELOW)
+        return photo_dice(self.truth_HW, mask_HW, self.known_HW)
 
     def same_mask(self, mask_HW: NDArray[np.bool_]) -> float:
         """Dice with PyTorch's mask; 1 if both found next to nothing."""

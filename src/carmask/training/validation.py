@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.data.pairs import Pair, load_soft_mask, spread
-from carmask.evaluation.metrics import dice
-from carmask.evaluation.results import EMPTY_BELOW
+from carmask.evaluation.metrics import photo_dice
 from carmask.imaging.decode import read_size
 from carmask.imaging.geometry import plan, restore
 from carmask.imaging.masks import PackedMask
@@ -117,15 +116,12 @@ def validate(
 
 
 def _score(network: Network, probability_HW: NDArray[np.float32], truth: Truth) -> tuple[float, float]:
-    """Dice of the known pixels, and coverage, at the photo's size. Without a vehicle Dice is 1 for an empty mask."""
+    """Dice and coverage of the known pixels, at the photo's size."""
     placement = plan(truth.mask.size_HW, network.card.geometry, stride_px=network.card.stride_px)
     mask_HW = restore(probability_HW, placement) >= network.card.threshold
-    truth_HW = truth.mask.mask_HW
-    if truth.known is not None:
-        known_HW = truth.known.mask_HW
-        truth_HW, mask_HW = truth_HW & known_HW, mask_HW & known_HW
-    coverage = float(mask_HW.mean())
-    return (dice(truth_HW, mask_HW) if truth_HW.any() else float(coverage < EMPTY_BELOW)), coverage
+    known_HW = None if truth.known is None else truth.known.mask_HW
+    judged_HW = mask_HW if known_HW is None else mask_HW & known_HW
+    return photo_dice(truth.mask.mask_HW, mask_HW, known_HW), float(judged_HW.mean())
 
 
 def _mean_of_dataset(data: TrainingData, dice_of: Mapping[str, float]) -> dict[str, float]:
