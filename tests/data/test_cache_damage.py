@@ -148,7 +148,7 @@ def test_a_build_that_is_stopped_goes_on(data: Path, tmp_path: Path) -> None:
     pairs = pairs_of(data)
     os.truncate(data / "train" / "car0_02.jpg", 100)
     whole = open_cache(pairs, KEY, tmp_path / "whole")
-    told: list[int] = []
+    counts: list[int] = []
     said: list[str] = []
     while len(said) < 99:
         # Going on is never too late.
@@ -159,14 +159,14 @@ def test_a_build_that_is_stopped_goes_on(data: Path, tmp_path: Path) -> None:
                 pairs,
                 KEY,
                 tmp_path / "parts",
-                progress=lambda done, _: told.append(done),
+                progress=lambda done, _: counts.append(done),
                 wants_stop=lambda: True,
             )
             break
         except CacheUnfinished as error:
             said.append(str(error))
     # However little time there is, a photo is read each time, and then one is decoded, none of them twice.
-    assert told == list(range(1, 25))
+    assert counts == list(range(1, 25))
     assert said == [f"{done} of 24 photos are {what}" for what in ("read", "decoded") for done in range(1, 24)]
     assert (cache.folder.name, cache.row_of, cache.area_of) == (whole.folder.name, whole.row_of, whole.area_of)
     assert (cache.failures, cache.rules, cache.odd) == (whole.failures, whole.rules, whole.odd)
@@ -179,15 +179,17 @@ def test_a_build_that_is_stopped_goes_on(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["images.npy", "stopped.json"])
 def test_a_stopped_build_that_is_damaged_is_begun_anew(tiny: Path, tmp_path: Path, damage: str) -> None:
     pairs = pairs_of(tiny)
-    told: list[int] = []
+    counts: list[int] = []
     with pytest.raises(CacheUnfinished, match="5 of 24"):
-        open_cache(pairs, KEY, tmp_path, progress=lambda done, _: told.append(done), wants_stop=lambda: len(told) == 5)
-    told.clear()
+        open_cache(
+            pairs, KEY, tmp_path, progress=lambda done, _: counts.append(done), wants_stop=lambda: len(counts) == 5
+        )
+    counts.clear()
     (stopped,) = tmp_path.glob("*.partial")
     os.truncate(stopped / damage, 300)
-    cache = open_cache(pairs, KEY, tmp_path, progress=lambda done, _: told.append(done))
+    cache = open_cache(pairs, KEY, tmp_path, progress=lambda done, _: counts.append(done))
     assert_right(cache, pairs)
-    assert told == list(range(1, 25))
+    assert counts == list(range(1, 25))
     assert not stopped.exists()
 
 
@@ -215,17 +217,17 @@ def test_a_stopped_build_keeps_what_is_unknown(data: Path, tmp_path: Path) -> No
     pairs = [relabel(pair, tmp_path)[0] for pair in pairs_of(data)[:6]]
     key = KEY.model_copy(update={"ignore": 128})
     whole = open_cache(pairs, key, tmp_path / "whole")
-    told: list[int] = []
+    counts: list[int] = []
     with pytest.raises(CacheUnfinished, match="3 of 6"):
         open_cache(
             pairs,
             key,
             tmp_path / "parts",
-            progress=lambda done, _: told.append(done),
-            wants_stop=lambda: len(told) == 3,
+            progress=lambda done, _: counts.append(done),
+            wants_stop=lambda: len(counts) == 3,
         )
-    cache = open_cache(pairs, key, tmp_path / "parts", progress=lambda done, _: told.append(done))
-    assert told == [1, 2, 3, 4, 5, 6]
+    cache = open_cache(pairs, key, tmp_path / "parts", progress=lambda done, _: counts.append(done))
+    assert counts == [1, 2, 3, 4, 5, 6]
     assert 0 < cache.known_NHW.mean() < 250
     np.testing.assert_array_equal(cache.known_NHW, whole.known_NHW)
 

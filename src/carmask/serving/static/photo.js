@@ -113,13 +113,13 @@ export class Photo extends EventTarget {
   async #find(queue) {
     const { shown } = this;
     const asked = this.#wanted;
-    const { blob: soft, size, ...told } = await this.#segment(queue, { kind: "soft", ...asked });
+    const { blob: soft, size, ...figures } = await this.#segment(queue, { kind: "soft", ...asked });
     const agrees = shown !== null && shown.height === size.height && shown.width === size.width;
     const picture = agrees ? this.file : (await this.#segment(queue, { kind: "overlay", ...asked })).blob;
     const countOfLevel = await countLevels(soft).catch((cause) => {
       throw new Error(NOT_DRAWN, { cause });
     });
-    return { ...told, size, soft, picture, countOfLevel, asked };
+    return { ...figures, size, soft, picture, countOfLevel, asked };
   }
 
   #segment(queue, fields) {
