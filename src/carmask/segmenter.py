@@ -17,6 +17,7 @@ from carmask.imaging.decode import ImageSource, Photo, decode_photo, photo_of_pi
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
 from carmask.imaging.masks import Box, box_of, slices
 from carmask.imaging.tiles import blend, plan_tiles
+from carmask.models.dice_calibration import DiceCalibration
 from carmask.runtime.load import Member
 from carmask.runtime.locate import locate_all
 from carmask.runtime.options import RunOptions
@@ -51,11 +52,15 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The mask of one photo. `probability` is float32 0..1, (height, width) of the photo as it is shown."""
+    """The mask of one photo. `probability` is float32 0..1, (height, width) of the photo as it is shown.
+
+    Results of networks come from `Segmenter.result`, which adds the calibrations of the networks.
+    """
 
     probability: NDArray[np.float32]
     threshold: float
     source: PhotoSource | None = field(default=None, repr=False)
+    calibrations: tuple[DiceCalibration, ...] = field(default=(), repr=False)
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -71,6 +76,17 @@ class Result:
     def box_px(self) -> Box | None:
         """Top, left, bottom, right in pixels, bottom and right exclusive; None if no vehicle was found."""
         return box_of(self.mask)
+
+    @cached_property
+    def expected_dice(self) -> float | None:
+        """The Dice that this mask will have with the true one, 0..1, as far as the probability tells: low is doubtful.
+
+        Of a photo without a mask, how likely it shows no vehicle. None if a network was not calibrated; of several
+        networks the mean of what each one's calibration says.
+        """
+        if not self.calibrations:
+            return None
+        return round(fmean(one.expected_dice(self.probability, self.threshold) for one in self.calibrations), 4)
 
     def cutout(self, background: str = "transparent", *, crop: bool = False) -> Image.Image:
         """The vehicle on another background, as a Pillow image: RGBA if that is transparent, else RGB.
@@ -129,6 +145,8 @@ class Segmenter:
         self.threshold = fmean(card.threshold for card in cards) if threshold is None else threshold
         if not 0 < self.threshold < 1:
             raise CarmaskError(f"threshold {self.threshold:g}: give a probability between 0 and 1")
+        calibrations = [card.dice_calibration for card in cards]
+        self._calibrations = tuple(one for one in calibrations if one) if all(calibrations) else ()
         self._channels = max(card.channels for card in cards)
         self._at_least_HW = (
             max(card.geometry.height_px for card in cards),
@@ -247,6 +265,12 @@ class Segmenter:
         fitted = [self.fit(photo) for photo in photos]
         return [self.restore(one, raw) for one, raw in zip(fitted, self.infer(fitted), strict=True)]
 
+    def result(
+        self, probability_HW: NDArray[np.float32], *, threshold: float | None = None, source: PhotoSource | None = None
+    ) -> Result:
+        """Return the result of a photo from its probability, float32 0..1; `threshold` replaces the segmenter's."""
+        return Result(probability_HW, self.threshold if threshold is None else threshold, source, self._calibrations)
+
     def __call__(self, source: PhotoSource) -> Result:
         """Cut out one photo.
 
@@ -259,7 +283,7 @@ class Segmenter:
 
         """
         (probability_HW,) = self.predict_photos([self.decode(source)])
-        return Result(probability_HW, self.threshold, source)
+        return self.result(probability_HW, source=source)
 
     def _views(self, photo: Photo) -> Iterator[View]:
         for index, member in enumerate(self.members):

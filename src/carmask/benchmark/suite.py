@@ -30,7 +30,7 @@ from carmask.runtime.engine import EngineMissing
 from carmask.runtime.load import load_engine
 from carmask.runtime.locate import locate, packaged_models
 from carmask.runtime.options import EngineName, Precision, RunOptions
-from carmask.segmenter import Result, Segmenter
+from carmask.segmenter import Segmenter
 from carstudio import render_dataset
 
 Item = TypeVar("Item")
@@ -227,7 +227,7 @@ def time_stages(segmenter: Segmenter, jobs: Sequence[Job], put: Put, workers: in
 
     inferred = [(one, raw) for batch in batches for one, raw in zip(batch, segmenter.infer(batch), strict=True)]
     restore = time_stage("restore", lambda one: segmenter.restore(*one), inferred)
-    results = [Result(segmenter.restore(*one), segmenter.threshold) for one in inferred]
+    results = [segmenter.result(segmenter.restore(*one)) for one in inferred]
     encode = time_stage("encode", lambda one: put(*one), list(zip(jobs, results, strict=True)))
     return [decode, fit, network, restore, encode]
 

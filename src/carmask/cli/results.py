@@ -107,6 +107,7 @@ class ResultReporter:
             line["found"] = outcome.box_px is not None
             line["box_px"] = outcome.box_px
             line["coverage"] = outcome.coverage
+            line["expected_dice"] = outcome.expected_dice
             if outcome.job.remark:
                 line["remark"] = outcome.job.remark
             line["seconds"] = round(outcome.seconds, 4)

@@ -12,6 +12,7 @@ from carmask import __version__
 from carmask.errors import CarmaskError, explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import PRESETS, PresetName, UNetConfig
+from carmask.models.dice_calibration import DiceCalibration
 
 # The key of the card, which is JSON, in an `.onnx` file's metadata.
 CARD_KEY = "carmask"
@@ -103,6 +104,7 @@ class ModelCard(BaseModel):
     train_groups: tuple[str, ...] = Field(default=(), description="groups (cars) that it was trained on")
     held_out_groups: tuple[str, ...] = Field(default=(), description="groups by which its best epoch was chosen")
     measured: Measured = Measured()
+    dice_calibration: DiceCalibration | None = Field(default=None, description="how sure masks become expected Dice")
 
     @classmethod
     def from_preset(cls, preset: PresetName) -> "ModelCard":
@@ -142,6 +144,9 @@ class ModelCard(BaseModel):
             ("trained on", f"{len(self.train_groups)} groups" if self.train_groups else "not known"),
             ("held out", f"{len(self.held_out_groups)} groups" if self.held_out_groups else "not known"),
         ]
+        calibration = self.dice_calibration
+        on = f"on {calibration.photos} photos: {calibration.fitted_on}" if calibration else "not calibrated"
+        rows.append(("expected Dice", on))
         measured = self.measured.model_dump(exclude_defaults=True)
         rows += [(f"training: {name}", _text(value)) for name, value in self.training.items()]
         return rows + [(f"measured: {name}", _text(value)) for name, value in measured.items()]

@@ -89,7 +89,7 @@ class PhotoOutcome:
     """The outcome of one photo.
 
     cause: why it has no result, or None. row: its row, where results go into a table. box_px: around the mask, None if
-    it is empty. coverage: share of the photo, 0..1. seconds: computing time of this photo.
+    it is empty. coverage: share of the photo, 0..1. expected_dice: see `Result`. seconds: computing time of this photo.
     """
 
     job: Job
@@ -97,6 +97,7 @@ class PhotoOutcome:
     row: Any = None
     box_px: Box | None = None
     coverage: float = 0.0
+    expected_dice: float | None = None
     seconds: float = 0.0
 
 

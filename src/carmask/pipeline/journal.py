@@ -177,7 +177,8 @@ def other_provenance(path: Path, earlier: Provenance | None, now: Provenance) ->
 def journal_entry(job: Job, found: Result) -> Entry:
     """Return what a journal says of a result: the files it was made from, and what was found."""
     made_from = job.made_from or describe_files(job)
-    return {"made_from": made_from, "coverage": round(found.coverage, 6), "box_px": found.box_px}
+    noted = {"made_from": made_from, "coverage": round(found.coverage, 6), "box_px": found.box_px}
+    return noted if found.expected_dice is None else {**noted, "expected_dice": found.expected_dice}
 
 
 def describe_files(job: Job) -> str:

@@ -77,7 +77,7 @@ def predict_jobs(
     def consume(found: Prediction[Job, Job]) -> PhotoOutcome:
         started_s = time.perf_counter()
         probability_HW = regions.keep(found.probability_HW, segmenter.threshold)
-        outcome = put_result(found.extra, Result(probability_HW, segmenter.threshold), put)
+        outcome = put_result(found.extra, segmenter.result(probability_HW), put)
         return replace(outcome, seconds=found.seconds + time.perf_counter() - started_s)
 
     return run_segmenter(
@@ -88,7 +88,8 @@ def predict_jobs(
 def put_result(job: Job, found: Result, put: Put) -> PhotoOutcome:
     """Put the result of one photo, and return its outcome, without the seconds."""
     row = put(job, found)
-    return PhotoOutcome(job, row=row, box_px=found.box_px, coverage=round(found.coverage, 6))
+    coverage = round(found.coverage, 6)
+    return PhotoOutcome(job, row=row, box_px=found.box_px, coverage=coverage, expected_dice=found.expected_dice)
 
 
 def failed(job: Job, error: Exception) -> PhotoOutcome:

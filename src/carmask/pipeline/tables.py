@@ -185,7 +185,7 @@ def _file_name(name: str) -> str:
     return PurePosixPath(name).name
 
 
-# Parquet: path, size, Carvana's run lengths, box, coverage, seconds, and why there is no mask, a row a photo.
+# Parquet: path, size, Carvana's run lengths, box, coverage, expected Dice, seconds, and why there is no mask.
 
 
 def _parquet_row(mask_HW: NDArray[np.bool_]) -> dict[str, Any]:
@@ -206,6 +206,7 @@ def _write_parquet(stream: BinaryWriter, rows: Rows) -> None:
             ("rle", pa.string()),
             ("box_px", pa.struct(sides)),
             ("coverage", pa.float64()),
+            ("expected_dice", pa.float64()),
             ("seconds", pa.float64()),
             ("error", pa.string()),
         ]
@@ -221,7 +222,8 @@ def _to_parquet(job: Job, entry: Entry) -> dict[str, Any]:
     if "error" in entry:
         return {**row, "error": entry["error"].encode(errors="backslashreplace").decode()}
     sides = dict(zip(("top", "left", "bottom", "right"), entry["box_px"] or (), strict=False)) or None
-    return {**row, **entry["row"], "box_px": sides, "coverage": entry["coverage"], "seconds": entry["seconds"]}
+    noted = {key: entry.get(key) for key in ("coverage", "expected_dice", "seconds")}
+    return {**row, **entry["row"], "box_px": sides, **noted}
 
 
 # COCO: one annotation for each photo in which a vehicle was found. Ids are the positions of the photos, from 1, in the
@@ -250,6 +252,7 @@ def _coco_image(job: Job, entry: Entry) -> dict[str, Any]:
 
 def _coco_annotation(job: Job, entry: Entry) -> dict[str, Any]:
     top, left, bottom, right = entry["box_px"]
+    score = {"score": entry["expected_dice"]} if "expected_dice" in entry else {}
     return {
         "id": job.position + 1,
         "image_id": job.position + 1,
@@ -257,6 +260,7 @@ def _coco_annotation(job: Job, entry: Entry) -> dict[str, Any]:
         "iscrowd": 0,
         "bbox": [left, top, right - left, bottom - top],
         "area": entry["row"]["area"],
+        **score,
         "segmentation": entry["row"]["segmentation"],
     }
 

@@ -24,6 +24,11 @@ _HEADERS = (
         r"^(none|\d+,\d+,\d+,\d+)$",
     ),
     ("X-Carmask-Coverage", "the share of the photo that the mask covers, 0..1", r"^[01]\.\d{6}$"),
+    (
+        "X-Carmask-Expected-Dice",
+        "the Dice that the mask is expected to have with the true one, 0..1; or none, if the network is not calibrated",
+        r"^(none|[01]\.\d{4})$",
+    ),
     ("X-Carmask-Seconds", "from the photo's arrival to the response", r"^\d+\.\d{4}$"),
 )
 RESULT_HEADERS = tuple(name for name, _, _ in _HEADERS)
@@ -62,6 +67,7 @@ def json_body(found: Result, model: str, *, seconds: float, request_id: str) -> 
         size=found.mask.shape,
         box=found.box_px,
         coverage=round(found.coverage, 6),
+        expected_dice=found.expected_dice,
         threshold=found.threshold,
         rle=encode_carvana(found.mask),
         model=model,
@@ -76,6 +82,7 @@ def _result_headers(found: Result, seconds: float) -> dict[str, str]:
         ",".join(map(str, found.mask.shape)),
         "none" if found.box_px is None else ",".join(map(str, found.box_px)),
         f"{found.coverage:.6f}",
+        "none" if found.expected_dice is None else f"{found.expected_dice:.4f}",
         f"{seconds:.4f}",
     )
     return dict(zip(RESULT_HEADERS, values, strict=True))

@@ -132,6 +132,12 @@ class Segmentation(BaseModel):
         "if no vehicle was found"
     )
     coverage: float = Field(ge=0, le=1, description="share of the photo that the mask covers")
+    expected_dice: float | None = Field(
+        ge=0,
+        le=1,
+        description="the Dice that the mask is expected to have with the true one, by the network's own probabilities; "
+        "of an empty mask, how likely the photo shows no vehicle; null if the network is not calibrated",
+    )
     threshold: float = Field(gt=0, lt=1, description="pixels of at least this probability belong to the mask")
     rle: str = Field(description="the mask as run lengths: `start length` pairs, 1-indexed, row by row")
     model: str = Field(description="name of the network")

@@ -172,7 +172,8 @@ class SegmentationWorker:
         """The bytes that `carmask predict` writes for the same photo with the same options, or a description."""
         form, name = task.form, str(task.form.file.filename)
         threshold = form.threshold or self.segmenter.threshold
-        found = Result(form.regions().keep(self.segmenter.restore(fitted, raw), threshold), threshold)
+        probability_HW = form.regions().keep(self.segmenter.restore(fitted, raw), threshold)
+        found = self.segmenter.result(probability_HW, threshold=threshold)
         if task.media_type == JSON:
             seconds = time.perf_counter() - task.arrived_s
             return json_body(found, self.segmenter.name, seconds=seconds, request_id=task.request_id), found

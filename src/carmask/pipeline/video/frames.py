@@ -77,7 +77,7 @@ def segment_frames(
         return Photo(image_HWC, (image_HWC.shape[0], image_HWC.shape[1])), image_HWC
 
     def consume(prediction: Prediction[Frame, NDArray[np.uint8]]) -> tuple[Frame, Output, bool]:
-        result = Result(regions.keep(prediction.probability_HW, segmenter.threshold), segmenter.threshold)
+        result = segmenter.result(regions.keep(prediction.probability_HW, segmenter.threshold))
         return prediction.item, make_output(prediction.extra, result), bool(result.mask.any())
 
     return run_segmenter(
