@@ -5,6 +5,7 @@ from PIL import Image
 
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_photo
+from carmask.segmenter import Result
 
 BRIGHT, DARK = 210, 40
 
@@ -34,6 +35,9 @@ class BrightnessSegmenter:
 
     def restore(self, _, probability_HW):
         return probability_HW
+
+    def result(self, probability_HW):
+        return Result(probability_HW, self.threshold)
 
     def predict_photos(self, photos):
         return self.infer(photos, pad_to=1)

@@ -66,6 +66,8 @@ def draw_charts(evaluation: Evaluation, *, group_word: str = "group", training_l
         warnings.filterwarnings("ignore", message="Glyph")
         if evaluation.vehicle_rows:
             charts += [_dice_histogram(evaluation), _boundary_histogram(evaluation), _dice_by_area(evaluation)]
+        if evaluation.expected:
+            charts.append(_dice_by_expected(evaluation))
         if by_view := evaluation.by_view:
             charts.append(_bars_by_view(by_view))
         if by_group := evaluation.by_group:
@@ -114,6 +116,19 @@ def _dice_by_area(evaluation: Evaluation) -> Chart:
     axes.scatter(area_percent, evaluation.values("dice"), s=9, color=_ACCENT, alpha=0.55, linewidths=0)
     axes.set(xlabel="true mask (% of the picture)", ylabel="Dice")
     return Chart("Dice and mask area", "One dot per photo. Small objects lose more Dice per pixel.", _svg(figure))
+
+
+def _dice_by_expected(evaluation: Evaluation) -> Chart:
+    pairs = [(row.expected_dice, row.metrics.dice) for row in evaluation.rows if row.expected_dice is not None]
+    expected, dice = np.array(pairs).T
+    figure, axes = _new_figure()
+    axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1)
+    axes.scatter(expected, dice, s=9, color=_ACCENT, alpha=0.55, linewidths=0)
+    low = min(0.98, float(np.min(pairs)))
+    margin = 0.03 * (1 - low)
+    axes.set(xlabel="expected Dice", ylabel="Dice", xlim=(low - margin, 1 + margin), ylim=(low - margin, 1 + margin))
+    caption = "One dot per photo, with and without a vehicle. On the line the network told its Dice in advance."
+    return Chart("Dice and expected Dice", caption, _svg(figure))
 
 
 def _bars_by_view(table: list[TableRow]) -> Chart:

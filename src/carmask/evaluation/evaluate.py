@@ -184,10 +184,11 @@ def _measure(
     def compare(predicted: Prediction[Pair, tuple[BoolArray, BoolArray | None]]) -> PhotoRow | EvaluationFailure:
         pair, (truth_HW, known_HW) = predicted.item, predicted.extra
         height, width = truth_HW.shape
-        metrics = measure(truth_HW, predicted.probability_HW >= segmenter.threshold, known_HW)
+        found = segmenter.result(predicted.probability_HW)
+        metrics = measure(truth_HW, found.mask, known_HW)
         if metrics.truth_area == 0:
             metrics = replace(metrics, dice=empty_dice(metrics.predicted_area))
-        return PhotoRow(pair.id, pair.group, pair.view, (height, width), metrics)
+        return PhotoRow(pair.id, pair.group, pair.view, (height, width), metrics, found.expected_dice)
 
     def fail(pair: Pair, error: Exception) -> PhotoRow | EvaluationFailure:
         if isinstance(error, CarmaskError):

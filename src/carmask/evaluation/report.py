@@ -25,7 +25,7 @@ _PAGE_PACKAGES = ("matplotlib", "jinja2")
 CSV_COLUMNS = (
     *("id", "group", "view", "height_px", "width_px"),
     *("dice", "iou", "precision", "recall", "boundary_f1", "boundary_error_px", "truth_area", "predicted_area"),
-    *("unknown_area", "spilled", "thin_recall"),
+    *("unknown_area", "spilled", "thin_recall", "expected_dice"),
     "error",
 )
 
@@ -109,7 +109,8 @@ def render_csv(evaluation: Evaluation) -> str:
     for row in evaluation.rows:
         height, width = row.size_HW
         metrics = {name: "" if math.isnan(value) else f"{value:.6f}" for name, value in asdict(row.metrics).items()}
-        lines.append({**_identify(row), "height_px": height, "width_px": width, **metrics})
+        expected = "" if row.expected_dice is None else f"{row.expected_dice:.4f}"
+        lines.append({**_identify(row), "height_px": height, "width_px": width, **metrics, "expected_dice": expected})
     lines += [{**_identify(failure), "error": f"{failure.file}: {failure.cause}"} for failure in evaluation.failures]
     if evaluation.fold_of:
         lines = [{**line, "fold": evaluation.fold_of[str(line["id"])]} for line in lines]
@@ -126,6 +127,7 @@ def summarize_report(evaluation: Evaluation, subject: Subject) -> dict[str, Any]
         "failed": len(evaluation.failures),
         "no_vehicle": asdict(evaluation.no_vehicle) if evaluation.no_vehicle else None,
         "unknown": asdict(evaluation.unknown) if evaluation.unknown else None,
+        "expected_dice": asdict(evaluation.expected) if evaluation.expected else None,
         "figures": {name: asdict(metric) for name, metric in evaluation.summary.items()},
         "by_fold": [asdict(row) for row in evaluation.by_fold],
         "by_group": [asdict(row) for row in evaluation.by_group],

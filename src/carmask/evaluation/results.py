@@ -85,13 +85,14 @@ def format_metric(value: float, metric: str) -> str:
 
 @dataclass(frozen=True)
 class PhotoRow:
-    """The metrics of one photo, measured at its own size (height, width)."""
+    """The metrics of one photo, measured at its own size (height, width), and its `Result.expected_dice`."""
 
     id: str
     group: str
     view: str | None
     size_HW: tuple[int, int]
     metrics: ImageMetrics
+    expected_dice: float | None = None
 
     @property
     def has_vehicle(self) -> bool:
@@ -146,6 +147,19 @@ class UnknownSummary:
 
     photos: int
     area: float
+
+
+@dataclass(frozen=True)
+class ExpectedSummary:
+    """The expected Dice of all photos, with and without a vehicle: its mean, the true mean, and the mean difference.
+
+    error: the mean over the photos of the absolute difference between expected and measured Dice.
+    """
+
+    photos: int
+    expected_dice: float
+    dice: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -242,8 +256,21 @@ class Evaluation:
         return UnknownSummary(len(areas), fmean(areas)) if areas else None
 
     @property
+    def expected(self) -> ExpectedSummary | None:
+        """How good the expected Dice was, if the network is calibrated."""
+        pairs = [(row.expected_dice, row.metrics.dice) for row in self.rows if row.expected_dice is not None]
+        if not pairs:
+            return None
+        return ExpectedSummary(
+            photos=len(pairs),
+            expected_dice=fmean(expected for expected, _ in pairs),
+            dice=fmean(dice for _, dice in pairs),
+            error=fmean(abs(expected - dice) for expected, dice in pairs),
+        )
+
+    @property
     def facts(self) -> list[tuple[str, str]]:
-        """The figures of photos without a vehicle and of unknown pixels, as labels and texts; empty without any."""
+        """The figures of photos without a vehicle, of unknown pixels and of the expected Dice, as labels and texts."""
         facts = []
         if found := self.no_vehicle:
             facts += [
@@ -257,6 +284,11 @@ class Evaluation:
         if unknown := self.unknown:
             in_mean = f"on average {unknown.area:.1%} of the picture; they count in no metric"
             facts.append(("unknown pixels", f"in {unknown.photos} photos, {in_mean}"))
+        if expected := self.expected:
+            text = f"{expected.expected_dice:.4f} on average, measured {expected.dice:.4f}"
+            facts.append(("expected Dice", f"{text}; off by {expected.error:.4f} in the average photo"))
+        else:
+            facts.append(("expected Dice", "none: the network is not calibrated"))
         return facts
 
     @property

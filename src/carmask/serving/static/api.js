@@ -39,7 +39,8 @@ export function readModel() {
  *
  * fields: the form's other fields by name, texts or files; those that are null are left out.
  * Returns what the service made, and what it says of the photo: its size in pixels, the share 0..1 that the mask
- * covers, whether it holds anything, and the seconds that this took.
+ * covers, whether it holds anything, the Dice that it is expected to have (null if the network is not calibrated), and
+ * the seconds that this took.
  */
 export function segment(file, fields, signal) {
   const form = new FormData();
@@ -58,6 +59,7 @@ async function readResult(answer) {
     size: { height, width },
     coverage: Number(told("Coverage")),
     hasVehicle: told("Box") !== "none",
+    expectedDice: told("Expected-Dice") === "none" ? null : Number(told("Expected-Dice")),
     seconds: Number(told("Seconds")),
   };
 }

@@ -2,7 +2,7 @@
 
 import { saveResult } from "./downloads.js";
 import { Preview } from "./preview.js";
-import { percent, seconds, sizeInPixels } from "./words.js";
+import { certainty, percent, seconds, sizeInPixels } from "./words.js";
 
 const STATES = { waiting: "Waiting", working: "Looking for vehicles" };
 const KINDS = { cutout: "cut-out", mask: "mask" };
@@ -143,10 +143,12 @@ export class Card {
 
   #updateFound() {
     const photo = this.#photo;
-    const { size, seconds: took_s } = photo.found;
+    const { size, expectedDice, seconds: took_s } = photo.found;
     const { share, hasVehicle } = photo.covered;
     const covers = hasVehicle ? `vehicle covers ${percent(share)}` : "no vehicle found";
     const facts = [sizeInPixels(size), ...(hasVehicle ? [covers] : []), seconds(took_s)];
+    // It is of the mask at the network's own threshold.
+    if (expectedDice !== null && photo.threshold === null) facts.splice(-1, 0, certainty(expectedDice));
     this.#part("state").textContent = facts.join(" · ");
     this.#part("none").hidden = hasVehicle;
     const threshold = photo.usedThreshold.toFixed(2);

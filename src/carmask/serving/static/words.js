@@ -18,6 +18,12 @@ export function percent(share) {
   return `${(100 * share).toFixed(1)}%`;
 }
 
+/** What the network expects of its mask: a word for people, and the Dice, 0..1. */
+export function certainty(expectedDice) {
+  const word = expectedDice >= 0.97 ? "sure" : expectedDice >= 0.9 ? "rather sure" : "doubtful";
+  return `${word}, expected Dice ${expectedDice.toFixed(3)}`;
+}
+
 export function seconds(seconds_s) {
   return `${seconds_s < 9.95 ? seconds_s.toFixed(2) : seconds_s.toFixed(0)} s`;
 }
