@@ -17,7 +17,7 @@ from carmask.imaging.decode import ImageSource, Photo, decode_photo, photo_of_pi
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
 from carmask.imaging.masks import Box, box_of, slices
 from carmask.imaging.tiles import blend, plan_tiles
-from carmask.models.dice_calibration import DiceCalibration
+from carmask.models.dice_calibration import DiceCalibration, certainty
 from carmask.runtime.load import Member
 from carmask.runtime.locate import locate_all
 from carmask.runtime.options import RunOptions
@@ -88,6 +88,11 @@ class Result:
             return None
         return round(fmean(one.expected_dice(self.probability, self.threshold) for one in self.calibrations), 4)
 
+    @property
+    def score(self) -> float:
+        """The expected Dice, or without a calibration the network's certainty of the mask, 0..1: low is doubtful."""
+        return certainty(self.probability, self.threshold).score if self.expected_dice is None else self.expected_dice
+
     def cutout(self, background: str = "transparent", *, crop: bool = False) -> Image.Image:
         """The vehicle on another background, as a Pillow image: RGBA if that is transparent, else RGB.
 
@@ -147,6 +152,7 @@ class Segmenter:
             raise CarmaskError(f"threshold {self.threshold:g}: give a probability between 0 and 1")
         calibrations = [card.dice_calibration for card in cards]
         self._calibrations = tuple(one for one in calibrations if one) if all(calibrations) else ()
+        self.is_calibrated = bool(self._calibrations)
         self._channels = max(card.channels for card in cards)
         self._at_least_HW = (
             max(card.geometry.height_px for card in cards),

@@ -50,6 +50,7 @@ _COMMANDS = {
     "evaluate": ("evaluate:evaluate_command", "Measure a network on photos with masks."),
     "export": ("export:export", "Export a network to one .onnx file that runs without PyTorch."),
     "predict": ("predict:predict", "Cut vehicles out of photos: masks, cut-outs, overlays, tables."),
+    "review": ("review:review", "Turn the decisions of a review page into lists or folders."),
     "convert": ("convert:convert", "Convert masks to tables or outlines, and back."),
     "submit": ("submit:submit", "Check a submission to the Carvana challenge."),
     "video": ("video:video", "Cut vehicles out of a video, keeping its sound."),

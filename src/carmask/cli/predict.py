@@ -15,6 +15,7 @@ from carmask.pipeline.urls import URL
 if TYPE_CHECKING:
     # It brings OpenCV, which --help does not wait for.
     from carmask.imaging.masks import Regions
+    from carmask.pipeline.outputs import Plan
 
 _NETWORK = NetworkOptions()
 
@@ -34,6 +35,8 @@ def predict(
     overwrite: Flag = False,
     shard: str = "1/1",
     cluster: str | None = None,
+    review: str | None = None,
+    review_below: float | None = None,
     json: Flag = False,
 ) -> int:
     """Cut vehicles out of photos, at each photo's own size and orientation.
@@ -73,6 +76,10 @@ def predict(
         cluster: Run on a Ray cluster: its address (host:port), or auto for the one that this machine belongs to, or for
             this machine alone if it belongs to none. Needs carmask[cluster]. All machines must see the photos, and the
             destination if results are files.
+        review: Also write review.html, a page on which you look at the most doubtful photos, accept or reject their
+            masks, and export the decisions for `carmask review apply`: of a share of the photos (5%) or a number (100),
+            those with the lowest expected Dice. Photos that an earlier run has done count, too.
+        review_below: The same of all photos whose expected Dice is below this (0.97).
         json: Print a line of JSON for each photo, and one for all of them at the end.
 
     """
@@ -82,8 +89,10 @@ def predict(
     from carmask.pipeline.outputs import plan_outputs
     from carmask.pipeline.predict import predict_photos
     from carmask.pipeline.sources import find_photos_of_all
+    from carmask.review.choice import ReviewChoice
 
     regions = Regions(vehicles, Area.parse(min_area))
+    choice = ReviewChoice.parse(review, review_below)
     sources, results = (source, destination, *more)[:-1], (source, destination, *more)[-1]
     if isinstance(results, URL):
         raise CarmaskError(f"{results}: results are written to files, not to URLs; choose a folder or a table")
@@ -94,6 +103,8 @@ def predict(
     )
     plan = plan_outputs(photos, results, kind, picture_format=format, background=background, crop=crop, shard=part)
     reporter = ResultReporter(plan, json)
+    if choice is not None:
+        _check_review(plan, cluster)
     if cluster is not None:
         return _predict_on_cluster(cluster, reporter, network, regions, batch_size, overwrite=overwrite)
     segmenter = network.load()
@@ -103,7 +114,27 @@ def predict(
         summary = predict_photos(
             plan, segmenter, regions=regions, batch_size=batch_size, overwrite=overwrite, follow=reporter.follow
         )
-    return reporter.finish(summary)
+    status = reporter.finish(summary)
+    if choice is not None:
+        from carmask.review.review import write_review
+
+        with reporter.running("drawing the review") as progress:
+            written = write_review(
+                plan, segmenter, choice, summary.scores, regions=regions, batch_size=batch_size, progress=progress
+            )
+        reporter.say_review(written)
+    return status
+
+
+def _check_review(plan: "Plan", cluster: str | None) -> None:
+    from carmask.review.page import refuse_foreign_page
+
+    path = plan.list_file("review")
+    if path is None:
+        raise CarmaskError("--review: is for many photos; leave it out for one")
+    if cluster is not None:
+        raise CarmaskError("--review: run the same command once more without --cluster; results that exist are kept")
+    refuse_foreign_page(path)
 
 
 def _predict_on_cluster(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from carmask.pipeline.outputs import Plan
     from carmask.pipeline.summary import RunSummary
     from carmask.progress import Progress
+    from carmask.review.review import Review
 
 
 class ResultReporter:
@@ -50,11 +51,11 @@ class ResultReporter:
             self.say(f"{folder}: holds results of carmask; left out")
 
     @contextmanager
-    def running(self, what: str) -> Iterator[None]:
+    def running(self, what: str) -> "Iterator[Progress]":
         """Show a progress bar, and explain an interruption."""
         try:
             with progress_bar(what, unit="img") as self._advance:
-                yield
+                yield self._advance
         except KeyboardInterrupt:
             if not self.plan.of_one:
                 print_remark("stopped; run the same command again to continue")
@@ -72,6 +73,15 @@ class ResultReporter:
                 self._print_outcome(outcome)
             if self._advance is not None:
                 self._advance(tried, todo)
+
+    def say_review(self, review: "Review") -> None:
+        """Name the page with the photos to review."""
+        for problem in review.problems:
+            self.say(problem, "yellow")
+        if review.path is None:
+            self.say(f"review: none of {self._count(review.photos)} is below the limit")
+        else:
+            self.say(f"review: {review.shown} of {self._count(review.photos)} in {review.path}; open it in a browser")
 
     def finish(self, summary: "RunSummary") -> int:
         """Print the summary of a run; returns the exit status, 2 if some photos failed."""

@@ -1,5 +1,6 @@
 """One job for each photo: the name of its result, so that none overwrites another, and its outcome."""
 
+import math
 import os
 import posixpath
 import re
@@ -89,7 +90,8 @@ class PhotoOutcome:
     """The outcome of one photo.
 
     cause: why it has no result, or None. row: its row, where results go into a table. box_px: around the mask, None if
-    it is empty. coverage: share of the photo, 0..1. expected_dice: see `Result`. seconds: computing time of this photo.
+    it is empty. coverage: share of the photo, 0..1. expected_dice, score: see `Result`; the score is NaN where no
+    network ran. seconds: computing time of this photo.
     """
 
     job: Job
@@ -98,6 +100,7 @@ class PhotoOutcome:
     box_px: Box | None = None
     coverage: float = 0.0
     expected_dice: float | None = None
+    score: float = math.nan
     seconds: float = 0.0
 
 

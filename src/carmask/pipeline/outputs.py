@@ -51,9 +51,9 @@ class Plan:
         """Whether the destination is the file of a single photo's result."""
         return self.jobs.photos.alone and isinstance(self.output, OutputStyle)
 
-    def list_file(self, stem: Literal["failures", "no_vehicle"]) -> Path | None:
-        """Return the file that lists photos that failed, or without a vehicle; None for a single photo."""
-        suffix = ".csv" if stem == "failures" else ".txt"
+    def list_file(self, stem: Literal["failures", "no_vehicle", "review"]) -> Path | None:
+        """Return the file that lists photos that failed, without a vehicle, or to review; None for a single photo."""
+        suffix = {"failures": ".csv", "no_vehicle": ".txt", "review": ".html"}[stem]
         if self.of_one:
             return None
         if not isinstance(self.output, OutputStyle):
@@ -77,7 +77,7 @@ class Plan:
             return open_table(path, jobs, {"kind": output, **provenance}, output, overwrite=overwrite)
         render = make_render(output, path, of_one=self.of_one)
         if self.of_one:
-            return nullcontext(OneFile(jobs, (), path, render))
+            return nullcontext(OneFile(jobs, (), {}, path, render))
         whole = {**describe_style(output), **provenance}
         return open_folder(path, jobs, whole, render, shard=self.shard, overwrite=overwrite)
 

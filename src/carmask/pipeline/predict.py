@@ -77,8 +77,9 @@ def predict_jobs(
     def consume(found: Prediction[Job, Job]) -> PhotoOutcome:
         started_s = time.perf_counter()
         probability_HW = regions.keep(found.probability_HW, segmenter.threshold)
-        outcome = put_result(found.extra, segmenter.result(probability_HW), put)
-        return replace(outcome, seconds=found.seconds + time.perf_counter() - started_s)
+        result = segmenter.result(probability_HW)
+        outcome = put_result(found.extra, result, put)
+        return replace(outcome, score=result.score, seconds=found.seconds + time.perf_counter() - started_s)
 
     return run_segmenter(
         jobs, segmenter, load=load, consume=consume, on_error=failed, batch_size=batch_size, workers=workers

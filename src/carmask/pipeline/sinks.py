@@ -5,7 +5,7 @@ import secrets
 import socket
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -46,10 +46,12 @@ class Sink:
     """Takes the results of photos.
 
     jobs: those that no earlier run has done. empty_before: positions of the other photos in which no vehicle was found.
+    dice_before: expected Dice of the other photos, by position, as far as it is known.
     """
 
     jobs: Jobs
     empty_before: Sequence[int]
+    dice_before: Mapping[int, float]
 
     def put(self, job: Job, found: Result) -> Any:
         """Write the result of one photo, or return its row of a table; in any thread.
@@ -149,6 +151,7 @@ def open_folder(
     stem = _JSON_JOURNAL if jobs.suffix == ".json" else PICTURE_JOURNAL
     written = _read_journals(path, stem, provenance, overwrite=overwrite)
     todo, outdated, empty = array("q"), array("q"), array("q")
+    dice: dict[int, float] = {}
     unknown: list[str] = []
     for job in jobs:
         status = stat_file(path / job.result)
@@ -160,8 +163,11 @@ def open_folder(
         elif entry is None or overwrite or not entry.is_valid(job, status):
             todo.append(job.position)
             outdated.append(job.position)
-        elif entry.is_empty:
-            empty.append(job.position)
+        else:
+            if entry.is_empty:
+                empty.append(job.position)
+            if entry.expected_dice is not None:
+                dice[job.position] = entry.expected_dice
     if unknown:
         shown = ", ".join(unknown[:_SHOWN]) + (f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else "")
         raise BadDestination(
@@ -173,7 +179,7 @@ def open_folder(
         remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
         for position in outdated:
             (path / jobs.at(position).result).unlink(missing_ok=True)
-        yield Folder(jobs.only(todo), empty, path, render, provenance, journal)
+        yield Folder(jobs.only(todo), empty, dice, path, render, provenance, journal)
 
 
 def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) -> None:
@@ -184,11 +190,12 @@ def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) 
 
 
 class _Written(NamedTuple):
-    """What a journal says of a result: its size, the files it was made from, and whether its mask is empty."""
+    """What a journal says of a result: its size, the files it was made from, and what was found."""
 
     size_bytes: int
     made_from: str
     is_empty: bool
+    expected_dice: float | None
 
     def is_valid(self, job: Job, status: os.stat_result) -> bool:
         """Whether the result is what was written, and its photo the same as then."""
@@ -202,7 +209,8 @@ def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: 
         earlier = read_provenance(file)
         if earlier == provenance:
             for _, entry in read_entries(file):
-                written[entry["result"]] = _Written(entry["bytes"], entry.get("made_from", ""), entry["box_px"] is None)
+                found = entry["box_px"] is None, entry.get("expected_dice")
+                written[entry["result"]] = _Written(entry["bytes"], entry.get("made_from", ""), *found)
         elif overwrite:
             file.unlink(missing_ok=True)
         elif any(os.path.lexists(path / entry["result"]) for _, entry in read_entries(file)):

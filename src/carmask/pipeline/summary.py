@@ -1,6 +1,7 @@
 """The summary of a run: how many photos were done or failed, the first few by name, and files that list them."""
 
 import csv
+import math
 import os
 from array import array
 from bisect import insort
@@ -33,7 +34,8 @@ class RunSummary:
 
     done_before: photos done by an earlier run. tried, done, failed: by this run. empty: in which no vehicle was found,
     by this run or an earlier one; they have a result. first_failures, first_empty: the first ten of each.
-    remarks: what was left out of photos, with the first of them and how many they are.
+    remarks: what was left out of photos, with the first of them and how many they are. scores: `PhotoOutcome.score` of
+    all photos by position, by this run or an earlier one; NaN where it is not known.
     """
 
     done_before: int
@@ -44,6 +46,7 @@ class RunSummary:
     first_failures: list[PhotoFailure] = field(default_factory=list)
     first_empty: list[Path | URL] = field(default_factory=list)
     remarks: dict[str, tuple[Path | URL, int]] = field(default_factory=dict)
+    scores: "array[float]" = field(default_factory=lambda: array("d"))
 
 
 def collect_outcomes(
@@ -57,6 +60,9 @@ def collect_outcomes(
     """
     jobs = plan.jobs
     summary = RunSummary(len(jobs) - len(sink.jobs), tried=len(sink.jobs))
+    summary.scores = array("d", [math.nan]) * len(jobs.photos.names)
+    for position, expected_dice in sink.dice_before.items():
+        summary.scores[position] = expected_dice
     empty = array("q", sink.empty_before)
     with FailureList(plan.list_file("failures")) as failures, closing(outcomes):
         for failure in jobs.photos.unlisted:
@@ -67,6 +73,7 @@ def collect_outcomes(
                 failures.add(PhotoFailure(outcome.job.origin, outcome.cause), outcome.job.position)
             else:
                 summary.done += 1
+                summary.scores[outcome.job.position] = outcome.score
                 if remark := outcome.job.remark:
                     first, count = summary.remarks.get(remark, (outcome.job.origin, 0))
                     summary.remarks[remark] = first, count + 1

@@ -138,16 +138,17 @@ def open_table(
     remove_stale_temporary_files([path.parent])
     with Journal(part, provenance) as journal:
         offsets = array("q", [-1]) * len(jobs.photos.names)
-        empty = _find_rows(part, jobs, offsets, last_ns)
+        empty, dice = _find_rows(part, jobs, offsets, last_ns)
         todo = array("q", (position for position in jobs.positions if offsets[position] < 0))
-        yield TableFile(jobs.only(todo), empty, path, _TABLES[kind], journal, offsets, jobs)
+        yield TableFile(jobs.only(todo), empty, dice, path, _TABLES[kind], journal, offsets, jobs)
 
 
-def _find_rows(journal: Path, jobs: Jobs, offsets: "array[int]", last_ns: int) -> "array[int]":
-    """Set the offsets of the rows of earlier runs; returns the positions of photos in which no vehicle was found."""
+def _find_rows(journal: Path, jobs: Jobs, offsets: "array[int]", last_ns: int) -> tuple["array[int]", dict[int, float]]:
+    """Set the offsets of the rows of earlier runs; returns `Sink.empty_before` and `Sink.dice_before`."""
     names = jobs.photos.names
     positions: dict[str, int] = {}
     empty = array("q")
+    dice: dict[int, float] = {}
     for offset, entry in read_entries(journal):
         positions = positions or {names[position]: position for position in jobs.positions}
         position = positions.get(entry["photo"]) if "error" not in entry else None
@@ -155,8 +156,10 @@ def _find_rows(journal: Path, jobs: Jobs, offsets: "array[int]", last_ns: int) -
             continue
         if offsets[position] < 0 and entry["box_px"] is None:
             empty.append(position)
+        if "expected_dice" in entry:
+            dice[position] = entry["expected_dice"]
         offsets[position] = offset
-    return empty
+    return empty, dice
 
 
 def _entry(table: TableFormat, job: Job, found: Result) -> Entry:

@@ -1,0 +1,122 @@
+"""The review of a run: its most doubtful photos are predicted once more and drawn on a page.
+
+Predicting them again makes the review independent of what kind of results a run wrote, and of how often it was stopped.
+"""
+
+import math
+from array import array
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from carmask.imaging.decode import Photo
+from carmask.imaging.masks import ALL_REGIONS, Regions
+from carmask.pipeline.jobs import Job
+from carmask.pipeline.outputs import Plan
+from carmask.pipeline.predict import failed
+from carmask.progress import Progress
+from carmask.review.choice import ReviewChoice
+from carmask.review.page import ReviewItem, draw_item, write_page
+from carmask.runner import Prediction, run_segmenter
+from carmask.segmenter import Result, Segmenter
+
+Drawn = TypeVar("Drawn")
+
+
+@dataclass
+class Review:
+    """A page that was written.
+
+    path: None if there is no photo to review. shown: photos on it. photos: all that have a result. problems: why photos
+    could not be read again; they are left out.
+    """
+
+    path: Path | None = None
+    shown: int = 0
+    photos: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def write_review(
+    plan: Plan,
+    segmenter: Segmenter,
+    choice: ReviewChoice,
+    scores: Sequence[float],
+    *,
+    regions: Regions = ALL_REGIONS,
+    batch_size: int = 4,
+    progress: Progress | None = None,
+) -> Review:
+    """Write the page with the most doubtful photos of a run beside its results.
+
+    Args:
+        plan: The run, whose results are written.
+        segmenter: Its networks.
+        choice: How many photos.
+        scores: `RunSummary.scores`.
+        regions: Which parts of a mask are kept, as in the run.
+        batch_size: Photos that pass through the network together.
+        progress: Called after each photo.
+
+    Raises:
+        UnwritableFile: the page cannot be written, or another file has its name.
+        EngineError: the networks cannot run.
+
+    """
+    path = plan.list_file("review")
+    assert path is not None, "the caller refuses a single photo"
+    review = Review()
+    again = _Again(plan, segmenter, regions, batch_size, review.problems)
+    scores = array("d", scores)
+    # Journals do not hold the score of a network without a calibration.
+    unknown = [job.position for job in plan.jobs if math.isnan(scores[job.position]) and plan.result_of(job).exists()]
+    for position, score in again.predict(unknown, lambda job, found: (job.position, found.score)):
+        scores[position] = score
+    positions = choice.choose(scores)
+    review.photos = sum(not math.isnan(score) for score in scores)
+
+    def draw(job: Job, found: Result) -> tuple[ReviewItem, bytes]:
+        return draw_item(path, plan, job, found, count=len(positions))
+
+    def count(items: Iterator[Drawn]) -> Iterator[Drawn]:
+        for done, item in enumerate(items, start=1):
+            yield item
+            if progress is not None:
+                progress(done, len(positions))
+
+    if positions:
+        review.path = path
+        review.shown = write_page(path, plan.destination, segmenter, count(again.predict(positions, draw)))
+    return review
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Predicts photos of a run once more; what is wrong with those that cannot be read goes to `problems`."""
+
+    plan: Plan
+    segmenter: Segmenter
+    regions: Regions
+    batch_size: int
+    problems: list[str]
+
+    def predict(self, positions: Sequence[int], use: Callable[[Job, Result], Drawn]) -> Generator[Drawn, None, None]:
+        """Yield what `use`, which runs in any thread, makes of each photo, in this order."""
+
+        def load(job: Job) -> tuple[Photo, Job]:
+            picture = job.read()
+            return self.segmenter.decode(picture), replace(job, picture=picture)
+
+        def consume(found: Prediction[Job, Job]) -> Drawn:
+            threshold = self.segmenter.threshold
+            return use(found.extra, self.segmenter.result(self.regions.keep(found.probability_HW, threshold)))
+
+        def on_error(job: Job, error: Exception) -> None:
+            self.problems.append(failed(job, error).cause or "")
+
+        jobs = map(self.plan.jobs.at, positions)
+        found = run_segmenter(
+            jobs, self.segmenter, load=load, consume=consume, on_error=on_error, batch_size=self.batch_size
+        )
+        yield from (one for one in found if one is not None)
