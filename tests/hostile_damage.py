@@ -83,15 +83,13 @@ def _impostors() -> Iterator[Content]:
         "signature_only_tif.tif": b"II*\0",
         "signature_only_webp.webp": b"RIFF\x10\0\0\0WEBP",
         "wave_sound.webp": b"RIFF\x24\0\0\0WAVEfmt " + noise[:40],
-        # Pillow could read these, but they are none of the six formats.
-        "portable_pixmap.jpg": encoded(image, "PPM"),
+        # Pillow could read these, but they are in no format that is read.
         "icon.png": encoded(image, "ICO"),
-        "targa.bmp": encoded(image, "TGA"),
         "paintbrush.gif": encoded(image, "PCX"),
         "postscript.jpg": encoded(image, "EPS"),
     }.items():
         stem, suffix = name.rsplit(".", 1)
-        yield f"impostor_{stem}.{suffix}", data, False, "not a picture in one of the six formats"
+        yield f"impostor_{stem}.{suffix}", data, False, "not a picture in a format that is read"
     for name, image_format in {
         "png_named.jpg": "PNG",
         "jpeg_named.png": "JPEG",
@@ -99,6 +97,10 @@ def _impostors() -> Iterator[Content]:
         "tiff_named.bmp": "TIFF",
         "webp_named.gif": "WEBP",
         "bmp_named.tiff": "BMP",
+        "portable_pixmap_named.jpg": "PPM",
+        "targa_named.bmp": "TGA",
+        "avif_named.jpg": "AVIF",
+        "jpeg_2000_named.png": "JPEG2000",
     }.items():
         yield f"mislabeled_{name}", encoded(image, image_format), True, f"{image_format} under another suffix"
 

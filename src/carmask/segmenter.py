@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carmask.errors import CarmaskError
+from carmask.imaging.color import to_srgb
 from carmask.imaging.decode import ImageSource, Photo, decode_photo, photo_of_pixels
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
 from carmask.imaging.masks import Box, box_of, slices
@@ -299,7 +300,7 @@ class Segmenter:
             for tile in (None, *tiles):
                 part_HWC = image_HWC if tile is None else image_HWC[slices(tile)]
                 placement = plan(photo.size_HW if tile is None else part_HWC.shape[:2], geometry, stride_px=stride_px)
-                canvas_HWC = fit_image(part_HWC, placement)
+                canvas_HWC = to_srgb(fit_image(part_HWC, placement), photo.icc_profile)
                 yield View(index, canvas_HWC, placement, tile=tile)
                 if self.tta == "flip":
                     yield View(index, canvas_HWC[:, ::-1], placement, flipped=True, tile=tile)

@@ -174,7 +174,7 @@ def test_every_problem_is_reported_and_clutter_is_not(tmp_path: Path) -> None:
     for name in ("good.png", "orphan.png", "twice.png", "two-masks.png", "two-masks_mask.gif", "b/same.png", "raw.png"):
         save(tmp_path / "masks" / name)
     (tmp_path / "masks" / "raw-mask.npy").touch()
-    (tmp_path / "images" / "raw.heic").touch()
+    (tmp_path / "images" / "raw.cr3").touch()
     for clutter in (".DS_Store", "Thumbs.db", "._good.jpg", ".cache/x.jpg", "__MACOSX/good.jpg", "readme.txt"):
         (tmp_path / "images" / clutter).parent.mkdir(exist_ok=True)
         (tmp_path / "images" / clutter).touch()
@@ -192,7 +192,7 @@ def test_every_problem_is_reported_and_clutter_is_not(tmp_path: Path) -> None:
     ]
     details = {problem.subject: problem.detail for problem in dataset.problems}
     assert "raw-mask.npy" in details["images/raw-mask.jpg"]
-    assert "raw.heic" in details["masks/raw.png"]
+    assert "raw.cr3" in details["masks/raw.png"]
     assert "images/twice.jpg" in details["twice"]
     assert "images/twice.png" in details["twice"]
 

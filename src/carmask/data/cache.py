@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.files import file_identity, write_bytes_atomically
+from carmask.imaging.color import to_srgb
 from carmask.imaging.decode import MaskReading, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_known, fit_mask, plan
 from carmask.limits import usable_cpus
@@ -129,7 +130,8 @@ def fit_pair(
         known_HW = np.full(placement.canvas_HW, 255, dtype=np.uint8)
         if reading.known_HW is not None:
             known_HW *= fit_known(reading.known_HW, placement)
-    return fit_image(photo.image_HWC, placement), fit_mask(reading.soft_HW, placement), known_HW, reading
+    image_HWC = to_srgb(fit_image(photo.image_HWC, placement), photo.icc_profile)
+    return image_HWC, fit_mask(reading.soft_HW, placement), known_HW, reading
 
 
 def open_cache(

@@ -13,8 +13,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from carmask.imaging.decode_limits import limit_scans
+from carmask.imaging.formats import IMAGE_SUFFIXES
 from carmask.imaging.image_file import (
-    IMAGE_SUFFIXES,
     ImageSource,
     UnreadableImage,
     displayed_orientation,

@@ -1,7 +1,7 @@
 """Open a file or bytes as a Pillow image that is safe to decode.
 
-Every picture that the project reads is opened by `open_image`. It chooses one of six Pillow readers by the first bytes
-(never by the file's name), reads the header only, and refuses a picture that declares more pixels than the caller
+Every picture that the project reads is opened by `open_image`. It chooses a reader by the first bytes (never by the
+file's name), reads the header only, and refuses a picture that declares more pixels than the caller
 allows. Whatever Pillow raises for damaged data is raised as `UnreadableImage`.
 """
 
@@ -9,14 +9,12 @@ import io
 import re
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -24,12 +22,11 @@ from PIL.WebPImagePlugin import WebPImageFile
 from carmask.errors import CarmaskError
 from carmask.files import SimilarNames
 from carmask.imaging.decode_limits import DecodeLimitExceeded, LimitedReader
-from carmask.imaging.readers import BmpFile, TiffFile, UnsupportedPixels
+from carmask.imaging.formats import FORMATS, POINTER, RAW, find_reader, is_raw, name_data
+from carmask.imaging.readers import UnsupportedPixels
 from carmask.limits import max_pixels as allowed_pixels
 
 ImageSource = str | Path | bytes
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"})
 
 # By EXIF orientation.
 _TURNS = {
@@ -43,34 +40,9 @@ _TURNS = {
 }
 
 _REPAIR = "replace the file with an intact copy or take it out of the folder"
-_CONVERT = "convert it to JPEG, PNG, GIF, BMP, TIFF or WebP, or take it out of the folder"
-
-
-# By a file's first bytes. Image.open would apply Pillow's own pixel limit, which warns from 89 and refuses from 179
-# megapixels and can only be changed for the whole process; the limit here is the caller's. A phone's multi-picture JPEG
-# is read as a JPEG.
-_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[IO[bytes]], ImageFile.ImageFile]], ...] = (
-    (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImageFile),
-    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile),
-    (lambda head: head.startswith((b"GIF87a", b"GIF89a")), GifImageFile),
-    (lambda head: head.startswith(b"BM"), BmpFile),
-    (lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), TiffFile),
-    (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", WebPImageFile),
-)
-
-_POINTER = "a pointer of Git LFS or git-annex, and the picture was not fetched"
-_OTHER_KINDS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
-    (lambda head: head.startswith(b"version https://git-lfs") or b"/annex/objects/" in head, _POINTER),
-    (lambda head: head.startswith(b"%PDF"), "a PDF document"),
-    (lambda head: head.startswith(b"PK\x03\x04"), "a ZIP archive"),
-    (lambda head: head.startswith(b"8BPS"), "a Photoshop file"),
-    (lambda head: head[4:8] == b"ftyp", "a HEIF, AVIF or MP4 file"),
-    (lambda head: head.startswith(b"\xff\x0a") or head[4:8] == b"JXL ", "a JPEG XL file"),
-    (lambda head: b"<svg" in head.lower(), "an SVG drawing"),
-    (lambda head: head.lstrip().lower().startswith((b"<!doctype html", b"<html")), "an HTML page"),
-    (lambda head: not head.strip(b"\0"), "nothing but zero bytes"),
-    (lambda head: all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head), "text"),
-)
+_CONVERT = f"convert it to {FORMATS}, or take it out of the folder"
+_FETCH = "fetch the file with `git lfs pull` or `git annex get`"
+_EXPORT = "export it as JPEG with a photo editor or the camera's own program"
 
 
 class UnreadableImage(CarmaskError):
@@ -98,7 +70,7 @@ def open_image(source: ImageSource, *, max_pixels: int | None, name: str | None)
     """Open a picture, header only. Whatever Pillow raises inside the `with` block is raised as `UnreadableImage`.
 
     Raises:
-        UnreadableImage: also if the file is missing, not a plain file, empty or not in one of the six formats.
+        UnreadableImage: also if the file is missing, not a plain file, empty or in no format that is read.
         TooManyPixels: it declares more than `max_pixels` pixels; by default `carmask.limits.max_pixels`.
 
     """
@@ -207,20 +179,25 @@ def _read_header(stream: IO[bytes], label: str, max_pixels: int | None) -> Image
     stream.seek(0)
     if not head:
         raise UnreadableImage(label, "the file is empty")
-    reader = next((reader for recognizes, reader in _READERS if recognizes(head)), None)
+    reader = find_reader(head)
     if reader is None:
-        found = next((what for recognizes, what in _OTHER_KINDS if recognizes(head)), "an unknown kind of data")
-        advice = "fetch the file with `git lfs pull` or `git annex get`" if found == _POINTER else _CONVERT
-        raise UnreadableImage(label, f"not a supported picture, this is {found}", advice)
+        raise _unsupported(label, name_data(head))
     if reader is WebPImageFile:
         # Pillow allocates a WebP's canvas while it reads the header.
         _refuse_size(_webp_canvas_px(head), label, max_pixels)
     image = reader(stream)
     _refuse_size(image.width * image.height, label, max_pixels)
     if isinstance(image, TiffImageFile):
+        if is_raw(image):
+            raise _unsupported(label, RAW)
         # libtiff allocates whole tiles, which may be larger than the picture they hold.
         _refuse_size(int(image.tag_v2.get(322, 0)) * int(image.tag_v2.get(323, 0)), label, max_pixels)
     return image
+
+
+def _unsupported(label: str, found: str) -> UnreadableImage:
+    advice = {POINTER: _FETCH, RAW: _EXPORT}.get(found, _CONVERT)
+    return UnreadableImage(label, f"not a supported picture, this is {found}", advice)
 
 
 def _webp_canvas_px(head: bytes) -> int:

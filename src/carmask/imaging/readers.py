@@ -1,12 +1,16 @@
-"""Pillow's readers of BMP and TIFF with what they lack, and pictures of more than 8 bits a channel."""
+"""Pillow's readers with what they lack, and pictures of more than 8 bits a channel."""
 
-from typing import Any
+import struct
+from typing import IO, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImagePalette
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.Jpeg2KImagePlugin import BoxReader, Jpeg2KImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 # What white may be in numbers that do not say it; the first only of floats.
@@ -84,6 +88,60 @@ class TiffFile(TiffImageFile):
         )
 
 
+class TargaFile(TgaImageFile):
+    """Pillow's reader; the fourth byte of a pixel is alpha only if the file says so (TGA 2.0, field 5.6)."""
+
+    def _open(self) -> None:
+        super()._open()
+        stream = self.fp
+        assert stream is not None
+        position = stream.tell()
+        stream.seek(16)
+        depth, descriptor = stream.read(2)
+        stream.seek(position)
+        if depth == 32 and not descriptor & 0x0F and self.mode == "RGBA":
+            self._mode = "RGB"
+            self.tile = [tile._replace(args=("BGRX", *tile.args[1:])) for tile in self.tile if tile.args]
+
+
+class Jpeg2000File(Jpeg2KImageFile):
+    """Pillow's reader, with the ICC profile, and without decoding what is cut short or larger than declared."""
+
+    def _open(self) -> None:
+        super()._open()
+        stream = self.fp
+        assert stream is not None
+        stream.seek(0)
+        start, end = (0, None) if self.codec == "j2k" else self._read_boxes(stream)
+        stream.seek(start)
+        codestream = stream.read() if end is None else stream.read(end - start)
+        # ISO/IEC 15444-1, A.5.1: the markers SOC and SIZ, and the image's area on the reference grid.
+        soc, siz, _, _, right, bottom, left, top = struct.unpack_from(">HHHHIIII", codestream)
+        if (soc, siz) != (0xFF4F, 0xFF51) or (right - left, bottom - top) != self.size:
+            raise SyntaxError("its headers declare two sizes")
+        # A.4.4: no other bytes of a codestream look like its end marker.
+        if b"\xff\xd9" not in codestream[-1024:]:
+            raise EOFError("truncated")
+        stream.seek(0)
+
+    def _read_boxes(self, stream: IO[bytes]) -> tuple[int, int | None]:
+        """Find the codestream's first byte and its end, and on the way the color profile in the header."""
+        boxes = BoxReader(stream)
+        while boxes.has_next_box():
+            kind = boxes.next_box_type()
+            if kind == b"jp2h":
+                header = boxes.read_boxes()
+                while header.has_next_box():
+                    # Methods 2 and 3 hold a profile after three bytes.
+                    if header.next_box_type() == b"colr" and header.read_fields(">BBB")[0] in (2, 3):
+                        self.info["icc_profile"] = header._read_bytes(header.remaining_in_box)
+            elif kind == b"jp2c":
+                start = stream.tell()
+                length = boxes.remaining_in_box
+                return start, start + length if length > 0 else None
+        raise SyntaxError("no codestream")
+
+
 def is_deep(image: Image.Image) -> bool:
     """Whether the picture is gray with more than 8 bits (Pillow's modes I, I;16.., F), which `convert` would clip."""
     return image.mode == "F" or image.mode.startswith("I")
@@ -92,13 +150,16 @@ def is_deep(image: Image.Image) -> bool:
 def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
     """Gray values (height, width) of a deep picture as float32, and the value that means white.
 
-    White is 65535 for 16 bits (2^bits - 1 for a TIFF of 9 to 15 bits). 32-bit integers and floats have no agreed white:
-    it is the smallest of 1 (floats only), 255 and 65535 that is not less than the brightest pixel, else that pixel's
+    White is 65535 for 16 bits (2^bits - 1 for a TIFF of 9 to 15 bits), and in a PNM, because Pillow scales it so.
+    32-bit integers and floats have no agreed white: it is the smallest of 1 (floats only), 255 and 65535 that is not
+    less than the brightest pixel, else that pixel's
     value. Values that are not finite count as 0.
     """
     if image.mode.startswith("I;16"):
         bits = int(image.tag_v2.get(258, (16,))[0]) if isinstance(image, TiffImageFile) else 16
         return np.asarray(image).astype(np.float32), float(2**bits - 1)
+    if isinstance(image, PpmImageFile) and image.mode == "I":
+        return np.asarray(image).astype(np.float32), 65535.0
     return _with_white(np.asarray(image), _WHITES if image.mode == "F" else _WHITES[1:])
 
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import UnreadableImage
+from carmask.imaging.formats import FORMATS
 from carmask.imaging.image_file import TooManyPixels
 from carmask.serving.schemas import ErrorDetails, ErrorResponse, SegmentForm
 
@@ -84,7 +85,7 @@ def unprocessable(error: CarmaskError) -> ServiceError:
     if isinstance(error, TooManyPixels):
         return ServiceError(422, "too_many_pixels", f"{error.name}: {error.cause}; {error.advice}")
     if isinstance(error, UnreadableImage):
-        advice = "send an intact JPEG, PNG, GIF, BMP, TIFF or WebP file"
+        advice = f"send an intact {FORMATS} file"
         return ServiceError(422, "unreadable", f"{error.name}: {error.cause}; {advice}")
     return ServiceError(422, "cannot_draw", str(error))
 

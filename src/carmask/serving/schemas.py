@@ -11,6 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat, Vehicles
 from carmask.imaging.cutout import Background, parse_background
+from carmask.imaging.formats import FORMATS
 from carmask.imaging.masks import Area, Regions
 from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, refuse_cutout_options
 
@@ -52,7 +53,7 @@ class SegmentForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: UploadFile = Field(description="The photo: JPEG, PNG, GIF, BMP, TIFF or WebP.", json_schema_extra=_BINARY)
+    file: UploadFile = Field(description=f"The photo: {FORMATS}.", json_schema_extra=_BINARY)
     kind: SegmentKind = Field(
         default="mask",
         description="mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another background. "

@@ -1,8 +1,8 @@
 // How files come in: chosen, dropped (folders too), or pasted.
 
-// As carmask.imaging.image_file.IMAGE_SUFFIXES. Only what lies in a folder is sorted by name; of what somebody drops
+// As carmask.imaging.formats.IMAGE_SUFFIXES. Only what lies in a folder is sorted by name; of what somebody drops
 // singly the service says itself what is wrong with it.
-const PICTURE = /\.(jpe?g|jpe|jfif|png|gif|bmp|tiff?|webp)$/i;
+const PICTURE = /\.(jpe?g|jpe|jfif|mpo|png|gif|bmp|tiff?|webp|hei[cf]|hif|avif|jp2|jpx|jpf|j2[kc]|jpc|p[nbgp]m|tga)$/i;
 
 const NO_FILE = "That is not a file. Save the photo first, then drop it.";
 

@@ -67,7 +67,7 @@ function whenModel() {
 function showModel({ name, engine, precision, members, limits }) {
   backdrop.limits = limits;
   part("limits").textContent =
-    `JPEG, PNG, WebP, GIF, BMP or TIFF, up to ${megabytes(limits.max_bytes)} and ${megapixels(limits.max_pixels)} each`;
+    `JPEG, HEIC, PNG, WebP, AVIF, GIF, BMP, TIFF, JPEG 2000, PNM or TGA, up to ${megabytes(limits.max_bytes)} and ${megapixels(limits.max_pixels)} each`;
   const engines = members ? "" : ` (${engine}, ${precision})`;
   part("network").textContent = `Network: ${name}${engines}.`;
 }
