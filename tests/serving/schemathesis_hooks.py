@@ -21,17 +21,24 @@ schemathesis.openapi.format("binary", st.sampled_from(_PHOTOS))
 
 @schemathesis.hook
 def filter_body(context: Any, body: Any) -> bool:  # noqa: ARG001 - as it is called
-    """A form has no lists and objects, and what is empty in it is not given."""
-    values = body.values() if isinstance(body, dict) else ()
-    return not any(isinstance(value, list | dict) or value in ("", b"", None) for value in values)
+    """A form has no objects, no lists but of photos, and what is empty in it is not given."""
+    fields = body.items() if isinstance(body, dict) else ()
+    return not any(
+        (isinstance(value, list | dict) and (name != "file" or not all(isinstance(photo, bytes) for photo in value)))
+        or value in ("", b"", None, [])
+        for name, value in fields
+    )
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:  # noqa: ARG001 - as it is called
     """Choose a kind that has all fields of a valid form. The description says so in words; test_answers.py tests it."""
-    if case.meta.generation.mode.is_positive and isinstance(case.body, dict):
-        if case.body.keys() & {"background", "background_file", "crop", "format"}:
-            case.body["kind"] = "cutout"
-        if "background_file" in case.body:
-            case.body.pop("background", None)
+    if case.meta.generation.mode.is_positive:
+        if isinstance(case.body, dict):
+            case.query = {}  # a field that is in the query and in the form is refused
+        fields = case.body if isinstance(case.body, dict) else case.query
+        if fields and fields.keys() & {"background", "background_file", "crop", "format"}:
+            fields["kind"] = "cutout"
+        if fields and "background_file" in fields:
+            fields.pop("background", None)
         case._sync_validated_hashes()  # otherwise photos, which are no text, would make the form count as invalid

@@ -11,6 +11,7 @@ from carmask.cli import INTERRUPTED
 from carmask.cli.console import print_line, print_remark
 from carmask.cli.options import Flag, NetworkOptions
 from carmask.errors import CarmaskError
+from carmask.serving.log import LogFormat
 from carmask.serving.settings import ServiceLimits
 
 _NETWORK = NetworkOptions()
@@ -27,6 +28,7 @@ def serve(
     cors: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     root_path: str = "",
     quiet: Flag = False,
+    log_format: LogFormat = "text",
     network: NetworkOptions = _NETWORK,
     limits: Annotated[ServiceLimits, Parameter(name="*")] = _LIMITS,
 ) -> int:
@@ -44,6 +46,7 @@ def serve(
         root_path: The path below which a proxy puts the service (/cars), for the examples on /docs; the proxy's header
             X-Forwarded-Prefix says the same.
         quiet: Do not log requests.
+        log_format: The log on standard error: lines of text, or json, an object per line.
         network: Which network, and how it runs.
         limits: The limits of requests, connections, memory and batches.
 
@@ -73,6 +76,7 @@ def serve(
         token=token,
         origins=cors,
         log_requests=not quiet,
+        log_format=log_format,
         root_path=root_path,
         announce=lambda url: print_line(f"{url} is ready for photos; Ctrl-C stops it"),
     )

@@ -1,6 +1,5 @@
 """The service's routes, as a FastAPI application."""
 
-import asyncio
 import hmac
 import re
 from collections.abc import Callable, Coroutine, Sequence
@@ -20,6 +19,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from carmask import __version__
+from carmask.serving.batches import BATCH_TYPES, BatchResponse
 from carmask.serving.errors import (
     COMMON_ERRORS,
     SEGMENT_ERRORS,
@@ -33,9 +33,9 @@ from carmask.serving.errors import (
 )
 from carmask.serving.metrics import CONTENT_TYPE, ServiceMetrics
 from carmask.serving.middleware import REQUEST_ID, LimitMiddleware, RequestMiddleware
-from carmask.serving.responses import RESULT_HEADERS, ResultResponse, choose_media_type, describe_result
-from carmask.serving.schemas import ModelInfo, SegmentForm, Status
-from carmask.serving.uploads import UploadRequest, take
+from carmask.serving.responses import RESULT_HEADERS, choose_media_type, describe_result
+from carmask.serving.schemas import DESCRIBED_REQUEST, ModelInfo, SegmentForm, Status
+from carmask.serving.uploads import UploadRequest, take, while_connected
 from carmask.serving.worker import PhotoTask, SegmentationWorker
 
 bearer = HTTPBearer(auto_error=False, description="The service's token")
@@ -60,6 +60,8 @@ class ApiRoute(APIRoute):
                 if credentials is None or not hmac.compare_digest(credentials.credentials.encode(), token.encode()):
                     message = "this service requires a token; send the header Authorization: Bearer TOKEN"
                     raise ServiceError(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
+            if request.query_params and request.method == "GET":
+                raise ServiceError(400, "bad_request", "this address has no parameters; leave out what follows the ?")
             return await handle(UploadRequest(request.scope, request.receive))
 
         return check_token_first
@@ -95,7 +97,11 @@ async def get_metrics(request: Request) -> Response:
     return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE)
 
 
-@api.get("/model", summary="The network and the limits of a request", responses={200: {"model": ModelInfo}})
+@api.get(
+    "/model",
+    summary="The network and the limits of a request",
+    responses={**describe_errors(400), 200: {"model": ModelInfo}},
+)
 async def get_model(request: Request) -> JSONResponse:
     """Describe the network."""
     return JSONResponse(request.app.state.model)
@@ -103,21 +109,32 @@ async def get_model(request: Request) -> JSONResponse:
 
 @api.post(
     "/segment",
-    summary="Segment one photo",
+    summary="Segment a photo, or several",
     response_class=Response,
     responses={**describe_errors(*SEGMENT_ERRORS), 200: describe_result()},
+    openapi_extra=DESCRIBED_REQUEST,
 )
 async def segment(request: Request, form: Annotated[SegmentForm, Form(media_type="multipart/form-data")]) -> Response:
-    """Segment a photo. When the client disconnects, the rest of the work is dropped."""
-    task = PhotoTask(
-        form=form,
-        photo=await take(form.file),
-        background=await take(form.background_file) if form.background_file else None,
-        media_type=choose_media_type(",".join(request.headers.getlist("accept")), form.media_types()),
-        request_id=request.state.request_id,
-    )
+    """Segment photos. When the client disconnects, the rest of the work is dropped."""
+    is_batch = len(form.file) > 1
+    offers = list(BATCH_TYPES) if is_batch else form.media_types()
+    media_type = choose_media_type(",".join(request.headers.getlist("accept")), offers)
+    background = await take(form.background_file) if form.background_file else None
+    tasks = [
+        PhotoTask(
+            form=form,
+            name=str(file.filename),
+            photo=await take(file),
+            background=background,
+            media_type=form.media_types()[0] if is_batch else media_type,
+            request_id=request.state.request_id,
+        )
+        for file in form.file
+    ]
     worker: SegmentationWorker = request.app.state.worker
-    return await _while_connected(request, worker.segment(task))
+    if is_batch:
+        return BatchResponse(tasks, worker, request.app.state.metrics, media_type)
+    return await while_connected(request.receive, worker.segment(tasks[0]))
 
 
 def build_app(
@@ -134,6 +151,30 @@ def build_app(
     token: clients must send it, if it is set. origins: sites whose pages may use it, too. root_path: the path below
     which a proxy puts the service.
     """
+    app = _describe_app(has_token=token is not None, root_path=root_path)
+    limits = worker.limits
+    app.state.worker, app.state.metrics, app.state.token = worker, metrics, token
+    request_limits = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
+    app.state.model = {**worker.segmenter.describe(), "limits": request_limits}
+    metrics.ready.set_function(lambda: worker.problem is None)
+    _add_pages(app, root_path)
+    app.add_exception_handler(HTTPException, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_error)
+    app.add_exception_handler(Exception, _on_bug)
+    # Not app.add_middleware: FastAPI answers bugs outside of that, and these responses need the headers too.
+    wrapped: ASGIApp = LimitMiddleware(app, limits, metrics)
+    if origins:
+        wrapped = CORSMiddleware(
+            wrapped,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["Authorization", REQUEST_ID, *_TRACING_HEADERS],
+            expose_headers=(REQUEST_ID, "Retry-After", *RESULT_HEADERS),
+        )
+    return RequestMiddleware(wrapped, metrics, log_requests=log_requests)
+
+
+def _describe_app(*, has_token: bool, root_path: str = "") -> FastAPI:
     app = FastAPI(
         title="carmask",
         version=__version__,
@@ -145,51 +186,17 @@ def build_app(
         # Redirects would go to wherever the Host header says.
         redirect_slashes=False,
     )
-    limits = worker.limits
-    app.state.worker, app.state.metrics, app.state.token = worker, metrics, token
-    request_limits = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
-    app.state.model = {**worker.segmenter.describe(), "limits": request_limits}
-    metrics.ready.set_function(lambda: worker.problem is None)
-    _add_pages(app, root_path)
     app.include_router(health)
-    if token is None:
-        app.include_router(api)
-    else:
+    if has_token:
         app.include_router(api, dependencies=[Depends(bearer)], responses=describe_errors(401))
-    app.add_exception_handler(HTTPException, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_error)
-    app.add_exception_handler(Exception, _on_bug)
-    # Not app.add_middleware: FastAPI answers bugs outside of that, and these responses need the headers too.
-    wrapped: ASGIApp = LimitMiddleware(app, limits, metrics)
-    if origins:
-        wrapped = CORSMiddleware(
-            wrapped,
-            allow_origins=origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", REQUEST_ID, *_TRACING_HEADERS],
-            expose_headers=(REQUEST_ID, "Retry-After", *RESULT_HEADERS),
-        )
-    return RequestMiddleware(wrapped, metrics, log_requests=log_requests)
+    else:
+        app.include_router(api)
+    return app
 
 
-async def _while_connected(request: Request, work: Coroutine[None, None, ResultResponse]) -> ResultResponse:
-    """Await some work; when the client disconnects, cancel it and raise `ClientDisconnected`."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnected
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def describe_api() -> dict[str, Any]:
+    """The OpenAPI description of a service that requires no token."""
+    return _describe_app(has_token=False).openapi()
 
 
 class _PageFiles(StaticFiles):
@@ -222,6 +229,15 @@ def _add_pages(app: FastAPI, root_path: str) -> None:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     service_error = as_service_error(error)
+    if service_error.status_code == 405:
+        # StaticFiles does not say what it allows.
+        allowed = {"OPTIONS", *(service_error.headers or {}).get("Allow", "GET").split(", ")}
+        allow = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": allow})
+        service_error.headers = {"Allow": allow}
+    elif request.method == "OPTIONS" and request.url.path in ("*", "/*"):
+        return Response(status_code=204, headers={"Allow": "GET, HEAD, OPTIONS, POST"})
     metrics: ServiceMetrics = request.app.state.metrics
     if isinstance(service_error, ClientDisconnected):
         metrics.clients_gone.inc()

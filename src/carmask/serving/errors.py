@@ -29,12 +29,12 @@ _MAX_NAME_CHARACTERS = 100
 
 # Why a request can fail, by status; for the OpenAPI description.
 _DESCRIPTIONS = {
-    400: "The form is damaged or has an invalid field.",
+    400: "The form is damaged, or a field or parameter is invalid.",
     401: "A token is required, as `Authorization: Bearer ...`.",
     406: "The Accept header allows none of the formats that the response can have.",
     408: "The request did not arrive in time.",
     413: "The request is too large. It is refused as soon as it reaches the limit.",
-    415: "The request is not multipart/form-data.",
+    415: "The request is neither multipart/form-data nor a photo with its media type.",
     422: "The photo cannot be read or has too many pixels.",
     431: "The request's headers are too large.",
     500: "The service failed. Its log has the details, under the request's id.",
@@ -98,7 +98,8 @@ def _invalid_form(error: RequestValidationError) -> ServiceError:
         near = difflib.get_close_matches(name, SegmentForm.model_fields, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(sorted(SegmentForm.model_fields))}"
         return bad_form(f"{name!r}: there is no such field; {hint}")
-    if name in ("file", "background_file"):
+    if name.partition(".")[0] in ("file", "background_file"):
+        name = name.partition(".")[0]
         return bad_form(f"{name}: send a file in this field, for example with curl -F {name}=@car.jpg")
     message = fault["msg"].removeprefix("Value error, ")
     return bad_form(f"{name} = {reprlib.repr(fault['input'])}: {message}" if name else message)

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import re
 import time
+from dataclasses import asdict
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carmask.serving.errors import ServiceError, busy, error_response, internal_error, new_request_id
+from carmask.serving.log import take_over_trace
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.settings import MB, ServiceLimits
 
@@ -68,7 +70,7 @@ class RequestMiddleware:
             inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
             await self._app(inner, receive, send_with_headers)
         except Exception:
-            LOG.exception("%s: internal error", request_id)
+            LOG.exception("%s: internal error", request_id, extra={"fields": {"request_id": request_id}})
             if not status:
                 await error_response(internal_error(), request_id)(scope, receive, send_with_headers)
         except asyncio.CancelledError:
@@ -86,9 +88,19 @@ class RequestMiddleware:
         self._metrics.requests.labels(address, str(status)).inc()
         self._metrics.request_seconds.labels(address).observe(seconds)
         if self._log_requests:
-            client = _quoted((scope.get("client") or ("-",))[0])
-            path = _quoted(scope["raw_path"].decode("latin-1"))
-            LOG.info("%s %s %s %d %.0f ms %s", client, scope["method"], path, status, seconds * 1000, request_id)
+            fields = {
+                "client": _quoted((scope.get("client") or ("-",))[0]),
+                "method": scope["method"],
+                "path": _quoted(scope["raw_path"].decode("latin-1")),
+                "status": status,
+                "duration_ms": round(seconds * 1000, 1),
+                "request_id": request_id,
+            }
+            trace = take_over_trace(Headers(scope=scope).get("traceparent", ""))
+            if trace is not None:
+                fields |= {**asdict(trace), "traceparent": trace.traceparent}
+            line = "%(client)s %(method)s %(path)s %(status)d %(duration_ms).0f ms %(request_id)s"
+            LOG.info(line, fields, extra={"fields": fields})
 
 
 class LimitMiddleware:

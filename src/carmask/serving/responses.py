@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from carmask.imaging.rle import encode_carvana
 from carmask.segmenter import Result
 from carmask.serving.errors import ServiceError
-from carmask.serving.schemas import GEOJSON, JSON, PNG, WEBP, Segmentation
+from carmask.serving.schemas import GEOJSON, JSON, MULTIPART, PNG, WEBP, ZIP, Segmentation
 
 # The body is sent in pieces, each after the client has taken the one before. Until then its memory stays reserved.
 _PIECE_BYTES = 256 * 1024
@@ -45,7 +45,7 @@ class ResultResponse(Response):
         self, body: bytes, media_type: str, found: Result, seconds: float, release: Callable[[], None]
     ) -> None:
         super().__init__(body, headers={**_result_headers(found, seconds), "Vary": "Accept"}, media_type=media_type)
-        self.is_empty = found.box_px is None
+        self.found = found
         self.release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
@@ -92,16 +92,17 @@ def describe_result() -> dict[str, Any]:
     """The successful response in FastAPI's `responses`."""
     picture = {"schema": {"type": "string", "format": "binary"}}
     headers = {
-        name: {"description": description, "required": True, "schema": {"type": "string", "pattern": pattern}}
+        name: {"description": description, "schema": {"type": "string", "pattern": pattern}}
         for name, description, pattern in _HEADERS
     }
     geojson = {"schema": {"type": "object", "required": ["type", "features"]}}
     return {
         "description": "The result in the format that the Accept header prefers: a picture, GeoJSON for polygons, or "
-        "a JSON description of the mask.",
+        "a JSON description of the mask. Of several photos an archive with the results: application/zip, or "
+        "multipart/mixed.",
         "model": Segmentation,
         "headers": headers,
-        "content": {PNG: picture, WEBP: picture, GEOJSON: geojson, JSON: {}},
+        "content": {PNG: picture, WEBP: picture, GEOJSON: geojson, JSON: {}, ZIP: picture, MULTIPART: picture},
     }
 
 

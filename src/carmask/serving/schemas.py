@@ -1,10 +1,10 @@
 """What a request may say and what a response says, as pydantic models: FastAPI validates and describes them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from fastapi import UploadFile
 from PIL import ImageColor
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
@@ -20,10 +20,11 @@ SegmentKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons"
 PNG, WEBP = "image/png", "image/webp"
 GEOJSON = "application/geo+json"
 JSON = "application/json"
+ZIP, MULTIPART = "application/zip", "multipart/mixed"
 
 # As OpenAPI described files before 3.1, for tools that know only that.
 _BINARY: JsonDict = {"format": "binary"}
-
+_BINARY_LIST: JsonDict = {"items": {"type": "string", "format": "binary"}}
 
 # As programs and HTML's check boxes send them.
 _TRUE, _FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
@@ -40,20 +41,44 @@ def _form_bool(value: object) -> object:
 FormBool = Annotated[
     bool,
     BeforeValidator(_form_bool),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [*_TRUE, *_FALSE, 0, 1]}]}),
+    # Each enumeration of one type, for programs that generate clients.
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "string", "enum": [*_TRUE, *_FALSE]},
+                {"type": "integer", "enum": [0, 1]},
+            ]
+        }
+    ),
 ]
 
 _BACKGROUND: JsonDict = {
-    "anyOf": [{"enum": ["transparent", "blur", *ImageColor.colormap]}, {"pattern": "^#([0-9a-fA-F]{3}){1,2}$"}]
+    "anyOf": [
+        {"type": "string", "enum": ["transparent", "blur", *ImageColor.colormap]},
+        {"type": "string", "pattern": "^#([0-9a-fA-F]{3}){1,2}$"},
+    ]
 }
+
+
+def _say_defaults(schema: JsonDict) -> None:
+    """Move defaults into words. Generated clients send what is a default, but `background` is refused for a mask."""
+    for described in cast(dict[str, JsonDict], schema["properties"]).values():
+        if (default := described.pop("default", None)) is not None:
+            described["description"] = f"{described['description']} Default: {str(default).lower()}."
 
 
 class SegmentForm(BaseModel):
     """The form of `POST /v1/segment`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_say_defaults)
 
-    file: UploadFile = Field(description=f"The photo: {FORMATS}.", json_schema_extra=_BINARY)
+    file: list[UploadFile] = Field(
+        min_length=1,
+        description=f"The photo: {FORMATS}. Several photos, each in a part of its own, have "
+        "their results in one archive.",
+        json_schema_extra=_BINARY_LIST,
+    )
     kind: SegmentKind = Field(
         default="mask",
         description="mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another background. "
@@ -116,7 +141,7 @@ class SegmentForm(BaseModel):
         return Regions(self.vehicles, Area.parse(self.min_area, "min_area"))
 
     def media_types(self) -> list[str]:
-        """Media types in which the response can be sent, the default first."""
+        """Media types in which the result of a photo can be sent, the default first."""
         if self.kind in JSON_KINDS:
             return [GEOJSON, JSON]
         if self.kind in OF_PHOTO and self.format is None:
@@ -144,6 +169,18 @@ class Segmentation(BaseModel):
     model: str = Field(description="name of the network")
     seconds: float = Field(ge=0, description="from the photo's arrival to the response")
     request_id: str
+
+
+class BatchEntry(BaseModel):
+    """One photo of several: what `results.json` in an archive says of it. With an error it has no result."""
+
+    file: str = Field(description="the photo's name, as sent")
+    result: str | None = Field(default=None, description="the name of its result in the archive")
+    size: tuple[int, int] | None = None
+    box: tuple[int, int, int, int] | None = None
+    coverage: float | None = None
+    expected_dice: float | None = None
+    error: "ErrorDetails | None" = None
 
 
 class Status(BaseModel):
@@ -181,3 +218,27 @@ class ErrorResponse(BaseModel):
     """Every response that is not a success."""
 
     error: ErrorDetails
+
+
+def _describe_request() -> JsonDict:
+    """What FastAPI does not see: fields may be in the query, and the photo may be the body."""
+    properties = SegmentForm.model_json_schema()["properties"]
+    parameters: list[JsonValue] = [
+        {
+            "name": name,
+            "in": "query",
+            "description": schema.pop("description"),
+            "schema": {key: value for key, value in schema.items() if key != "title"},
+        }
+        for name, schema in properties.items()
+        if name not in ("file", "background_file")
+    ]
+    photo: JsonDict = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "parameters": parameters,
+        "requestBody": {"content": {"image/*": photo, "application/octet-stream": photo}},
+    }
+
+
+DESCRIBED_REQUEST = _describe_request()
+"""Of `POST /v1/segment`, for OpenAPI."""

@@ -1,10 +1,8 @@
 """The process of the service: its socket, its signals, its log, and the self-test before it accepts photos."""
 
 import asyncio
-import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -19,6 +17,7 @@ from carmask.imaging.decode import decode_photo
 from carmask.runtime.locate import packaged_models
 from carmask.segmenter import Segmenter
 from carmask.serving.app import build_app
+from carmask.serving.log import LogFormat, set_up_log
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.protocol import LimitedProtocol
 from carmask.serving.settings import ServiceLimits
@@ -46,6 +45,7 @@ def run(
     token: str | None,
     origins: Sequence[str],
     log_requests: bool,
+    log_format: LogFormat = "text",
     root_path: str = "",
     announce: Callable[[str], None],
 ) -> bool:
@@ -53,7 +53,7 @@ def run(
 
     port: 0 is any free port. token: clients must send it, if it is set. origins: other sites whose pages may use the
     service. root_path: the path below which a proxy puts it. log_requests: each response is a line on standard error.
-    announce: called with the service's URL as soon as it accepts photos.
+    log_format: how it is written. announce: called with the service's URL as soon as it accepts photos.
 
     Returns:
         Whether it was SIGINT (Ctrl-C) that ended it.
@@ -63,7 +63,7 @@ def run(
         CarmaskError: the self-test failed.
 
     """
-    _set_up_log(log_requests=log_requests)
+    set_up_log(log_format, log_requests=log_requests)
     with _listening(host, port) as listener, _recorded_signals() as signals:
         metrics = ServiceMetrics()
         worker = SegmentationWorker(segmenter, limits, metrics)
@@ -164,14 +164,3 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         raise CannotListen(f"{host}:{port}: cannot listen there ({reason}); choose another --port or --host") from error
     with listener:
         yield listener
-
-
-def _set_up_log(*, log_requests: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
-    # uvicorn's and the parser's warnings are about single bad requests; the metrics count those.
-    for name in ("carmask.serving", "uvicorn.error", "python_multipart"):
-        log = logging.getLogger(name)
-        log.setLevel(logging.INFO if log_requests and name == "carmask.serving" else logging.ERROR)
-        log.addHandler(handler)
-        log.propagate = False

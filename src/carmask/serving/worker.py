@@ -5,14 +5,12 @@ Decoding and drawing run in thread pools, the networks in one thread of their ow
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-
-from starlette.datastructures import UploadFile
 
 from carmask.errors import CarmaskError
 from carmask.imaging.cutout import picture_background
@@ -39,11 +37,12 @@ from carmask.serving.settings import (
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class PhotoTask:
-    """One photo and what to make of it. background: a picture as the background of a cut-out."""
+    """One photo and what to make of it. name: of the photo. background: a picture as the background of a cut-out."""
 
     form: SegmentForm
+    name: str
     photo: bytes
     background: bytes | None
     media_type: str
@@ -105,8 +104,52 @@ class SegmentationWorker:
             EngineError: a network failed.
 
         """
+        with self._admitted(1):
+            return await self._segment(task)
+
+    async def segment_each(
+        self, tasks: Sequence[PhotoTask], send: Callable[[PhotoTask, ResultResponse | Exception], Awaitable[None]]
+    ) -> None:
+        """Segment photos, as many at a time as the network takes; `send` gets each result as soon as it is there.
+
+        One result is sent at a time. An exception stands for the result of a photo that has none.
+
+        Raises:
+            ServiceError: 503, the queue is full.
+
+        """
+        at_once = min(len(tasks), self.limits.batch_size, self.limits.queue)
+        waiting = iter(tasks)
+        sending = asyncio.Lock()
+
+        async def segment_next() -> None:
+            for task in waiting:
+                try:
+                    result: ResultResponse | Exception = await self._segment(task)
+                except Exception as error:  # noqa: BLE001 - it is the result of this photo; the others have theirs
+                    result = error
+                try:
+                    async with sending:
+                        await send(task, result)
+                finally:
+                    if isinstance(result, ResultResponse):
+                        result.release()
+
+        with self._admitted(at_once):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(at_once):
+                    group.create_task(segment_next())
+
+    @contextmanager
+    def _admitted(self, photos: int) -> Iterator[None]:
         self.check_ready()
-        self._photos += 1
+        self._photos += photos
+        try:
+            yield
+        finally:
+            self._photos -= photos
+
+    async def _segment(self, task: PhotoTask) -> ResultResponse:
         try:
             fitted = await asyncio.wrap_future(self._decoders.submit(self._decode, task))
             raw = await self.batcher.infer(fitted)
@@ -124,20 +167,19 @@ class SegmentationWorker:
             raise unprocessable(error) from error
         finally:
             task.is_abandoned = True
-            self._photos -= 1
         self._metrics.photos.labels(task.form.kind).inc()
-        self._metrics.empty_photos.inc(response.is_empty)
+        self._metrics.empty_photos.inc(response.found.box_px is None)
         return response
 
     def _decode(self, task: PhotoTask) -> Fitted:
-        reserved_bytes = self._memory.reserve(self._pixels(task.photo, task.form.file) * DECODING_BYTES_PER_PX)
+        reserved_bytes = self._memory.reserve(self._pixels(task.photo, task.name) * DECODING_BYTES_PER_PX)
         try:
             if task.is_abandoned:
                 raise CancelledError
             with self._metrics.stage_seconds.labels("decode").time():
                 return self.segmenter.fit(self.segmenter.decode(task.photo))
         except UnreadableImage as error:
-            raise type(error)(str(task.form.file.filename), error.cause, error.advice) from error
+            raise type(error)(task.name, error.cause, error.advice) from error
         finally:
             self._memory.release(reserved_bytes)
 
@@ -151,8 +193,8 @@ class SegmentationWorker:
         height, width = fitted.size_HW
         is_drawn = task.form.kind in OF_PHOTO and task.media_type != JSON
         size_bytes = height * width * (DRAWING_BYTES_PER_PX if is_drawn else MASKING_BYTES_PER_PX)
-        if is_drawn and task.background is not None:
-            size_bytes += self._pixels(task.background, task.form.background_file) * DECODING_BYTES_PER_PX
+        if is_drawn and task.background is not None and task.form.background_file is not None:
+            size_bytes += self._pixels(task.background, task.form.background_file.filename) * DECODING_BYTES_PER_PX
         reserved_bytes = self._memory.reserve(size_bytes)
         try:
             if task.is_abandoned:
@@ -170,7 +212,7 @@ class SegmentationWorker:
 
     def _draw(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> tuple[bytes, Result]:
         """The bytes that `carmask predict` writes for the same photo with the same options, or a description."""
-        form, name = task.form, str(task.form.file.filename)
+        form, name = task.form, task.name
         threshold = form.threshold or self.segmenter.threshold
         probability_HW = form.regions().keep(self.segmenter.restore(fitted, raw), threshold)
         found = self.segmenter.result(probability_HW, threshold=threshold)
@@ -186,9 +228,9 @@ class SegmentationWorker:
         render = make_render(style, Path(), of_one=True, background=background)
         return render(Job(0, name, Path(name), task.photo, Path(name), ""), found), found
 
-    def _pixels(self, data: bytes, file: UploadFile | None) -> int:
+    def _pixels(self, data: bytes, name: str | None) -> int:
         """Number of pixels of a picture, from its header."""
-        with open_image(data, max_pixels=self.limits.max_pixels, name=file.filename if file else None) as image:
+        with open_image(data, max_pixels=self.limits.max_pixels, name=name) as image:
             return image.width * image.height
 
 
