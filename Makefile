@@ -7,7 +7,7 @@ RUN := runs/demo
 # The demo takes a few minutes on two cores: 12 cars from 16 sides, `fast` at half its input size.
 CARS := 12
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint docs lesson setup clean
 
 demo: setup
 	rm -rf $(RUN) out/demo
@@ -30,7 +30,21 @@ lint: setup
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
+# The site, in out/site; ends at the first broken link.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	@echo "Open $(CURDIR)/out/site/index.html"
+
+# The lesson's notebook with its pictures, from docs/lesson/unet.py, on the cars that `make demo` renders.
+lesson: $(VENV)/installed-docs
+	test -d $(DATA) || $(CARMASK) studio $(DATA) --cars $(CARS) --height-px 427 --width-px 640
+	$(VENV)/bin/python docs/lesson/execute.py $(LESSON)
+
 setup: $(VENV)/installed
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
 
 # An existing .venv is kept, and with it the build of torch that you chose (README, Installation).
 $(VENV)/installed: pyproject.toml constraints.txt

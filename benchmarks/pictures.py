@@ -1,7 +1,7 @@
-"""Draw the pictures of the README from predictions. Of real photos only the predicted masks are drawn.
+"""Draw pictures of README and docs from predictions. Of real photos only the predicted masks are drawn.
 
-python benchmarks/pictures.py demo out/demo/compare runs/demo    what `make demo` made    -> docs/pictures/demo.png
-python benchmarks/pictures.py masks RUN DATA                     masks of held-out photos -> docs/pictures/masks.png
+python benchmarks/pictures.py demo data/studio  rendered cars, cut out by the packaged network -> docs/pictures/demo.png
+python benchmarks/pictures.py masks RUN DATA    masks of held-out photos                    -> docs/pictures/masks.png
 """
 
 import sys
@@ -25,14 +25,19 @@ COLUMNS, ROWS = 4, 2
 TILE_WIDTH_PX = 240
 
 
-def draw_demo(folder: Path, run: Path) -> None:
-    """Predictions of the demo for cars that it was not trained on, seen from several sides."""
-    cars = sorted({id_.rsplit("_", 1)[0] for id_ in Split.load(run / "split.json").validation})
-    tiles = []
+def draw_demo(data: Path) -> None:
+    """Photos of DATA from four sides, with the masks and cut-outs of the packaged network, which never saw them."""
+    segment = Segmenter.load()
+    pairs = {(pair.group, pair.view): pair for pair in find_pairs(data).pairs}
+    cars = sorted({group for group, _ in pairs})
+    photos, masks, cutouts = [], [], []
     for number, view in enumerate(("03", "08", "14", "05")):
-        photo = decode_photo(folder / f"{cars[number % len(cars)]}_{view}.png")
-        tiles.append(("", photo.image_HWC))
-    _save("demo.png", sheet(tiles, columns=COLUMNS, tile_width_px=TILE_WIDTH_PX))
+        pair = pairs[cars[number * len(cars) // COLUMNS], view]
+        result = segment(pair.image)
+        photos.append(("", decode_photo(pair.image).image_HWC))
+        masks.append(("", np.repeat(result.mask[..., None].astype(np.uint8) * 255, 3, axis=2)))
+        cutouts.append(("", np.asarray(result.cutout("#1d6f6f"))))
+    _save("demo.png", sheet([*photos, *masks, *cutouts], columns=COLUMNS, tile_width_px=TILE_WIDTH_PX))
 
 
 def draw_masks(run: Path, data: Path) -> None:
@@ -56,8 +61,8 @@ def _save(name: str, image_HWC: NDArray[np.uint8]) -> None:
 
 def main() -> None:
     """Dispatch."""
-    if len(sys.argv) == 4 and sys.argv[1] == "demo":
-        draw_demo(Path(sys.argv[2]), Path(sys.argv[3]))
+    if len(sys.argv) == 3 and sys.argv[1] == "demo":
+        draw_demo(Path(sys.argv[2]))
     elif len(sys.argv) == 4 and sys.argv[1] == "masks":
         draw_masks(Path(sys.argv[2]), Path(sys.argv[3]))
     else:

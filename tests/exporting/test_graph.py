@@ -263,9 +263,9 @@ def test_the_card_travels_in_the_file(rgb: Made) -> None:
 
 
 def test_plain_onnxruntime_in_ten_lines(tmp_path: Path) -> None:
-    """The script that stands in the README runs as it is, in a process that knows nothing of carmask."""
+    """The script that stands in the guide to exporting runs as it is, in a process that knows nothing of carmask."""
     assert len([line for line in PLAIN.read_text().splitlines() if line]) == 10
-    assert PLAIN.read_text() in (Path(__file__).parents[2] / "README.md").read_text()
+    assert PLAIN.read_text() in (Path(__file__).parents[2] / "docs" / "guides" / "export.md").read_text()
     network = Network.load(bright_is_vehicle(tmp_path, channels=3))
     file = to_file(store_float16(build_graph(network)), make_card(tmp_path, network))
     (tmp_path / "fast.onnx").write_bytes(file)
