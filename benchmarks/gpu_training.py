@@ -24,7 +24,7 @@ import torch
 from carmask.models.card import ModelCard
 from carmask.models.config import PRESETS
 from carmask.models.network import Network
-from carmask.training.config import LossSettings
+from carmask.training.config_sections import LossSettings
 from carmask.training.losses import make_loss
 from record import record
 

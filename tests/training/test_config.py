@@ -11,7 +11,8 @@ from carmask.data.augment import AugmentSettings
 from carmask.errors import explain
 from carmask.imaging.geometry import Geometry
 from carmask.models.config import PRESETS
-from carmask.training.config import OptimizerSettings, SettingsError, TrainSettings, merge
+from carmask.training.config import SettingsError, TrainSettings, merge
+from carmask.training.config_sections import OptimizerSettings
 from carmask.training.experiments import stage_settings
 
 DATA = Path("cars")

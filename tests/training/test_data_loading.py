@@ -14,7 +14,7 @@ from carmask.data.cache import Cache, CacheKey, open_cache
 from carmask.data.pairs import find_pairs
 from carmask.data.split import make_split
 from carmask.imaging.geometry import Geometry
-from carmask.training.config import SourceSettings
+from carmask.training.config_sections import SourceSettings
 from carmask.training.data_loading import batch_indices, iterate_batches, pass_length, pass_order, seed_step
 from carmask.training.datasets import Source, TrainingData
 from carmask.training.distributed import DistributedContext

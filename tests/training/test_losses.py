@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from carmask.training.config import LossSettings
+from carmask.training.config_sections import LossSettings
 from carmask.training.losses import border_weights, make_loss, soft_dice
 
 NAMES = ("bce", "dice", "bce+dice", "border")

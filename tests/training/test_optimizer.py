@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carmask.training.config import ScheduleSettings
+from carmask.training.config_sections import ScheduleSettings
 from carmask.training.optimizer import learning_rate
 
 NAMES = ("constant", "one-cycle", "cosine")

@@ -23,7 +23,8 @@ from carmask.models.efficientnet import load_imagenet
 from carmask.models.network import Network
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
-from carmask.training.config import OptimizerSettings, TrainSettings
+from carmask.training.config import TrainSettings
+from carmask.training.config_sections import OptimizerSettings
 from carmask.training.optimizer import make_averaged_model, make_optimizer
 from carmask.training.run_folder import RunError, RunFolder
 from carmask.training.train import TrainingError

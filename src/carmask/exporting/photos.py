@@ -16,7 +16,8 @@ from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.selection import TrainingSplit, find_run, select_pairs
 from carmask.imaging.decode import Photo, decode_photo
-from carmask.training.config import SourceSettings, TrainSettings
+from carmask.training.config import TrainSettings
+from carmask.training.config_sections import SourceSettings
 from carmask.training.datasets import renamed
 from carmask.training.run_folder import RunFolder
 from carstudio import StudioError, render_dataset

@@ -15,7 +15,8 @@ from carmask.data.pairs import Dataset, Pair, describe_inverted, describe_odd, d
 from carmask.data.split import FOLDS, Split, find_own_split, make_split
 from carmask.errors import CarmaskError
 from carmask.progress import progress_bar, say
-from carmask.training.config import SourceSettings, TrainSettings
+from carmask.training.config import TrainSettings
+from carmask.training.config_sections import SourceSettings
 from carmask.training.distributed import DistributedContext
 
 SHOWN_SKIPPED = 20

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from carmask.training.config import LossSettings
+from carmask.training.config_sections import LossSettings
 
 
 class Loss(Protocol):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from carmask.models.network import Network
-from carmask.training.config import OptimizerSettings, ScheduleSettings
+from carmask.training.config_sections import OptimizerSettings, ScheduleSettings
 
 # One-cycle (Smith and Topin, "Super-Convergence", 2018, in the cosine shape of fast.ai): first and last rate, as
 # a share of the peak.
