@@ -1,6 +1,6 @@
 """Pages that are made while the site is built: the commands' help, the changelog and the lesson.
 
-MkDocs calls `on_files` (see `hooks` in mkdocs.yml).
+MkDocs calls `on_files` and `on_page_markdown` (see `hooks` in mkdocs.yml).
 """
 
 import base64
@@ -10,6 +10,10 @@ from typing import Any
 import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
+
+from carmask.cli import app
+from carmask.training.config import TrainSettings
 
 ROOT = Path(__file__).parents[1]
 LESSON = "lesson/unet"
@@ -29,8 +33,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def commands() -> str:
     """Return the help of all commands as Markdown, from their docstrings."""
-    from carmask.cli import app
-
     for name in app:
         if not name.startswith("-"):
             # The whole docstring instead of the line in `carmask --help`.
@@ -39,6 +41,24 @@ def commands() -> str:
     # The page has a table of contents of its own.
     head, _, rest = text.partition("## Table of Contents")
     return head.replace("# carmask\n", "# Commands\n", 1) + rest[rest.index("**Commands**") :]
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the table of all training settings in the place of its marker."""
+    return markdown.replace("<!-- training settings -->", "\n".join(settings(TrainSettings)), 1)
+
+
+def settings(section: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return the fields of a section and of those within it, as rows of a table."""
+    rows = [] if prefix else ["| setting | default | meaning |", "|---|---|---|"]
+    for name, field in section.model_fields.items():
+        default = field.get_default()
+        if isinstance(default, BaseModel):
+            rows += settings(type(default), f"{prefix}{name}.")
+        else:
+            shown = "" if field.is_required() or default is None else f"`{default}`"
+            rows.append(f"| `{prefix}{name}` | {shown} | {field.description or ''} |")
+    return rows
 
 
 def lesson() -> dict[str, str | bytes]:
