@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from carmask.imaging.decode import decode_mask
-from carmask.imaging.labelme import labelme
+from carmask.labels.labelme import labelme
 
 masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=16))
 # Mostly foreground: many holes, also within each other's reach.

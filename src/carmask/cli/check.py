@@ -27,6 +27,8 @@ def check(
     foreground: int | None = None,
     ignore: int | None = None,
     empty: bool = False,
+    labels: str = "",
+    ignore_labels: str = "",
     sheet: Path | None = None,
     photos: Count = 24,
     augmented: Path | None = None,
@@ -38,13 +40,17 @@ def check(
     The exit status is 1 if there is any problem.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one.
+        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one; or with label
+            files of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely; or one of these files.
         split: A split.json. Also look for pictures and groups that are on both of its sides. Default: the data's own
             folders or lists train and val, if there are any.
         group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
         foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
         ignore: Stored mask value that means unknown: pixels that nobody labeled.
         empty: The folder holds only photos without a vehicle, and no masks.
+        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
+            or else the only one.
+        ignore_labels: Classes of label files that mean unknown.
         sheet: Where to save the contact sheet of photos and masks. Default: check/NAME.png, by the folder's name.
         photos: Number of photos on the contact sheet, those with problems first; 0 for no sheet.
         augmented: Where to save a sheet of augmented photos and masks, as training sees them. Needs PyTorch.
@@ -63,6 +69,8 @@ def check(
                 foreground=foreground,
                 ignore=ignore,
                 empty=empty,
+                labels=labels,
+                ignore_labels=ignore_labels,
                 split=split,
                 progress=advance,
             )
@@ -79,7 +87,13 @@ def check(
     print_problems(report.problems)
     _print_summary(report, written)
     if augmented:
-        _save_augmented(augmented, report, preset, config, {"foreground": foreground, "ignore": ignore})
+        _save_augmented(
+            augmented,
+            report,
+            preset,
+            config,
+            {"foreground": foreground, "ignore": ignore},
+        )
     return 1 if report.problems else 0
 
 

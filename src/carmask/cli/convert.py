@@ -22,6 +22,8 @@ def convert(
     format: Annotated[PictureFormat | None, Parameter(alias="-f")] = None,  # noqa: A002 - the option's name
     background: str = "transparent",
     crop: Flag = False,
+    labels: str = "",
+    ignore_labels: str = "",
     overwrite: Flag = False,
     json: Flag = False,
 ) -> int:
@@ -32,7 +34,8 @@ def convert(
 
     Args:
         source: Masks: a folder, a file, a pattern in quotes or a list (.txt). car_mask.gif and car.png are masks of the
-            photo car. Or a table of run lengths (.csv, .csv.gz).
+            photo car. Or a table of run lengths (.csv, .csv.gz). Or labels of COCO, LabelMe, CVAT, Label Studio, YOLO,
+            Pascal VOC or Supervisely: a file, or a folder with some, which may have the photos, too.
         destination: A folder, the name of one result, - for standard output, or the name of a table.
         kind: As of `carmask predict`. Default: a table if the destination is a .csv, .json.gz or .parquet, otherwise
             mask.
@@ -42,6 +45,9 @@ def convert(
         format: Of cut-outs, overlays and comparisons: png or webp.
         background: Of cut-outs: transparent, a color (white, #00ff00), blur, or the path of a picture.
         crop: Crop cut-outs to the box around the mask.
+        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
+            or else the only one.
+        ignore_labels: Classes of label files that mean unknown, which are background here.
         overwrite: Make all results again, and replace other files of the same names.
         json: Print a line of JSON for each mask, and one for all of them at the end.
 
@@ -53,7 +59,10 @@ def convert(
     kind = choose_kind(kind, destination)
     if photos is None and (kind in OF_PHOTO or kind == "labelme"):
         raise CarmaskError(f"--kind {kind}: needs the photos; give their folder with --photos")
-    masks = find_masks(source, photos=photos, foreground=foreground, results=destination if is_picture(kind) else None)
+    results = destination if is_picture(kind) else None
+    masks = find_masks(
+        source, photos=photos, foreground=foreground, results=results, labels=labels, ignore_labels=ignore_labels
+    )
     plan = plan_outputs(masks.photos, destination, kind, picture_format=format, background=background, crop=crop)
     reporter = ResultReporter(plan, json, "mask")
     with reporter.running("converting"):

@@ -30,6 +30,8 @@ def evaluate_command(
     foreground: int | None = None,
     ignore: int | None = None,
     empty: bool = False,
+    labels: str = "",
+    ignore_labels: str = "",
 ) -> int:
     """Measure a network on photos with masks, each at its own size, and write a report.
 
@@ -40,7 +42,8 @@ def evaluate_command(
     Exit status 2 when some photos could not be measured.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one.
+        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one; or with label
+            files of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely; or one of these files.
         network: What is measured, and how it runs.
         split: A split.json to take the part from, instead of the network's own.
         part: Which photos: the held-out ones (validation), those trained on (train), or all of them.
@@ -52,9 +55,12 @@ def evaluate_command(
         foreground: Stored mask value that means foreground, for masks with other values than 0 and one more.
         ignore: Stored mask value that means unknown: what nobody labeled is not measured.
         empty: The folder holds only photos without a vehicle, and no masks.
+        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
+            or else the only one.
+        ignore_labels: Classes of label files that mean unknown.
 
     """
-    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty)
+    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty, labels=labels, ignore_labels=ignore_labels)
     segmenter = network.load()
     folds = folder_of_folds(network.model[0]) if len(network.model) == 1 else None
     selection = select(dataset, segmenter, folds=folds, part=part, split=split)

@@ -23,6 +23,8 @@ def split(
     foreground: int | None = None,
     ignore: int | None = None,
     empty: bool = False,
+    labels: str = "",
+    ignore_labels: str = "",
     out: Path | None = None,
 ) -> int:
     """Divide photos into training and held-out photos, by group, with similar mask areas on both sides.
@@ -31,7 +33,8 @@ def split(
     The exit status is 2 if photos are left out because they have no readable mask.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one.
+        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one; or with label
+            files of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely; or one of these files.
         folds: Number of folds, of which one is held out. Default: 5.
         fold: The fold that is held out, from 0. Default: 0.
         fraction: Hold out this share of the photos instead of a fold, for example 0.2; 0 for none.
@@ -41,6 +44,9 @@ def split(
         foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
         ignore: Stored mask value that means unknown: pixels that nobody labeled.
         empty: The folder holds only photos without a vehicle, and no masks.
+        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
+            or else the only one.
+        ignore_labels: Classes of label files that mean unknown.
         out: File to write. Default: split.json. With --all-folds the folder to write to. Default: folds/.
 
     """
@@ -52,7 +58,7 @@ def split(
         raise CarmaskError("--all-folds and --fold cannot be combined: --all-folds holds out every fold in turn")
     if all_folds and out is not None and out.suffix == ".json":
         raise CarmaskError(f"--out {out}: must be a folder with --all-folds, which writes a file for each fold")
-    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty)
+    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty, labels=labels, ignore_labels=ignore_labels)
     with progress_bar("measuring masks") as progress:
         area_of, unreadable = measure_areas(dataset.pairs, foreground=foreground, ignore=ignore, progress=progress)
     group_of = {id_: group for id_, group in dataset.group_of.items() if id_ in area_of}

@@ -28,12 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from carmask.data.pairs import Pair, load_soft_mask
+from carmask.data.pairs import Pair, Truth, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.files import file_identity, write_bytes_atomically
 from carmask.imaging.color import to_srgb
 from carmask.imaging.decode import MaskReading, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_known, fit_mask, plan
+from carmask.labels.shapes import PhotoLabels
 from carmask.limits import usable_cpus
 from carmask.progress import Progress
 from carmask.runner import map_ahead
@@ -87,7 +88,7 @@ class Cache:
     """Fitted photos and soft masks. They are not in memory until they are indexed.
 
     `row_of[id]` is the row of a pair in all arrays, `area_of[id]` the share of the photo (0..1) that its mask covers.
-    `known_NHW` is 255 where a mask is known, else 0; None if the key has no `ignore`, so that all pixels are known.
+    `known_NHW` is 255 where a mask is known, else 0; None if the key has no `ignore` and no label is of unknown pixels.
     Pairs that could not be used have no row; `failures` gives the cause. `rules` says how the masks were read (rule ->
     number of masks), `odd` which masks do not look like masks of a single object (id -> warning), `inverted` which
     look inverted (id -> stored value of their background). `fresh`: whether it was built just now.
@@ -116,7 +117,7 @@ def fit_pair(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None, MaskReading]:
     """Decode and fit one pair: `image_HWC`, `soft_HW` and `known_HW` (uint8, 0..255), and how the mask was read.
 
-    `known_HW` is 255 where the mask is known, else 0; None if the key has no `ignore`.
+    `known_HW` is 255 where the mask is known, else 0; None if the key has no `ignore` and the labels nothing unknown.
 
     Raises:
         CarmaskError: photo or mask cannot be read, or they differ in size.
@@ -126,7 +127,7 @@ def fit_pair(
     reading = load_soft_mask(pair, foreground=key.foreground, ignore=key.ignore, photo_HW=photo.size_HW)
     placement = plan(photo.size_HW, key.geometry, stride_px=key.stride_px)
     known_HW = None
-    if key.ignore is not None:
+    if key.ignore is not None or reading.known_HW is not None:
         known_HW = np.full(placement.canvas_HW, 255, dtype=np.uint8)
         if reading.known_HW is not None:
             known_HW *= fit_known(reading.known_HW, placement)
@@ -190,9 +191,11 @@ def _read_digests(pairs: Sequence[Pair], known_file: Path, wants_stop: Callable[
         known = {}
     read: list[str] = []
 
-    def digest(source: Path | str | None) -> str:
+    def digest(source: Truth) -> str:
         if source is None:
             return "none"
+        if isinstance(source, PhotoLabels):
+            return source.digest
         if isinstance(source, str):
             return hashlib.sha256(source.encode()).hexdigest()
         name = str(source.absolute())
@@ -268,7 +271,7 @@ def _open_intact(folder: Path, notes_name: str = _NOTES, *, mode: Literal["r", "
 def _build(
     folder: Path, pairs: Sequence[Pair], key: CacheKey, progress: Progress | None, wants_stop: Callable[[], bool]
 ) -> None:
-    cache = _begin(folder, len(pairs), key)
+    cache = _begin(folder, pairs, key)
     # From here on its checksums are no longer true.
     (folder / _STOPPED).unlink(missing_ok=True)
 
@@ -276,8 +279,8 @@ def _build(
         """Write one row. Return area, rule, what is odd and the inverted background of its mask, or what failed."""
         try:
             cache.images_NHWC[row], cache.masks_NHW[row], known_HW, reading = fit_pair(pairs[row], key)
-            if cache.known_NHW is not None and known_HW is not None:
-                cache.known_NHW[row] = known_HW
+            if cache.known_NHW is not None:
+                cache.known_NHW[row] = 255 if known_HW is None else known_HW
         except CarmaskError as error:
             return error
         return reading.area, reading.rule, reading.odd, reading.inverted
@@ -313,12 +316,15 @@ def _build(
         raise CacheUnfinished(f"{cache.done} of {len(pairs)} photos are decoded")
 
 
-def _begin(folder: Path, count: int, key: CacheKey) -> Cache:
+def _begin(folder: Path, pairs: Sequence[Pair], key: CacheKey) -> Cache:
     """The cache to be filled, writable, with the rows that a stopped build has written."""
     stopped = _open_intact(folder, _STOPPED, mode="r+")
     canvas_HW = key.geometry.canvas_HW(key.stride_px)
+    count = len(pairs)
     missing = count - (stopped.done if stopped else 0)
-    has_unknown = key.ignore is not None
+    has_unknown = key.ignore is not None or any(
+        isinstance(pair.mask, PhotoLabels) and pair.mask.has_unknown for pair in pairs
+    )
     needed_bytes = missing * canvas_HW[0] * canvas_HW[1] * (key.channels + 1 + has_unknown)
     # A full disk would kill the process while it writes to mapped memory.
     if shutil.disk_usage(folder).free < needed_bytes:

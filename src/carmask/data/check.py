@@ -87,6 +87,8 @@ def check_dataset(
     foreground: int | None = None,
     ignore: int | None = None,
     empty: bool = False,
+    labels: str | Sequence[str] = (),
+    ignore_labels: str | Sequence[str] = (),
     split: Path | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
@@ -98,6 +100,8 @@ def check_dataset(
         foreground: As for `decode_mask`.
         ignore: As for `decode_mask`.
         empty: As for `find_pairs`.
+        labels: As for `find_pairs`.
+        ignore_labels: As for `find_pairs`.
         split: A split.json; the data's own folders or lists train and val if None. Photos are also compared between its
             sides.
         progress: Called with (pairs read, pairs in all).
@@ -107,7 +111,7 @@ def check_dataset(
 
     """
     started = time.perf_counter()
-    dataset = find_pairs(root, group_pattern=group_pattern, empty=empty)
+    dataset = find_pairs(root, group_pattern=group_pattern, empty=empty, labels=labels, ignore_labels=ignore_labels)
     pairs = {pair.id: pair for pair in dataset.pairs}
     findings = dict(
         zip(pairs, in_threads(lambda pair: _examine(pair, foreground, ignore), dataset.pairs, progress), strict=True)

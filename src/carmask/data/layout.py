@@ -1,4 +1,4 @@
-"""Recognize the layout of a data set's folders, and list their files. Three layouts are supported.
+"""Recognize the layout of a data set's folders, and list their files. Three layouts have mask files.
 
 `carvana`, as Kaggle's archives unzip::
 
@@ -16,6 +16,8 @@
 
     train/images/   train/masks/    (or train/ or train_images/ with train_masks/)
     val/images/     val/masks/      (or valid/, test/, ...)
+
+Any other folder may have label files, for which `carmask.data.labeled` looks.
 
 Every folder is listed once, and names are only compared, so that they may contain any character.
 """
@@ -46,15 +48,16 @@ ProblemKind = Literal[
     "duplicate across split",
     "split",
 ]
-Layout = Literal["carvana", "folders"]
+Layout = Literal["carvana", "folders", "coco", "labelme", "cvat", "label-studio", "yolo", "voc", "supervisely"]
 Side = Literal["train", "validation", "test"]
 
 CARVANA_CSV = "train_masks.csv"
 MASK_ENDING = "_mask"
 EMPTY_PHOTOS = "no_vehicle"
 _CARVANA_PHOTOS = ("train", "train_hq")
+VOC_MASKS = "segmentationclass"
 _FOLDER_PHOTOS = ("images", "imgs", "im", "jpegimages")
-_FOLDER_MASKS = ("masks", "gt", "segmentationclass")
+_FOLDER_MASKS = ("masks", "gt", VOC_MASKS)
 # With a side's name before them: train_images/ and train_masks/, or train/ and trainannot/.
 _SIDE_PHOTOS = ("", "_images", "_imgs")
 _SIDE_MASKS = ("_masks", "_mask", "annot")
@@ -62,7 +65,7 @@ _SIDES: dict[Side, str] = {"train": "train(ing)?", "validation": "val|valid(atio
 _SUPPORTED = (
     "Supported are Carvana's layout (train/ or train_hq/ with train_masks/ or train_masks.csv) and two folders "
     "with the same file names (images/, imgs/, im/ or JPEGImages/ with masks/, gt/ or SegmentationClass/), also once "
-    "in train/ and once in val/"
+    "in train/ and once in val/; and label files of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC and Supervisely"
 )
 
 
@@ -135,6 +138,20 @@ def locate_dataset(root: Path) -> list[DatasetPaths]:
     raise DatasetError(f"{root}: no data set of a supported layout. Found here: {shown}. {_SUPPORTED}{hint}")
 
 
+def photo_folder(root: Path) -> Path:
+    """Return images/ (or imgs/, ...) in `root` if there is one, otherwise `root` itself."""
+    folders = {name: path for name, path in _list_folder(root).items() if path.is_dir()}
+    return next((folders[name] for name in _FOLDER_PHOTOS if name in folders), root)
+
+
+def has_masks(root: Path) -> bool:
+    """Whether `locate_dataset` finds one in `root`."""
+    try:
+        return bool(locate_dataset(root))
+    except DatasetError:
+        return False
+
+
 def locate_empty(root: Path) -> Path:
     """Return the folder of photos without a vehicle: images/ or imgs/ in `root`, or else `root` itself.
 
@@ -145,8 +162,7 @@ def locate_empty(root: Path) -> Path:
     _require_folder(root)
     if _locate_or_none(root):
         raise DatasetError(f"{root}: holds masks, so it is no folder of photos without a vehicle")
-    folders = {name: path for name, path in _list_folder(root).items() if path.is_dir()}
-    return next((folders[name] for name in _FOLDER_PHOTOS if name in folders), root)
+    return photo_folder(root)
 
 
 def index_folder(folder: Path) -> FileIndex:

@@ -9,15 +9,18 @@ from typing import TypeVar
 
 import numpy as np
 
+from carmask.data.labeled import LabeledPhotos, find_labeled, find_voc, match_labels
 from carmask.data.layout import (
     CARVANA_CSV,
     EMPTY_PHOTOS,
     MASK_ENDING,
+    VOC_MASKS,
     DatasetError,
     DatasetPaths,
     FileIndex,
     Layout,
     Problem,
+    has_masks,
     index_folder,
     locate_dataset,
     locate_empty,
@@ -27,8 +30,12 @@ from carmask.files import SimilarNames
 from carmask.imaging.decode import MaskReading, decode_mask, read_size
 from carmask.imaging.geometry import Placement, fit_known, fit_mask
 from carmask.imaging.rle import RleError, decode_carvana
+from carmask.labels.classes import parse_names
+from carmask.labels.shapes import PhotoLabels
+from carmask.labels.voc import VOC
 
 Item = TypeVar("Item")
+Truth = Path | str | PhotoLabels | None
 
 # Twelve hexadecimal digits and one of sixteen views. Carvana's photos must be split by car also if they are in images/
 # and masks/, as other programs need them.
@@ -45,8 +52,8 @@ class Pair:
     Attributes:
         id: Path of the photo relative to its folder, without suffix, with forward slashes: "00087_01".
         image: The photo's file.
-        mask: The mask's file, or, as text, the run lengths from Carvana's `train_masks.csv`. None for a photo without a
-            vehicle: its mask is empty.
+        mask: The mask's file; as text, the run lengths from Carvana's `train_masks.csv`; or the labels of a tool. None
+            for a photo without a vehicle: its mask is empty.
         group: Pairs of one group belong on one side of a split. In Carvana's layout it is the car.
         view: In Carvana's layout the part of the name after the car, "01" to "16".
 
@@ -54,7 +61,7 @@ class Pair:
 
     id: str
     image: Path
-    mask: Path | str | None = field(repr=False)
+    mask: Truth = field(repr=False)
     group: str
     view: str | None = None
 
@@ -74,24 +81,39 @@ class Dataset:
         return {pair.id: pair.group for pair in self.pairs}
 
 
-def find_pairs(root: str | Path, *, group_pattern: str | None = None, empty: bool = False) -> Dataset:
+def find_pairs(
+    root: str | Path,
+    *,
+    group_pattern: str | None = None,
+    empty: bool = False,
+    labels: str | Sequence[str] = (),
+    ignore_labels: str | Sequence[str] = (),
+) -> Dataset:
     """Find the photos below `root`, each with its mask.
 
     Args:
-        root: The data set's folder, or the folder above it if that holds only one data set.
+        root: The data set's folder, or the folder above it if that holds only one data set; or a label file.
         group_pattern: Regular expression searched in each id. Its capture group, or else the whole match, is the
             pair's group. Without it the group is the car in Carvana's layout (and if all files are named like
             Carvana's photos); otherwise each photo is its own group, as is a photo in no_vehicle/ that has no match.
         empty: `root` holds only photos without a vehicle, in images/ or not, and no masks.
+        labels: The classes that are vehicles, in label files, as a list or "car,truck"; see `choose_labels`.
+        ignore_labels: The classes whose pixels are unknown.
 
     Raises:
         DatasetError: there is no supported layout or no pair, or `group_pattern` is wrong or does not match.
+        LabelError: label files cannot be used.
 
     """
+    root, labels, ignored = Path(root), parse_names(labels), parse_names(ignore_labels)
     if empty:
-        return _find_empty(Path(root), group_pattern)
-    located = locate_dataset(Path(root))
-    found: dict[str, tuple[Path, Path | str | None]] = {}
+        return _find_empty(root, group_pattern)
+    if labeled := None if has_masks(root) else find_labeled(root, labels, ignored):
+        return _from_labels(labeled, group_pattern)
+    located = locate_dataset(root)
+    if labeled := _find_voc(located, labels, ignored):
+        return _from_labels(labeled, group_pattern)
+    found: dict[str, tuple[Path, Truth]] = {}
     without: dict[str, Path] = {}
     problems: list[Problem] = []
     photos = 0
@@ -108,9 +130,31 @@ def find_pairs(root: str | Path, *, group_pattern: str | None = None, empty: boo
     return Dataset(paths.root, paths.layout, pairs, tuple(problems))
 
 
+def _from_labels(labeled: LabeledPhotos, group_pattern: str | None) -> Dataset:
+    without = [id_ for id_, (_, truth) in labeled.found.items() if truth is None]
+    marked = [id_ for id_ in labeled.found if id_ not in set(without)]
+    group_and_view = _group_and_view(marked, without, labeled.layout, group_pattern)
+    pairs = tuple(Pair(id_, image, truth, *group_and_view[id_]) for id_, (image, truth) in labeled.found.items())
+    problems = sorted(labeled.problems, key=lambda problem: (problem.subject, problem.kind))
+    return Dataset(labeled.root, labeled.layout, pairs, tuple(problems))
+
+
+def _find_voc(located: list[DatasetPaths], labels: Sequence[str], ignored: Sequence[str]) -> LabeledPhotos | None:
+    """Read Pascal VOC's masks if these folders hold them."""
+    paths = located[0]
+    if len(located) == 1 and paths.masks and paths.masks.name.lower() == VOC_MASKS:
+        found = find_voc(paths.photos, paths.masks, labels, ignored)
+        return None if found is None else match_labels(paths.root, found, paths.photos)
+    if labels or ignored:
+        raise DatasetError(
+            f"{paths.root}: its masks have no classes with names; leave out --labels and --ignore-labels"
+        )
+    return None
+
+
 def _find_in(
     paths: DatasetPaths,
-    found: dict[str, tuple[Path, Path | str | None]],
+    found: dict[str, tuple[Path, Truth]],
     without: dict[str, Path],
     problems: list[Problem],
 ) -> int:
@@ -196,15 +240,21 @@ def load_soft_mask(
     Raises:
         UnreadableImage: the mask, or without a mask file the photo's header, cannot be read.
         RleError: the run lengths are wrong or do not fit the photo.
+        LabelError: a label cannot be drawn.
 
     """
-    if isinstance(pair.mask, Path):
-        return _scaled(decode_mask(pair.mask, foreground=foreground, ignore=ignore), photo_HW)
-    size_HW = read_size(pair.image)
-    if pair.mask is None:
+    truth = pair.mask
+    if isinstance(truth, PhotoLabels) and truth.format == VOC and foreground is not None:
+        truth = truth.file  # a class that is chosen by its number
+    if isinstance(truth, Path):
+        return _scaled(decode_mask(truth, foreground=foreground, ignore=ignore), photo_HW)
+    size_HW = photo_HW or read_size(pair.image)
+    if isinstance(truth, PhotoLabels):
+        return _scaled(truth.read(size_HW), size_HW)
+    if truth is None:
         return MaskReading(np.zeros(size_HW, np.uint8), "no mask, since there is no vehicle")
     try:
-        mask_HW = decode_carvana(pair.mask, size_HW)
+        mask_HW = decode_carvana(truth, size_HW)
     except RleError as error:
         raise RleError(f"{CARVANA_CSV}, row of {pair.image.name}: {error}") from error
     return MaskReading(mask_HW.astype(np.uint8) * np.uint8(255), f"run lengths in {CARVANA_CSV}", None)

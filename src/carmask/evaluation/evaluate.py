@@ -45,6 +45,8 @@ def evaluate(
     foreground: int | None = None,
     ignore: int | None = None,
     empty: bool = False,
+    labels: str | Sequence[str] = (),
+    ignore_labels: str | Sequence[str] = (),
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -64,6 +66,8 @@ def evaluate(
         foreground: The stored mask value that is foreground; see `decode_mask`.
         ignore: The stored mask value of unknown pixels, which are not measured; see `decode_mask`.
         empty: `data` holds only photos without a vehicle, and no masks.
+        labels: As for `find_pairs`.
+        ignore_labels: As for `find_pairs`.
         batch_size: Photos predicted together.
         progress: Called with (photos done, photos in all).
 
@@ -71,7 +75,7 @@ def evaluate(
         CarmaskError: The data, the model or the part cannot be found or read.
 
     """
-    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty)
+    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty, labels=labels, ignore_labels=ignore_labels)
     segmenter = model if isinstance(model, Segmenter) else Segmenter.load(model)
     folds = None if isinstance(model, Segmenter) else folder_of_folds(model)
     selection = select(dataset, segmenter, folds=folds, part=part, split=split)

@@ -115,7 +115,13 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
             why = f"the run's photos are not in {missing}" if missing else "its training photos are not known"
             remark = f"Compared on rendered example photos, because {why}; name a folder of photos and masks: --data."
         datasets = {
-            name: find_pairs(source.path, group_pattern=source.group_pattern, empty=source.empty)
+            name: find_pairs(
+                source.path,
+                group_pattern=source.group_pattern,
+                empty=source.empty,
+                labels=source.labels,
+                ignore_labels=source.ignore_labels,
+            )
             for name, source in sources.items()
         }
         if options.data and trained_on:

@@ -21,6 +21,7 @@ _ADVICE = "choose the class with --foreground VALUE"
 # PASCAL VOC and what follows it store class numbers, and this value where a pixel's class is unknown.
 _VOID = 255
 _BORDER = f", and give --ignore {_VOID} for the border of unknown pixels"
+LOOKS_LIKE_A_PHOTO = "thousands of colors: this looks like a photo, not a mask"
 # From this value on, one half, a soft mask (uint8 0..255) is foreground.
 FOREGROUND_FROM = 128
 
@@ -197,7 +198,7 @@ def _palette(image: Image.Image, ignore: int | None) -> _StoredValues:
 def _color_warning(colors: Image.Image, stored: _StoredValues, ignore: int | None) -> str | None:
     found = colors.getcolors(_COLORS_OF_A_PHOTO)
     if found is None:
-        return "thousands of colors: this looks like a photo, not a mask"
+        return LOOKS_LIKE_A_PHOTO
     count = sum(max(np.atleast_1d(color)) != ignore for _, color in found)
     if count > 2 and len(stored.used) <= 2:
         return f"{count} colors that share a largest channel look like classes; save them as class numbers"

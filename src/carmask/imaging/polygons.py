@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from carmask.errors import CarmaskError
 from carmask.imaging.geometry import Size
 from carmask.imaging.masks import box_of, require_mask
 
@@ -20,11 +21,20 @@ from carmask.imaging.masks import box_of, require_mask
 # half of their points: 10 KB of JSON.
 DEFAULT_TOLERANCE_PX = 0.5
 
+# No picture is this large.
+_FARTHEST_PX = 1e7
+# A hundred outlines of a car, each through every row of pixels of a large photo, stay below.
+_MOST_CROSSINGS = 20_000_000
+
 # The steps to a pixel's eight neighbors, counterclockwise as seen: right, right and up, up, ... And their numbers in
 # this list, by the step down and the step to the right, each plus 1.
 _NEIGHBORS_XY = np.array([(1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1)])
 _NEIGHBOR_NUMBER = np.array([(3, 2, 1), (4, 0, 0), (5, 6, 7)])
 _UP = 2
+
+
+class OutlineError(CarmaskError):
+    """An outline that cannot be filled."""
 
 
 # One region of a mask: its exterior, then its holes. Each ring is float64 (points, 2), x and y in pixels; its first
@@ -75,6 +85,55 @@ def trace_outlines(mask_HW: NDArray[np.bool_]) -> list[tuple[NDArray[np.intp], l
         if parent != -1:
             holes_of[parent].append(outline_xy)
     return [(outlines_xy[index], holes_xy) for index, holes_xy in holes_of.items()]
+
+
+def fill_rings(rings_xy: Sequence[NDArray[np.float64]], mask_HW: NDArray[np.bool_]) -> None:
+    """Add to a bool mask the pixels whose centers lie inside an odd number of these rings (points, 2), x and y.
+
+    The rings may reach out of the picture.
+
+    Raises:
+        OutlineError: a coordinate is no finite number, or the outline is too intricate to be one of an object.
+
+    """
+    ends_xy = np.concatenate([np.roll(ring_xy, -1, axis=0) for ring_xy in rings_xy])
+    starts_xy = np.concatenate(rings_xy)
+    if not np.isfinite(starts_xy).all() or np.abs(starts_xy).max(initial=0) > _FARTHEST_PX:
+        raise OutlineError(f"an outline has a coordinate that is no number up to {_FARTHEST_PX:.0g}")
+    height, width = mask_HW.shape
+    # The rows whose centers an edge passes, from `first` up to, but not including `last`.
+    y = np.stack([starts_xy[:, 1], ends_xy[:, 1]])
+    first, last = (np.clip(np.ceil(side - 0.5), 0, height).astype(np.intp) for side in (y.min(axis=0), y.max(axis=0)))
+    passed = last - first
+    total = int(passed.sum())
+    if total > _MOST_CROSSINGS:
+        raise OutlineError(f"an outline crosses rows of pixels {total} times, too often for an object")
+    if not total:
+        return
+    edge = np.repeat(np.arange(len(passed)), passed)
+    row = np.arange(total) - np.repeat(np.cumsum(passed) - passed, passed) + first[edge]
+    (x, y0), step_xy = starts_xy[edge].T, (ends_xy - starts_xy)[edge]
+    crossing_x = x + (row + 0.5 - y0) * step_xy[:, 0] / step_xy[:, 1]
+    # The first pixel of the row whose center is not left of the crossing.
+    column = np.clip(np.ceil(crossing_x - 0.5), 0, width).astype(np.intp)
+    top, left = int(row.min()), int(column.min())
+    rows, columns = int(row.max()) + 1 - top, int(column.max()) + 1 - left
+    crossings = np.bincount((row - top) * columns + column - left, minlength=rows * columns).reshape(rows, columns)
+    inside_HW = np.cumsum(crossings & 1, axis=1, dtype=np.uint8)[:, : width - left] & 1
+    mask_HW[top : top + rows, left : left + columns] |= inside_HW.view(np.bool_)
+
+
+def joined(polygon: Polygon) -> NDArray[np.float64]:
+    """One ring for a polygon with holes, for formats without them: a line leads to each hole and back.
+
+    By the rule of `fill_rings` a line without width changes nothing.
+    """
+    ring_xy, *holes = polygon
+    for hole_xy in holes:
+        distance = np.square(ring_xy[:, None] - hole_xy[0]).sum(axis=2)[:, 0]
+        at = int(distance.argmin())
+        ring_xy = np.concatenate([ring_xy[: at + 1], hole_xy, hole_xy[:1], ring_xy[at:]])
+    return ring_xy
 
 
 def geojson(polygons: Sequence[Polygon], size_HW: Size, photo: str) -> dict[str, Any]:

@@ -148,6 +148,46 @@ def encode_coco(mask_HW: NDArray[np.bool_]) -> CocoRle:
     return {"size": [height, width], "counts": _coco_text(lengths)}
 
 
+def parse_coco(counts: str) -> NDArray[np.int64]:
+    """Read the text of COCO's compressed run lengths as the lengths of the runs; `runs_to_mask` checks them.
+
+    Raises:
+        RleError: it is no such text.
+
+    """
+    groups = np.frombuffer(counts.encode("utf-8", "replace"), np.uint8).astype(np.int64) - ord("0")
+    if not groups.size:
+        return groups
+    ends = np.flatnonzero(groups < 32)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if groups.min() < 0 or groups.max() > 63 or not ends.size or ends[-1] != groups.size - 1:
+        raise RleError("its text is not COCO's compressed run lengths")
+    size = ends - starts + 1
+    if size.max() > _MOST_GROUPS:
+        raise RleError("its text has numbers beyond any picture")
+    place = np.arange(groups.size) - np.repeat(starts, size)
+    lengths: NDArray[np.int64] = np.add.reduceat((groups & 31) << (5 * place), starts)
+    lengths -= (groups[ends] >> 4 & 1) << (5 * size)
+    for first in (1, 2):
+        lengths[first::2] = np.cumsum(lengths[first::2])
+    return lengths
+
+
+def runs_to_mask(lengths: NDArray[np.int64], size_HW: tuple[int, int]) -> NDArray[np.bool_]:
+    """Make a bool mask of `size_HW` from the lengths of runs, row by row, of which the first is background.
+
+    Raises:
+        RleError: a length is negative, or all together are not the picture.
+
+    """
+    height, width = size_HW
+    total = int(lengths.sum())
+    if lengths.min(initial=0) < 0 or total != height * width:
+        raise RleError(f"its runs hold {total} px, its size {width} x {height} is {width * height}")
+    inside = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(inside, lengths).reshape(height, width)
+
+
 def _whole_numbers(words: list[str]) -> NDArray[np.int64]:
     for word in words:
         # int() would also take '1_000', '+5' and digits of other scripts.

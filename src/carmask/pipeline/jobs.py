@@ -109,15 +109,17 @@ class Jobs:
     """Jobs in the order of the photos. Only names are kept; each job is created when it is asked for.
 
     whole_names: photos whose results are named by the photo's whole name. positions: of the photos in `photos`.
+    folder: of the results below the destination, with a slash at its end.
     """
 
     photos: PhotoList
     suffix: str
     whole_names: frozenset[str]
     positions: Sequence[int]
+    folder: str = ""
 
     @classmethod
-    def plan(cls, photos: PhotoList, suffix: str, shard: Shard | None = None) -> "Jobs":
+    def plan(cls, photos: PhotoList, suffix: str, shard: Shard | None = None, folder: str = "") -> "Jobs":
         """Name every result: the photo's stem and `suffix`, or its whole name and `suffix` where two would be equal.
 
         The names do not depend on the shard.
@@ -125,7 +127,7 @@ class Jobs:
         positions: Sequence[int] = range(len(photos.names))
         if shard is not None and shard.count > 1:
             positions = array("q", (position for position in positions if shard.holds(photos.names[position])))
-        return cls(photos, suffix, _whole_names(photos.names, suffix), positions)
+        return cls(photos, suffix, _whole_names(photos.names, suffix), positions, folder)
 
     def only(self, positions: Sequence[int]) -> "Jobs":
         """Return the jobs of these photos."""
@@ -135,7 +137,7 @@ class Jobs:
         """Return the job of one photo."""
         name = self.photos.names[position]
         photo = self.photos.locate(name)
-        result = _result_name(name, self.suffix, whole=name in self.whole_names)
+        result = self.folder + _result_name(name, self.suffix, whole=name in self.whole_names)
         picture = photo if self.photos.data is None else self.photos.data
         origin = photo if self.photos.origins is None else self.photos.origins[position]
         return Job(position, name, photo, picture, origin, result)

@@ -8,8 +8,8 @@ from typing import Literal
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
 
-PhotoKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", "labelme"]
-TableKind = Literal["carvana-csv", "coco", "parquet"]
+PhotoKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", "labelme", "yolo"]
+TableKind = Literal["carvana-csv", "coco", "parquet", "cvat", "label-studio"]
 Kind = Literal[PhotoKind, TableKind]
 
 # Standard input or output, where a path is expected.
@@ -17,11 +17,14 @@ STREAM = Path("-")
 
 # Kinds that show the photo, and may be WebP for that; a mask is always PNG.
 OF_PHOTO: tuple[Kind, ...] = ("cutout", "overlay", "compare")
+TEXT_SUFFIXES: dict[Kind, str] = {"polygons": ".json", "labelme": ".json", "yolo": ".txt"}
 JSON_KINDS: tuple[Kind, ...] = ("polygons", "labelme")
 TABLE_SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "carvana-csv": (".csv", ".csv.gz"),
     "coco": (".json", ".json.gz"),
     "parquet": (".parquet",),
+    "cvat": (".xml",),
+    "label-studio": (".json",),
 }
 
 TRANSPARENT = "transparent"
@@ -54,8 +57,8 @@ def is_table(kind: Kind) -> bool:
 
 
 def is_picture(kind: Kind) -> bool:
-    """Whether results could be mistaken for photos. LabelMe's files belong among the photos."""
-    return not is_table(kind) and kind not in JSON_KINDS
+    """Whether results could be mistaken for photos. Label files belong among the photos."""
+    return not is_table(kind) and kind not in TEXT_SUFFIXES
 
 
 def choose_kind(kind: Kind | None, destination: Path) -> Kind:
@@ -69,5 +72,5 @@ def choose_kind(kind: Kind | None, destination: Path) -> Kind:
         return kind
     name = destination.name.lower()
     if name.endswith(".json"):
-        raise CarmaskError(f"{destination}: could be coco, polygons or labelme; choose one with --kind")
+        raise CarmaskError(f"{destination}: could be coco, label-studio, polygons or labelme; choose one with --kind")
     return next((table for table, suffixes in TABLE_SUFFIXES.items() if name.endswith(suffixes)), "mask")

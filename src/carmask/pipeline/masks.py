@@ -1,8 +1,9 @@
 """Existing masks, as files or as a table of run lengths, written as another kind: what `carmask convert` does."""
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import file_digest
@@ -12,10 +13,18 @@ from typing import Any
 import numpy as np
 
 from carmask import __version__
-from carmask.data.pairs import photo_stems
+from carmask.data.layout import VOC_MASKS, photo_folder
+from carmask.data.pairs import Pair, load_soft_mask, photo_stems
 from carmask.files import SimilarNames
-from carmask.imaging.decode import decode_mask, read_size
+from carmask.imaging.decode import MaskReading, UnreadableImage, decode_mask, read_size
+from carmask.imaging.mask_values import LOOKS_LIKE_A_PHOTO
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
+from carmask.labels.classes import parse_names
+from carmask.labels.match import PhotoNames, plain_name
+from carmask.labels.read import SUFFIXES as LABEL_SUFFIXES
+from carmask.labels.read import Labels, read_labels, read_voc_labels
+from carmask.labels.shapes import LabelError, PhotoLabels
+from carmask.labels.voc import is_voc
 from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import describe_files
 from carmask.pipeline.kinds import TABLE_SUFFIXES
@@ -29,21 +38,27 @@ from carmask.segmenter import Result
 
 _THRESHOLD = 0.5
 
-# Reads a mask, in any thread.
-Read = Callable[[], Result]
+# Reads a mask, in any thread; with a remark on what was left out of it.
+Read = Callable[[], tuple[Result, str]]
 
 
 @dataclass(frozen=True)
 class MaskList:
-    """Masks, named by their photos. table: the file whose rows they are, unless each has a file of its own."""
+    """Masks, named by their photos.
+
+    table: the file whose rows they are, unless each has a file of its own. labels: of each photo, if they are labels,
+    and `choice` what was said about their classes.
+    """
 
     photos: PhotoList
     foreground: int | None = None
     table: Path | None = None
+    labels: Sequence[PhotoLabels] = ()
+    choice: str = ""
 
     def provenance(self) -> dict[str, Any]:
         """Return what results depend on beside their kind, as JSON can hold it."""
-        masks = "files"
+        masks = f"labels {self.choice}" if self.labels else "files"
         if self.table is not None:
             with self.table.open("rb") as stream:
                 masks = f"table {file_digest(stream, 'sha256').hexdigest()[:12]}"
@@ -51,6 +66,10 @@ class MaskList:
 
     def readers(self) -> Iterator[tuple[str, Read]]:
         """Yield each photo's name with the function that reads its mask, in the order of `photos`."""
+        if self.labels:
+            for name, labels in zip(self.photos.names, self.labels, strict=True):
+                yield name, partial(_read_labels, labels, self.photos.path(name))
+            return
         if self.table is None:
             for name, origin in zip(self.photos.names, self.photos.origins or (), strict=True):
                 yield name, partial(_read_file, origin, self.foreground)
@@ -79,7 +98,9 @@ def _convert(masks: MaskList, jobs: Iterable[Job], put: Put) -> Generator[PhotoO
         job, read = mask
         started_s = time.perf_counter()
         try:
-            outcome = put_result(replace(job, made_from=describe_files(job)), read(), put)
+            made_from = describe_files(job)
+            found, remark = read()
+            outcome = put_result(replace(job, made_from=made_from, remark=remark), found, put)
         except Exception as error:  # noqa: BLE001 - `failed` raises others again
             return failed(job, error)
         return replace(outcome, seconds=time.perf_counter() - started_s)
@@ -89,15 +110,25 @@ def _convert(masks: MaskList, jobs: Iterable[Job], put: Put) -> Generator[PhotoO
         yield from map_ahead(pool, convert, work, ahead=4 * workers)
 
 
-def find_masks(source: Path, *, photos: Path | None, foreground: int | None, results: Path | None) -> MaskList:
+def find_masks(
+    source: Path,
+    *,
+    photos: Path | None,
+    foreground: int | None,
+    results: Path | None,
+    labels: str = "",
+    ignore_labels: str = "",
+) -> MaskList:
     """List masks by the names of their photos.
 
     Args:
         source: As for `find_photos`, of masks: `car_mask.gif` and `car.png` are masks of the photo `car`. Or a table of
-            run lengths (.csv, .csv.gz).
+            run lengths (.csv, .csv.gz). Or labels: a file, or a folder with some.
         photos: The photos. Without them the photo of a mask is assumed to be a .jpg of the same stem.
         foreground: The stored value that is foreground; see `decode_mask`.
         results: See `find_photos`.
+        labels: Of label files: the classes that are vehicles, "car,truck"; see `choose_labels`.
+        ignore_labels: Of label files: the classes that mean unknown, which is background here.
 
     Raises:
         CarmaskError: there are no masks; or a table without photos, which alone know the size of the masks, or with
@@ -116,6 +147,12 @@ def find_masks(source: Path, *, photos: Path | None, foreground: int | None, res
         if not names:
             raise SourceError(failures[0].cause if failures else f"{source}: has no rows")
         return MaskList(replace(known, names=names, unlisted=tuple(failures)), table=source)
+    found = _read_label_files(source, parse_names(labels), parse_names(ignore_labels)) if foreground is None else None
+    if found is not None:
+        matched, chosen = _match_labels(found, source, known)
+        return MaskList(matched, labels=chosen, choice=f"{labels}; unknown {ignore_labels}")
+    if labels or ignore_labels:
+        raise SourceError(f"{source}: has no label files; leave out --labels and --ignore-labels")
     return MaskList(_match_files(find_photos(source, results=results, with_results=True), known), foreground)
 
 
@@ -179,6 +216,47 @@ def _match_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
     return replace(masks, root=root, names=list(names), unlisted=tuple(failures), origins=list(names.values()))
 
 
+def _read_label_files(source: Path, labels: tuple[str, ...], ignored: tuple[str, ...]) -> Labels | None:
+    """Read a label file or those in a folder; None if it is none, or the folder has none."""
+    if not source.is_dir():
+        return read_labels(source, labels, ignored) if source.suffix.lower() in LABEL_SUFFIXES else None
+    masks = next((folder for folder in (source, *source.iterdir()) if folder.name.lower() == VOC_MASKS), None)
+    if masks is not None and is_voc(masks):
+        return read_voc_labels(source, masks, labels, ignored)
+    return read_labels(source, labels, ignored)
+
+
+def _match_labels(found: Labels, source: Path, known: PhotoList | None) -> tuple[PhotoList, list[PhotoLabels]]:
+    """Match labels with photos. Without photos, those beside the labels count, or else the names in the labels."""
+    folder = source if source.is_dir() else source.parent
+    beside = known
+    if known is None:
+        with suppress(SourceError):
+            beside = find_photos(photo_folder(folder), results=None)
+    names = PhotoNames(beside.names if beside is not None else ())
+    failures = [PhotoFailure(path, cause) for path, cause in found.problems]
+    matched: dict[str, list[PhotoLabels]] = {}
+    for one in found.photos:
+        hits = names.find(one.photo)
+        if not hits and known is None and one.size_HW:
+            hits = [plain_name(one.photo)]
+        if len(hits) != 1:
+            cause = "there is no such photo" if not hits else f"{' and '.join(hits)} have this name"
+            failures.append(PhotoFailure(one.file, f"{one.file}, {one.photo}: {cause}"))
+        else:
+            matched.setdefault(hits[0], []).append(one)
+    for name in [name for name, several in matched.items() if len(several) > 1]:
+        files = " and ".join(str(one.file) for one in matched.pop(name))
+        failures.append(PhotoFailure(Path(name), f"{name}: has two labels, in {files}; keep one"))
+    if not matched:
+        raise SourceError(failures[0].cause if failures else f"{source}: has no labels")
+    labels = [several[0] for several in matched.values()]
+    root = folder if beside is None else beside.root
+    alone = len(matched) == 1 and not source.is_dir()
+    origins = [one.file for one in labels]
+    return PhotoList(root, list(matched), tuple(failures), origins=origins, alone=alone), labels
+
+
 def _stem(name: str) -> str:
     """Return a name without its ending, with its folders."""
     return str(PurePosixPath(name).with_suffix(""))
@@ -191,14 +269,31 @@ def _group(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[st
     return groups
 
 
-def _read_file(path: Path, foreground: int | None) -> Result:
-    soft_HW = decode_mask(path, foreground=foreground).soft_HW
-    return Result(soft_HW.astype(np.float32) / np.float32(255), _THRESHOLD)
+def _read_file(path: Path, foreground: int | None) -> tuple[Result, str]:
+    reading = decode_mask(path, foreground=foreground)
+    if reading.odd == LOOKS_LIKE_A_PHOTO and foreground is None:
+        raise UnreadableImage(str(path), LOOKS_LIKE_A_PHOTO, "move photos out of the folder of masks")
+    return _result(reading), ""
 
 
-def _read_runs(runs: str, photo: Path, label: str) -> Result:
+def _read_labels(labels: PhotoLabels, photo: Path) -> tuple[Result, str]:
+    if labels.size_HW and not photo.exists():
+        reading = labels.read(labels.size_HW)
+    else:
+        height, width = read_size(photo)
+        reading = load_soft_mask(Pair(photo.stem, photo, labels, photo.stem), photo_HW=(height, width))
+        if reading.soft_HW.shape != (height, width):
+            raise LabelError(f"{labels.file}: is for a photo of {labels.size_HW}, but {photo} is {height} x {width} px")
+    return _result(reading), "shapes that reach out of the picture are clipped" if reading.odd else ""
+
+
+def _result(reading: MaskReading) -> Result:
+    return Result(reading.soft_HW.astype(np.float32) / np.float32(255), _THRESHOLD)
+
+
+def _read_runs(runs: str, photo: Path, label: str) -> tuple[Result, str]:
     try:
         mask_HW = decode_carvana(runs, read_size(photo))
     except RleError as error:
         raise RleError(f"{label}: {error}") from error
-    return Result(mask_HW.astype(np.float32), _THRESHOLD)
+    return Result(mask_HW.astype(np.float32), _THRESHOLD), ""

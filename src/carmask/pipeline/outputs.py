@@ -1,7 +1,8 @@
 """The plan of a run: which photos, which kind of results, and where they are written."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -11,10 +12,10 @@ from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, Shard, refuse_overwriting_photos
 from carmask.pipeline.journal import Provenance
 from carmask.pipeline.kinds import (
-    JSON_KINDS,
     OF_PHOTO,
     STREAM,
     TABLE_SUFFIXES,
+    TEXT_SUFFIXES,
     TRANSPARENT,
     Kind,
     OutputStyle,
@@ -79,7 +80,12 @@ class Plan:
         if self.of_one:
             return nullcontext(OneFile(jobs, (), {}, path, render))
         whole = {**describe_style(output), **provenance}
-        return open_folder(path, jobs, whole, render, shard=self.shard, overwrite=overwrite)
+        beside = {}
+        if output.kind == "yolo":
+            from carmask.labels.yolo import yolo_data
+
+            beside["data.yaml"] = yolo_data(os.path.relpath(str(jobs.photos.root), path)).encode()
+        return open_folder(path, jobs, whole, render, beside, shard=self.shard, overwrite=overwrite)
 
 
 def plan_outputs(
@@ -121,9 +127,10 @@ def plan_outputs(
     if picture_format is None:
         picture_format = "webp" if kind in OF_PHOTO and destination.suffix.lower() == ".webp" else "png"
     style = OutputStyle(cast(PhotoKind, kind), picture_format, background, crop)
-    suffix = ".json" if kind in JSON_KINDS else f".{picture_format}"
+    suffix = TEXT_SUFFIXES.get(kind, f".{picture_format}")
     jobs = Jobs.plan(photos, suffix, shard)
     if not _names_one_result(destination, suffix, of_one=photos.alone):
+        jobs = replace(jobs, folder="labels/" if kind == "yolo" else "")
         if photos.data is not None:
             raise CarmaskError(f"{destination}: a photo from standard input has no name; give the name of its result")
         if photos.alone:

@@ -128,11 +128,15 @@ def _render(
 
         return _to_json(geojson(find_polygons(found.mask), found.mask.shape, job.name))
     if style.kind == "labelme":
-        from carmask.imaging.labelme import labelme
+        from carmask.labels.labelme import labelme
 
         assert isinstance(job.photo, Path), "the plan refuses others"
         result = destination if of_one else destination / job.result
         return _to_json(labelme(found.mask, PurePath(os.path.relpath(job.photo, result.parent)).as_posix()))
+    if style.kind == "yolo":
+        from carmask.labels.yolo import yolo_text
+
+        return yolo_text(found.mask).encode()
     photo = _decode_full_size(job, found)
     image_HWC = draw(style, photo.image_HWC, found, background, photo)
     if style.picture_format == "webp" and max(image_HWC.shape) > _WEBP_MAX_PX:

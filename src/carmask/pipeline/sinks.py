@@ -24,7 +24,7 @@ from carmask.pipeline.journal import (
     read_provenance,
     stat_file,
 )
-from carmask.pipeline.kinds import STREAM
+from carmask.pipeline.kinds import STREAM, TEXT_SUFFIXES
 from carmask.pipeline.render import Render
 from carmask.pipeline.sources import PICTURE_JOURNAL
 from carmask.segmenter import Result
@@ -97,12 +97,16 @@ class OneFile(Sink):
 
 @dataclass
 class Folder(Sink):
-    """Results in a tree that mirrors that of the photos, with a hidden journal."""
+    """Results in a tree that mirrors that of the photos, with a hidden journal.
+
+    beside: files that are written at the end, by name.
+    """
 
     path: Path
     render: Render
     provenance: Provenance
     journal: Journal
+    beside: Mapping[str, bytes]
 
     def put(self, job: Job, found: Result) -> None:
         """See `Sink.put`."""
@@ -120,6 +124,8 @@ class Folder(Sink):
                     self.journal.add(entry)
             part.unlink()
         self.journal.sort("result")
+        for name, data in self.beside.items():
+            write_bytes_atomically(self.path / name, data)
 
 
 @contextmanager
@@ -136,7 +142,14 @@ def _open_remotely(path: Path, whole_journal: Path, provenance: Provenance, rend
 
 @contextmanager
 def open_folder(
-    path: Path, jobs: Jobs, provenance: Provenance, render: Render, *, shard: Shard, overwrite: bool
+    path: Path,
+    jobs: Jobs,
+    provenance: Provenance,
+    render: Render,
+    beside: Mapping[str, bytes] = {},
+    *,
+    shard: Shard,
+    overwrite: bool,
 ) -> Iterator[Folder]:
     """Open a folder for results. Valid results of an earlier run are kept, unless `overwrite`.
 
@@ -148,7 +161,7 @@ def open_folder(
         JournalError: another process writes to the folder.
 
     """
-    stem = _JSON_JOURNAL if jobs.suffix == ".json" else PICTURE_JOURNAL
+    stem = _JSON_JOURNAL if jobs.suffix in TEXT_SUFFIXES.values() else PICTURE_JOURNAL
     written = _read_journals(path, stem, provenance, overwrite=overwrite)
     todo, outdated, empty = array("q"), array("q"), array("q")
     dice: dict[int, float] = {}
@@ -179,7 +192,7 @@ def open_folder(
         remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
         for position in outdated:
             (path / jobs.at(position).result).unlink(missing_ok=True)
-        yield Folder(jobs.only(todo), empty, dice, path, render, provenance, journal)
+        yield Folder(jobs.only(todo), empty, dice, path, render, provenance, journal, beside)
 
 
 def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) -> None:

@@ -129,7 +129,7 @@ def _check(table: Path, photos: PhotoList, true_masks: dict[str, Read], row: tup
     if name not in true_masks:
         return _Checked(name)
     try:
-        truth_HW = true_masks[name]().mask
+        truth_HW = true_masks[name]()[0].mask
         if truth_HW.shape != mask_HW.shape:
             sizes = (f"{height} x {width} px" for height, width in (mask_HW.shape, truth_HW.shape))
             raise CarmaskError(f"{photo}: is {next(sizes)}, its true mask {next(sizes)}")

@@ -1,4 +1,4 @@
-"""Results of all photos in one file: the challenge's run lengths, COCO's annotations, and Parquet.
+"""Results of all photos in one file: the challenge's run lengths, Parquet, and `carmask.pipeline.annotations`.
 
 Rows are collected in a journal beside the table, with which a killed run continues, and put together at the end.
 """
@@ -6,7 +6,7 @@ Rows are collected in a journal beside the table, with which a killed run contin
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.files import BinaryWriter, atomic_write, gzip_writer, remove_stale_temporary_files
-from carmask.imaging.rle import encode_carvana, encode_coco, write_rows
+from carmask.imaging.rle import encode_carvana, write_rows
+from carmask.labels.cvat import cvat_row
+from carmask.labels.label_studio import label_studio_row
+from carmask.pipeline.annotations import Rows, coco_row, write_coco, write_cvat, write_label_studio
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, PhotoOutcome
 from carmask.pipeline.journal import (
     Entry,
@@ -34,9 +37,6 @@ from carmask.pipeline.sinks import OpenRemotely, Put, Sink
 from carmask.pipeline.sources import PATH_COLUMN
 from carmask.runner import in_batches
 from carmask.segmenter import Result
-
-# The rows in the order of the photos, as often as it is called.
-Rows = Callable[[], Iterator[tuple[Job, Entry]]]
 
 # About ten megabytes of run lengths.
 _PARQUET_ROWS_IN_GROUP = 1024
@@ -229,54 +229,10 @@ def _to_parquet(job: Job, entry: Entry) -> dict[str, Any]:
     return {**row, **entry["row"], "box_px": sides, **noted}
 
 
-# COCO: one annotation for each photo in which a vehicle was found. Ids are the positions of the photos, from 1, in the
-# whole list: parts made by --shard can be joined. `iscrowd` is 0 although the masks are run lengths, as other tools
-# write it: crowds are left out when detections are scored. Names are paths below the common folder, never equal.
-
-
-def _coco_row(mask_HW: NDArray[np.bool_]) -> dict[str, Any]:
-    height, width = mask_HW.shape
-    area = int(np.count_nonzero(mask_HW))
-    return {"height": height, "width": width, "area": area, "segmentation": encode_coco(mask_HW)}
-
-
-def _write_coco(stream: BinaryWriter, rows: Rows) -> None:
-    stream.write(b'{"info":{"description":"masks by carmask"},"licenses":[],"images":[\n')
-    _write_items(stream, (_coco_image(job, entry) for job, entry in rows()))
-    stream.write(b'],"annotations":[\n')
-    _write_items(stream, (_coco_annotation(job, entry) for job, entry in rows() if entry["box_px"]))
-    stream.write(b'],"categories":[{"id":1,"name":"vehicle","supercategory":"vehicle"}]}\n')
-
-
-def _coco_image(job: Job, entry: Entry) -> dict[str, Any]:
-    size = {key: entry["row"][key] for key in ("height", "width")}
-    return {"id": job.position + 1, "file_name": job.name, **size}
-
-
-def _coco_annotation(job: Job, entry: Entry) -> dict[str, Any]:
-    top, left, bottom, right = entry["box_px"]
-    score = {"score": entry["expected_dice"]} if "expected_dice" in entry else {}
-    return {
-        "id": job.position + 1,
-        "image_id": job.position + 1,
-        "category_id": 1,
-        "iscrowd": 0,
-        "bbox": [left, top, right - left, bottom - top],
-        "area": entry["row"]["area"],
-        **score,
-        "segmentation": entry["row"]["segmentation"],
-    }
-
-
-def _write_items(stream: BinaryWriter, items: Iterable[dict[str, Any]]) -> None:
-    separator = b""
-    for item in items:
-        stream.write(separator + json.dumps(item, separators=(",", ":")).encode())
-        separator = b",\n"
-
-
 _TABLES: dict[TableKind, TableFormat] = {
     "carvana-csv": TableFormat(encode_carvana, _write_carvana),
-    "coco": TableFormat(_coco_row, _write_coco),
+    "coco": TableFormat(coco_row, write_coco),
     "parquet": TableFormat(_parquet_row, _write_parquet, has_errors=True),
+    "cvat": TableFormat(cvat_row, write_cvat),
+    "label-studio": TableFormat(label_studio_row, write_label_studio),
 }

@@ -178,7 +178,9 @@ class TrainSettings(Section):
                 name: source.model_copy(update={"path": self.data / source.path})
                 for name, source in self.datasets.items()
             }
-        options = self.dataset.model_dump(include={"split", "group_pattern", "foreground", "ignore"})
+        options = self.dataset.model_dump(
+            include={"split", "group_pattern", "foreground", "ignore", "labels", "ignore_labels"}
+        )
         sources = {"": SourceSettings(path=self.data, **options)}
         if self.dataset.empty is not None:
             sources[EMPTY_SOURCE] = SourceSettings(path=self.dataset.empty, empty=True)

@@ -1,13 +1,16 @@
 """The sections of `TrainSettings`: data, network, optimizer, schedule, loss, hardware."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from carmask.data.split import FOLDS
+from carmask.labels.classes import parse_names
 from carmask.models.config import EncoderName
 from carmask.runtime.hardware import HardwareSettings
+
+LabelNames = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 
 
 class Section(BaseModel):
@@ -34,6 +37,8 @@ class DataSettings(Section):
     ignore: int | None = Field(
         default=None, ge=0, le=65535, description="mask value that means unknown: such pixels carry no loss, no metric"
     )
+    labels: LabelNames = Field(default=(), description="classes of label files that are vehicles: car,truck")
+    ignore_labels: LabelNames = Field(default=(), description="classes of label files that mean unknown")
     empty: Path | None = Field(default=None, description="folder of photos without a vehicle, to learn from as well")
     cache: Path = Field(default=Path(".cache/carmask"), description="folder for decoded and resized photos")
 
@@ -49,6 +54,8 @@ class SourceSettings(Section):
     group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
     foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")
     ignore: int | None = Field(default=None, ge=0, le=65535, description="mask value that means unknown")
+    labels: LabelNames = Field(default=(), description="classes of label files that are vehicles")
+    ignore_labels: LabelNames = Field(default=(), description="classes of label files that mean unknown")
     empty: bool = Field(default=False, description="photos without a vehicle and without masks; grounds of composites")
     cutouts: bool = Field(default=False, description="its vehicles are cut out for composites")
 

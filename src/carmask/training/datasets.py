@@ -124,7 +124,13 @@ def load_data(
     """
     settings_of = settings.sources()
     found = {
-        name: find_pairs(source.path, group_pattern=source.group_pattern, empty=source.empty)
+        name: find_pairs(
+            source.path,
+            group_pattern=source.group_pattern,
+            empty=source.empty,
+            labels=source.labels,
+            ignore_labels=source.ignore_labels,
+        )
         for name, source in settings_of.items()
     }
     pairs_of = {name: [renamed(pair, name) for pair in dataset.pairs] for name, dataset in found.items()}

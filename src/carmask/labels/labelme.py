@@ -1,4 +1,4 @@
-"""Outlines of a mask in LabelMe's format, one polygon for each region.
+"""LabelMe's files: outlines of a mask, one polygon for each region; and the labels that people draw.
 
 LabelMe's polygons run through pixels, and these pixels belong to the mask: its reader truncates coordinates and fills
 with Pillow, outline included. Points are written at the center of their pixel, (0.5, 0.5) for the first, where LabelMe
@@ -9,15 +9,31 @@ Without simplification LabelMe's own reader gives exactly the mask.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, FiniteFloat
 
+from carmask.errors import CarmaskError
 from carmask.imaging.masks import require_mask
 from carmask.imaging.polygons import DEFAULT_TOLERANCE_PX, trace_outlines
+from carmask.labels.shapes import (
+    LabeledShape,
+    LabelError,
+    PhotoLabels,
+    Pixels,
+    box,
+    draw_picture,
+    draw_through_pixels,
+    from_base64,
+    polygon,
+    validate,
+)
 
 # The version of LabelMe with this format. LabelMe itself never checks it.
 _VERSION = "6.3.1"
@@ -64,6 +80,62 @@ def labelme(mask_HW: NDArray[np.bool_], photo: str, *, tolerance_px: float = DEF
         "imageHeight": height,
         "imageWidth": width,
     }
+
+
+class _LabelmeShape(BaseModel):
+    label: str
+    points: list[tuple[FiniteFloat, FiniteFloat]] = []
+    shape_type: str | None = "polygon"
+    mask: str | None = None
+
+
+class _LabelmeFile(BaseModel):
+    shapes: list[_LabelmeShape]
+    imagePath: str
+    imageHeight: Pixels | None = None
+    imageWidth: Pixels | None = None
+
+
+def read_labelme(path: Path, document: Any, digest: str) -> PhotoLabels:
+    """Read a file of LabelMe, one photo's. Its `imagePath` starts from the file's folder.
+
+    Polygons, circles and masks are shapes, rectangles boxes; lines and points, which have no area, are left out.
+
+    Raises:
+        LabelError: names the place and the cause.
+
+    """
+    found = validate(_LabelmeFile, document, path)
+    size = (found.imageHeight, found.imageWidth) if found.imageHeight and found.imageWidth else None
+    shapes = []
+    for number, shape in enumerate(found.shapes):
+        try:
+            shapes += _read_shape(shape)
+        except CarmaskError as error:
+            raise LabelError(f"{path}: shapes.{number}, {shape.label}: {error}") from error
+    return PhotoLabels(path, found.imagePath.replace("\\", "/"), "LabelMe", digest, size, tuple(shapes))
+
+
+def _read_shape(shape: _LabelmeShape) -> list[LabeledShape]:
+    points_xy = np.array(shape.points, np.float64).reshape(-1, 2)
+    match shape.shape_type or "polygon":
+        case "polygon":
+            if len(points_xy) < 3:
+                raise LabelError(f"a polygon of {len(points_xy)} points")
+            return [LabeledShape(shape.label, partial(draw_through_pixels, (points_xy,)))]
+        case "circle" if len(points_xy) == 2:
+            radius_px = float(np.hypot(*(points_xy[1] - points_xy[0])))
+            angle = np.linspace(0, 2 * np.pi, 360, endpoint=False)
+            return [polygon(shape.label, points_xy[0] + radius_px * np.stack([np.cos(angle), np.sin(angle)], axis=1))]
+        case "rectangle" if len(points_xy) >= 2:
+            return [box(shape.label, *points_xy.min(axis=0).tolist(), *points_xy.max(axis=0).tolist())]
+        case "mask" | "ai_mask" if shape.mask and len(points_xy) >= 1:
+            left, top = points_xy[0].astype(int).tolist()
+            return [LabeledShape(shape.label, partial(draw_picture, from_base64(shape.mask), (left, top), None))]
+        case "line" | "linestrip" | "point" | "points":
+            return []
+        case other:
+            raise LabelError(f"a shape of type {other!r} with {len(points_xy)} points, which cannot be read")
 
 
 def _joined(exterior_xy: NDArray[np.intp], holes_xy: list[NDArray[np.intp]], mask_HW: NDArray[np.bool_]) -> _Outline:

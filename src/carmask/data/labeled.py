@@ -1,0 +1,111 @@
+"""Data sets whose truth is in label files: which photo has which labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from carmask.data.layout import DatasetError, Layout, Problem, index_folder, photo_folder
+from carmask.labels.match import PhotoNames
+from carmask.labels.read import SUFFIXES, Labels, read_labels, read_voc_labels
+from carmask.labels.shapes import LabelError, PhotoLabels
+from carmask.labels.voc import is_voc
+
+LAYOUT_OF: dict[str, Layout] = {
+    "COCO": "coco",
+    "LabelMe": "labelme",
+    "CVAT": "cvat",
+    "Label Studio": "label-studio",
+    "YOLO": "yolo",
+    "Pascal VOC": "voc",
+    "Supervisely": "supervisely",
+}
+
+
+@dataclass(frozen=True)
+class LabeledPhotos:
+    """Photos with their labels by id (None: nothing is to be marked), and the faults found on the way."""
+
+    root: Path
+    layout: Layout
+    found: dict[str, tuple[Path, PhotoLabels | None]]
+    problems: list[Problem]
+
+
+def find_labeled(source: Path, labels: Sequence[str], ignored: Sequence[str]) -> LabeledPhotos | None:
+    """Find the label files in a folder, or take the one that is named, and the photos; None if there are none.
+
+    Raises:
+        LabelError: see `read_labels`.
+        DatasetError: none of the photos is there.
+
+    """
+    root = source if source.is_dir() else source.parent
+    if not root.is_dir() or not (source.is_dir() or source.suffix.lower() in SUFFIXES):
+        return None
+    found = read_labels(source, tuple(labels), tuple(ignored))
+    return None if found is None else match_labels(root, found)
+
+
+def find_voc(photos: Path, masks: Path, labels: Sequence[str], ignored: Sequence[str]) -> Labels | None:
+    """Read Pascal VOC's masks in these folders; None if they are masks of another kind.
+
+    Raises:
+        LabelError: the classes do not fit, or classes are named, but masks of this kind have none.
+
+    """
+    if is_voc(masks):
+        return read_voc_labels(photos, masks, tuple(labels), tuple(ignored))
+    if labels or ignored:
+        raise LabelError(f"{masks}: has no classes with names; leave out --labels and --ignore-labels")
+    return None
+
+
+def match_labels(root: Path, labels: Labels, photos: Path | None = None) -> LabeledPhotos:
+    """Give each photo its labels. Two labels of one photo are refused, and so are names that fit several photos.
+
+    photos: their folder; without it images/ (or imgs/, ...) in `root` if there is one, otherwise `root`.
+
+    Raises:
+        DatasetError: none of the photos is there.
+
+    """
+    folder = photos or photo_folder(root)
+    index = index_folder(folder)
+    path_of = {path.relative_to(folder).as_posix(): path for paths in index.pictures.values() for path in paths}
+    names = PhotoNames(path_of)
+    problems = [*index.problems, *(Problem(_below(path, root), "unreadable", why) for path, why in labels.problems)]
+    labels_of: dict[str, list[PhotoLabels]] = {}
+    for one in labels.photos:
+        match names.find(one.photo):
+            case []:
+                problems.append(
+                    Problem(f"{_below(one.file, root)}, {one.photo}", "missing image", "there is no such photo")
+                )
+            case [name]:
+                labels_of.setdefault(name, []).append(one)
+            case like_it:
+                cause = f"{_below(one.file, root)} may mean any of {', '.join(like_it)}; write folders into it"
+                problems.append(Problem(one.photo, "ambiguous", cause))
+    found: dict[str, tuple[Path, PhotoLabels | None]] = {}
+    for stem, paths in sorted(index.pictures.items()):
+        named = {path.relative_to(folder).as_posix(): path for path in paths}
+        labeled = {name: labels_of[name] for name in named if name in labels_of}
+        several = [one for ones in labeled.values() for one in ones]
+        if len(several) > 1:
+            files = " and ".join(dict.fromkeys(_below(one.file, root) for one in several))
+            twice = f"{files} has two labels of it" if files.count(" and ") == 0 else f"{files} have labels of it"
+            problems.append(Problem(stem, "ambiguous", f"{twice}; keep one"))
+        elif several:
+            (name,) = labeled
+            found[stem] = (named[name], several[0] if several[0].shapes else None)
+        else:
+            cause = f"no {labels.format} label file names it"
+            problems += [Problem(name, "missing mask", cause) for name in named]
+    if not found:
+        first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])
+        raise DatasetError(f"{root}: no photo has a label in {labels.format}'s files. {first}", problems)
+    return LabeledPhotos(root, LAYOUT_OF[labels.format], found, problems)
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
