@@ -132,7 +132,7 @@ def test_names_are_the_words_of_the_field() -> None:
 
 
 BRITISH = re.compile(
-    r"\b(colour|grey|centre|neighbour|behaviour|favour|flavour|honour|licence|catalogue|travell|labell|modell"
+    r"\b(colour|grey|centre|neighbour|behaviour|favour|flavour|honour|licence|catalogue|travell|labell(?!edby\b)|modell"
     r"|artefact|programme|(optim|normal|initial|serial|quant|organ|recogn|minim|maxim|summar|visual|synchron|real|util"
     r"|parallel|general|special|vector)is(e|es|ed|er|ers|ing|ation|ations)\b)",
     re.IGNORECASE,

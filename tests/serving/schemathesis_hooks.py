@@ -41,4 +41,6 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:  # noqa: ARG001 -
             fields["kind"] = "cutout"
         if fields and "background_file" in fields:
             fields.pop("background", None)
+        if fields and "mask_file" in fields:
+            fields.pop("mask_file")  # a mask of another size is refused
         case._sync_validated_hashes()  # otherwise photos, which are no text, would make the form count as invalid

@@ -79,6 +79,31 @@ def test_a_picture_behind_the_vehicle(packaged: Service, car: Path, predict: Com
     assert reply.body == (tmp_path / "out.png").read_bytes()
 
 
+def test_a_mask_of_ones_own_replaces_the_network(
+    packaged: Service, car: Path, predict: Command, tmp_path: Path
+) -> None:
+    for kind in ("mask", "soft", "cutout"):
+        assert predict(car, tmp_path / f"{kind}.png", "--kind", kind) == 0
+    for kind in ("mask", "soft"):
+        reply = packaged.segment(car, kind=kind, mask_file=tmp_path / f"{kind}.png")
+        assert reply.body == (tmp_path / f"{kind}.png").read_bytes()
+    ellipse = tmp_path / "ellipse.png"
+    height, width = np.asarray(Image.open(tmp_path / "mask.png")).shape
+    y, x = np.mgrid[:height, :width]
+    inside_HW = ((x / width - 0.5) / 0.4) ** 2 + ((y / height - 0.5) / 0.3) ** 2 < 1
+    Image.fromarray(inside_HW).save(ellipse)
+    reply = packaged.segment(car, kind="cutout", mask_file=ellipse)
+    assert reply.status == 200, reply.body
+    cutout_HW4 = np.asarray(Image.open(io.BytesIO(reply.body)))
+    np.testing.assert_array_equal(cutout_HW4[..., 3] == 255, inside_HW)
+    told = packaged.segment(car, {"Accept": "application/json"}, mask_file=ellipse).json
+    assert told["coverage"] == pytest.approx(inside_HW.mean(), abs=1e-6)
+    assert told["expected_dice"] is None
+    Image.fromarray(inside_HW[1:]).save(ellipse)
+    reply = packaged.segment(car, mask_file=ellipse)
+    assert (reply.status, reply.json["error"]["code"]) == (422, "cannot_draw")
+
+
 def test_a_photo_has_the_same_result_alone_and_among_others(packaged: Service, car: Path) -> None:
     """Requests that come together share a batch; the last bit of the probability must not tell."""
     alone = packaged.segment(car, kind="soft").body
@@ -327,6 +352,7 @@ def test_the_docs_name_every_address_field_and_status(service: Service) -> None:
         "threshold",
         "background",
         "background_file",
+        "mask_file",
         "crop",
         "vehicles",
         "min_area",

@@ -92,7 +92,7 @@ def test_the_keyboard_is_enough(visit: Visitor, tmp_path: Path) -> None:
     expect(card.get_by_role("slider", name="Threshold")).to_have_attribute(
         "aria-valuetext", re.compile("^0.51, vehicle")
     )
-    for name in ("Reset threshold of car.png", "Download cut-out of car.png"):
+    for name in ("Reset threshold of car.png", "Correct mask of car.png", "Download cut-out of car.png"):
         keys.press("Tab")
         assert focused_name(here) == name
         assert_focus_is_seen(here)
@@ -100,7 +100,7 @@ def test_the_keyboard_is_enough(visit: Visitor, tmp_path: Path) -> None:
         keys.press("Enter")
     assert saved.value.suggested_filename == "car-cutout.png"
     assert focused_name(here) == "Download cut-out of car.png"
-    for _ in range(9):
+    for _ in range(10):
         keys.press("Shift+Tab")
     assert focused_name(here) == "Transparent"
     keys.press("ArrowDown")

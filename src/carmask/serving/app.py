@@ -120,12 +120,14 @@ async def segment(request: Request, form: Annotated[SegmentForm, Form(media_type
     offers = list(BATCH_TYPES) if is_batch else form.media_types()
     media_type = choose_media_type(",".join(request.headers.getlist("accept")), offers)
     background = await take(form.background_file) if form.background_file else None
+    mask = await take(form.mask_file) if form.mask_file else None
     tasks = [
         PhotoTask(
             form=form,
             name=str(file.filename),
             photo=await take(file),
             background=background,
+            mask=mask,
             media_type=form.media_types()[0] if is_batch else media_type,
             request_id=request.state.request_id,
         )

@@ -98,7 +98,7 @@ def _invalid_form(error: RequestValidationError) -> ServiceError:
         near = difflib.get_close_matches(name, SegmentForm.model_fields, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(sorted(SegmentForm.model_fields))}"
         return bad_form(f"{name!r}: there is no such field; {hint}")
-    if name.partition(".")[0] in ("file", "background_file"):
+    if name.partition(".")[0] in ("file", "background_file", "mask_file"):
         name = name.partition(".")[0]
         return bad_form(f"{name}: send a file in this field, for example with curl -F {name}=@car.jpg")
     message = fault["msg"].removeprefix("Value error, ")

@@ -99,6 +99,12 @@ class SegmentForm(BaseModel):
         description="Cut-outs only: a picture as the background, instead of `background`.",
         json_schema_extra=_BINARY,
     )
+    mask_file: UploadFile | SkipJsonSchema[None] = Field(
+        default=None,
+        description="A mask of the photo, such as a corrected one, to use instead of the network: gray, of the photo's "
+        "size, black to white as the probability from 0 to 1.",
+        json_schema_extra=_BINARY,
+    )
     crop: FormBool = Field(default=False, description="Cut-outs only: crop to the box around the vehicle.")
     vehicles: Vehicles = Field(
         default="all",
@@ -122,6 +128,8 @@ class SegmentForm(BaseModel):
         given = self.model_fields_set
         if {"background", "background_file"} <= given:
             raise ValueError("background and background_file: send only one of them")
+        if self.mask_file is not None and len(self.file) > 1:
+            raise ValueError("mask_file: is the mask of one photo; send each photo in a request of its own")
         if self.format is not None and self.kind not in OF_PHOTO:
             raise ValueError(f"format: works only with {', '.join(OF_PHOTO)}; {self.kind} has one format")
         try:
@@ -231,7 +239,7 @@ def _describe_request() -> JsonDict:
             "schema": {key: value for key, value in schema.items() if key != "title"},
         }
         for name, schema in properties.items()
-        if name not in ("file", "background_file")
+        if name not in ("file", "background_file", "mask_file")
     ]
     photo: JsonDict = {"schema": {"type": "string", "format": "binary"}}
     return {

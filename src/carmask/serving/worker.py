@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from carmask.errors import CarmaskError
 from carmask.imaging.cutout import picture_background
 from carmask.imaging.decode import UnreadableImage, decode_photo
@@ -39,12 +42,17 @@ from carmask.serving.settings import (
 
 @dataclass(eq=False)
 class PhotoTask:
-    """One photo and what to make of it. name: of the photo. background: a picture as the background of a cut-out."""
+    """One photo and what to make of it.
+
+    name: of the photo. background: a picture as the background of a cut-out. mask: a picture of the mask, with which no
+    network runs.
+    """
 
     form: SegmentForm
     name: str
     photo: bytes
     background: bytes | None
+    mask: bytes | None
     media_type: str
     request_id: str
     arrived_s: float = field(default_factory=time.perf_counter)
@@ -152,7 +160,7 @@ class SegmentationWorker:
     async def _segment(self, task: PhotoTask) -> ResultResponse:
         try:
             fitted = await asyncio.wrap_future(self._decoders.submit(self._decode, task))
-            raw = await self.batcher.infer(fitted)
+            raw = await self.batcher.infer(fitted) if task.mask is None else ()
             self.problem = None
             drawing = self._drawers.submit(self._finish, task, fitted, raw)
             try:
@@ -195,6 +203,8 @@ class SegmentationWorker:
         size_bytes = height * width * (DRAWING_BYTES_PER_PX if is_drawn else MASKING_BYTES_PER_PX)
         if is_drawn and task.background is not None and task.form.background_file is not None:
             size_bytes += self._pixels(task.background, task.form.background_file.filename) * DECODING_BYTES_PER_PX
+        if task.mask is not None and task.form.mask_file is not None:
+            size_bytes += self._pixels(task.mask, task.form.mask_file.filename) * DECODING_BYTES_PER_PX
         reserved_bytes = self._memory.reserve(size_bytes)
         try:
             if task.is_abandoned:
@@ -214,8 +224,12 @@ class SegmentationWorker:
         """The bytes that `carmask predict` writes for the same photo with the same options, or a description."""
         form, name = task.form, task.name
         threshold = form.threshold or self.segmenter.threshold
-        probability_HW = form.regions().keep(self.segmenter.restore(fitted, raw), threshold)
-        found = self.segmenter.result(probability_HW, threshold=threshold)
+        if task.mask is None:
+            probability_HW = form.regions().keep(self.segmenter.restore(fitted, raw), threshold)
+            found = self.segmenter.result(probability_HW, threshold=threshold)
+        else:
+            # No network is asked, so there is no expected Dice.
+            found = Result(form.regions().keep(self._read_mask(task.mask, task.form, fitted), threshold), threshold)
         if task.media_type == JSON:
             seconds = time.perf_counter() - task.arrived_s
             return json_body(found, self.segmenter.name, seconds=seconds, request_id=task.request_id), found
@@ -227,6 +241,17 @@ class SegmentationWorker:
         style = OutputStyle(form.kind, "webp" if task.media_type == WEBP else "png", crop=form.crop)
         render = make_render(style, Path(), of_one=True, background=background)
         return render(Job(0, name, Path(name), task.photo, Path(name), ""), found), found
+
+    def _read_mask(self, mask: bytes, form: SegmentForm, fitted: Fitted) -> NDArray[np.float32]:
+        name = form.mask_file.filename if form.mask_file else None
+        level_HW = decode_photo(mask, channels=1, max_pixels=self.limits.max_pixels, name=name).image_HWC[..., 0]
+        if level_HW.shape != fitted.size_HW:
+            (height, width), (mask_height, mask_width) = fitted.size_HW, level_HW.shape
+            raise CarmaskError(
+                f"{name}: the mask is {mask_height} x {mask_width} px, the photo {height} x {width} px; send a mask of "
+                "the photo's size"
+            )
+        return np.divide(level_HW, 255, dtype=np.float32)
 
     def _pixels(self, data: bytes, name: str | None) -> int:
         """Number of pixels of a picture, from its header."""

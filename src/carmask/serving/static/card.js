@@ -35,7 +35,7 @@ export class Card {
   /**
    * photo, backdrop, queue: what it shows and works with. template: the page's <template> of a card. model: asks the
    * service what it says of itself, and returns that as a promise.
-   * acts: what its buttons call that concerns other cards too, { remove(card), same(threshold) }.
+   * acts: what its buttons call that concerns other cards too, { remove(card), same(threshold), edit(photo) }.
    */
   constructor(photo, { template, backdrop, queue, model, acts }) {
     this.#photo = photo;
@@ -80,19 +80,20 @@ export class Card {
     const heading = this.#part("name");
     heading.textContent = name;
     heading.id = `${id}-name`;
-    this.#part("card").setAttribute("aria-labeledby", heading.id);
+    this.#part("card").setAttribute("aria-labelledby", heading.id);
     const level = this.#part("level");
     const label = this.element.querySelector(".threshold label");
     level.id = `${id}-level`;
     label.id = `${id}-label`;
     label.htmlFor = level.id;
-    level.setAttribute("aria-labeledby", `${label.id} ${heading.id}`);
+    level.setAttribute("aria-labelledby", `${label.id} ${heading.id}`);
     const names = {
       remove: `Remove ${name}`,
       compare: `Before and after, ${name}`,
       own: `Reset threshold of ${name}`,
       same: `Use for all photos: threshold of ${name}`,
       again: `Try again with ${name}`,
+      correct: `Correct mask of ${name}`,
       "get-cutout": `Download cut-out of ${name}`,
       "get-mask": `Download mask of ${name}`,
       before: `Photo ${name}`,
@@ -118,6 +119,7 @@ export class Card {
       // As above.
       this.#part("level").focus();
     });
+    on("correct", "click", () => this.#correct(acts.edit));
     on("same", "click", () => acts.same(photo.threshold));
     for (const kind of Object.keys(KINDS)) {
       on(`get-${kind}`, "click", (event) => this.#download(kind, event.currentTarget));
@@ -146,9 +148,10 @@ export class Card {
     const { size, expectedDice, seconds: took_s } = photo.found;
     const { share, hasVehicle } = photo.covered;
     const covers = hasVehicle ? `vehicle covers ${percent(share)}` : "no vehicle found";
-    const facts = [sizeInPixels(size), ...(hasVehicle ? [covers] : []), seconds(took_s)];
+    const how = photo.isCorrected ? "corrected by hand" : seconds(took_s);
+    const facts = [sizeInPixels(size), ...(hasVehicle ? [covers] : []), how];
     // It is of the mask at the network's own threshold.
-    if (expectedDice !== null && photo.threshold === null) facts.splice(-1, 0, certainty(expectedDice));
+    if (expectedDice !== null && photo.threshold === null && !photo.isCorrected) facts.splice(-1, 0, certainty(expectedDice));
     this.#part("state").textContent = facts.join(" · ");
     this.#part("none").hidden = hasVehicle;
     const threshold = photo.usedThreshold.toFixed(2);
@@ -211,6 +214,18 @@ export class Card {
     const percent_shown = compare.valueAsNumber;
     this.#part("frame").style.setProperty("--cut", `${percent_shown}%`);
     compare.setAttribute("aria-valuetext", `${percent_shown}% photo, ${100 - percent_shown}% result`);
+  }
+
+  async #correct(edit) {
+    const problem = this.#part("download-problem");
+    problem.hidden = true;
+    try {
+      const corrected = await edit(this.#photo);
+      if (corrected !== null && !this.#photo.signal.aborted) this.#photo.correct(corrected);
+    } catch (error) {
+      problem.textContent = error.message;
+      problem.hidden = false;
+    }
   }
 
   async #download(kind, button) {

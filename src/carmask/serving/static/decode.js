@@ -56,16 +56,40 @@ export function readPicture(blob, longest_px) {
 export function countLevels(blob) {
   return withBitmap(blob, (bitmap) => {
     const counts = new Array(256).fill(0);
-    const context = scratch({ height: TILE_PX, width: TILE_PX });
-    for (let top = 0; top < bitmap.height; top += TILE_PX) {
-      for (let left = 0; left < bitmap.width; left += TILE_PX) {
-        const [height, width] = [Math.min(TILE_PX, bitmap.height - top), Math.min(TILE_PX, bitmap.width - left)];
-        context.drawImage(bitmap, left, top, width, height, 0, 0, width, height);
-        for (const level of levelsOf(context.getImageData(0, 0, width, height))) counts[level] += 1;
-      }
-    }
+    inTiles(bitmap, (levels) => {
+      for (const level of levels) counts[level] += 1;
+    });
     return counts;
   });
+}
+
+/** The levels of a soft mask at its full size, row by row. */
+export function readLevels(blob) {
+  return withBitmap(blob, (bitmap) => {
+    const whole = new Uint8Array(bitmap.height * bitmap.width);
+    inTiles(bitmap, (levels, { top, left, height, width }) => {
+      for (let row = 0; row < height; row += 1) {
+        whole.set(levels.subarray(row * width, (row + 1) * width), (top + row) * bitmap.width + left);
+      }
+    });
+    return whole;
+  });
+}
+
+/** A picture at its full size, turned as its EXIF says, for a canvas; the caller closes it. */
+export function readBitmap(blob) {
+  return oneAtATime(() => createImageBitmap(blob, { imageOrientation: "from-image" }));
+}
+
+function inTiles(bitmap, use) {
+  const context = scratch({ height: TILE_PX, width: TILE_PX });
+  for (let top = 0; top < bitmap.height; top += TILE_PX) {
+    for (let left = 0; left < bitmap.width; left += TILE_PX) {
+      const [height, width] = [Math.min(TILE_PX, bitmap.height - top), Math.min(TILE_PX, bitmap.width - left)];
+      context.drawImage(bitmap, left, top, width, height, 0, 0, width, height);
+      use(levelsOf(context.getImageData(0, 0, width, height)), { top, left, height, width });
+    }
+  }
 }
 
 function withBitmap(blob, use) {

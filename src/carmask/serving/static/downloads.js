@@ -42,7 +42,9 @@ export async function saveEverything(photos, backdrop, queue, tell, signal) {
 
 async function makeResult(photo, kind, backdrop, queue, turn) {
   const threshold = photo.threshold === null ? null : String(photo.threshold);
-  const fields = { kind, threshold, vehicles: photo.vehicles, ...(kind === "cutout" ? backdrop.fields : {}) };
+  const mask = photo.isCorrected ? { mask_file: photo.found.soft } : { vehicles: photo.vehicles };
+  const used = photo.isCorrected ? String(photo.usedThreshold) : threshold;
+  const fields = { kind, threshold: used, ...mask, ...(kind === "cutout" ? backdrop.fields : {}) };
   return (await queue.add(() => segment(photo.file, fields, turn.signal), turn)).blob;
 }
 

@@ -4,6 +4,7 @@ import { makeAsker } from "./access.js";
 import { readModel } from "./api.js";
 import { Backdrop } from "./backdrop.js";
 import { Card } from "./card.js";
+import { Editor } from "./editor.js";
 import { saveEverything } from "./downloads.js";
 import { takeFiles } from "./intake.js";
 import { Photo } from "./photo.js";
@@ -34,6 +35,7 @@ const backdrop = new Backdrop(
   },
   showProblem,
 );
+const editor = new Editor(part("editor"));
 const cards = [];
 let model = null;
 // How long a busy service is left alone, and until when on the page's clock.
@@ -77,7 +79,7 @@ function addPhotos(files) {
   const asked = whenModel();
   for (const file of files) {
     const photo = new Photo(file, chosenVehicles());
-    const acts = { remove: removeCard, same: useForAll };
+    const acts = { remove: removeCard, same: useForAll, edit: (one) => editor.edit(one) };
     const card = new Card(photo, { template: part("card"), backdrop, queue, model: whenModel, acts });
     cards.push(card);
     part("photos").append(card.element);

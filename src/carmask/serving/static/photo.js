@@ -14,7 +14,8 @@ const NOT_DRAWN = "Your browser cannot draw a picture of this size. The command 
  * problem: a sentence, where it failed. threshold: 0..1, or null for the network's own. vehicles: "all", "largest" or
  * "center". found: null until it is done for the first time, then { size, coverage, hasVehicle, seconds, soft,
  * countOfLevel, picture, ownThreshold, asked }. Of these soft is the file of the soft mask, picture one that the browser
- * can show (the photo's own, or the service's overlay), and asked the choices for which the service made them.
+ * can show (the photo's own, or the service's overlay), and asked the choices for which the service made them. Once the
+ * mask was corrected, soft is the corrected one, and network what the network had found.
  */
 export class Photo extends EventTarget {
   state = "waiting";
@@ -45,14 +46,24 @@ export class Photo extends EventTarget {
   /** The share of the photo that the mask covers, 0..1, and whether it holds anything, at the chosen threshold. */
   get covered() {
     const { size, coverage, hasVehicle, countOfLevel } = this.found;
-    if (this.threshold === null) return { share: coverage, hasVehicle };
-    const count = countVehicle(countOfLevel, this.threshold);
+    if (this.threshold === null && !this.isCorrected) return { share: coverage, hasVehicle };
+    const count = countVehicle(countOfLevel, this.usedThreshold);
     return { share: count / (size.height * size.width), hasVehicle: count > 0 };
   }
 
   /** The threshold that holds, 0..1; for a photo that is done. */
   get usedThreshold() {
     return this.threshold ?? this.found.ownThreshold;
+  }
+
+  /** Whether the mask was corrected by hand. It stays as it is, whichever vehicles are chosen. */
+  get isCorrected() {
+    return this.found?.network !== undefined;
+  }
+
+  /** Take a corrected mask: { soft, countOfLevel }. */
+  correct(corrected) {
+    this.#become({ found: { ...this.found, network: this.found.network ?? this.found.soft, ...corrected } });
   }
 
   /** Choose a threshold, 0..1, or null for the network's own. */
@@ -107,7 +118,7 @@ export class Photo extends EventTarget {
   }
 
   #followChoices() {
-    if (this.state === "done" && !this.#isWanted(this.found.asked)) this.#askAgain();
+    if (this.state === "done" && !this.isCorrected && !this.#isWanted(this.found.asked)) this.#askAgain();
   }
 
   async #find(queue) {

@@ -1,0 +1,247 @@
+"""Correcting a mask on the page, in real Chromium: which pixels the brush takes, against NumPy, and what is saved."""
+
+import io
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from bright_photos import SIZE_HW, save, vehicle
+
+pytest.importorskip("playwright.sync_api", reason="the page is not tested: no Playwright (pip install playwright)")
+from page_browser import Visit, Visitor, expect
+from playwright.sync_api import Locator
+
+pytest_plugins = ["page_fixtures"]
+
+Point = tuple[float, float]
+
+
+@dataclass
+class Paper:
+    """The canvas of the editor, and where on the page it shows which pixel of the photo, before any zoom."""
+
+    here: Visit
+    size_HW: tuple[int, int] = SIZE_HW
+
+    def __post_init__(self) -> None:
+        self.here.page.wait_for_timeout(100)
+        canvas = self.here.page.get_by_role("application", name="Photo and mask")
+        self.width, self.height, self.left, self.top, self.wide, self.high = canvas.evaluate(
+            "canvas => { const box = canvas.getBoundingClientRect();"
+            " return [canvas.width, canvas.height, box.left, box.top, box.width, box.height] }"
+        )
+        height, width = self.size_HW
+        self.scale = min(self.width / width, self.height / height)
+        self.margin_x = (self.width - width * self.scale) / 2
+        self.margin_y = (self.height - height * self.scale) / 2
+
+    def on_page(self, x: float, y: float) -> Point:
+        across, down = self.margin_x + x * self.scale, self.margin_y + y * self.scale
+        return self.left + across * self.wide / self.width, self.top + down * self.high / self.height
+
+    def radius_px(self, size: int) -> float:
+        return size / 2 * (self.width / self.wide) / self.scale
+
+    def set(self, *, size: int, adds: bool = True, snaps: bool = False) -> None:
+        page = self.here.page
+        page.get_by_role("slider", name="Size").fill(str(size))
+        page.get_by_role("radio", name="Add" if adds else "Remove").check()
+        page.get_by_role("checkbox", name="Snap").set_checked(snaps)
+
+    def stroke(self, *points: Point) -> None:
+        mouse = self.here.page.mouse
+        mouse.move(*self.on_page(*points[0]))
+        mouse.down()
+        for point in points[1:]:
+            mouse.move(*self.on_page(*point))
+        mouse.up()
+
+
+def capsule(size_HW: tuple[int, int], start: Point, end: Point, radius_px: float) -> NDArray[np.bool_]:
+    """Pixels whose centers lie within a distance of a line."""
+    y, x = np.mgrid[: size_HW[0], : size_HW[1]] + 0.5
+    (x0, y0), (x1, y1) = start, end
+    length2 = (x1 - x0) ** 2 + (y1 - y0) ** 2
+    along = np.clip(((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / length2, 0, 1) if length2 else 0
+    return np.hypot(x - x0 - along * (x1 - x0), y - y0 - along * (y1 - y0)) <= radius_px
+
+
+def edit(here: Visit, card: Locator, size_HW: tuple[int, int] = SIZE_HW) -> Paper:
+    card.get_by_role("button", name="Correct mask").click()
+    return Paper(here, size_HW)
+
+
+def done(here: Visit) -> None:
+    here.page.get_by_role("button", name="Done").click()
+
+
+def saved(here: Visit, card: Locator, kind: str = "mask") -> NDArray[np.uint8]:
+    _, data = here.download(card.get_by_role("button", name=f"Download {kind}"))
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_strokes_are_exact_and_saved(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    before_HW = saved(here, card)
+    np.testing.assert_array_equal(before_HW, vehicle())
+    paper = edit(here, card)
+    paper.set(size=60)
+    start, end = (20.25, 20.75), (48.5, 97.25)
+    paper.stroke(start, end)
+    paper.set(size=33, adds=False)
+    hole = (100.5, 60.25)
+    paper.stroke(hole)
+    done(here)
+    expect(card).to_contain_text("corrected by hand")
+    added_HW = capsule(SIZE_HW, start, end, paper.radius_px(60))
+    removed_HW = capsule(SIZE_HW, hole, hole, paper.radius_px(33))
+    wanted_HW = (vehicle() | added_HW) & ~removed_HW
+    np.testing.assert_array_equal(saved(here, card), wanted_HW)
+    cutout_HW4 = saved(here, card, "cut-out")
+    np.testing.assert_array_equal(cutout_HW4[..., 3] >= 128, wanted_HW)
+    expect(card).to_contain_text(f"vehicle covers {wanted_HW.mean():.1%}")
+
+
+def test_undo_and_redo_by_keyboard(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    paper = edit(here, card)
+    paper.set(size=80)
+    strokes = [((20.5, 20.5), (30.5, 22.5)), ((150.5, 100.5), (20.5, 100.5))]
+    for stroke in strokes:
+        paper.stroke(*stroke)
+    expect(here.page.get_by_role("button", name="Redo")).to_be_disabled()
+    here.page.keyboard.press("Control+z")
+    here.page.keyboard.press("Control+z")
+    expect(here.page.get_by_role("button", name="Undo")).to_be_disabled()
+    here.page.keyboard.press("Control+Shift+z")
+    here.page.keyboard.press("Escape")
+    first_HW = vehicle() | capsule(SIZE_HW, *strokes[0], paper.radius_px(80))
+    np.testing.assert_array_equal(saved(here, card), first_HW)
+    # What was corrected can be corrected further, and given up.
+    edit(here, card)
+    here.page.get_by_role("button", name="Start over").click()
+    done(here)
+    np.testing.assert_array_equal(saved(here, card), vehicle())
+
+
+def test_the_brush_snaps_to_the_probability(visit: Visitor, tmp_path: Path) -> None:
+    """A part that the network half believes in is taken whole, and nothing around it; the reverse is removed."""
+    photo = tmp_path / "faint.png"
+    image_HW = np.full(SIZE_HW, 40, np.uint8)
+    image_HW[30:90, 60:150] = 215
+    faint, spill = np.s_[40:70, 20:45], np.s_[90:105, 100:130]
+    image_HW[faint] = 110
+    image_HW[spill] = 150
+    Image.fromarray(image_HW).convert("RGB").save(photo)
+    here = visit()
+    here.add(photo)
+    card = here.await_done("faint.png")
+    before_HW = saved(here, card)
+    assert not before_HW[faint].any()
+    assert before_HW[spill].mean() > 0.9
+    paper = edit(here, card)
+    paper.set(size=math.ceil(2 * 22 * paper.scale), snaps=True)
+    paper.stroke((32.5, 55.5))
+    paper.set(size=math.ceil(2 * 20 * paper.scale), adds=False, snaps=True)
+    paper.stroke((115.5, 97.5))
+    done(here)
+    found_HW = saved(here, card)
+    # The network sees the photo at another size, so a pixel's width of each edge is soft.
+    assert found_HW[41:69, 21:44].all()
+    assert not found_HW[92:, :].any()
+    others_HW = np.ones(SIZE_HW, bool)
+    others_HW[39:71, 19:46] = others_HW[89:, :] = False
+    np.testing.assert_array_equal(found_HW[others_HW], before_HW[others_HW])
+
+
+def test_keyboard_alone(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    card.get_by_role("button", name="Correct mask").focus()
+    here.page.keyboard.press("Enter")
+    paper = Paper(here)
+    expect(here.page.get_by_role("application")).to_be_focused()
+    for key in ("r", "s", "]", "]", " "):
+        here.page.keyboard.press(key)
+    here.page.keyboard.press("Escape")
+    expect(here.page.get_by_role("dialog")).to_be_hidden()
+    expect(card.get_by_role("button", name="Correct mask")).to_be_focused()
+    height, width = SIZE_HW
+    middle = (width / 2, height / 2)
+    np.testing.assert_array_equal(saved(here, card), vehicle() & ~capsule(SIZE_HW, middle, middle, paper.radius_px(48)))
+
+
+def test_zoom_makes_the_brush_finer(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    here.add(save(tmp_path / "car.png", np.zeros(SIZE_HW, bool)))
+    card = here.await_done("car.png")
+    paper = edit(here, card)
+    paper.set(size=90)
+    # Turns of the wheel are told at whole pixels of the page.
+    x, y = map(round, paper.on_page(60, 40))
+    at = (x - paper.on_page(0, 0)[0]) / paper.scale, (y - paper.on_page(0, 0)[1]) / paper.scale
+    here.page.mouse.move(x, y)
+    here.page.mouse.wheel(0, -1000)
+    paper.stroke(at)
+    done(here)
+    zoom = 1.0015**1000
+    np.testing.assert_array_equal(saved(here, card), capsule(SIZE_HW, at, at, paper.radius_px(90) / zoom))
+
+
+def test_one_finger_paints_and_two_zoom(visit: Visitor, tmp_path: Path) -> None:
+    here = visit(viewport={"width": 390, "height": 700}, has_touch=True, is_mobile=True, device_scale_factor=2)
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    paper = edit(here, card)
+    assert here.page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    paper.set(size=30)
+    session = here.context.new_cdp_session(here.page)
+
+    def touch(kind: str, *points: Point) -> None:
+        touches = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+    at = (20.5, 100.5)
+    touch("touchStart", paper.on_page(*at))
+    touch("touchEnd")
+    x, y = paper.on_page(90, 60)
+    touch("touchStart", (x - 40, y))
+    touch("touchStart", (x - 40, y), (x + 40, y))
+    touch("touchMove", (x - 80, y), (x + 80, y))
+    touch("touchEnd")
+    here.page.get_by_role("button", name="Undo").click()
+    expect(here.page.get_by_role("button", name="Redo")).to_be_enabled()
+    here.page.get_by_role("button", name="Redo").click()
+    done(here)
+    found_HW = saved(here, card)
+    stroke_HW = capsule(SIZE_HW, at, at, paper.radius_px(30))
+    assert (found_HW & ~vehicle()).sum() == pytest.approx(stroke_HW.sum(), rel=0.05)
+
+
+def test_a_zip_has_what_was_corrected(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    photo = save(tmp_path / "car.png")
+    here.add(photo)
+    card = here.await_done("car.png")
+    paper = edit(here, card)
+    paper.set(size=100)
+    paper.stroke((20.5, 20.5))
+    done(here)
+    wanted_HW = saved(here, card)
+    assert wanted_HW[20, 20]
+    # Which vehicles are chosen later does not change what was corrected.
+    here.page.get_by_role("radio", name="Largest").check()
+    _, data = here.download(here.page.get_by_role("button", name="Download all as zip"))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        np.testing.assert_array_equal(np.asarray(Image.open(archive.open("masks/car.png"))), wanted_HW)
