@@ -15,8 +15,11 @@ from PIL import Image
 from carmask.errors import CarmaskError
 from carmask.imaging.color import to_srgb
 from carmask.imaging.decode import ImageSource, Photo, decode_photo, photo_of_pixels
+from carmask.imaging.encode import encode_picture
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
+from carmask.imaging.look import Look, load_look
 from carmask.imaging.masks import Box, box_of, slices
+from carmask.imaging.metadata import NO_METADATA, kept_metadata, read_metadata
 from carmask.imaging.tiles import blend, plan_tiles
 from carmask.models.dice_calibration import DiceCalibration, certainty
 from carmask.runtime.load import Member
@@ -100,34 +103,55 @@ class Result:
         The photo is read again, at its full size. Its color profile is kept in `info["icc_profile"]`.
 
         Args:
-            background: transparent, a CSS color name or #rrggbb, blur, or the path of a picture.
+            background: transparent, a CSS color name or #rrggbb, blur, studio, or the path of a picture.
             crop: Keep only the box around the mask; the whole picture if no vehicle was found.
 
         Raises:
             CarmaskError: there is no such background, or the photo cannot be read any more.
 
         """
-        # Its tables take a while to build, and masks do not need them.
-        from carmask.imaging.cutout import cut_out, parse_background
+        image_HWC, photo = self._composed(Look(background=background, crop=crop), None)
+        image = Image.fromarray(image_HWC)
+        if photo.icc_profile is not None:
+            image.info["icc_profile"] = photo.icc_profile
+        return image
+
+    def compose(self, look: Look | str | Path = "showroom", *, extent_HW: Size | None = None) -> bytes:
+        """The bytes of the picture that `carmask predict --look` writes; the photo is read again, at its full size.
+
+        Args:
+            look: cutout, showroom, marketplace, the path of a YAML file, or a `carmask.imaging.look.Look`.
+            extent_HW: With the scale same-car, the largest height and width of the car's boxes in all its photos.
+
+        Raises:
+            CarmaskError: there is no such look, or the photo cannot be read any more.
+
+        """
+        look = look if isinstance(look, Look) else load_look(look)
+        look.require_opaque_jpeg()
+        image_HWC, photo = self._composed(look, extent_HW)
+        metadata = NO_METADATA
+        if isinstance(self.source, str | Path | bytes) and not look.strip:
+            metadata = read_metadata(self.source)
+        elif isinstance(self.source, Image.Image) and not look.strip:
+            metadata = kept_metadata(self.source)
+        return encode_picture(image_HWC, look.format, photo.icc_profile, quality=look.quality, metadata=metadata)
+
+    def _composed(self, look: Look, extent_HW: Size | None) -> tuple[NDArray[np.uint8], Photo]:
+        # Their tables take a while to build, and masks do not need them.
+        from carmask.imaging.compose import compose
+        from carmask.imaging.cutout import parse_background
 
         if self.source is None:
             raise CarmaskError("this result does not know its photo; cut out with carmask.imaging.cutout.cut_out")
         photo = _decode(self.source, channels=3)
         if photo.size_HW != self.probability.shape:
             raise CarmaskError("the photo has another size now; compute its mask again")
-        image_HWC = cut_out(
-            photo.image_HWC,
-            self.probability,
-            parse_background(background),
-            crop_px=self.box_px if crop else None,
-            threshold=self.threshold,
-            icc_profile=photo.icc_profile,
-            alpha_HW=photo.alpha_HW,
+        background = parse_background(look.background)
+        composed_HWC = compose(
+            photo, self.probability, self.box_px, look, background, threshold=self.threshold, extent_HW=extent_HW
         )
-        image = Image.fromarray(image_HWC)
-        if photo.icc_profile is not None:
-            image.info["icc_profile"] = photo.icc_profile
-        return image
+        return composed_HWC, photo
 
 
 class Segmenter:

@@ -30,6 +30,38 @@ def filter_body(context: Any, body: Any) -> bool:  # noqa: ARG001 - as it is cal
     )
 
 
+_ON_CANVAS = {"margin", "anchor", "floor"}
+_OF_LOOK = {
+    "background",
+    "background_file",
+    "crop",
+    "format",
+    "look",
+    "canvas",
+    "shadow",
+    "quality",
+    "strip",
+} | _ON_CANVAS
+
+
+def _make_look_valid(body: dict[str, Any]) -> None:
+    """Leave out what contradicts the rest."""
+    if "background_file" in body:
+        body.pop("background", None)
+    elif body.get("format") == "jpg" and (body.get("background") or "transparent").lower() == "transparent":
+        body["background"] = "white"
+    if body.get("look") == "cutout" and body.keys() & {"canvas"}:
+        del body["look"]
+    if "canvas" in body:
+        body["canvas"] = "40x30"
+    if body.get("look") in ("showroom", "marketplace") or "canvas" in body:
+        body.pop("crop", None)
+        body.pop("margin", None)
+    else:
+        for name in _ON_CANVAS:
+            body.pop(name, None)
+
+
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:  # noqa: ARG001 - as it is called
     """Choose a kind that has all fields of a valid form. The description says so in words; test_answers.py tests it."""
@@ -37,10 +69,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:  # noqa: ARG001 -
         if isinstance(case.body, dict):
             case.query = {}  # a field that is in the query and in the form is refused
         fields = case.body if isinstance(case.body, dict) else case.query
-        if fields and fields.keys() & {"background", "background_file", "crop", "format"}:
+        if fields and fields.keys() & _OF_LOOK:
             fields["kind"] = "cutout"
-        if fields and "background_file" in fields:
-            fields.pop("background", None)
+            _make_look_valid(fields)
         if fields and "mask_file" in fields:
             fields.pop("mask_file")  # a mask of another size is refused
         case._sync_validated_hashes()  # otherwise photos, which are no text, would make the form count as invalid

@@ -5,11 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from carmask.cli.options import Flag, PathOrStream
+from carmask.cli.options import Flag, LookOptions, PathOrStream
 from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
-from carmask.imaging import PictureFormat
 from carmask.pipeline.kinds import OF_PHOTO, Kind, choose_kind, is_picture
+
+_LOOK = LookOptions()
 
 
 def convert(
@@ -19,11 +20,9 @@ def convert(
     kind: Annotated[Kind | None, Parameter(alias="-k")] = None,
     photos: Path | None = None,
     foreground: int | None = None,
-    format: Annotated[PictureFormat | None, Parameter(alias="-f")] = None,  # noqa: A002 - the option's name
-    background: str = "transparent",
-    crop: Flag = False,
     labels: str = "",
     ignore_labels: str = "",
+    look: LookOptions = _LOOK,
     overwrite: Flag = False,
     json: Flag = False,
 ) -> int:
@@ -42,12 +41,10 @@ def convert(
         photos: The folder of the photos. Needed for tables of run lengths, which do not hold the size of the masks, and
             for kinds that show the photo. Without it the photo of a mask is assumed to be a .jpg.
         foreground: The stored value that means foreground, in masks with other values than 0 and one more.
-        format: Of cut-outs, overlays and comparisons: png or webp.
-        background: Of cut-outs: transparent, a color (white, #00ff00), blur, or the path of a picture.
-        crop: Crop cut-outs to the box around the mask.
         labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
             or else the only one.
         ignore_labels: Classes of label files that mean unknown, which are background here.
+        look: How cut-outs look.
         overwrite: Make all results again, and replace other files of the same names.
         json: Print a line of JSON for each mask, and one for all of them at the end.
 
@@ -56,14 +53,15 @@ def convert(
     from carmask.pipeline.masks import convert_masks, find_masks
     from carmask.pipeline.outputs import plan_outputs
 
-    kind = choose_kind(kind, destination)
+    chosen = look.read()
+    kind = choose_kind(kind or ("cutout" if look.look is not None else None), destination)
     if photos is None and (kind in OF_PHOTO or kind == "labelme"):
         raise CarmaskError(f"--kind {kind}: needs the photos; give their folder with --photos")
     results = destination if is_picture(kind) else None
     masks = find_masks(
         source, photos=photos, foreground=foreground, results=results, labels=labels, ignore_labels=ignore_labels
     )
-    plan = plan_outputs(masks.photos, destination, kind, picture_format=format, background=background, crop=crop)
+    plan = plan_outputs(masks.photos, destination, kind, look=chosen)
     reporter = ResultReporter(plan, json, "mask")
     with reporter.running("converting"):
         summary = convert_masks(masks, plan, overwrite=overwrite, follow=reporter.follow)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
+from carmask.imaging import PictureFormat
+from carmask.imaging.look import Anchor, Look, Scale, Shadow, load_look
 from carmask.pipeline.kinds import STREAM
 from carmask.pipeline.urls import URL, parse_path
 from carmask.runtime.options import RunOptions
@@ -74,3 +76,55 @@ class NetworkOptions:
         return Segmenter.load(
             list(self.model) or None, self.run, tta=self.tta, tile=self.tile, threshold=self.threshold
         )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class LookOptions:
+    """How cut-outs look; each field is an option of the command line, and replaces what --look says.
+
+    Attributes:
+        look: showroom (on the floor of a studio), marketplace (large on white), cutout (cropped, transparent), or a
+            YAML file with any of the following options. Makes cut-outs unless --kind says otherwise.
+        format: Of cut-outs, overlays and comparisons: png; jpg, which has no transparency; webp or avif, which are
+            smaller and slower; tiff. Default: as the destination's name says, otherwise png.
+        quality: Of JPEG, WebP and AVIF, 1 to 100. Default: 90.
+        strip: Leave the photo's density and EXIF out of pictures. Position and maker notes are never kept.
+        background: Of cut-outs: transparent, a color (white, #00ff00), blur, studio, or the path of a picture. Default:
+            transparent.
+        crop: Crop cut-outs to the box around the vehicle.
+        canvas: Place the vehicle on a canvas of this size, 1600x1200.
+        margin: Free space around the vehicle on a canvas: a share of the shorter side, or pixels (40). Default: 6%.
+        anchor: Where the vehicle is between the margins of a canvas: center (default), or bottom.
+        floor: The line of a canvas on which the wheels stand, as a share of its height from the top (0.8).
+        scale: fit (default) fills a canvas up to its margins. same-car has one scale for all photos of a car, which
+            are those of one folder, or of one car's name (name_01 to name_16); it takes a second pass.
+        shadow: contact: a soft dark band below wheels and sill. soft: that, and a wide one on the floor. original: the
+            photo's own. Default: none.
+
+    """
+
+    look: str | None = None
+    format: Annotated[PictureFormat | None, Parameter(alias="-f")] = None
+    quality: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None
+    strip: Annotated[bool, Parameter(negative=(), show_default=False)] = False
+    background: str | None = None
+    crop: Annotated[bool, Parameter(negative=(), show_default=False)] = False
+    canvas: str | None = None
+    margin: str | None = None
+    anchor: Anchor | None = None
+    floor: float | None = None
+    scale: Scale | None = None
+    shadow: Shadow | None = None
+
+    def read(self) -> Look:
+        """Return the look that is asked for.
+
+        Raises:
+            CarmaskError: there is no such look, or the options contradict each other.
+
+        """
+        given = {name: getattr(self, name) for name in Look.model_fields}
+        # A switch that is off says nothing.
+        settings = {name: value for name, value in given.items() if value is not None and value is not False}
+        return (load_look(self.look) if self.look is not None else Look()).changed(settings)

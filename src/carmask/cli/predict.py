@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from carmask.cli.options import BatchSize, Flag, NetworkOptions, Source
+from carmask.cli.options import BatchSize, Flag, LookOptions, NetworkOptions, Source
 from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
-from carmask.imaging import PictureFormat, Vehicles
+from carmask.imaging import Vehicles
 from carmask.pipeline.kinds import Kind, choose_kind, is_picture
 from carmask.pipeline.urls import URL
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from carmask.pipeline.outputs import Plan
 
 _NETWORK = NetworkOptions()
+_LOOK = LookOptions()
 
 
 def predict(
@@ -25,9 +26,7 @@ def predict(
     destination: Source,
     *more: Source,
     kind: Annotated[Kind | None, Parameter(alias="-k")] = None,
-    format: Annotated[PictureFormat | None, Parameter(alias="-f")] = None,  # noqa: A002 - the option's name
-    background: str = "transparent",
-    crop: Flag = False,
+    look: LookOptions = _LOOK,
     vehicles: Vehicles = "all",
     min_area: str = "0",
     network: NetworkOptions = _NETWORK,
@@ -60,10 +59,7 @@ def predict(
             outlines for LabelMe. carvana-csv: one table of run lengths (.csv or .csv.gz). coco: one file of COCO
             annotations (.json). parquet: one table of run lengths, boxes, coverage, seconds and errors (.parquet),
             which needs pyarrow. Default: a table if the destination is a .csv, .json.gz or .parquet, otherwise mask.
-        format: Of cut-outs, overlays and comparisons: png, or webp, which is smaller and slower. Default: as the
-            destination's name says, otherwise png.
-        background: Of cut-outs: transparent, a color (white, #00ff00), blur, or the path of a picture.
-        crop: Crop cut-outs to the box around the vehicle.
+        look: How cut-outs look.
         vehicles: Keep all regions of a mask, or only the vehicle that the photo is of: the largest region, or the one
             in the center, with the pixel nearest to the middle of the photo; regions with less than 5% of the largest
             one's area do not count.
@@ -97,11 +93,12 @@ def predict(
     if isinstance(results, URL):
         raise CarmaskError(f"{results}: results are written to files, not to URLs; choose a folder or a table")
     part = Shard.parse(shard)
-    kind = choose_kind(kind, results)
+    chosen = look.read()
+    kind = choose_kind(kind or ("cutout" if look.look is not None else None), results)
     photos = find_photos_of_all(
         sources, results=results if is_picture(kind) else None, read_stdin=sys.stdin.buffer.read
     )
-    plan = plan_outputs(photos, results, kind, picture_format=format, background=background, crop=crop, shard=part)
+    plan = plan_outputs(photos, results, kind, look=chosen, shard=part)
     reporter = ResultReporter(plan, json)
     if choice is not None:
         _check_review(plan, cluster)

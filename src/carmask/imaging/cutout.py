@@ -1,9 +1,10 @@
 """Cut the vehicle out of a photo, by the probability of its pixels, and place it on another background.
 
-That is nothing, a color, another picture, or the photo's own background, blurred.
+That is nothing, a color, another picture, a studio, or the photo's own background, blurred.
 """
 
 import difflib
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,7 @@ from carmask.imaging.decode import IMAGE_SUFFIXES, Photo, decode_photo
 from carmask.imaging.foreground import local_mean, own_colors, sure_bounds
 from carmask.imaging.geometry import Size
 from carmask.imaging.masks import Box, box_of, slices
+from carmask.imaging.studio import draw_studio
 
 
 class Background(Protocol):
@@ -31,10 +33,14 @@ class Background(Protocol):
         threshold: float,
         icc_profile: bytes | None = None,
         /,
+        *,
+        size_HW: Size | None = None,
+        floor: float | None = None,
     ) -> NDArray[np.uint8]:
-        """Return a new canvas of the photo's size in its color space: uint8 RGB, or four channels of 0 if transparent.
+        """Return a new canvas in the photo's color space: uint8 RGB, or four channels of 0 if transparent.
 
         A photo (uint8 RGB) is given with the probability of its pixels (float32 0..1), the threshold, and its profile.
+        size_HW: of the canvas; the photo's if not given. floor: where the vehicle stands, as share 0..1 of the height.
         """
 
 
@@ -42,7 +48,10 @@ class Background(Protocol):
 _BLUR_RADIUS = 1 / 48
 _FILL_RADIUS = 1 / 4
 
-_COLORS = "give transparent, blur, or a color such as white or #f0f0f0"
+_NAMES = ("transparent", "blur", "studio")
+_COLORS = "give transparent, blur, studio, or a color such as white or #f0f0f0"
+# Where the floor of a studio is that no vehicle stands in.
+_FLOOR = 0.8
 
 # Alpha rises from 0 to 1 within this distance of the threshold. Networks see reduced photos, so their edges are wider
 # than the photo's: on Carvana this lowers the error of a composite by a quarter against alpha = probability.
@@ -52,11 +61,11 @@ _MARGIN_PX = 24
 
 
 class BadBackground(CarmaskError):
-    """A background that is neither transparent nor blur, a color or a picture."""
+    """A background that is neither transparent nor blur, a studio, a color or a picture."""
 
 
 def parse_background(text: str, *, may_be_picture: bool = True) -> Background:
-    """Read `transparent`, `blur`, a color (a CSS name, #rgb or #rrggbb) or the path of a picture, which is decoded.
+    """Read `transparent`, `blur`, `studio`, a color (a CSS name, #rgb, #rrggbb) or a picture's path; it is decoded.
 
     may_be_picture: if False, no file is opened, whatever the text says.
 
@@ -70,12 +79,18 @@ def parse_background(text: str, *, may_be_picture: bool = True) -> Background:
         return _transparent
     if wanted.lower() == "blur":
         return _blurred
+    if wanted.lower() == "studio":
+        return _studio
     if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
         rgb = _rgb(wanted)
-        return lambda image_HW3, _, __, icc_profile=None: _filled(image_HW3.shape[:2], rgb, icc_profile)
+        return (
+            lambda image_HW3, _, __, icc_profile=None, /, *, size_HW=None, floor=None: _filled(  # noqa: ARG005
+                size_HW or image_HW3.shape[:2], rgb, icc_profile
+            )
+        )
     if may_be_picture and (Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file()):
         return picture_background(decode_photo(wanted))
-    near = difflib.get_close_matches(wanted.lower(), ("transparent", "blur", *ImageColor.colormap), n=1)
+    near = difflib.get_close_matches(wanted.lower(), (*_NAMES, *ImageColor.colormap), n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     or_picture = ", or the path of a picture" if may_be_picture else ""
     raise BadBackground(f"background {text!r}: not a background{hint}; {_COLORS}{or_picture}")
@@ -90,7 +105,20 @@ def picture_background(picture: Photo) -> Background:
         fitted = ImageOps.fit(Image.fromarray(picture.image_HWC), size_HW[::-1], Image.Resampling.LANCZOS)
         return convert_colors(np.asarray(fitted), picture.icc_profile, icc_profile)
 
-    return lambda image_HW3, _, __, icc_profile=None: cover(image_HW3.shape[:2], icc_profile).copy()
+    return (
+        lambda image_HW3, _, __, icc_profile=None, /, *, size_HW=None, floor=None: cover(  # noqa: ARG005
+            size_HW or image_HW3.shape[:2], icc_profile
+        ).copy()
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class VehicleLayer:
+    """The vehicle alone: its colors, uint8 RGB, and its opacity, float32 0..1, both of the `part` of the photo."""
+
+    part: tuple[slice, slice]
+    color_HW3: NDArray[np.uint8]
+    opacity_HW: NDArray[np.float32]
 
 
 def cut_out(
@@ -119,19 +147,32 @@ def cut_out(
         raise ValueError(f"threshold {threshold}: must lie between 0 and 1, both excluded")
     image_HW3 = image_HWC if image_HWC.shape[2] == 3 else cv2.cvtColor(image_HWC, cv2.COLOR_GRAY2RGB)
     canvas_HWC = background(image_HW3, probability_HW, threshold, icc_profile)
+    layer = lift_vehicle(image_HW3, probability_HW, threshold, alpha_HW)
+    if layer is not None:
+        canvas_HWC[layer.part] = _composite(canvas_HWC[layer.part], layer.color_HW3, layer.opacity_HW)
+    return canvas_HWC if crop_px is None else np.ascontiguousarray(canvas_HWC[slices(crop_px)])
+
+
+def lift_vehicle(
+    image_HW3: NDArray[np.uint8],
+    probability_HW: NDArray[np.float32],
+    threshold: float,
+    alpha_HW: NDArray[np.uint8] | None = None,
+) -> VehicleLayer | None:
+    """Return the vehicle without the colors of the background around it; None if there is none. See `cut_out`."""
     ramp = min(_HALF_RAMP, threshold, 1 - threshold)
     box_px = box_of(probability_HW > threshold - ramp)
-    if box_px is not None:
-        part = slices(box_px, margin_px=_MARGIN_PX, size_HW=probability_HW.shape)
-        opacity_HW = np.clip((probability_HW[part] - threshold) / (2 * ramp) + 0.5, 0, 1)
-        color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW[part], threshold)
-        if alpha_HW is not None:
-            of_photo_HW = np.maximum(alpha_HW[part], 1).astype(np.float32) / 255
-            white_taken_HW3 = 255 - (255 - color_HW3.astype(np.float32)) / of_photo_HW[..., None]
-            color_HW3 = np.clip(np.rint(white_taken_HW3), 0, 255).astype(np.uint8)
-            opacity_HW = np.minimum(opacity_HW, alpha_HW[part].astype(np.float32) / 255)
-        canvas_HWC[part] = _composite(canvas_HWC[part], color_HW3, opacity_HW)
-    return canvas_HWC if crop_px is None else np.ascontiguousarray(canvas_HWC[slices(crop_px)])
+    if box_px is None:
+        return None
+    part = slices(box_px, margin_px=_MARGIN_PX, size_HW=probability_HW.shape)
+    opacity_HW = np.clip((probability_HW[part] - threshold) / (2 * ramp) + 0.5, 0, 1)
+    color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW[part], threshold)
+    if alpha_HW is not None:
+        of_photo_HW = np.maximum(alpha_HW[part], 1).astype(np.float32) / 255
+        white_taken_HW3 = 255 - (255 - color_HW3.astype(np.float32)) / of_photo_HW[..., None]
+        color_HW3 = np.clip(np.rint(white_taken_HW3), 0, 255).astype(np.uint8)
+        opacity_HW = np.minimum(opacity_HW, alpha_HW[part].astype(np.float32) / 255)
+    return VehicleLayer(part, color_HW3, opacity_HW)
 
 
 def _composite(
@@ -148,21 +189,57 @@ def _composite(
 
 
 def _transparent(
-    image_HW3: NDArray[np.uint8], _: NDArray[np.float32], __: float, ___: bytes | None = None
+    image_HW3: NDArray[np.uint8],
+    _: NDArray[np.float32],
+    __: float,
+    ___: bytes | None = None,
+    /,
+    *,
+    size_HW: Size | None = None,
+    floor: float | None = None,  # noqa: ARG001 - as of `Background`
 ) -> NDArray[np.uint8]:
-    return np.zeros((*image_HW3.shape[:2], 4), dtype=np.uint8)
+    return np.zeros((*(size_HW or image_HW3.shape[:2]), 4), dtype=np.uint8)
 
 
 def _blurred(
-    image_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], threshold: float, __: bytes | None = None
+    image_HW3: NDArray[np.uint8],
+    probability_HW: NDArray[np.float32],
+    threshold: float,
+    _: bytes | None = None,
+    /,
+    *,
+    size_HW: Size | None = None,
+    floor: float | None = None,  # noqa: ARG001 - as of `Background`
 ) -> NDArray[np.uint8]:
     """The photo, blurred; where the vehicle was, the colors of the background around it."""
-    background_to, _ = sure_bounds(threshold)
+    background_to, _sure = sure_bounds(threshold)
     longer_px = max(probability_HW.shape)
     radii_px = (longer_px * _BLUR_RADIUS, longer_px * _FILL_RADIUS)
     mean_hw3 = local_mean(image_HW3, probability_HW <= background_to, radii_px, passes=3)
+    if size_HW is not None:
+        return np.array(ImageOps.fit(Image.fromarray(mean_hw3), size_HW[::-1], Image.Resampling.BILINEAR))
     blurred_HW3: NDArray[np.uint8] = cv2.resize(mean_hw3, probability_HW.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return blurred_HW3
+
+
+def _studio(
+    image_HW3: NDArray[np.uint8],
+    _: NDArray[np.float32],
+    __: float,
+    icc_profile: bytes | None = None,
+    /,
+    *,
+    size_HW: Size | None = None,
+    floor: float | None = None,
+) -> NDArray[np.uint8]:
+    size_HW = size_HW or (image_HW3.shape[0], image_HW3.shape[1])
+    return _studio_of(size_HW, _FLOOR if floor is None else floor, icc_profile).copy()
+
+
+# Most photos of one folder give one size, and vehicles on it stand at one height.
+@lru_cache(maxsize=4)
+def _studio_of(size_HW: Size, floor: float, icc_profile: bytes | None) -> NDArray[np.uint8]:
+    return convert_colors(draw_studio(size_HW, floor), None, icc_profile)
 
 
 def _filled(size_HW: Size, rgb: tuple[int, int, int], icc_profile: bytes | None) -> NDArray[np.uint8]:

@@ -1,24 +1,32 @@
 """Encode masks, soft masks, pictures and cut-outs; the same pixels always give the same bytes."""
 
 import io
+import math
 import struct
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
+from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
 from carmask.imaging.masks import require_mask
+from carmask.imaging.metadata import NO_METADATA, PictureMetadata
 
 # For a photo or cut-out of 1918 x 1280 px, filtering each row by the one above and deflating at level 1 takes half the
 # time of the filters that libpng and Pillow choose at that level, and makes files 5 % larger.
 _FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 _SOFT_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
-# At this quality no difference is visible. Methods above 2 take 50 % longer for files 5 % smaller.
-_WEBP_QUALITY = 90
+# At this quality no difference is visible.
+QUALITY = 90
+# Methods above 2 take 50 % longer for files 5 % smaller.
 _WEBP_METHOD = 2
+# Of 0 to 10. One thread, because the bytes must not depend on how many there are.
+_AVIF_SPEED = 9
+_MAX_SIDE_PX: dict[PictureFormat, int] = {"webp": 16383, "jpg": 65_500, "avif": 65_536}
 
 # PNG's signature and the chunk IHDR.
 _HEADER_BYTES = 33
@@ -41,7 +49,7 @@ def encode_soft(probability_HW: NDArray[np.float32]) -> bytes:
             f"a probability is a float array (height, width), not {probability_HW.dtype} {probability_HW.shape}"
         )
     level_HW: NDArray[np.uint8] = cv2.convertScaleAbs(np.clip(probability_HW, 0.0, 1.0), alpha=255.0)
-    return _png(level_HW[..., None], _SOFT_PNG, None)
+    return _png(level_HW[..., None], _SOFT_PNG)
 
 
 def encode_png(image_HWC: NDArray[np.uint8]) -> bytes:
@@ -50,44 +58,85 @@ def encode_png(image_HWC: NDArray[np.uint8]) -> bytes:
 
 
 def encode_picture(
-    image_HWC: NDArray[np.uint8], picture_format: PictureFormat, icc_profile: bytes | None = None
+    image_HWC: NDArray[np.uint8],
+    picture_format: PictureFormat,
+    icc_profile: bytes | None = None,
+    *,
+    quality: int = QUALITY,
+    metadata: PictureMetadata = NO_METADATA,
 ) -> bytes:
-    """Encode a uint8 picture: 1 channel (gray), 3 (RGB) or 4 (RGBA, cut-outs), as PNG or WebP.
+    """Encode a uint8 picture: 1 channel (gray), 3 (RGB) or 4 (RGBA, cut-outs).
 
-    PNG and the alpha of WebP are lossless, the colors of WebP are not. icc_profile: a color profile to store in the
+    PNG, TIFF and the alpha of WebP are lossless; JPEG has no alpha. icc_profile: a color profile to store in the
     file. It is left out if it is made for other channels, such as that of a gray photo for its cut-out in RGBA.
+    quality: of JPEG, WebP and AVIF, 1..100.
+
+    Raises:
+        CarmaskError: a side is longer than the format allows, or this Pillow cannot write AVIF.
+
     """
     channels = image_HWC.shape[2] if image_HWC.ndim == 3 else 0
     if channels not in (1, 3, 4) or image_HWC.dtype != np.uint8:
         raise ValueError(f"an image is uint8 (height, width, 1, 3 or 4), not {image_HWC.dtype} {image_HWC.shape}")
+    if channels == 4 and picture_format == "jpg":
+        raise ValueError("JPEG has no transparency")
+    height, width = image_HWC.shape[:2]
+    if max(height, width) > _MAX_SIDE_PX.get(picture_format, height + width):
+        most = _MAX_SIDE_PX[picture_format]
+        raise CarmaskError(
+            f"its result is {height} x {width} px, and {picture_format} allows {most} px a side; choose png"
+        )
     space = b"GRAY" if channels == 1 else b"RGB "
     profile = icc_profile if icc_profile is not None and icc_profile[16:20] == space else None
     if picture_format == "png":
-        return _png(image_HWC, _FAST_PNG, profile)
-    # WebP has no gray mode: its pixels are RGB, and a gray profile does not describe them.
-    if channels == 1:
+        return _png(image_HWC, _FAST_PNG, profile, metadata)
+    # WebP and AVIF have no gray mode: their pixels are RGB, and a gray profile does not describe them.
+    if channels == 1 and picture_format in ("webp", "avif"):
         image_HWC, profile = np.repeat(image_HWC, 3, axis=2), None
+    image = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC)
     buffer = io.BytesIO()
-    Image.fromarray(image_HWC).save(
-        buffer, format="WEBP", quality=_WEBP_QUALITY, method=_WEBP_METHOD, icc_profile=profile
-    )
+    stored: dict[str, Any] = {"icc_profile": profile, "exif": metadata.exif}
+    if metadata.dpi is not None and picture_format in ("jpg", "tiff"):
+        stored["dpi"] = metadata.dpi
+    if picture_format == "webp":
+        stored |= {"quality": quality, "method": _WEBP_METHOD}
+    elif picture_format == "jpg":
+        stored |= {"quality": quality}
+    elif picture_format == "tiff":
+        stored |= {"compression": "tiff_adobe_deflate", "exif": metadata.short_exif}
+    elif not features.check("avif"):
+        raise CarmaskError("this Pillow cannot write AVIF; install pillow 11.3 or later, or choose another format")
+    else:
+        stored |= {"quality": quality, "speed": _AVIF_SPEED, "max_threads": 1}
+    given = {name: value for name, value in stored.items() if value is not None}
+    image.save(buffer, format={"jpg": "JPEG"}.get(picture_format, picture_format), **given)
     return buffer.getvalue()
 
 
-def _png(image_HWC: NDArray[np.uint8], settings: tuple[int, ...], icc_profile: bytes | None) -> bytes:
+def _png(
+    image_HWC: NDArray[np.uint8],
+    settings: tuple[int, ...],
+    icc_profile: bytes | None = None,
+    metadata: PictureMetadata = NO_METADATA,
+) -> bytes:
     to_bgr = _TO_BGR.get(image_HWC.shape[2])
     bgr_HWC = np.ascontiguousarray(image_HWC) if to_bgr is None else cv2.cvtColor(image_HWC, to_bgr)
     is_encoded, data = cv2.imencode(".png", bgr_HWC, settings)
     if not is_encoded:
         raise ValueError(f"a picture of {image_HWC.shape} cannot be encoded as PNG")
-    return _with_profile(bytes(data), icc_profile) if icc_profile is not None else bytes(data)
+    # OpenCV can store a profile with libpng, but writes no file if it breaks a rule, as those of some photos do.
+    chunks = b""
+    if icc_profile is not None:
+        chunks += _png_chunk(b"iCCP", b"ICC Profile\0" + b"\0" + zlib.compress(icc_profile))
+    if metadata.dpi is not None:
+        per_meter = [math.floor(one / 0.0254 + 0.5) for one in metadata.dpi]
+        chunks += _png_chunk(b"pHYs", struct.pack(">IIB", *per_meter, 1))
+    if metadata.exif is not None:
+        chunks += _png_chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
+    encoded = bytes(data)
+    return encoded[:_HEADER_BYTES] + chunks + encoded[_HEADER_BYTES:] if chunks else encoded
 
 
-def _with_profile(png: bytes, icc_profile: bytes) -> bytes:
-    """Insert a color profile after the header (PNG specification, 11.3.2.3).
-
-    OpenCV can store one with libpng, but writes no file if the profile breaks a rule, as those of some photos do.
-    """
-    chunk = b"iCCP" + b"ICC Profile\0" + b"\0" + zlib.compress(icc_profile)
-    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return png[:_HEADER_BYTES] + framed + png[_HEADER_BYTES:]
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk to be inserted after the header (PNG specification, 5.3)."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -63,7 +63,8 @@ class Job:
     position: of the photo in the list of all, from 0. name: as in `PhotoList.names`. picture: where the photo is, or
     its bytes. origin: the file that the result is made from, the photo or a mask of it. result: path below the
     destination, with forward slashes. made_from: what `carmask.pipeline.journal` notes of `origin` and `photo`.
-    remark: what of the photo was left out.
+    remark: what of the photo was left out. extent_HW: the largest height and width of the vehicles that are to have the
+    scale of this one, in pixels; None if each has its own.
     """
 
     position: int
@@ -74,6 +75,7 @@ class Job:
     result: str
     made_from: str = ""
     remark: str = ""
+    extent_HW: tuple[int, int] | None = None
 
     def read(self) -> Path | bytes:
         """Return what a decoder takes: the photo's file, or its bytes.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from carmask.errors import CarmaskError
-from carmask.imaging import PictureFormat
+from carmask.imaging.look import PLAIN_LOOK, Look
 
 PhotoKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", "labelme", "yolo"]
 TableKind = Literal["carvana-csv", "coco", "parquet", "cvat", "label-studio"]
@@ -15,7 +15,7 @@ Kind = Literal[PhotoKind, TableKind]
 # Standard input or output, where a path is expected.
 STREAM = Path("-")
 
-# Kinds that show the photo, and may be WebP for that; a mask is always PNG.
+# Kinds that show the photo, in any format of pictures; a mask is always PNG.
 OF_PHOTO: tuple[Kind, ...] = ("cutout", "overlay", "compare")
 TEXT_SUFFIXES: dict[Kind, str] = {"polygons": ".json", "labelme": ".json", "yolo": ".txt"}
 JSON_KINDS: tuple[Kind, ...] = ("polygons", "labelme")
@@ -27,17 +27,22 @@ TABLE_SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "label-studio": (".json",),
 }
 
-TRANSPARENT = "transparent"
-
 
 @dataclass(frozen=True)
 class OutputStyle:
-    """What a photo's result shows. background, crop: of cut-outs; `parse_background` reads the background."""
+    """What a photo's result shows. look: of results that show the photo its format; all of it of cut-outs.
+
+    Raises:
+        BadLook: JPEG is to be transparent.
+
+    """
 
     kind: PhotoKind
-    picture_format: PictureFormat = "png"
-    background: str = TRANSPARENT
-    crop: bool = False
+    look: Look = PLAIN_LOOK
+
+    def __post_init__(self) -> None:
+        if self.kind == "cutout":
+            self.look.require_opaque_jpeg()
 
 
 def refuse_cutout_options(kind: Kind, options: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Literal, cast
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat
 from carmask.imaging.decode import IMAGE_SUFFIXES
+from carmask.imaging.look import PLAIN_LOOK, Look
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, Shard, refuse_overwriting_photos
 from carmask.pipeline.journal import Provenance
 from carmask.pipeline.kinds import (
@@ -16,7 +17,6 @@ from carmask.pipeline.kinds import (
     STREAM,
     TABLE_SUFFIXES,
     TEXT_SUFFIXES,
-    TRANSPARENT,
     Kind,
     OutputStyle,
     PhotoKind,
@@ -31,6 +31,17 @@ from carmask.pipeline.tables import open_table
 from carmask.pipeline.urls import URL
 
 _WHOLE = Shard()
+# What pictures of other kinds have too.
+_OF_FILE = ("format", "quality", "strip")
+_FORMATS: dict[str, PictureFormat] = {
+    ".png": "png",
+    ".webp": "webp",
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".avif": "avif",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
 _TABLE_ENDINGS = {Path(f"table{suffix}").suffix for suffixes in TABLE_SUFFIXES.values() for suffix in suffixes}
 
 
@@ -93,9 +104,7 @@ def plan_outputs(
     destination: Path,
     kind: Kind,
     *,
-    picture_format: PictureFormat | None = None,
-    background: str = TRANSPARENT,
-    crop: bool = False,
+    look: Look = PLAIN_LOOK,
     shard: Shard = _WHOLE,
 ) -> Plan:
     """Name the results of these photos.
@@ -104,19 +113,20 @@ def plan_outputs(
         photos: All photos, of every shard.
         destination: A folder, the name of one result, or that of a table; `-` for standard output.
         kind: What results show.
-        picture_format: Of results that show the photo; without it, what the destination's name means, or PNG.
-        background: Of cut-outs.
-        crop: Whether cut-outs are cropped to the vehicle.
+        look: How cut-outs look. Of other results that show the photo it has the format; where it has none, the
+            destination's name says it, and else it is PNG.
         shard: Which part of the photos.
 
     Raises:
         CarmaskError: the options contradict each other, or the destination cannot hold the results.
 
     """
-    if picture_format is not None and kind not in OF_PHOTO:
-        raise CarmaskError(f"--format {picture_format}: only for {', '.join(OF_PHOTO)}; {kind} has a single format")
-    cutout_options = {"--background": background != TRANSPARENT, "--crop": crop}
-    refuse_cutout_options(kind, (option for option, is_given in cutout_options.items() if is_given))
+    given = look.model_fields_set
+    if kind not in OF_PHOTO and given & {*_OF_FILE}:
+        values = {name: getattr(look, name) for name in _OF_FILE if name in given}
+        options = " and ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in values.items())
+        raise CarmaskError(f"{options}: only for {', '.join(OF_PHOTO)}; {kind} has a single format")
+    refuse_cutout_options(kind, (f"--{name}" for name in Look.model_fields if name in given - {*_OF_FILE}))
     if photos.alone and shard.count > 1:
         raise CarmaskError(
             f"--shard {shard.number}/{shard.count}: divides many photos, but {photos.names[0]} is one; leave it out"
@@ -124,10 +134,10 @@ def plan_outputs(
     if is_table(kind):
         path = _table_path(kind, destination, shard.suffix)
         return Plan(Jobs.plan(photos, path.suffix, shard), path, cast(TableKind, kind), shard)
-    if picture_format is None:
-        picture_format = "webp" if kind in OF_PHOTO and destination.suffix.lower() == ".webp" else "png"
-    style = OutputStyle(cast(PhotoKind, kind), picture_format, background, crop)
-    suffix = TEXT_SUFFIXES.get(kind, f".{picture_format}")
+    if "format" not in given and kind in OF_PHOTO and (named := _FORMATS.get(destination.suffix.lower())):
+        look = look.changed({"format": named})
+    style = OutputStyle(cast(PhotoKind, kind), look)
+    suffix = TEXT_SUFFIXES.get(kind, f".{look.format}")
     jobs = Jobs.plan(photos, suffix, shard)
     if not _names_one_result(destination, suffix, of_one=photos.alone):
         jobs = replace(jobs, folder="labels/" if kind == "yolo" else "")
@@ -174,7 +184,7 @@ def _names_one_result(destination: Path, suffix: str, *, of_one: bool) -> bool:
     if destination.is_dir():
         return False
     ending = destination.suffix.lower()
-    if of_one and ending == suffix:
+    if of_one and suffix in (ending, f".{_FORMATS.get(ending)}"):
         return True
     if destination.exists() or ending in {*IMAGE_SUFFIXES, *_TABLE_ENDINGS}:
         wanted = suffix.removeprefix(".").upper()

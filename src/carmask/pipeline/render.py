@@ -16,6 +16,7 @@ from carmask.errors import CarmaskError
 from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.draw import draw_compare, draw_overlay
 from carmask.imaging.encode import encode_mask, encode_picture, encode_soft
+from carmask.imaging.metadata import NO_METADATA, read_metadata
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO, OutputStyle
 from carmask.segmenter import Result
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 # From a photo and its result to the bytes of a file; runs in any thread.
 Render = Callable[[Job, Result], bytes]
-
-_WEBP_MAX_PX = 16383
 
 
 def load_background(style: OutputStyle) -> "Background | None":
@@ -41,7 +40,7 @@ def load_background(style: OutputStyle) -> "Background | None":
         return None
     from carmask.imaging.cutout import parse_background
 
-    return parse_background(style.background)
+    return parse_background(style.look.background)
 
 
 def draw(
@@ -50,6 +49,7 @@ def draw(
     found: Result,
     background: "Background | None" = None,
     photo: Photo | None = None,
+    extent_HW: tuple[int, int] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw what a kind of pictures shows of one photo; in any thread.
 
@@ -59,6 +59,7 @@ def draw(
         found: The mask.
         background: Of cut-outs, from `load_background`.
         photo: With the color profile and the opacity of `image_HWC`, if there may be any.
+        extent_HW: Of photos that are to have one scale; see `carmask.imaging.compose.place_vehicle`.
 
     Returns:
         uint8 pixels (height, width, channels): 1 channel (gray) for mask and soft, 4 (RGBA) for transparent cut-outs,
@@ -74,18 +75,18 @@ def draw(
         return draw_overlay(image_HWC, found.mask, photo.icc_profile if photo else None)
     if style.kind == "compare":
         return draw_compare(image_HWC, found.mask)
-    from carmask.imaging.cutout import cut_out
+    from carmask.imaging.compose import compose
 
     assert background is not None, "a cut-out needs a background"
-    crop_px = found.box_px if style.crop else None
-    return cut_out(
-        image_HWC,
+    photo = photo or Photo(image_HWC, image_HWC.shape[:2])
+    return compose(
+        photo,
         found.probability,
+        found.box_px,
+        style.look,
         background,
-        crop_px=crop_px,
         threshold=found.threshold,
-        icc_profile=photo.icc_profile if photo else None,
-        alpha_HW=photo.alpha_HW if photo else None,
+        extent_HW=extent_HW,
     )
 
 
@@ -107,13 +108,15 @@ def make_render(
 def describe_style(style: OutputStyle) -> dict[str, Any]:
     """Return all that the bytes of a result depend on, for JSON; a background picture by its digest."""
     described: dict[str, Any] = {"kind": style.kind}
-    if style.kind in OF_PHOTO:
-        described["format"] = style.picture_format
-    if style.kind == "cutout":
-        picture = Path(style.background)
-        digest = f"picture {sha256(picture.read_bytes()).hexdigest()[:16]}" if picture.is_file() else None
-        described |= {"background": digest or style.background, "crop": style.crop}
-    return described
+    if style.kind not in OF_PHOTO:
+        return described
+    settings = style.look.described()
+    if style.kind != "cutout":
+        return described | {name: settings[name] for name in ("format", "quality", "strip") if name in settings}
+    picture = Path(style.look.background)
+    if picture.is_file():
+        settings["background"] = f"picture {sha256(picture.read_bytes()).hexdigest()[:16]}"
+    return described | settings
 
 
 def _render(
@@ -138,13 +141,13 @@ def _render(
 
         return yolo_text(found.mask).encode()
     photo = _decode_full_size(job, found)
-    image_HWC = draw(style, photo.image_HWC, found, background, photo)
-    if style.picture_format == "webp" and max(image_HWC.shape) > _WEBP_MAX_PX:
-        height, width = image_HWC.shape[:2]
-        raise CarmaskError(
-            f"{job.photo}: its result is {height} x {width} px, and WebP allows {_WEBP_MAX_PX} px a side; choose png"
-        )
-    return encode_picture(image_HWC, style.picture_format, photo.icc_profile)
+    image_HWC = draw(style, photo.image_HWC, found, background, photo, job.extent_HW)
+    look = style.look
+    metadata = NO_METADATA if look.strip else read_metadata(job.read(), name=str(job.photo))
+    try:
+        return encode_picture(image_HWC, look.format, photo.icc_profile, quality=look.quality, metadata=metadata)
+    except CarmaskError as error:
+        raise CarmaskError(f"{job.photo}: {error}") from error
 
 
 def _decode_full_size(job: Job, found: Result) -> Photo:

@@ -18,14 +18,14 @@ from starlette.types import Receive, Scope, Send
 from carmask.serving.errors import ClientDisconnected, ServiceError, as_service_error, error_response, internal_error
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.responses import ResultResponse
-from carmask.serving.schemas import GEOJSON, MULTIPART, PNG, WEBP, ZIP, BatchEntry, ErrorDetails
+from carmask.serving.schemas import GEOJSON, MULTIPART, PICTURE_TYPES, ZIP, BatchEntry, ErrorDetails
 from carmask.serving.uploads import while_connected
 from carmask.serving.worker import PhotoTask, SegmentationWorker
 
 LOG = logging.getLogger("carmask.serving")
 
 BATCH_TYPES = (ZIP, MULTIPART)
-_SUFFIXES = {PNG: ".png", WEBP: ".webp", GEOJSON: ".json"}
+_SUFFIXES = {**{of_format: f".{name}" for name, of_format in PICTURE_TYPES.items()}, GEOJSON: ".json"}
 _SUMMARY = "results.json"
 # The earliest that a ZIP file can say: the same results are the same bytes at any time.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from carmask.imaging.rle import encode_carvana
 from carmask.segmenter import Result
 from carmask.serving.errors import ServiceError
-from carmask.serving.schemas import GEOJSON, JSON, MULTIPART, PNG, WEBP, ZIP, Segmentation
+from carmask.serving.schemas import GEOJSON, JSON, MULTIPART, PICTURE_TYPES, ZIP, Segmentation
 
 # The body is sent in pieces, each after the client has taken the one before. Until then its memory stays reserved.
 _PIECE_BYTES = 256 * 1024
@@ -102,7 +102,13 @@ def describe_result() -> dict[str, Any]:
         "multipart/mixed.",
         "model": Segmentation,
         "headers": headers,
-        "content": {PNG: picture, WEBP: picture, GEOJSON: geojson, JSON: {}, ZIP: picture, MULTIPART: picture},
+        "content": {
+            **dict.fromkeys(PICTURE_TYPES.values(), picture),
+            GEOJSON: geojson,
+            JSON: {},
+            ZIP: picture,
+            MULTIPART: picture,
+        },
     }
 
 

@@ -1,10 +1,20 @@
 """What a request may say and what a response says, as pydantic models: FastAPI validates and describes them."""
 
+import math
 from typing import Annotated, Literal, cast
 
 from fastapi import UploadFile
 from PIL import ImageColor
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
@@ -12,15 +22,37 @@ from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat, Vehicles
 from carmask.imaging.cutout import Background, parse_background
 from carmask.imaging.formats import FORMATS
+from carmask.imaging.look import (
+    CANVAS_PATTERN,
+    MARGIN_PATTERN,
+    PLAIN_LOOK,
+    TRANSPARENT,
+    Anchor,
+    BadLook,
+    Look,
+    LookName,
+    Shadow,
+    load_look,
+)
 from carmask.imaging.masks import Area, Regions
-from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, refuse_cutout_options
+from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, OutputStyle, refuse_cutout_options
 
 SegmentKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons"]
 
 PNG, WEBP = "image/png", "image/webp"
+PICTURE_TYPES: dict[PictureFormat, str] = {
+    "png": PNG,
+    "webp": WEBP,
+    "jpg": "image/jpeg",
+    "avif": "image/avif",
+    "tiff": "image/tiff",
+}
 GEOJSON = "application/geo+json"
 JSON = "application/json"
 ZIP, MULTIPART = "application/zip", "multipart/mixed"
+
+# What pictures of all kinds that show the photo have.
+_OF_FILE = {"format", "quality", "strip"}
 
 # As OpenAPI described files before 3.1, for tools that know only that.
 _BINARY: JsonDict = {"format": "binary"}
@@ -55,7 +87,7 @@ FormBool = Annotated[
 
 _BACKGROUND: JsonDict = {
     "anyOf": [
-        {"type": "string", "enum": ["transparent", "blur", *ImageColor.colormap]},
+        {"type": "string", "enum": ["transparent", "blur", "studio", *ImageColor.colormap]},
         {"type": "string", "pattern": "^#([0-9a-fA-F]{3}){1,2}$"},
     ]
 }
@@ -82,16 +114,22 @@ class SegmentForm(BaseModel):
     kind: SegmentKind = Field(
         default="mask",
         description="mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another background. "
-        "overlay: the mask drawn over the photo. compare: the photo above its mask. polygons: outlines as GeoJSON.",
+        "overlay: the mask drawn over the photo. compare: the photo above its mask. polygons: outlines as GeoJSON. "
+        "With a look and no kind it is cutout.",
     )
     threshold: Annotated[float, Field(gt=0, lt=1)] | SkipJsonSchema[None] = Field(
         default=None,
         description="Pixels of at least this probability belong to the mask. Default: the network's own threshold.",
     )
-    background: str = Field(
-        default="transparent",
+    look: LookName | SkipJsonSchema[None] = Field(
+        default=None,
+        description="Cut-outs only: showroom, on the floor of a studio; marketplace, large on white; cutout, cropped "
+        "and transparent. Fields that are sent too replace what it says.",
+    )
+    background: str | SkipJsonSchema[None] = Field(
+        default=None,
         max_length=64,
-        description="Cut-outs only: transparent, blur, or a color (white, #00ff00).",
+        description="Cut-outs only: transparent (the default), blur, studio, or a color (white, #00ff00).",
         json_schema_extra=_BACKGROUND,
     )
     background_file: UploadFile | SkipJsonSchema[None] = Field(
@@ -106,6 +144,25 @@ class SegmentForm(BaseModel):
         json_schema_extra=_BINARY,
     )
     crop: FormBool = Field(default=False, description="Cut-outs only: crop to the box around the vehicle.")
+    canvas: Annotated[str, Field(pattern=CANVAS_PATTERN)] | SkipJsonSchema[None] = Field(
+        default=None, description="Cut-outs only: place the vehicle on a canvas of this size in pixels, 1600x1200."
+    )
+    margin: Annotated[str, Field(pattern=MARGIN_PATTERN)] | SkipJsonSchema[None] = Field(
+        default=None,
+        description="On a canvas: free space around the vehicle, a share of the shorter side or pixels (40). Default: "
+        "6%.",
+    )
+    anchor: Anchor | SkipJsonSchema[None] = Field(
+        default=None, description="On a canvas: the vehicle is in the center (default), or on the lower margin."
+    )
+    floor: Annotated[float, Field(gt=0.1, le=1)] | SkipJsonSchema[None] = Field(
+        default=None, description="On a canvas: where the wheels stand, as a share of its height from the top."
+    )
+    shadow: Shadow | SkipJsonSchema[None] = Field(
+        default=None,
+        description="Cut-outs only. contact: a soft dark band below wheels and sill. soft: that, and a wide one on the "
+        "floor. original: the photo's own.",
+    )
     vehicles: Vehicles = Field(
         default="all",
         description="Keep all regions of the mask, or the largest, or the one in the center, with the pixel nearest to "
@@ -119,21 +176,39 @@ class SegmentForm(BaseModel):
     )
     format: PictureFormat | SkipJsonSchema[None] = Field(
         default=None,
-        description="Cut-outs, overlays and comparisons only: png, or webp, which is smaller and slower to encode. "
-        "Default: what the Accept header prefers, else png.",
+        description="Cut-outs, overlays and comparisons only: png; jpg, which has no transparency; webp or avif, which "
+        "are smaller and slower to encode; tiff. Default: what the look says, or what the Accept header prefers, else "
+        "png.",
     )
+    quality: Annotated[int, Field(ge=1, le=100)] | SkipJsonSchema[None] = Field(
+        default=None, description="Of JPEG, WebP and AVIF. Default: 90."
+    )
+    strip: FormBool = Field(
+        default=False,
+        description="Cut-outs, overlays and comparisons only: leave out the photo's density and EXIF. Position and "
+        "maker notes are never kept.",
+    )
+    _look: Look = PrivateAttr(default=PLAIN_LOOK)
 
     @model_validator(mode="after")
     def _check_combination(self) -> "SegmentForm":
         given = self.model_fields_set
+        if self.look is not None and "kind" not in given:
+            self.kind = "cutout"
         if {"background", "background_file"} <= given:
             raise ValueError("background and background_file: send only one of them")
         if self.mask_file is not None and len(self.file) > 1:
             raise ValueError("mask_file: is the mask of one photo; send each photo in a request of its own")
-        if self.format is not None and self.kind not in OF_PHOTO:
-            raise ValueError(f"format: works only with {', '.join(OF_PHOTO)}; {self.kind} has one format")
+        if self.kind not in OF_PHOTO and (names := sorted(given & _OF_FILE)):
+            raise ValueError(f"{' and '.join(names)}: only for {', '.join(OF_PHOTO)}; {self.kind} has one format")
         try:
-            refuse_cutout_options(self.kind, sorted(given & {"crop", "background", "background_file"}))
+            of_look = {"look", "background_file", *Look.model_fields} - _OF_FILE
+            refuse_cutout_options(self.kind, sorted(given & of_look))
+            settings = {name: getattr(self, name) for name in given & Look.model_fields.keys()}
+            if "background_file" in given:
+                settings["background"] = "picture"
+            look = PLAIN_LOOK if self.look is None else load_look(self.look)
+            self._look = OutputStyle(self.kind, look.changed(settings)).look
             self.parsed_background()
             self.regions()
         except CarmaskError as error:
@@ -142,7 +217,28 @@ class SegmentForm(BaseModel):
 
     def parsed_background(self) -> Background:
         """The background by name. Never opens a file."""
-        return parse_background(self.background, may_be_picture=False)
+        background = self._look.background if self.background_file is None else TRANSPARENT
+        return parse_background(background, may_be_picture=False)
+
+    def style(self, media_type: str) -> OutputStyle:
+        """What the response shows, in a format of its media type."""
+        formats = {of_format: name for name, of_format in PICTURE_TYPES.items()}
+        return OutputStyle(self.kind, self._look.changed({"format": formats.get(media_type)}))
+
+    @property
+    def canvas_px(self) -> int:
+        """Number of pixels of the look's canvas; 0 without one."""
+        return math.prod(self._look.canvas_HW or (0,))
+
+    def check_canvas(self, max_pixels: int) -> None:
+        """Refuse a canvas of more pixels than a photo may have.
+
+        Raises:
+            BadLook: it has more.
+
+        """
+        if self.canvas_px > max_pixels:
+            raise BadLook(f"canvas {self.canvas}: this service makes pictures of up to {max_pixels:,} pixels")
 
     def regions(self) -> Regions:
         """Which regions of the mask are kept."""
@@ -152,9 +248,11 @@ class SegmentForm(BaseModel):
         """Media types in which the result of a photo can be sent, the default first."""
         if self.kind in JSON_KINDS:
             return [GEOJSON, JSON]
-        if self.kind in OF_PHOTO and self.format is None:
-            return [PNG, WEBP, JSON]
-        return [WEBP if self.format == "webp" else PNG, JSON]
+        if self.kind not in OF_PHOTO:
+            return [PNG, JSON]
+        if "format" in self._look.model_fields_set:
+            return [PICTURE_TYPES[self._look.format], JSON]
+        return [PNG, WEBP, JSON]
 
 
 class Segmentation(BaseModel):

@@ -20,7 +20,7 @@ from carmask.imaging.cutout import picture_background
 from carmask.imaging.decode import UnreadableImage, decode_photo
 from carmask.imaging.image_file import open_image
 from carmask.pipeline.jobs import Job
-from carmask.pipeline.kinds import OF_PHOTO, OutputStyle
+from carmask.pipeline.kinds import OF_PHOTO
 from carmask.pipeline.render import make_render
 from carmask.runner import default_workers, one_opencv_thread
 from carmask.runtime.engine import EngineError
@@ -30,7 +30,7 @@ from carmask.serving.errors import busy, not_ready, unprocessable
 from carmask.serving.memory import MemoryBudget
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.responses import ResultResponse, json_body
-from carmask.serving.schemas import JSON, WEBP, SegmentForm
+from carmask.serving.schemas import JSON, SegmentForm
 from carmask.serving.settings import (
     DECODING_BYTES_PER_PX,
     DRAWING_BYTES_PER_PX,
@@ -159,6 +159,7 @@ class SegmentationWorker:
 
     async def _segment(self, task: PhotoTask) -> ResultResponse:
         try:
+            task.form.check_canvas(self.limits.max_pixels)
             fitted = await asyncio.wrap_future(self._decoders.submit(self._decode, task))
             raw = await self.batcher.infer(fitted) if task.mask is None else ()
             self.problem = None
@@ -200,7 +201,8 @@ class SegmentationWorker:
     def _finish(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> ResultResponse:
         height, width = fitted.size_HW
         is_drawn = task.form.kind in OF_PHOTO and task.media_type != JSON
-        size_bytes = height * width * (DRAWING_BYTES_PER_PX if is_drawn else MASKING_BYTES_PER_PX)
+        canvas_px = task.form.canvas_px if is_drawn else 0
+        size_bytes = (height * width + canvas_px) * (DRAWING_BYTES_PER_PX if is_drawn else MASKING_BYTES_PER_PX)
         if is_drawn and task.background is not None and task.form.background_file is not None:
             size_bytes += self._pixels(task.background, task.form.background_file.filename) * DECODING_BYTES_PER_PX
         if task.mask is not None and task.form.mask_file is not None:
@@ -238,8 +240,7 @@ class SegmentationWorker:
             picture_name = form.background_file.filename
             picture = decode_photo(task.background, max_pixels=self.limits.max_pixels, name=picture_name)
             background = picture_background(picture)
-        style = OutputStyle(form.kind, "webp" if task.media_type == WEBP else "png", crop=form.crop)
-        render = make_render(style, Path(), of_one=True, background=background)
+        render = make_render(form.style(task.media_type), Path(), of_one=True, background=background)
         return render(Job(0, name, Path(name), task.photo, Path(name), ""), found), found
 
     def _read_mask(self, mask: bytes, form: SegmentForm, fitted: Fitted) -> NDArray[np.float32]:

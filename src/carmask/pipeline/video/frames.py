@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.imaging.decode import Photo
+from carmask.imaging.look import TRANSPARENT, Look
 from carmask.imaging.masks import ALL_REGIONS, Regions
-from carmask.pipeline.kinds import TRANSPARENT, OutputStyle, PhotoKind, refuse_cutout_options
+from carmask.pipeline.kinds import OutputStyle, PhotoKind, refuse_cutout_options
 from carmask.runner import Prediction, run_segmenter
 from carmask.segmenter import Fitted, Raw, Result, Segmenter
 
@@ -44,12 +45,12 @@ def choose_style(kind: PhotoKind | None, background: str | None) -> OutputStyle:
         return OutputStyle(kind or "overlay")
     kind = kind or "cutout"
     refuse_cutout_options(kind, ["--background"])
-    return OutputStyle(kind, background=background.strip())
+    return OutputStyle(kind, Look(background=background.strip()))
 
 
 def is_transparent(style: OutputStyle) -> bool:
     """Whether results have an alpha channel."""
-    return style.kind == "cutout" and style.background == TRANSPARENT
+    return style.kind == "cutout" and style.look.background == TRANSPARENT
 
 
 def segment_frames(

@@ -26,7 +26,7 @@ def lay_in_range(background: Background, color: ColorProperties) -> Background:
         blank_HW3 = np.zeros((*size_HW, 3), dtype=np.uint8)
         return to_range(background(blank_HW3, np.zeros(size_HW, dtype=np.float32), 0.5), color)
 
-    return lambda image_HW3, _, __, ___=None: canvas(image_HW3.shape[:2]).copy()
+    return lambda image_HW3, *_, **__: canvas(image_HW3.shape[:2]).copy()
 
 
 def to_range(image_HW3: NDArray[np.uint8], color: ColorProperties) -> NDArray[np.uint8]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carmask.imaging.look import TRANSPARENT
 from carmask.imaging.masks import ALL_REGIONS, Regions
-from carmask.pipeline.kinds import TRANSPARENT, OutputStyle
+from carmask.pipeline.kinds import OutputStyle
 from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.audio import AudioTracks
 from carmask.pipeline.video.codecs import choose_encoding
@@ -66,7 +67,7 @@ def segment_video(
     info = reader.info
     encoding = choose_encoding(destination, info.size_HW, transparent=is_transparent(style), crf=crf)
     background = load_background(style)
-    if background is not None and style.background.strip().lower() not in (TRANSPARENT, "blur"):
+    if background is not None and style.look.background.strip().lower() not in (TRANSPARENT, "blur"):
         background = lay_in_range(background, info.color)
     empty = 0
     with (
