@@ -80,8 +80,11 @@ def _read_label_map(path: Path) -> dict[str, tuple[int, Color]]:
     if path.is_file():
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
         try:
+            words = [line.split(":") for line in lines]
+            # Without colors they are those of VOC.
             found = {
-                name: (index, _parse_color(text)) for index, (name, text, *_) in enumerate(x.split(":") for x in lines)
+                name: (index, _parse_color(text) if text else color_of(index))
+                for index, (name, text, *_) in enumerate(words)
             }
         except ValueError as error:
             raise LabelError(f"{path}: a line is not NAME:R,G,B:: ({error})") from error
