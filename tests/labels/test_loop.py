@@ -16,7 +16,7 @@ def test_a_network_gets_better_by_corrected_masks(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    render_dataset("studio", cars=8, views=2, size_HW=(96, 144))
+    render_dataset("studio", cars=6, views=2, size_HW=(96, 144))
     shutil.copytree("studio/train", "cars/images")
     assert Command("predict", capsys, "-m", "small", "--device", "cpu")("cars/images", "found.xml") == 0
 
@@ -28,8 +28,9 @@ def test_a_network_gets_better_by_corrected_masks(
         image[:] = outlines[image.get("name")]
     found.write("cars/corrected.xml")
 
-    train = Command("train", capsys, "--device", "cpu", "--no-tensorboard")
-    assert train("cars", "--init", "small", "--epochs", "8", "--batch-size", "4", "--name", "again") == 0
+    train = Command("train", capsys, "--hardware.device", "cpu", "--no-tensorboard")
+    options = ("--init", "small", "--epochs", "3", "--batch-size", "4", "--name", "again")
+    assert train("cars", *options) == 0, train.err
     before, after = (
         fmean(row.metrics.dice for row in evaluate("cars", model, part="all").rows) for model in ("small", "runs/again")
     )
