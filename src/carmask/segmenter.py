@@ -90,7 +90,9 @@ class Result:
         """
         if not self.calibrations:
             return None
-        return round(fmean(one.expected_dice(self.probability, self.threshold) for one in self.calibrations), 4)
+        certain = certainty(self.probability, self.threshold)
+        expected = [dice for one in self.calibrations if (dice := one(certain)) is not None]
+        return round(fmean(expected), 4) if len(expected) == len(self.calibrations) else None
 
     @property
     def score(self) -> float:

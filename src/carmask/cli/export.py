@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from carmask.exporting.parity import Int8Comparison, Reference
     from carmask.exporting.photos import ExportPhotos
     from carmask.models.card import EngineParity
+    from carmask.models.dice_calibration import DiceCalibration
 
 
 def export(
@@ -30,6 +31,7 @@ def export(
     calibration: Path | None = None,
     photos: int = 24,
     calibration_photos: int = 64,
+    dice_photos: int = 100,
     foreground: int | None = None,
     ignore: int | None = None,
     weights: Literal["float16", "float32"] = "float16",
@@ -56,7 +58,8 @@ def export(
             own, held-out ones first, or a few rendered ones if these are missing.
         calibration: Photos that give --int8 its ranges, with masks or without; the run's training photos if not given.
         photos: Number of photos to compare on.
-        calibration_photos: Number of photos to calibrate on.
+        calibration_photos: Number of photos to calibrate int8 on.
+        dice_photos: Number of photos with masks, versions of which calibrate the expected Dice; 0 for none.
         foreground: Stored mask value in --data that means foreground, for masks with values other than 0 and one more.
         ignore: Stored mask value in --data that means unknown: what nobody labeled is not compared.
         weights: How weights are stored. float16 is half as large; computing is in float32 either way.
@@ -75,7 +78,7 @@ def export(
         fixed = FixedSize((sides[0], sides[1]) if sides else None, batch)
     elif batch != 1:
         raise CarmaskError("--batch is for files of one size; add --fixed-size or --size, others take any number")
-    options = PhotoOptions(data, calibration, photos, calibration_photos, foreground, ignore)
+    options = PhotoOptions(data, calibration, photos, calibration_photos, dice_photos, foreground, ignore)
     written = export_network(
         run,
         out=out,
@@ -124,6 +127,14 @@ class _Console(ExportLogger):
             rows.append([one.engine, one.precision, *scores, *distances])
         figure_headings = ("Dice", "difference", "same mask", "largest difference", "mean difference")
         print_table("photos, at their own sizes", ("engine", "precision"), figure_headings, rows)
+
+    def dice(self, name: str, calibration: "DiceCalibration | None") -> None:
+        if calibration is None:
+            print_remark(
+                f"{name}: the expected Dice is not calibrated; it takes a few dozen photos with masks (--data)"
+            )
+        else:
+            print_line(f"{name}: expected Dice calibrated on {calibration.masks} masks of {calibration.fitted_on}")
 
     def int8(self, compared: Sequence["Int8Comparison"], float_bytes: int, int8_bytes: int) -> None:
         title = f"int8 ({_mb(int8_bytes)}) against float ({_mb(float_bytes)})"

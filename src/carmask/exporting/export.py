@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from carmask.data.split import Split
 from carmask.evaluation.selection import find_run
+from carmask.exporting.calibrate_dice import calibrate
 from carmask.exporting.fixed import FixedSize, build_fixed_graph, plain_engines, to_fixed_file
 from carmask.exporting.graph import build_graph, store_float16, to_file
 from carmask.exporting.logger import ExportLogger
@@ -23,14 +24,17 @@ from carmask.exporting.parity import (
     check_masks,
     compare_int8,
     open_engines,
+    segmenter_of,
 )
-from carmask.exporting.photos import ExportError, PhotoOptions, chosen_photos
+from carmask.exporting.photos import ExportError, ExportPhotos, PhotoOptions, chosen_photos
 from carmask.exporting.quantize import quantize
 from carmask.files import write_bytes_atomically
 from carmask.models.card import EngineParity, Measured, ModelCard
 from carmask.models.network import Network
 from carmask.runtime.hardware import HardwareSettings, set_up
+from carmask.runtime.load import open_onnx
 from carmask.runtime.locate import locate
+from carmask.runtime.options import RunOptions
 from carmask.runtime.torch_engine import TorchEngine
 from carmask.training.run_folder import RunFolder
 
@@ -115,7 +119,7 @@ def make_card(
     model: Path, network: Network, *, name: str | None = None, weights: FloatWeights = "float16"
 ) -> ModelCard:
     """Return the card of a network in `model`, a run or a folder of weights, for its `.onnx` file."""
-    changed = {"name": name or network.card.name, "weights": weights, "measured": Measured()}
+    changed = {"name": name or network.card.name, "weights": weights, "measured": Measured(), "dice_calibration": None}
     if run := find_run(model):
         split = Split.load(RunFolder(run).split)
         for field, ids in (("train_groups", split.train), ("held_out_groups", split.validation)):
@@ -146,7 +150,13 @@ def fixed_card(card: ModelCard, fixed: FixedSize) -> ModelCard:
 
 def int8_card(card: ModelCard) -> ModelCard:
     """Return the card of the same network quantized, without figures."""
-    changed = {"name": f"{card.name}-int8", "precision": "int8", "weights": "int8", "measured": Measured()}
+    changed = {
+        "name": f"{card.name}-int8",
+        "precision": "int8",
+        "weights": "int8",
+        "measured": Measured(),
+        "dice_calibration": None,
+    }
     return card.model_copy(update=changed)
 
 
@@ -179,6 +189,7 @@ def _float_file(graph: onnx.ModelProto, card: ModelCard, reference: Reference, l
         "largest_difference": {name: float(f"{value:.2g}") for name, value in differences.items()},
     }
     card = _with_measured(card, reference, figures, parity=parity)
+    card = _with_dice_calibration(to_file(stored, card), card, reference.photos, logger)
     return _OnnxFile(to_file(stored, card), card, figures)
 
 
@@ -218,6 +229,7 @@ def _int8_file(
     figures = [one.int8 for one in compared]
     drops = {one.int8.engine: round(one.drop, 6) for one in compared}
     card = _with_measured(card, reference, figures, dice_drop=drops, calibrated_on=photos.calibration_description)
+    card = _with_dice_calibration(data, card, photos, logger)
     return _OnnxFile(to_file(quantized, card), card, figures)
 
 
@@ -229,6 +241,13 @@ def _with_measured(card: ModelCard, reference: Reference, figures: Sequence[Engi
         **more,
     )
     return card.model_copy(update={"measured": measured})
+
+
+def _with_dice_calibration(file: bytes, card: ModelCard, photos: ExportPhotos, logger: ExportLogger) -> ModelCard:
+    with logger.bar("calibrating the expected Dice") as progress:
+        calibration = calibrate(segmenter_of(open_onnx(file, RunOptions(device="cpu"))), photos, progress)
+    logger.dice(card.name, calibration)
+    return card.model_copy(update={"dice_calibration": calibration})
 
 
 def _output_path(model: Path, name: str, out: Path | None) -> Path:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from carmask.files import write_bytes_atomically
 from carmask.models.card import CARD_KEY, HeldOut, ModelCard, read_card
+from carmask.models.dice_calibration import DiceCalibration
 from carmask.models.network import Network
 
 IMAGE, PROBABILITY = "image", "probability"
@@ -132,9 +133,19 @@ def note_held_out(path: Path, figures: Sequence[HeldOut]) -> None:
         UnwritableFile: it cannot be written.
 
     """
-    card = read_card(path)
-    measured = card.measured.model_copy(update={"held_out": tuple(figures)})
-    write_bytes_atomically(path, to_file(onnx.load(path), card.model_copy(update={"measured": measured})))
+    _replace_in_card(path, measured=read_card(path).measured.model_copy(update={"held_out": tuple(figures)}))
+
+
+def note_dice_calibration(path: Path, calibration: DiceCalibration) -> None:
+    """Replace the calibration of expected Dice in the card of an exported network, and nothing else.
+
+    Raises what `note_held_out` raises.
+    """
+    _replace_in_card(path, dice_calibration=calibration)
+
+
+def _replace_in_card(path: Path, **fields: Any) -> None:
+    write_bytes_atomically(path, to_file(onnx.load(path), read_card(path).model_copy(update=fields)))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from carmask.exporting.parity import Int8Comparison, Reference
     from carmask.exporting.photos import ExportPhotos
     from carmask.models.card import EngineParity
+    from carmask.models.dice_calibration import DiceCalibration
 
 
 class ExportLogger:
@@ -27,6 +28,9 @@ class ExportLogger:
 
     def masks(self, reference: "Reference", figures: Sequence["EngineParity"]) -> None:
         """Called with the figures of each engine on the photos."""
+
+    def dice(self, name: str, calibration: "DiceCalibration | None") -> None:
+        """Called with the calibration of a network's expected Dice; None if there were too few photos."""
 
     def int8(self, compared: Sequence["Int8Comparison"], float_bytes: int, int8_bytes: int) -> None:
         """Called with the Dice and the time of int8 and of float, for each engine."""

@@ -108,7 +108,7 @@ class Reference:
     def __init__(self, engine: Engine, photos: ExportPhotos, progress: Progress) -> None:
         """Run PyTorch. `progress` is called with (photos done, photos in all)."""
         self.photos = photos
-        self.segmenter = segmenter = _segmenter(engine)
+        self.segmenter = segmenter = segmenter_of(engine)
         self.references: list[ReferencePhoto] = []
         probed: list[Photo] = []
         for number, (photo, truth_HW, known_HW) in enumerate(photos.samples(), 1):
@@ -129,7 +129,7 @@ class Reference:
 
     def measure(self, engine: Engine, progress: Progress) -> EngineParity:
         """Run the photos through an engine. `progress` is called with (photos done, photos in all)."""
-        segmenter = _segmenter(engine)
+        segmenter = segmenter_of(engine)
         dices, same, largest, mean = [], [], [], []
         for number, one in enumerate(self.references, 1):
             probability_HW, mask_HW = _infer(segmenter, one.fitted)
@@ -244,7 +244,8 @@ def _over_limits(one: EngineParity, difference: float, difference_limit: float, 
     return errors
 
 
-def _segmenter(engine: Engine) -> Segmenter:
+def segmenter_of(engine: Engine) -> Segmenter:
+    """Return a segmenter that runs in this engine."""
     return Segmenter([Member(Path(engine.card.name), engines={os.getpid(): engine})])
 
 

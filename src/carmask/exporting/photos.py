@@ -15,7 +15,7 @@ from carmask.data.split import Split
 from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.selection import TrainingSplit, find_run, select_pairs
-from carmask.imaging.decode import Photo, decode_photo
+from carmask.imaging.decode import MaskReading, Photo, decode_photo
 from carmask.training.config import TrainSettings
 from carmask.training.config_sections import SourceSettings
 from carmask.training.datasets import renamed
@@ -38,7 +38,8 @@ class PhotoOptions:
         data: Folder of photos and masks; None for the run's own.
         calibration: Folder of photos, with or without masks; None for those of `data` that are not compared.
         photos: Largest number of photos to compare on.
-        calibration_photos: Largest number of photos to calibrate with.
+        calibration_photos: Largest number of photos to calibrate int8 with.
+        dice_photos: Largest number of photos to calibrate the expected Dice with; 0 for none.
         foreground: Of the masks in `data`; see `decode_mask`.
         ignore: As `foreground`.
 
@@ -48,25 +49,43 @@ class PhotoOptions:
     calibration: Path | None = None
     photos: int = 24
     calibration_photos: int = 64
+    dice_photos: int = 100
     foreground: int | None = None
     ignore: int | None = None
 
     def __post_init__(self) -> None:
+        if self.dice_photos < 0:
+            raise ExportError(f"--dice-photos {self.dice_photos}: give a number of photos, or 0 for none")
         if self.photos < 1 or self.calibration_photos < 1:
             raise ExportError("at least one photo is needed to compare on, and one to calibrate with")
 
 
 @dataclass(frozen=True)
 class ExportPhotos:
-    """The chosen photos, the data set of each, a short description of each choice, and remarks about it."""
+    """The chosen photos, the data set of each, a short description of each choice, and remarks about it.
+
+    `with_dice` are those to calibrate the expected Dice with; none if the photos are rendered.
+    """
 
     compared: tuple[Pair, ...] = field(repr=False)
     source_of: Mapping[str, SourceSettings] = field(repr=False)
     calibration: tuple[Path, ...] = field(repr=False)
+    with_dice: tuple[Pair, ...] = field(repr=False)
     description: str
     calibration_description: str
     remarks: tuple[str, ...]
     channels: int
+
+    @property
+    def dice_description(self) -> str:
+        """The photos that the expected Dice is calibrated with."""
+        return f"{len(self.with_dice)} {self.description.partition(' ')[2]}"
+
+    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], MaskReading]:
+        """Decode one of the photos with a mask, and its true mask."""
+        image_HWC = decode_photo(pair.image, channels=self.channels).image_HWC
+        source = self.source_of[pair.id]
+        return image_HWC, load_truth(pair, image_HWC.shape[:2], source.foreground, source.ignore)
 
     def samples(self) -> Iterator[tuple[Photo, NDArray[np.bool_], NDArray[np.bool_] | None]]:
         """Decode the photos to compare on, each with its true mask and where that is known, (height, width).
@@ -74,9 +93,7 @@ class ExportPhotos:
         Every second one is cut to odd sides, to compare on such sizes, too.
         """
         for number, pair in enumerate(self.compared):
-            image_HWC = decode_photo(pair.image, channels=self.channels).image_HWC
-            source = self.source_of[pair.id]
-            truth = load_truth(pair, image_HWC.shape[:2], source.foreground, source.ignore)
+            image_HWC, truth = self.read(pair)
             height, width = (side - (1 - side % 2) * (number % 2) for side in truth.soft_HW.shape)
             known_HW = None if truth.known_HW is None else truth.known_HW[:height, :width]
             yield Photo(image_HWC[:height, :width], (height, width)), truth.mask_HW[:height, :width], known_HW
@@ -150,6 +167,7 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
             compared=compared,
             source_of={pair.id: sources[name] for name, of_one in pairs_of.items() for pair in of_one},
             calibration=calibration,
+            with_dice=() if remark or not options.dice_photos else spread(selection.pairs, options.dice_photos),
             description=f"{len(compared)} {'held-out ' if held_out else ''}{source}",
             calibration_description=f"{len(calibration)} {calibration_source}",
             remarks=(remark,) if remark else remarks,

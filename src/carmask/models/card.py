@@ -145,7 +145,7 @@ class ModelCard(BaseModel):
             ("held out", f"{len(self.held_out_groups)} groups" if self.held_out_groups else "not known"),
         ]
         calibration = self.dice_calibration
-        on = f"on {calibration.photos} photos: {calibration.fitted_on}" if calibration else "not calibrated"
+        on = f"calibrated on {calibration.masks} masks: {calibration.fitted_on}" if calibration else "not calibrated"
         rows.append(("expected Dice", on))
         measured = self.measured.model_dump(exclude_defaults=True)
         rows += [(f"training: {name}", _text(value)) for name, value in self.training.items()]
