@@ -1,0 +1,269 @@
+"""How well networks tell the Dice of their own masks in advance, and the calibrations of the packaged ones.
+
+    python benchmarks/expected_dice.py SHARED [NAME ...] [--note] [--cache FOLDER]
+
+SHARED is as in benchmarks/any_vehicle.py. Looks at the held-out photos of every folder, at composites, and at cropped,
+darkened and blurred versions of all of them. Every figure is of groups (cars, scenes) that its calibration was not
+fitted on: five times a fifth of the groups. How sure a network was of each photo is kept in FOLDER, so that a second
+run takes seconds. Writes docs/results/expected_dice.json and two pictures. With --note a calibration by all groups is
+written into each packaged file, whose weights stay as they are.
+"""
+
+import argparse
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import onnx
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from any_vehicle import IGNORE, MATERIAL, PARTS, STUDIO, composites_of, held_out
+from carmask.evaluation.evaluate import load_truth
+from carmask.evaluation.metrics import photo_dice
+from carmask.exporting.calibrate_dice import ALTERED_WEIGHT, ScoredMask, altered, fit
+from carmask.exporting.graph import note_dice_calibration
+from carmask.imaging.decode import decode_photo
+from carmask.imaging.geometry import Size
+from carmask.models.dice_calibration import Certainty, DiceCalibration, certainty
+from carmask.runtime.locate import locate, packaged_models
+from carmask.segmenter import Segmenter
+from record import RESULTS, record
+
+PICTURES = RESULTS.parent / "pictures"
+FOLDS = 5
+# In the studio versions are made of every n-th photo.
+STUDIO_EVERY = 4
+COMPOSITES, BACKGROUNDS = "composites", "backgrounds"
+# What the figures are reported of: folders, and the mean absolute error that is aimed at.
+AREAS: dict[str, tuple[tuple[str, ...], float | None]] = {
+    "studio": ((STUDIO,), 0.004),
+    "street": (("street-cars", "street-small"), 0.02),
+    "composites": ((COMPOSITES,), 0.06),
+    "foreign": (("car-parts", "fire-trucks", "scenes"), 0.06),
+    "no vehicle": (("no-vehicle", BACKGROUNDS), None),
+}
+DOUBTFUL, WORST = 0.2, 0.1
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a network said of a version of a photo: how sure it was of its mask, and the Dice that this has."""
+
+    folder: str
+    version: str
+    group: str
+    dice: float
+    score: float
+    is_empty: bool
+
+    @property
+    def mask(self) -> ScoredMask:
+        """As it is calibrated with; altered photos weigh less."""
+        return ScoredMask(Certainty(self.score, self.is_empty), self.dice, ALTERED_WEIGHT if self.version else 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A version of a photo and its true mask."""
+
+    folder: str
+    version: str
+    group: str
+    image_HWC: NDArray[np.uint8]
+    truth_HW: NDArray[np.bool_]
+    known_HW: NDArray[np.bool_] | None
+
+
+def main() -> None:
+    """Look, calibrate, measure, draw and note."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shared", type=Path)
+    parser.add_argument("names", nargs="*", default=sorted(packaged_models()))
+    parser.add_argument("--note", action="store_true", help="write the calibrations into the packaged files")
+    parser.add_argument("--cache", type=Path, default=Path(".cache", "expected_dice"))
+    given = parser.parse_args()
+    looked = look(given.shared, given.names, given.cache)
+    path = RESULTS / "expected_dice.json"
+    figures = json.loads(path.read_text())["figures"] if path.is_file() else {}
+    for name in given.names:
+        rows = looked[name]
+        calibration = calibrate(rows)
+        figures[name] = figures_of(rows, cross_validated(rows)) | {"ms": round(time_ms(calibration), 3)}
+        if given.note:
+            note_dice_calibration(locate(name), calibration)
+    record("expected_dice", figures)
+    shown = {name: figures[name] for name in sorted(figures)}
+    draw_reliability(shown, PICTURES / "expected_dice_reliability.png")
+    draw_risk(shown, PICTURES / "expected_dice_risk.png")
+
+
+def look(shared: Path, names: Sequence[str], cache: Path) -> dict[str, list[Looked]]:
+    """What each network says of all photos; read from the cache, or computed and kept there."""
+    files = {name: cache / f"{name}-{weights_digest(locate(name))}.json" for name in names}
+    missing = {name: Segmenter.load(name) for name, file in files.items() if not file.is_file()}
+    looked: dict[str, list[Looked]] = {name: [] for name in missing}
+    for number, shown in enumerate(shown_photos(shared) if missing else ()):
+        for name, segmenter in missing.items():
+            (probability_HW,) = segmenter.predict_photos([segmenter.decode(shown.image_HWC)])
+            dice = photo_dice(shown.truth_HW, probability_HW >= segmenter.threshold, shown.known_HW)
+            score, is_empty = certainty(probability_HW, segmenter.threshold)
+            looked[name].append(Looked(shown.folder, shown.version, shown.group, dice, score, is_empty))
+        if number % 100 == 0:
+            print(f"{number} photos looked at", flush=True)
+    for name, rows in looked.items():
+        cache.mkdir(parents=True, exist_ok=True)
+        files[name].write_text(json.dumps([astuple(row) for row in rows]))
+    return {name: [Looked(*row) for row in json.loads(file.read_text())] for name, file in files.items()}
+
+
+def weights_digest(path: Path) -> str:
+    """A digest of all but the metadata."""
+    return sha256(onnx.load(path).graph.SerializeToString(deterministic=True)).hexdigest()[:12]
+
+
+def shown_photos(shared: Path) -> Iterator[Shown]:
+    """All held-out photos and composites, each as it is, cropped, darkened and blurred."""
+    pairs = {Path(folder).name: held_out(shared / folder) for folder in (*PARTS, *MATERIAL)}
+    for name in [*(Path(folder).name for folder in PARTS), BACKGROUNDS]:
+        for number, pair in enumerate(pairs[name]):
+            image_HWC = decode_photo(pair.image).image_HWC
+            truth = load_truth(pair, image_HWC.shape[:2], None, IGNORE.get(name))
+            for one in altered(image_HWC, truth.mask_HW, truth.known_HW, f"{name}/{pair.id}"):
+                if name != STUDIO or number % STUDIO_EVERY == 0 or not one.version:
+                    group = f"{name}/{pair.group}"
+                    yield Shown(name, one.version, group, one.image_HWC, one.truth_HW, one.known_HW)
+    for number, composite in enumerate(composites_of(pairs)):
+        group = f"{COMPOSITES}/{number}"
+        for one in altered(composite.image_HWC, composite.truth_HW, None, group):
+            yield Shown(COMPOSITES, one.version, group, one.image_HWC, one.truth_HW, None)
+
+
+def cross_validated(rows: Sequence[Looked]) -> NDArray[np.float64]:
+    """The expected Dice of each mask, by a calibration that was fitted on other groups."""
+    folds = [zlib.crc32(row.group.encode()) % FOLDS for row in rows]
+    calibrations = [
+        calibrate([row for row, of in zip(rows, folds, strict=True) if of != fold]) for fold in range(FOLDS)
+    ]
+    expected = [calibrations[fold](row.mask.certainty) for row, fold in zip(rows, folds, strict=True)]
+    return np.array(expected, np.float64)
+
+
+def calibrate(rows: Sequence[Looked]) -> DiceCalibration:
+    """A calibration by these masks."""
+    names = ", ".join([*(Path(folder).name for folder in PARTS), BACKGROUNDS])
+    fitted_on = f"held-out photos of {names}, and {COMPOSITES}; also cropped, darkened and blurred"
+    calibration = fit([row.mask for row in rows], fitted_on)
+    if calibration is None:
+        raise SystemExit("too few masks to calibrate on")
+    return calibration
+
+
+def figures_of(rows: Sequence[Looked], expected: NDArray[np.float64]) -> dict[str, Any]:
+    """How far expected and measured Dice are apart in each area, and what the most doubtful masks are."""
+    dice = np.array([row.dice for row in rows])
+    plain = np.array([not row.version for row in rows])
+    figures: dict[str, Any] = {}
+    for area, (folders, aim) in AREAS.items():
+        inside = np.array([row.folder in folders for row in rows])
+        figures[area] = _errors(dice[inside & plain], expected[inside & plain]) | {"aim": aim}
+        figures[area]["altered"] = _errors(dice[inside & ~plain], expected[inside & ~plain])
+    figures["all"] = _errors(dice[plain], expected[plain]) | doubtful_figures(dice[plain], expected[plain])
+    figures["all"]["altered"] = _errors(dice[~plain], expected[~plain]) | doubtful_figures(
+        dice[~plain], expected[~plain]
+    )
+    figures["reliability"] = reliability(dice, expected)
+    figures["risk"] = {"plain": risk(dice[plain], expected[plain]), "altered": risk(dice[~plain], expected[~plain])}
+    return figures
+
+
+def _errors(dice: NDArray[np.float64], expected: NDArray[np.float64]) -> dict[str, Any]:
+    figures = {
+        "expected": expected.mean(),
+        "dice": dice.mean(),
+        "error": np.abs(expected - dice).mean(),
+        "rank_correlation": spearmanr(expected, dice).statistic,
+    }
+    return {"photos": len(dice), **{name: round(float(value), 5) for name, value in figures.items()}}
+
+
+def doubtful_figures(dice: NDArray[np.float64], expected: NDArray[np.float64]) -> dict[str, float]:
+    """Which share of the worst tenth is among the most doubtful fifth, and what is left without that fifth."""
+    by_doubt, by_dice = np.argsort(expected, kind="stable"), np.argsort(dice, kind="stable")
+    doubtful = by_doubt[: round(DOUBTFUL * len(dice))]
+    worst = by_dice[: round(WORST * len(dice))]
+    left = np.delete(dice, doubtful)
+    return {
+        "worst_tenth_in_doubtful_fifth": round(float(np.isin(worst, doubtful).mean()), 4),
+        "dice_without_doubtful_fifth": round(float(left.mean()), 5),
+    }
+
+
+def reliability(dice: NDArray[np.float64], expected: NDArray[np.float64]) -> list[list[float]]:
+    """Expected and measured Dice, and the number of masks, in bins of as many masks."""
+    parts = np.array_split(np.argsort(expected, kind="stable"), BINS)
+    return [[round(float(expected[part].mean()), 4), round(float(dice[part].mean()), 4), len(part)] for part in parts]
+
+
+def risk(dice: NDArray[np.float64], expected: NDArray[np.float64]) -> dict[str, list[float]]:
+    """The mean Dice of what is left when the most doubtful share is taken out; also at best, and by chance."""
+    shares = np.linspace(0, 0.5, 26)
+    curves = {"expected": dice[np.argsort(expected, kind="stable")], "best": np.sort(dice)}
+    return {"taken_out": [round(float(share), 3) for share in shares]} | {
+        name: [round(float(ordered[round(share * len(dice)) :].mean()), 5) for share in shares]
+        for name, ordered in curves.items()
+    }
+
+
+def time_ms(calibration: DiceCalibration, size_HW: Size = (1280, 1918)) -> float:
+    """The median milliseconds that an expected Dice takes for a photo of the studio."""
+    y_H1, x_1W = np.ogrid[: size_HW[0], : size_HW[1]]
+    distance_HW = np.hypot(y_H1 - size_HW[0] / 2, x_1W - size_HW[1] / 2)
+    probability_HW = (1 / (1 + np.exp((distance_HW - 400) / 4))).astype(np.float32)
+    times_s = []
+    for _ in range(50):
+        started_s = perf_counter()
+        calibration(certainty(probability_HW, 0.5))
+        times_s.append(perf_counter() - started_s)
+    return 1000 * median(times_s)
+
+
+def draw_reliability(networks: dict[str, Any], path: Path) -> None:
+    """Draw measured over expected Dice, in bins of as many masks."""
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+    for name, figures in networks.items():
+        expected, dice, _ = np.array(figures["reliability"]).T
+        axes.plot(expected, dice, marker="o", markersize=3.5, linewidth=1, label=name)
+    axes.set(xlabel="expected Dice", ylabel="Dice", xlim=(0, 1.01), ylim=(0, 1.01))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def draw_risk(networks: dict[str, Any], path: Path) -> None:
+    """Draw the Dice of what is left over the share that is taken out."""
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    for axes, kind, title in zip(
+        figure.subplots(1, 2, sharey=True), ("plain", "altered"), ("photos as they are", "altered"), strict=True
+    ):
+        for name, figures in networks.items():
+            curve = figures["risk"][kind]
+            (line,) = axes.plot(curve["taken_out"], curve["expected"], linewidth=1.2, label=name)
+            axes.plot(curve["taken_out"], curve["best"], color=line.get_color(), linewidth=0.8, linestyle=":")
+        axes.set(title=title, xlabel="share taken out, the most doubtful first", ylabel="Dice of the rest")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
