@@ -132,3 +132,41 @@ def test_page_api_and_command_line_agree_with_the_packaged_weights(chromium: Bro
         here.close()
     assert saved == answers == [(tmp_path / f"{kind}.png").read_bytes() for kind in ("mask", "cutout")]
     assert told["coverage"] > 0.05
+
+
+def test_a_cutout_is_dragged_out_of_the_page(visit: Visitor, predict: Command, tmp_path: Path) -> None:
+    photo = save(tmp_path / "car.png")
+    here = visit()
+    here.add(photo)
+    handle = here.await_done("car.png").locator(".drag")
+    handle.scroll_into_view_if_needed()
+    with here.page.expect_response("**/v1/segment"):
+        handle.hover()
+    assert predict(photo, tmp_path / "out.png", "--kind", "cutout") == 0
+    name, address, data = handle.evaluate(
+        "async handle => { const event = new DragEvent('dragstart', { dataTransfer: new DataTransfer(),"
+        " bubbles: true, cancelable: true });"
+        " for (let tries = 0; tries < 100 && (tries === 0 || event.defaultPrevented); tries += 1) {"
+        " await new Promise(next => setTimeout(next, 50)); handle.dispatchEvent(event);"
+        " if (event.dataTransfer.files.length) break; }"
+        " const [file] = event.dataTransfer.files;"
+        " const address = event.dataTransfer.getData('DownloadURL');"
+        " return [file.name, address, [...new Uint8Array(await file.arrayBuffer())]] }"
+    )
+    assert name == "car-cutout.png"
+    assert address.startswith("image/png:car-cutout.png:blob:")
+    assert bytes(data) == (tmp_path / "out.png").read_bytes()
+
+
+def test_a_bar_shows_how_many_photos_are_done(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    held = []
+    here.page.route("**/v1/segment", lambda route: held.append(route))
+    here.add(*(save(tmp_path / f"{number}.png") for number in range(3)))
+    bar = here.page.get_by_role("progressbar", name="Photos done")
+    expect(bar).to_be_visible()
+    assert bar.evaluate("bar => [bar.value, bar.max]") == [0, 3]
+    for route in held:
+        route.continue_()
+    expect(here.page.get_by_role("status")).to_have_text("3 of 3 photos done.")
+    expect(bar).to_be_hidden()

@@ -1,6 +1,7 @@
 // A photo on the page: its stage with the before/after slider, what was found in it, and its controls.
 
-import { saveResult } from "./downloads.js";
+import { makeFile, saveResult } from "./downloads.js";
+import { DragOut } from "./drag.js";
 import { Preview } from "./preview.js";
 import { certainty, percent, seconds, sizeInPixels } from "./words.js";
 
@@ -23,6 +24,7 @@ export class Card {
   #queue;
   #preview;
   #part;
+  #drag;
   #isNear = false;
   // Until the browser fails to decode what it has to show.
   #isShowable = true;
@@ -121,6 +123,8 @@ export class Card {
     });
     on("correct", "click", () => this.#correct(acts.edit));
     on("same", "click", () => acts.same(photo.threshold));
+    const make = () => makeFile(photo, "cutout", this.#backdrop, this.#queue);
+    this.#drag = new DragOut(this.#part("drag"), make, (words) => this.#tell(words));
     for (const kind of Object.keys(KINDS)) {
       on(`get-${kind}`, "click", (event) => this.#download(kind, event.currentTarget));
     }
@@ -193,6 +197,7 @@ export class Card {
 
   // Sliders move faster than the screen shows.
   #drawSoon() {
+    this.#drag?.forget();
     this.#frame ??= requestAnimationFrame(() => {
       this.#frame = null;
       if (this.#preview.isReady && this.#photo.found) this.#draw();
@@ -217,29 +222,30 @@ export class Card {
   }
 
   async #correct(edit) {
-    const problem = this.#part("download-problem");
-    problem.hidden = true;
+    this.#tell("");
     try {
       const corrected = await edit(this.#photo);
       if (corrected !== null && !this.#photo.signal.aborted) this.#photo.correct(corrected);
     } catch (error) {
-      problem.textContent = error.message;
-      problem.hidden = false;
+      this.#tell(error.message);
     }
+  }
+
+  #tell(words) {
+    this.#part("download-problem").textContent = words;
+    this.#part("download-problem").hidden = words === "";
   }
 
   async #download(kind, button) {
     if (button.getAttribute("aria-disabled") === "true") return;
-    const problem = this.#part("download-problem");
-    problem.hidden = true;
+    this.#tell("");
     // Not `disabled`, which would take the focus away.
     button.setAttribute("aria-disabled", "true");
     try {
       await saveResult(this.#photo, kind, this.#backdrop, this.#queue);
     } catch (error) {
       if (this.#photo.signal.aborted) return;
-      problem.textContent = `The ${KINDS[kind]} was not made. ${error.message}`;
-      problem.hidden = false;
+      this.#tell(`The ${KINDS[kind]} was not made. ${error.message}`);
     } finally {
       button.removeAttribute("aria-disabled");
     }

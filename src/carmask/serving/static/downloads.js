@@ -9,8 +9,14 @@ const KEPT_MS = 60_000;
 
 /** Save a photo's "cutout" or "mask". */
 export async function saveResult(photo, kind, backdrop, queue) {
-  const { signal } = photo;
-  save(await makeResult(photo, kind, backdrop, queue, { signal, isUrgent: true }), `${stem(photo.name)}-${kind}.png`);
+  const file = await makeFile(photo, kind, backdrop, queue);
+  save(file, file.name);
+}
+
+/** Make a photo's "cutout" or "mask" as a File. */
+export async function makeFile(photo, kind, backdrop, queue) {
+  const blob = await makeResult(photo, kind, backdrop, queue, { signal: photo.signal, isUrgent: true });
+  return new File([blob], `${stem(photo.name)}-${kind}.png`, { type: blob.type });
 }
 
 /**

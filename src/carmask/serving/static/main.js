@@ -168,6 +168,10 @@ function update() {
   const isReady = ready.length > 0 && ready.length + failed === cards.length;
   part("zip").disabled = !isReady && !zipping;
   if (!zipping) part("zip").textContent = "Download all as zip";
+  const tried = ready.length + failed;
+  Object.assign(part("progress"), { max: Math.max(1, cards.length), value: tried });
+  // One photo is done before a bar is read.
+  part("progress").hidden = cards.length < 2 || tried === cards.length;
   say(statusOf(ready, failed));
 }
 
