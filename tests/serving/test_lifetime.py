@@ -194,7 +194,8 @@ def test_pages_of_named_sites_alone_may_use_it(watched: tuple[Service, Path], se
     assert refused.headers["access-control-allow-origin"] == "https://cars.example.org", "its page sees why"
     told = service.segment(photo, {"Origin": "https://cars.example.org"}).headers
     assert not [name for name in told if name.startswith("access-control")]
-    assert service.ask("OPTIONS", "/v1/segment", headers={"Origin": "x", **asked}).status == 405
+    preflight = service.ask("OPTIONS", "/v1/segment", headers={"Origin": "x", **asked})
+    assert not [name for name in preflight.headers if name.startswith("access-control")]
 
 
 def test_the_log_has_a_line_for_each_answer(watched: tuple[Service, Path], photo: Path) -> None:

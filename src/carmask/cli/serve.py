@@ -11,7 +11,7 @@ from carmask.cli import INTERRUPTED
 from carmask.cli.console import print_line, print_remark
 from carmask.cli.options import Flag, NetworkOptions
 from carmask.errors import CarmaskError
-from carmask.serving.log import LogFormat
+from carmask.serving.log import LOG, LogFormat, set_up_log
 from carmask.serving.settings import ServiceLimits
 
 _NETWORK = NetworkOptions()
@@ -62,12 +62,16 @@ def serve(
             raise CarmaskError(f"--cors {origin}: write a site as https://cars.example.org, without a path")
     token = _read_token(token_file)
     segmenter = network.load()
+    # In JSON all of standard error is the log.
+    set_up_log(log_format, log_requests=not quiet)
     print_line(f"{segmenter.name}: {segmenter.describe_engine()}")
     is_local = host in ("localhost", "::1") or host.startswith("127.")
     if not is_local and token is None:
-        print_remark(
-            f"everyone who can reach {host} can use this service; --token-file FILE requires a token", warning=True
-        )
+        open_to_all = f"everyone who can reach {host} can use this service; --token-file FILE requires a token"
+        if log_format == "json":
+            LOG.warning(open_to_all)
+        else:
+            print_remark(open_to_all, warning=True)
     was_interrupted = run(
         segmenter,
         host,
@@ -76,11 +80,13 @@ def serve(
         token=token,
         origins=cors,
         log_requests=not quiet,
-        log_format=log_format,
         root_path=root_path,
         announce=lambda url: print_line(f"{url} is ready for photos; Ctrl-C stops it"),
     )
-    print_remark("stopped")
+    if log_format == "json":
+        LOG.warning("stopped")
+    else:
+        print_remark("stopped")
     return INTERRUPTED if was_interrupted else 0
 
 

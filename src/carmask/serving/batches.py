@@ -1,7 +1,6 @@
 """The response to several photos: their results as a ZIP file or as multipart/mixed, each sent when it is there."""
 
 import io
-import logging
 import secrets
 import zipfile
 from collections.abc import Sequence
@@ -16,13 +15,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from carmask.serving.errors import ClientDisconnected, ServiceError, as_service_error, error_response, internal_error
+from carmask.serving.log import LOG
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.responses import ResultResponse
 from carmask.serving.schemas import GEOJSON, MULTIPART, PICTURE_TYPES, ZIP, BatchEntry, ErrorDetails
 from carmask.serving.uploads import while_connected
 from carmask.serving.worker import PhotoTask, SegmentationWorker
-
-LOG = logging.getLogger("carmask.serving")
 
 BATCH_TYPES = (ZIP, MULTIPART)
 _SUFFIXES = {**{of_format: f".{name}" for name, of_format in PICTURE_TYPES.items()}, GEOJSON: ".json"}

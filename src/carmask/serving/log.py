@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 LogFormat = Literal["text", "json"]
+LOG = logging.getLogger("carmask.serving")
 
 # W3C Trace Context: version, trace, parent, flags. Versions after 00 may have more; ff and zeros are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -63,6 +64,6 @@ def set_up_log(log_format: LogFormat, *, log_requests: bool) -> None:
     # uvicorn's and the parser's warnings are about single bad requests; the metrics count those.
     for name in ("carmask.serving", "uvicorn.error", "python_multipart"):
         log = logging.getLogger(name)
-        log.setLevel(logging.INFO if log_requests and name == "carmask.serving" else logging.ERROR)
+        log.setLevel(logging.INFO if log_requests and log is LOG else logging.ERROR)
         log.addHandler(handler)
         log.propagate = False

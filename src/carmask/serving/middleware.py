@@ -1,7 +1,6 @@
 """Around every request: its id, security headers, the log, the metrics, and the limits of the service."""
 
 import asyncio
-import logging
 import re
 import time
 from dataclasses import asdict
@@ -11,11 +10,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carmask.serving.errors import ServiceError, busy, error_response, internal_error, new_request_id
-from carmask.serving.log import take_over_trace
+from carmask.serving.log import LOG, take_over_trace
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.settings import MB, ServiceLimits
-
-LOG = logging.getLogger("carmask.serving")
 
 # The page loads only its own files, cannot be framed, and runs no injected scripts.
 _POLICY = (
@@ -69,7 +66,7 @@ class RequestMiddleware:
             # HEAD is GET without a body; the server omits the body.
             inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
             await self._app(inner, receive, send_with_headers)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it is logged, with its traceback
             LOG.exception("%s: internal error", request_id, extra={"fields": {"request_id": request_id}})
             if not status:
                 await error_response(internal_error(), request_id)(scope, receive, send_with_headers)

@@ -17,7 +17,6 @@ from carmask.imaging.decode import decode_photo
 from carmask.runtime.locate import packaged_models
 from carmask.segmenter import Segmenter
 from carmask.serving.app import build_app
-from carmask.serving.log import LogFormat, set_up_log
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.protocol import LimitedProtocol
 from carmask.serving.settings import ServiceLimits
@@ -45,15 +44,14 @@ def run(
     token: str | None,
     origins: Sequence[str],
     log_requests: bool,
-    log_format: LogFormat = "text",
     root_path: str = "",
     announce: Callable[[str], None],
 ) -> bool:
     """Serve until SIGINT or SIGTERM, then finish the requests in progress.
 
     port: 0 is any free port. token: clients must send it, if it is set. origins: other sites whose pages may use the
-    service. root_path: the path below which a proxy puts it. log_requests: each response is a line on standard error.
-    log_format: how it is written. announce: called with the service's URL as soon as it accepts photos.
+    service. root_path: the path below which a proxy puts it. log_requests: each response is a line of the log.
+    announce: called with the service's URL as soon as it accepts photos.
 
     Returns:
         Whether it was SIGINT (Ctrl-C) that ended it.
@@ -63,7 +61,6 @@ def run(
         CarmaskError: the self-test failed.
 
     """
-    set_up_log(log_format, log_requests=log_requests)
     with _listening(host, port) as listener, _recorded_signals() as signals:
         metrics = ServiceMetrics()
         worker = SegmentationWorker(segmenter, limits, metrics)
