@@ -5,10 +5,17 @@
 
 FROM python:3.11-slim AS build
 WORKDIR /build
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Nothing is installed whose hash is not in one of these files. The second is for x86_64.
+COPY deploy/requirements-build.lock deploy/requirements-serve.lock ./
+RUN python -m venv /opt/build \
+ && /opt/build/bin/pip install --require-hashes --requirement requirements-build.lock \
+ && python -m venv /opt/carmask \
+ && /opt/carmask/bin/pip install --require-hashes --requirement requirements-serve.lock
+COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN python -m venv /opt/carmask \
- && /opt/carmask/bin/pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt '.[serve]' \
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+ && /opt/carmask/bin/pip install --no-deps --no-index dist/*.whl \
  && /opt/carmask/bin/pip uninstall --yes --quiet pip
 
 FROM python:3.11-slim

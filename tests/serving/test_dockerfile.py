@@ -84,9 +84,10 @@ def test_what_is_copied_is_enough_to_build() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     copied = {source for arguments in said("COPY") for source in arguments.split()[:-1]}
     assert {project["readme"], *project["license-files"], "pyproject.toml", "src"} <= copied
-    (installing,) = [run for run in said("RUN") if "pip install" in run]
-    assert "'.[serve]'" in installing
-    assert "--constraint constraints.txt" in installing
+    installing = [command for run in said("RUN") for command in run.split("&&") if "pip install" in command]
+    assert installing
+    for one in installing:
+        assert "--require-hashes" in one or {"--no-deps", "--no-index"} <= set(one.split()), one
 
 
 def test_it_is_not_root() -> None:
@@ -105,6 +106,19 @@ def test_it_holds_no_pytorch_and_less_than_800_mb() -> None:
     assert not {"torch", "ray", "av", "scipy", "matplotlib", "kornia"} & sizes.keys()
     assert {"openvino", "onnxruntime", "fastapi", "uvicorn"} <= sizes.keys()
     assert sum(sizes.values()) / 1e6 + BASE_MB < MOST_MB, listed
+
+
+def test_the_locked_packages_are_those_that_are_required() -> None:
+    """And their versions are those that the tests ran with; each has the hashes of its files."""
+    constraints = {line.strip().lower().replace("_", "-") for line in (ROOT / "constraints.txt").open() if "==" in line}
+    lock = (ROOT / "deploy" / "requirements-serve.lock").read_text()
+    locked = re.findall(
+        r"^([\w.-]+)==([^ ;]+)[^\n]*\\\n((?:    --hash=sha256:[0-9a-f]{64}[ \\]*\n)+)", lock, re.MULTILINE
+    )
+    assert len(locked) == len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE))
+    assert {name for name, _, _ in locked} == closure().keys()
+    assert {f"{name}=={version}" for name, version, _ in locked} <= constraints
+    assert not re.search("https?:|file:/", lock)
 
 
 def test_every_package_is_pinned() -> None:
