@@ -7,6 +7,7 @@ import argparse
 import tempfile
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from carmask.data.pairs import find_pairs, load_soft_mask, spread
 from carmask.data.split import Split
@@ -35,7 +36,7 @@ def main() -> None:
     _, held_out = Split.load(RESULTS / "split-carvana-fold0of5.json").select(find_pairs(options.carvana).pairs)
     pairs = spread(sorted(held_out, key=lambda pair: pair.id), options.count)
     truth = {pair.id: load_soft_mask(pair).mask_HW for pair in pairs}
-    figures = {}
+    figures: dict[str, Any] = {}
     for kind, name in DESTINATIONS.items():
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder, "cars")
