@@ -48,10 +48,11 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A photo as the networks see it; `size_HW` is the photo's own."""
+    """A photo as the networks see it; `size_HW` is the photo's own. remark: see `Photo`."""
 
     size_HW: Size
     views: tuple[View, ...]
+    remark: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,7 @@ class Result:
     threshold: float
     source: PhotoSource | None = field(default=None, repr=False)
     calibrations: tuple[DiceCalibration, ...] = field(default=(), repr=False)
+    remark: str = ""
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -246,7 +248,7 @@ class Segmenter:
 
     def fit(self, photo: Photo) -> Fitted:
         """Place a photo on the canvases of all networks: whole, and with `tile` and `tta` in tiles and mirrored."""
-        return Fitted(photo.size_HW, tuple(self._views(photo)))
+        return Fitted(photo.size_HW, tuple(self._views(photo)), photo.remark)
 
     def infer(self, fitted: Sequence[Fitted], *, pad_to: int | None = None) -> list[Raw]:
         """Run the networks on these photos.
@@ -299,10 +301,17 @@ class Segmenter:
         return [self.restore(one, raw) for one, raw in zip(fitted, self.infer(fitted), strict=True)]
 
     def result(
-        self, probability_HW: NDArray[np.float32], *, threshold: float | None = None, source: PhotoSource | None = None
+        self,
+        probability_HW: NDArray[np.float32],
+        *,
+        threshold: float | None = None,
+        source: PhotoSource | None = None,
+        remark: str = "",
     ) -> Result:
         """Return the result of a photo from its probability, float32 0..1; `threshold` replaces the segmenter's."""
-        return Result(probability_HW, self.threshold if threshold is None else threshold, source, self._calibrations)
+        return Result(
+            probability_HW, self.threshold if threshold is None else threshold, source, self._calibrations, remark
+        )
 
     def __call__(self, source: PhotoSource) -> Result:
         """Cut out one photo.
@@ -315,8 +324,9 @@ class Segmenter:
             UnreadableImage: not a readable picture.
 
         """
-        (probability_HW,) = self.predict_photos([self.decode(source)])
-        return self.result(probability_HW, source=source)
+        photo = self.decode(source)
+        (probability_HW,) = self.predict_photos([photo])
+        return self.result(probability_HW, source=source, remark=photo.remark)
 
     def _views(self, photo: Photo) -> Iterator[View]:
         for index, member in enumerate(self.members):

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bright_photos import Command, contents, files, mask_of, save, vehicle
-from carmask.pipeline.sources import PICTURE_JOURNAL, SourceError, find_photos
+from carmask.pipeline.photo_list import SourceError
+from carmask.pipeline.sources import find_photos
 from carmask.pipeline.urls import URL, URLError, common_folder, parse_path
+from carmask.pipeline.walk import PICTURE_JOURNAL
 
 NEEDED = ("fsspec", "pyarrow")
 pytestmark = pytest.mark.skipif(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carmask.pipeline.sources import PhotoFailure
+from carmask.pipeline.photo_list import PhotoFailure
 from carmask.pipeline.summary import FailureList
 
 

@@ -13,7 +13,7 @@ from bright_onnx import write_bright_onnx
 from bright_photos import SIZE_HW, Command, files, mask_of, overlap, save, vehicle
 from carmask.files import UnwritableFile
 from carmask.imaging.draw import OVERLAY_RGB
-from carmask.pipeline.sources import PhotoFailure
+from carmask.pipeline.photo_list import PhotoFailure
 from carmask.pipeline.summary import FailureList
 
 NOTHING_HW = np.zeros(SIZE_HW, dtype=bool)
@@ -211,8 +211,8 @@ def test_lines_for_machines(predict: Command) -> None:
     assert broken["photo"] == "photos/broken.jpg"
     assert "broken.jpg" in broken["error"]
     assert (empty["found"], empty["box_px"], empty["coverage"]) == (False, None, 0)
-    counts = {"photos": 3, "done": 2, "done_before": 0, "failed": 1, "without_vehicle": 1, "destination": "out"}
-    assert last == {"summary": counts}
+    counts = {"photos": 3, "done": 2, "done_before": 0, "failed": 1, "without_vehicle": 1}
+    assert last == {"summary": {**counts, "left_out": {}, "destination": "out"}}
     assert "bright" in predict.err
 
 

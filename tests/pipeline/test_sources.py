@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from bright_photos import Command, files, mask_of, overlap, save, vehicle
-from carmask.pipeline.sources import PhotoList, SourceError, find_photos, find_photos_of_all
+from carmask.pipeline.photo_list import PhotoList, SourceError
+from carmask.pipeline.sources import find_photos, find_photos_of_all
 
 
 @pytest.fixture
@@ -183,6 +184,6 @@ def test_what_is_not_there_is_refused(predict: Command) -> None:
     Path("none").mkdir()
     Path("none/notes.md").touch()
     predict.assert_refused("nowhere", "out", naming=("nowhere",))
-    predict.assert_refused("none", "out", naming=("none", ".jpg"))
+    predict.assert_refused("none", "out", naming=("none", "JPEG", ".md"))
     predict.assert_refused("x" * 300, "out", naming=("x" * 300,))
     assert not Path("out").exists()

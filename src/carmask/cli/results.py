@@ -97,6 +97,11 @@ class ResultReporter:
             self.say(f"{summary.done} of {self._count(tried)} written to {plan.destination}{took}")
         if summary.failed and (failures := plan.list_file("failures")):
             self.say(f"{summary.failed} failure{'s' * (summary.failed > 1)}, listed in {failures}")
+        left_out = plan.jobs.photos.left_out
+        if left_out:
+            from carmask.pipeline.photo_list import describe_left_out
+
+            self.say(f"left out: {describe_left_out(left_out)}")
         if self._as_json:
             counts = {
                 "photos": len(plan.jobs),
@@ -104,6 +109,7 @@ class ResultReporter:
                 "done_before": summary.done_before,
                 "failed": summary.failed,
                 "without_vehicle": summary.empty,
+                "left_out": dict(left_out),
             }
             _print_json({"summary": {**counts, "destination": str(plan.destination)}})
         return 2 if summary.failed else 0

@@ -42,7 +42,8 @@ __all__ = [
 _REDUCTIONS = (8, 4, 2)
 _MOST_ADDED_PX = 1
 
-_FIRST = "it has several frames or pages, and only the first was used"
+# A remark.
+FIRST = "it has several frames or pages, and only the first was used"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Photo:
     def remark(self) -> str:
         """What was left out, in words; nothing for an opaque photo that is alone in its file."""
         remarks = {
-            _FIRST: self.is_first,
+            FIRST: self.is_first,
             "it is partly transparent, and the network saw it on white": self.alpha_HW is not None,
         }
         return "; ".join(remark for remark, is_true in remarks.items() if is_true)
@@ -241,7 +242,7 @@ def decode_mask(
         orientation = displayed_orientation(image)
         reading = read_mask(image, foreground, ignore)
         if reading is not None and has_more_pictures(image):
-            reading = replace(reading, odd=reading.odd or _FIRST)
+            reading = replace(reading, odd=reading.odd or FIRST, is_first=True)
     label = name or ("image data" if isinstance(source, bytes) else str(source))
     if foreground is not None and foreground == ignore:
         raise UnreadableImage(label, f"{ignore} is to be both foreground and ignored", "choose two values")

@@ -33,7 +33,8 @@ class MaskReading:
     soft_HW: uint8, 0 = background, 255 = foreground, in between a share of each. rule: one line on the values found and
     how they were read. odd: a warning if the values do not look like a mask of a single object. known_HW: bool, False
     where nobody labeled what the pixel shows, and `soft_HW` is 0; None where all pixels are known. background: the
-    stored value that was read as background, where nobody chose a value.
+    stored value that was read as background, where nobody chose a value. is_first: whether other frames or pages
+    follow.
     """
 
     soft_HW: NDArray[np.uint8]
@@ -41,6 +42,7 @@ class MaskReading:
     odd: str | None = None
     known_HW: NDArray[np.bool_] | None = None
     background: int | None = None
+    is_first: bool = False
 
     @property
     def inverted(self) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from carmask.errors import CarmaskError
 from carmask.imaging.masks import Box
-from carmask.pipeline.sources import PhotoList
+from carmask.pipeline.photo_list import PhotoList
 from carmask.pipeline.urls import URL
 
 _SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")

@@ -16,7 +16,7 @@ from carmask import __version__
 from carmask.data.layout import VOC_MASKS, photo_folder
 from carmask.data.pairs import Pair, load_soft_mask, photo_stems
 from carmask.files import SimilarNames
-from carmask.imaging.decode import MaskReading, UnreadableImage, decode_mask, read_size
+from carmask.imaging.decode import FIRST, MaskReading, UnreadableImage, decode_mask, read_size
 from carmask.imaging.mask_values import LOOKS_LIKE_A_PHOTO
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.labels.classes import parse_names
@@ -29,9 +29,10 @@ from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import describe_files
 from carmask.pipeline.kinds import TABLE_SUFFIXES
 from carmask.pipeline.outputs import Plan
+from carmask.pipeline.photo_list import PhotoFailure, PhotoList, SourceError
 from carmask.pipeline.predict import failed, put_result
 from carmask.pipeline.sinks import Put
-from carmask.pipeline.sources import PhotoFailure, PhotoList, SourceError, find_photos
+from carmask.pipeline.sources import find_photos
 from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
 from carmask.runner import default_workers, map_ahead
 from carmask.segmenter import Result
@@ -273,7 +274,7 @@ def _read_file(path: Path, foreground: int | None) -> tuple[Result, str]:
     reading = decode_mask(path, foreground=foreground)
     if reading.odd == LOOKS_LIKE_A_PHOTO and foreground is None:
         raise UnreadableImage(str(path), LOOKS_LIKE_A_PHOTO, "move photos out of the folder of masks")
-    return _result(reading), ""
+    return _result(reading), FIRST if reading.is_first else ""
 
 
 def _read_labels(labels: PhotoLabels, photo: Path) -> tuple[Result, str]:

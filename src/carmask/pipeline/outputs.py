@@ -24,9 +24,9 @@ from carmask.pipeline.kinds import (
     is_table,
     refuse_cutout_options,
 )
+from carmask.pipeline.photo_list import PhotoList
 from carmask.pipeline.render import describe_style, make_render
 from carmask.pipeline.sinks import OneFile, Sink, open_folder
-from carmask.pipeline.sources import PhotoList
 from carmask.pipeline.tables import open_table
 from carmask.pipeline.urls import URL
 

@@ -26,7 +26,7 @@ from carmask.pipeline.journal import (
 )
 from carmask.pipeline.kinds import STREAM, TEXT_SUFFIXES
 from carmask.pipeline.render import Render
-from carmask.pipeline.sources import PICTURE_JOURNAL
+from carmask.pipeline.walk import PICTURE_JOURNAL
 from carmask.segmenter import Result
 
 # Writes the result of one photo, or returns its row of a table; runs in any thread.

@@ -15,7 +15,8 @@ from carmask.evaluation.metrics import dice
 from carmask.imaging.decode import read_size
 from carmask.imaging.rle import decode_carvana
 from carmask.pipeline.masks import Read, find_masks, match_rows
-from carmask.pipeline.sources import PhotoList, find_photos
+from carmask.pipeline.photo_list import PhotoList
+from carmask.pipeline.sources import find_photos
 from carmask.progress import Progress
 from carmask.runner import default_workers, map_ahead
 

@@ -16,8 +16,8 @@ from typing import TextIO
 from carmask.files import UnwritableFile, atomic_write, unwritable
 from carmask.pipeline.jobs import Jobs, PhotoOutcome
 from carmask.pipeline.outputs import Plan
+from carmask.pipeline.photo_list import PhotoFailure
 from carmask.pipeline.sinks import Sink
-from carmask.pipeline.sources import PhotoFailure
 from carmask.pipeline.urls import URL
 
 # Passes on the outcomes of the photos that are to do, of which there are so many, and shows them.

@@ -33,8 +33,8 @@ from carmask.pipeline.journal import (
     read_provenance,
 )
 from carmask.pipeline.kinds import TableKind
+from carmask.pipeline.path_lists import PATH_COLUMN
 from carmask.pipeline.sinks import OpenRemotely, Put, Sink
-from carmask.pipeline.sources import PATH_COLUMN
 from carmask.runner import in_batches
 from carmask.segmenter import Result
 

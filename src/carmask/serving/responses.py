@@ -29,6 +29,7 @@ _HEADERS = (
         "the Dice that the mask is expected to have with the true one, 0..1; or none, if the network is not calibrated",
         r"^(none|[01]\.\d{4})$",
     ),
+    ("X-Carmask-Remark", "what of the photo was left out, as further frames; or none", "^[ -~]+$"),
     ("X-Carmask-Seconds", "from the photo's arrival to the response", r"^\d+\.\d{4}$"),
 )
 RESULT_HEADERS = tuple(name for name, _, _ in _HEADERS)
@@ -71,6 +72,7 @@ def json_body(found: Result, model: str, *, seconds: float, request_id: str) -> 
         threshold=found.threshold,
         rle=encode_carvana(found.mask),
         model=model,
+        remark=found.remark,
         seconds=round(seconds, 4),
         request_id=request_id,
     )
@@ -83,6 +85,7 @@ def _result_headers(found: Result, seconds: float) -> dict[str, str]:
         "none" if found.box_px is None else ",".join(map(str, found.box_px)),
         f"{found.coverage:.6f}",
         "none" if found.expected_dice is None else f"{found.expected_dice:.4f}",
+        found.remark or "none",
         f"{seconds:.4f}",
     )
     return dict(zip(RESULT_HEADERS, values, strict=True))

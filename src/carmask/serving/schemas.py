@@ -273,6 +273,7 @@ class Segmentation(BaseModel):
     threshold: float = Field(gt=0, lt=1, description="pixels of at least this probability belong to the mask")
     rle: str = Field(description="the mask as run lengths: `start length` pairs, 1-indexed, row by row")
     model: str = Field(description="name of the network")
+    remark: str = Field(description="what of the photo was left out, as further frames; empty if nothing was")
     seconds: float = Field(ge=0, description="from the photo's arrival to the response")
     request_id: str
 

@@ -228,10 +228,11 @@ class SegmentationWorker:
         threshold = form.threshold or self.segmenter.threshold
         if task.mask is None:
             probability_HW = form.regions().keep(self.segmenter.restore(fitted, raw), threshold)
-            found = self.segmenter.result(probability_HW, threshold=threshold)
+            found = self.segmenter.result(probability_HW, threshold=threshold, remark=fitted.remark)
         else:
             # No network is asked, so there is no expected Dice.
-            found = Result(form.regions().keep(self._read_mask(task.mask, task.form, fitted), threshold), threshold)
+            probability_HW = form.regions().keep(self._read_mask(task.mask, task.form, fitted), threshold)
+            found = Result(probability_HW, threshold, remark=fitted.remark)
         if task.media_type == JSON:
             seconds = time.perf_counter() - task.arrived_s
             return json_body(found, self.segmenter.name, seconds=seconds, request_id=task.request_id), found
