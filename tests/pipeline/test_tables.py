@@ -3,16 +3,22 @@
 import csv
 import gzip
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from bright_photos import Command, files, mask_of, save, vehicle
+from carmask.exporting.graph import note_dice_calibration
+from carmask.models.dice_calibration import DiceCalibration, DiceMap
+from carmask.runtime.options import RunOptions
+from carmask.segmenter import Segmenter
 
 
 @pytest.fixture
@@ -94,6 +100,32 @@ def test_pycocotools_reads_the_annotations(photos: Path, predict: Command, name:
             assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
     # What is read as the truth can be scored: against itself every mask is found.
     assert Counter(annotation["iscrowd"] for annotation in coco.anns.values()) == {0: 3}
+
+
+def test_every_door_tells_the_same_expected_dice(
+    photos: Path, model: Path, capsys: pytest.CaptureFixture[str], predict: Command
+) -> None:
+    assert predict(photos, "plain", "--json") == 0
+    assert {json.loads(line)["expected_dice"] for line in predict.out.splitlines()[:-1]} == {None}
+    calibrated = Path(shutil.copy(model, "calibrated.onnx"))
+    found, empty = DiceMap(scores=(0.2, 1), dice=(0.1, 0.9)), DiceMap(scores=(0.5,), dice=(0.75,))
+    note_dice_calibration(calibrated, DiceCalibration(found=found, empty=empty, masks=9, fitted_on="these"))
+    command = Command("predict", capsys, "-m", str(calibrated), "--engine", "onnxruntime", "--device", "cpu")
+    segmenter = Segmenter.load(calibrated, RunOptions("onnxruntime", "cpu"))
+    wanted = {str(path): segmenter(path).expected_dice for path in sorted(photos.rglob("*.*"))}
+    assert wanted["photos/sub/empty.png"] == 0.75
+    assert all(0.5 < expected < 0.9 for expected in wanted.values() if expected)
+    assert command(photos, "again", "--json") == 0
+    lines = map(json.loads, command.out.splitlines()[:-1])
+    assert {line["photo"]: line["expected_dice"] for line in lines} == wanted
+    assert command(photos, "out.parquet") == 0
+    table = pq.read_table("out.parquet", columns=["path", "expected_dice"]).to_pydict()
+    assert dict(zip(table["path"], table["expected_dice"], strict=True)) == wanted
+    assert command(photos, "out.json", "-k", "coco") == 0
+    document = json.loads(Path("out.json").read_text())
+    names = {image["id"]: f"photos/{image['file_name']}" for image in document["images"]}
+    scores = {names[one["image_id"]]: one["score"] for one in document["annotations"]}
+    assert scores == {name: expected for name, expected in wanted.items() if "empty" not in name}
 
 
 def test_a_compressed_table_of_json_can_only_be_coco(photos: Path, predict: Command) -> None:

@@ -126,6 +126,8 @@ def test_what_was_found_as_json_and_in_the_headers(packaged: Service, car: Path)
     assert reply.headers["x-carmask-box"] == ",".join(map(str, found["box"]))
     assert reply.headers["x-carmask-size"] == "400,600"
     assert float(reply.headers["x-carmask-coverage"]) == found["coverage"]
+    assert 0 < found["expected_dice"] < 1
+    assert float(reply.headers["x-carmask-expected-dice"]) == found["expected_dice"]
     assert float(reply.headers["x-carmask-seconds"]) > 0
 
 
@@ -139,6 +141,7 @@ def test_a_photo_without_a_vehicle(service: Service, tmp_path: Path) -> None:
     )
     found = service.segment(empty, {"Accept": "application/json"}).json
     assert (found["box"], found["coverage"], found["rle"]) == (None, 0.0, "")
+    assert (found["expected_dice"], reply.headers["x-carmask-expected-dice"]) == (None, "none")
     assert service.segment(empty, kind="cutout", crop="true").status == 200
     assert service.counted("carmask_photos_without_vehicle_total") >= 3
 
