@@ -21,7 +21,7 @@ PICTURES = RESULTS.parent / "pictures"
 # Benchmarks that have tables of their own, or are too long for one.
 ELSEWHERE = (
     *("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "cars_curve", "ensemble", "mixed"),
-    *("serve_load", "serve_abuse", "cluster", "gpu_training", "gpu_any_vehicle"),
+    *("serve_load", "serve_abuse", "cluster", "gpu_training", "gpu_any_vehicle", "expected_dice"),
 )
 # Of benchmarks/any_vehicle.py: what is measured, its part and figure, and what is aimed at.
 ANY_VEHICLE = (
@@ -230,6 +230,22 @@ def _figure_of_part(figures: dict[str, Any], path: str) -> str:
     return f"{inner[name]:.4f}" + (" (learned from)" if figures.get("warnings") else "")
 
 
+def expected_dice_table() -> str:
+    """How far the expected Dice of the packaged networks is from the measured one."""
+    areas = {"studio": 0.004, "street": 0.02, "composites": 0.06, "foreign": 0.06, "no vehicle": None}
+    head = [f"{area} (aim {aim})" if aim else area for area, aim in areas.items()]
+    lines = [
+        f"| network | {' | '.join(head)} | worst tenth found (aim 0.90) | altered photos | worst tenth of them found |",
+        f"|---|{'--:|' * (len(head) + 3)}",
+    ]
+    for name, figures in sorted(_benchmark("expected_dice").items()):
+        both = figures["all"], figures["all"]["altered"]
+        found = [f"{one['worst_tenth_in_doubtful_fifth']:.2f}" for one in both]
+        errors = [f"{figures[area]['error']:.4f}" for area in areas]
+        lines.append(f"| `{name}` | {' | '.join(errors)} | {found[0]} | {both[1]['error']:.4f} | {found[1]} |")
+    return "\n".join(lines)
+
+
 def ablation_table() -> str:
     """What each change to the recipe of `fast` gave, against the recipe as it is."""
     rows = _benchmark("ablation")["rows"]
@@ -333,6 +349,7 @@ def draw() -> None:
         "packaged": packaged_table(),
         "mixed": mixed_table(),
         "any-vehicle": any_vehicle_table(),
+        "expected-dice": expected_dice_table(),
         "ablation": ablation_table(),
         "cars": cars_table(),
         "benchmarks": benchmark_tables(),
