@@ -1,5 +1,6 @@
 """`carmask video`."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ from cyclopts import Parameter
 
 from carmask.cli.console import print_line, print_remark
 from carmask.cli.options import BatchSize, Flag, NetworkOptions
+from carmask.errors import CarmaskError
 from carmask.imaging import Vehicles
 from carmask.pipeline.video.codecs import BadVideoOutput, choose_container
 from carmask.progress import progress_bar
@@ -26,6 +28,7 @@ def video(
     vehicles: Vehicles = "all",
     min_area: str = "0",
     audio: bool = True,
+    rate: str = "25",
     crf: int | None = None,
     overwrite: Flag = False,
     batch_size: BatchSize = 4,
@@ -38,7 +41,7 @@ def video(
     that can be decoded are in the result.
 
     Args:
-        source: A video file.
+        source: A video file; or pictures that are its frames: a folder, or a pattern with a number, frames/%04d.png.
         destination: The result: .mp4, .mov or .mkv (H.264), or .webm (VP9). With transparency .mov (ProRes 4444), .webm
             or .mkv (VP9).
         kind: overlay: the mask laid over the video. cutout: the vehicle on another background. mask: white on black.
@@ -48,6 +51,7 @@ def video(
         vehicles: Keep all regions of each mask, or the largest, or the one in the center, as `carmask predict`.
         min_area: Drop smaller regions of a mask: pixels (400), or a share of the picture (0.5%).
         audio: Keep the audio.
+        rate: Frames per second of pictures, such as 24 or 30000/1001.
         crf: Constant rate factor, lower is better and larger: 0 to 51 for H.264 (default 18), 0 to 63 for VP9 (default
             24).
         overwrite: Replace an existing result.
@@ -61,11 +65,12 @@ def video(
 
     style = choose_style(kind, background)
     check_destination(destination, overwrite=overwrite, source=source, transparent=is_transparent(style))
+    from carmask.pipeline.video.frame_files import FrameFiles, is_frame_files
     from carmask.pipeline.video.reader import VideoReader
     from carmask.pipeline.video.segment_video import segment_video
 
     regions = Regions(vehicles, Area.parse(min_area))
-    with VideoReader(source) as reader:
+    with FrameFiles(source, _parse_rate(rate)) if is_frame_files(source) else VideoReader(source) as reader:
         segmenter = network.load()
         print_line(f"{segmenter.name}: {segmenter.describe_engine()}")
         with progress_bar("cutting out", unit="frames") as progress:
@@ -93,6 +98,16 @@ def video(
         f"in {summary.seconds:.1f} s, {frames_per_s:.1f} frames/s"
     )
     return 2 if summary.damage else 0
+
+
+def _parse_rate(text: str) -> Fraction:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise CarmaskError(f"--rate {text}: give frames per second, such as 25 or 30000/1001")
+    return rate
 
 
 def check_destination(

@@ -13,6 +13,7 @@ from carmask.pipeline.kinds import OutputStyle
 from carmask.pipeline.render import draw, load_background
 from carmask.pipeline.video.audio import AudioTracks
 from carmask.pipeline.video.codecs import choose_encoding
+from carmask.pipeline.video.frame_files import FrameFiles
 from carmask.pipeline.video.frames import is_transparent, segment_frames
 from carmask.pipeline.video.hdr import lay_in_range
 from carmask.pipeline.video.reader import VideoReader
@@ -40,7 +41,7 @@ class VideoSummary:
 
 
 def segment_video(
-    reader: VideoReader,
+    reader: VideoReader | FrameFiles,
     destination: Path,
     segmenter: Segmenter,
     style: OutputStyle,
@@ -52,7 +53,9 @@ def segment_video(
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> VideoSummary:
-    """Segment every frame of a video; frame times, audio, orientation, pixel aspect and colors stay as they are.
+    """Segment every frame of a video, or of pictures that are its frames.
+
+    Frame times, audio, orientation, pixel aspect and colors stay as they are.
 
     The calling thread runs the networks; a few frames are in memory at any time. The suffix of `destination`, `crf` and
     the transparency of `style` choose the encoding (`choose_encoding`). `progress` is called with the number of
@@ -71,7 +74,7 @@ def segment_video(
         background = lay_in_range(background, info.color)
     empty = 0
     with (
-        closing(AudioTracks(reader.path)) if audio else nullcontext() as tracks,
+        closing(AudioTracks(reader.path)) if audio and isinstance(reader, VideoReader) else nullcontext() as tracks,
         open_video_writer(destination, info, encoding, tracks) as writer,
     ):
         frames = segment_frames(
