@@ -231,7 +231,7 @@ def test_two_thousand_photos_open_at_once(network: Path, open_page: Opener, tmp_
 
     rng = np.random.default_rng(0)
     preview = tmp_path / "preview.jpg"
-    Image.fromarray(rng.integers(0, 256, (100, 150, 3), np.uint8)).resize((405, 270)).save(preview, quality=78)
+    Image.fromarray(rng.integers(0, 256, (50, 75, 3), np.uint8)).resize((496, 331)).save(preview, quality=78)
     outline = "".join(f"M{' '.join(f'{x},{y}' for x, y in rng.integers(0, 1900, (150, 2)))}z" for _ in range(3))
 
     def items() -> Iterator[tuple[ReviewItem, bytes]]:

@@ -33,7 +33,7 @@ from carmask.segmenter import Result, Segmenter
 # How a page of this kind begins; another file of its name is not overwritten.
 _FIRST_LINE = b"<!doctype html><!-- a review page by carmask -->\n"
 # What browsers show themselves.
-_SHOWN_BY_BROWSERS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp"})
+_SHOWN_BY_BROWSERS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".avif"})
 # The longer side of a small picture, for up to so many photos; with more of them pictures are smaller, so that all of
 # them together stay at some 60 MB.
 _LARGE_PX = 1280

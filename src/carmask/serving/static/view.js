@@ -90,8 +90,10 @@ export class View {
         const isPhoto = row >= 0 && columns[x] >= 0;
         const inside = isPhoto ? Number(levels[row * this.size.width + columns[x]] >= least) : -1;
         const isEdge = inside >= 0 && ((before >= 0 && before !== inside) || (above[x] >= 0 && above[x] !== inside));
-        if (isEdge) pixels[y * width + x] = line;
-        else if (inside === 0) pixels[y * width + x] = dark;
+        const at = y * width + x;
+        // Of two pixels: on dense screens one can hardly be seen.
+        if (isEdge) pixels[at] = pixels[at - 1] = pixels[at - width] = line;
+        else if (inside === 0) pixels[at] = dark;
         before = above[x] = inside;
       }
     }
