@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -12,21 +12,16 @@ import numpy as np
 from carmask.data.labeled import LabeledPhotos, find_labeled, find_voc, match_labels
 from carmask.data.layout import (
     CARVANA_CSV,
-    EMPTY_PHOTOS,
-    MASK_ENDING,
     VOC_MASKS,
     DatasetError,
     DatasetPaths,
-    FileIndex,
     Layout,
     Problem,
     has_masks,
-    index_folder,
     locate_dataset,
     locate_empty,
-    read_run_lengths,
 )
-from carmask.files import SimilarNames
+from carmask.data.mask_files import find_mask_files, photos_without
 from carmask.imaging.decode import MaskReading, decode_mask, read_size
 from carmask.imaging.geometry import Placement, fit_known, fit_mask
 from carmask.imaging.rle import RleError, decode_carvana
@@ -109,34 +104,38 @@ def find_pairs(
     if empty:
         return _find_empty(root, group_pattern)
     if labeled := None if has_masks(root) else find_labeled(root, labels, ignored):
-        return _from_labels(labeled, group_pattern)
+        return _dataset(labeled.root, labeled.layout, labeled.found, labeled.problems, group_pattern)
     located = locate_dataset(root)
     if labeled := _find_voc(located, labels, ignored):
-        return _from_labels(labeled, group_pattern)
-    found: dict[str, tuple[Path, Truth]] = {}
+        return _dataset(labeled.root, labeled.layout, labeled.found, labeled.problems, group_pattern)
+    files: dict[str, tuple[Path, Path | str]] = {}
     without: dict[str, Path] = {}
     problems: list[Problem] = []
     photos = 0
     for paths in located:
-        photos += _find_in(paths, found, without, problems)
-    problems.sort(key=lambda problem: (problem.subject, problem.kind))
-    paths = located[0]
-    if not found and not without:
-        raise DatasetError(_no_pairs(paths, photos, problems), problems)
-
-    group_and_view = _group_and_view(list(found), list(without), paths.layout, group_pattern)
-    found |= {id_: (image, None) for id_, image in without.items()}
-    pairs = tuple(Pair(id_, image, mask, *group_and_view[id_]) for id_, (image, mask) in sorted(found.items()))
-    return Dataset(paths.root, paths.layout, pairs, tuple(problems))
+        photos += find_mask_files(paths, files, without, problems)
+    if not files and not without:
+        raise DatasetError(_no_pairs(located[0], photos, _in_order(problems)), _in_order(problems))
+    found = {**files, **{id_: (image, None) for id_, image in without.items()}}
+    return _dataset(located[0].root, located[0].layout, found, problems, group_pattern)
 
 
-def _from_labels(labeled: LabeledPhotos, group_pattern: str | None) -> Dataset:
-    without = [id_ for id_, (_, truth) in labeled.found.items() if truth is None]
-    marked = [id_ for id_ in labeled.found if id_ not in set(without)]
-    group_and_view = _group_and_view(marked, without, labeled.layout, group_pattern)
-    pairs = tuple(Pair(id_, image, truth, *group_and_view[id_]) for id_, (image, truth) in labeled.found.items())
-    problems = sorted(labeled.problems, key=lambda problem: (problem.subject, problem.kind))
-    return Dataset(labeled.root, labeled.layout, pairs, tuple(problems))
+def _dataset(
+    root: Path,
+    layout: Layout,
+    found: Mapping[str, tuple[Path, Truth]],
+    problems: list[Problem],
+    group_pattern: str | None,
+) -> Dataset:
+    marked = [id_ for id_, (_, truth) in found.items() if truth is not None]
+    without = [id_ for id_, (_, truth) in found.items() if truth is None]
+    group_and_view = _group_and_view(marked, without, layout, group_pattern)
+    pairs = tuple(Pair(id_, image, truth, *group_and_view[id_]) for id_, (image, truth) in sorted(found.items()))
+    return Dataset(root, layout, pairs, _in_order(problems))
+
+
+def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
 
 
 def _find_voc(located: list[DatasetPaths], labels: Sequence[str], ignored: Sequence[str]) -> LabeledPhotos | None:
@@ -152,76 +151,14 @@ def _find_voc(located: list[DatasetPaths], labels: Sequence[str], ignored: Seque
     return None
 
 
-def _find_in(
-    paths: DatasetPaths,
-    found: dict[str, tuple[Path, Truth]],
-    without: dict[str, Path],
-    problems: list[Problem],
-) -> int:
-    """Add photos with their masks to `found`, photos without a vehicle, and faults. Return the number of photos."""
-    photos = index_folder(paths.photos)
-    masks = index_folder(paths.masks) if paths.masks else FileIndex({}, {}, [])
-    files_of, orphans = _masks_by_photo(photos, masks)
-    problems += [*photos.problems, *masks.problems]
-    rows: dict[str, str] = {}
-    if paths.csv and not photos.pictures.keys() <= files_of.keys():
-        rows, row_problems = read_run_lengths(paths.csv)
-        problems += row_problems
-        similar = SimilarNames(photos.pictures)
-        rows = {similar.find(stem) or stem: runs for stem, runs in rows.items()}
-        if not masks.pictures:
-            orphans += [(stem, paths.csv) for stem in rows if stem not in photos.pictures]
-    problems += [_orphan(stem, path, photos, paths) for stem, path in orphans]
-    for stem, images in sorted(photos.pictures.items()):
-        files = files_of.get(stem, [])
-        if len(images) > 1 or len(files) > 1:
-            several = [*images, *files] if len(images) > 1 else files
-            names = ", ".join(_relative(path, paths.root) for path in several)
-            cause = f"several files have this name, keep one: {names}"
-            problems.append(Problem(paths.prefix + stem, "ambiguous", cause))
-        elif files or stem in rows:
-            found[paths.prefix + stem] = (images[0], files[0] if files else rows[stem])
-        else:
-            problems.append(_missing_mask(stem, images[0], masks, paths))
-    if paths.empty:
-        prefix = f"{paths.prefix}{EMPTY_PHOTOS}/"
-        taken = {paths.prefix + stem for stem in photos.pictures}
-        empty, faults = _photos_without(paths.empty, paths.root, prefix, taken)
-        without |= empty
-        problems += faults
-    return len(photos.pictures)
-
-
 def _find_empty(root: Path, group_pattern: str | None) -> Dataset:
     folder = locate_empty(root)
-    found, problems = _photos_without(folder, root)
+    found, problems = photos_without(folder, root)
     if not found:
         raise DatasetError(f"{folder}: holds no photos", problems)
     group_and_view = _group_and_view(list(found), [], "folders", group_pattern)
     pairs = tuple(Pair(stem, image, None, *group_and_view[stem]) for stem, image in found.items())
     return Dataset(root, "folders", pairs, tuple(problems))
-
-
-def _photos_without(
-    folder: Path, root: Path, prefix: str = "", taken: Collection[str] = ()
-) -> tuple[dict[str, Path], list[Problem]]:
-    """Find photos without a vehicle (by id, sorted), and faults; `taken`: the ids of other photos."""
-    photos = index_folder(folder)
-    problems = photos.problems
-    found = {}
-    for stem, images in sorted(photos.pictures.items()):
-        id_ = prefix + stem
-        if len(images) > 1 or id_ in taken:
-            names = ", ".join(_relative(path, root) for path in images)
-            problems.append(Problem(id_, "ambiguous", f"several files have this name, keep one: {names}"))
-        else:
-            found[id_] = images[0]
-    return found, problems
-
-
-def photo_stems(mask_stem: str) -> tuple[str, str]:
-    """Names, without suffix, that the photo of a mask may have; the first is preferred."""
-    return mask_stem, mask_stem.removesuffix(MASK_ENDING)
 
 
 def load_soft_mask(
@@ -305,26 +242,6 @@ def describe_inverted(background_of: Mapping[str, int], masks: int) -> str | Non
     )
 
 
-def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list[Path]], list[tuple[str, Path]]]:
-    """Assign every mask file to the photo of the same stem, or else without `_mask`, or else of a similar stem."""
-    files_of: dict[str, list[Path]] = {}
-    others = []
-    for stem, files in masks.pictures.items():
-        owner = next((name for name in photo_stems(stem) if name in photos.pictures), None)
-        if owner is not None:
-            files_of.setdefault(owner, []).extend(files)
-        else:
-            others.append(stem)
-    similar = SimilarNames(photos.pictures.keys() - files_of.keys()) if others else None
-    orphans = []
-    for stem in others:
-        if similar and (owner := similar.find(*photo_stems(stem))) is not None:
-            files_of.setdefault(owner, []).extend(masks.pictures[stem])
-        else:
-            orphans += [(photo_stems(stem)[-1], file) for file in masks.pictures[stem]]
-    return files_of, orphans
-
-
 def _group_and_view(
     ids: list[str], without: list[str], layout: Layout, pattern: str | None
 ) -> dict[str, tuple[str, str | None]]:
@@ -353,30 +270,12 @@ def _group_and_view(
     return {id_: (group_of.get(id_, id_), view) for id_, (_, view) in known.items()}
 
 
-def _missing_mask(stem: str, image: Path, masks: FileIndex, paths: DatasetPaths) -> Problem:
-    other = masks.others.get(stem) or masks.others.get(stem + MASK_ENDING)
-    where = _relative(paths.masks, paths.root) + "/" if paths.masks else CARVANA_CSV
-    reason = f"{other[0].name} is not a supported picture file" if other else f"no file of this name in {where}"
-    return Problem(_relative(image, paths.root), "missing mask", reason)
-
-
-def _orphan(stem: str, path: Path, photos: FileIndex, paths: DatasetPaths) -> Problem:
-    other = photos.others.get(stem)
-    reason = f"{other[0].name} is not a supported picture file" if other else "there is no photo of this name"
-    subject = f"{path.name}, row of {stem}" if path == paths.csv else _relative(path, paths.root)
-    return Problem(subject, "missing image", reason)
-
-
-def _no_pairs(paths: DatasetPaths, photos: int, problems: list[Problem]) -> str:
+def _no_pairs(paths: DatasetPaths, photos: int, problems: Sequence[Problem]) -> str:
     if not photos:
         return f"{paths.photos}: holds no photos"
     first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return f"{paths.root}: none of {photos} photos has a mask. {first}{more}"
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 def spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:

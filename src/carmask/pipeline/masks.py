@@ -14,7 +14,8 @@ import numpy as np
 
 from carmask import __version__
 from carmask.data.layout import VOC_MASKS, photo_folder
-from carmask.data.pairs import Pair, load_soft_mask, photo_stems
+from carmask.data.mask_files import photo_stems
+from carmask.data.pairs import Pair, load_soft_mask
 from carmask.files import SimilarNames
 from carmask.imaging.decode import FIRST, MaskReading, UnreadableImage, decode_mask, read_size
 from carmask.imaging.mask_values import LOOKS_LIKE_A_PHOTO

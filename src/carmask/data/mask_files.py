@@ -1,0 +1,116 @@
+"""Photos whose truth is in files of masks, by their names, or in run lengths; and photos without a vehicle."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from carmask.data.layout import (
+    CARVANA_CSV,
+    EMPTY_PHOTOS,
+    MASK_ENDING,
+    DatasetPaths,
+    FileIndex,
+    Problem,
+    index_folder,
+    read_run_lengths,
+)
+from carmask.files import SimilarNames
+
+
+def find_mask_files(
+    paths: DatasetPaths,
+    found: dict[str, tuple[Path, Path | str]],
+    without: dict[str, Path],
+    problems: list[Problem],
+) -> int:
+    """Add photos with their masks to `found`, photos without a vehicle, and faults. Return the number of photos."""
+    photos = index_folder(paths.photos)
+    masks = index_folder(paths.masks) if paths.masks else FileIndex({}, {}, [])
+    files_of, orphans = _masks_by_photo(photos, masks)
+    problems += [*photos.problems, *masks.problems]
+    rows: dict[str, str] = {}
+    if paths.csv and not photos.pictures.keys() <= files_of.keys():
+        rows, row_problems = read_run_lengths(paths.csv)
+        problems += row_problems
+        similar = SimilarNames(photos.pictures)
+        rows = {similar.find(stem) or stem: runs for stem, runs in rows.items()}
+        if not masks.pictures:
+            orphans += [(stem, paths.csv) for stem in rows if stem not in photos.pictures]
+    problems += [_orphan(stem, path, photos, paths) for stem, path in orphans]
+    for stem, images in sorted(photos.pictures.items()):
+        files = files_of.get(stem, [])
+        if len(images) > 1 or len(files) > 1:
+            several = [*images, *files] if len(images) > 1 else files
+            names = ", ".join(_relative(path, paths.root) for path in several)
+            cause = f"several files have this name, keep one: {names}"
+            problems.append(Problem(paths.prefix + stem, "ambiguous", cause))
+        elif files or stem in rows:
+            found[paths.prefix + stem] = (images[0], files[0] if files else rows[stem])
+        else:
+            problems.append(_missing_mask(stem, images[0], masks, paths))
+    if paths.empty:
+        prefix = f"{paths.prefix}{EMPTY_PHOTOS}/"
+        taken = {paths.prefix + stem for stem in photos.pictures}
+        empty, faults = photos_without(paths.empty, paths.root, prefix, taken)
+        without |= empty
+        problems += faults
+    return len(photos.pictures)
+
+
+def photos_without(
+    folder: Path, root: Path, prefix: str = "", taken: Collection[str] = ()
+) -> tuple[dict[str, Path], list[Problem]]:
+    """Find photos without a vehicle (by id, sorted), and faults; `taken`: the ids of other photos."""
+    photos = index_folder(folder)
+    problems = photos.problems
+    found = {}
+    for stem, images in sorted(photos.pictures.items()):
+        id_ = prefix + stem
+        if len(images) > 1 or id_ in taken:
+            names = ", ".join(_relative(path, root) for path in images)
+            problems.append(Problem(id_, "ambiguous", f"several files have this name, keep one: {names}"))
+        else:
+            found[id_] = images[0]
+    return found, problems
+
+
+def photo_stems(mask_stem: str) -> tuple[str, str]:
+    """Names, without suffix, that the photo of a mask may have; the first is preferred."""
+    return mask_stem, mask_stem.removesuffix(MASK_ENDING)
+
+
+def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list[Path]], list[tuple[str, Path]]]:
+    """Assign every mask file to the photo of the same stem, or else without `_mask`, or else of a similar stem."""
+    files_of: dict[str, list[Path]] = {}
+    others = []
+    for stem, files in masks.pictures.items():
+        owner = next((name for name in photo_stems(stem) if name in photos.pictures), None)
+        if owner is not None:
+            files_of.setdefault(owner, []).extend(files)
+        else:
+            others.append(stem)
+    similar = SimilarNames(photos.pictures.keys() - files_of.keys()) if others else None
+    orphans = []
+    for stem in others:
+        if similar and (owner := similar.find(*photo_stems(stem))) is not None:
+            files_of.setdefault(owner, []).extend(masks.pictures[stem])
+        else:
+            orphans += [(photo_stems(stem)[-1], file) for file in masks.pictures[stem]]
+    return files_of, orphans
+
+
+def _missing_mask(stem: str, image: Path, masks: FileIndex, paths: DatasetPaths) -> Problem:
+    other = masks.others.get(stem) or masks.others.get(stem + MASK_ENDING)
+    where = _relative(paths.masks, paths.root) + "/" if paths.masks else CARVANA_CSV
+    reason = f"{other[0].name} is not a supported picture file" if other else f"no file of this name in {where}"
+    return Problem(_relative(image, paths.root), "missing mask", reason)
+
+
+def _orphan(stem: str, path: Path, photos: FileIndex, paths: DatasetPaths) -> Problem:
+    other = photos.others.get(stem)
+    reason = f"{other[0].name} is not a supported picture file" if other else "there is no photo of this name"
+    subject = f"{path.name}, row of {stem}" if path == paths.csv else _relative(path, paths.root)
+    return Problem(subject, "missing image", reason)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
