@@ -236,6 +236,14 @@ def test_a_photo_among_masks_is_not_a_mask(convert: Command) -> None:
     assert "photo.png" in Path("masks/failures.csv").read_text()
 
 
+def test_masks_beside_a_table_of_their_own_stay_masks(convert: Command) -> None:
+    Path("masks").mkdir()
+    Image.fromarray(square()).save("masks/a.png")
+    write("masks/a.json", coco({"segmentation": [[0, 0, 3, 0, 3, 3]]}, photo="a.jpg"))
+    assert convert("masks", "out") == 0
+    np.testing.assert_array_equal(np.asarray(Image.open("out/a.png")) > 0, square())
+
+
 BOMB = (
     '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">'
     + "".join(f'<!ENTITY {chr(98 + level)} "{("&" + chr(97 + level) + ";") * 10}">' for level in range(12))

@@ -56,9 +56,11 @@ def predict(
         more: With several photos or folders the destination comes last.
         kind: mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another background. overlay: the
             mask drawn over the photo. compare: the photo with its mask below. polygons: outlines as GeoJSON. labelme:
-            outlines for LabelMe. carvana-csv: one table of run lengths (.csv or .csv.gz). coco: one file of COCO
-            annotations (.json). parquet: one table of run lengths, boxes, coverage, seconds and errors (.parquet),
-            which needs pyarrow. Default: a table if the destination is a .csv, .json.gz or .parquet, otherwise mask.
+            outlines for LabelMe. yolo: labels/ and data.yaml for YOLO. carvana-csv: one table of run lengths (.csv or
+            .csv.gz). coco: one file of COCO annotations (.json). cvat: one file for CVAT (.xml). label-studio: one file
+            of predictions for Label Studio (.json). parquet: one table of run lengths, boxes, coverage, seconds and
+            errors (.parquet), which needs pyarrow. Default: a table if the destination is a .csv, .json.gz, .xml or
+            .parquet, otherwise mask.
         look: How cut-outs look.
         vehicles: Keep all regions of a mask, or only the vehicle that the photo is of: the largest region, or the one
             in the center, with the pixel nearest to the middle of the photo; regions with less than 5% of the largest

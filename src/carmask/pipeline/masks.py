@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from carmask import __version__
-from carmask.data.layout import VOC_MASKS, photo_folder
+from carmask.data.layout import VOC_MASKS, index_folder, photo_folder
 from carmask.data.mask_files import photo_stems
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.files import SimilarNames
@@ -225,7 +225,11 @@ def _read_label_files(source: Path, labels: tuple[str, ...], ignored: tuple[str,
     masks = next((folder for folder in (source, *source.iterdir()) if folder.name.lower() == VOC_MASKS), None)
     if masks is not None and is_voc(masks):
         return read_voc_labels(source, masks, labels, ignored)
-    return read_labels(source, labels, ignored)
+    found = read_labels(source, labels, ignored)
+    pictures = [path for paths in index_folder(source).pictures.values() for path in paths] if found else []
+    names = PhotoNames(path.relative_to(source).as_posix() for path in pictures)
+    # Pictures that no label file names are masks, among which somebody keeps a table of theirs.
+    return found if found and (not pictures or any(names.find(one.photo) for one in found.photos)) else None
 
 
 def _match_labels(found: Labels, source: Path, known: PhotoList | None) -> tuple[PhotoList, list[PhotoLabels]]:
