@@ -36,8 +36,8 @@ def convert(
             photo car. Or a table of run lengths (.csv, .csv.gz). Or labels of COCO, LabelMe, CVAT, Label Studio, YOLO,
             Pascal VOC or Supervisely: a file, or a folder with some, which may have the photos, too.
         destination: A folder, the name of one result, - for standard output, or the name of a table.
-        kind: As of `carmask predict`. Default: a table if the destination is a .csv, .json.gz, .xml or .parquet, otherwise
-            mask.
+        kind: As of `carmask predict`. Default: a table if the destination is a .csv, .json.gz, .xml or .parquet,
+            otherwise mask.
         photos: The folder of the photos. Needed for tables of run lengths, which do not hold the size of the masks, and
             for kinds that show the photo. Without it the photo of a mask is assumed to be a .jpg.
         foreground: The stored value that means foreground, in masks with other values than 0 and one more.
