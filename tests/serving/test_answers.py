@@ -52,6 +52,9 @@ def predict(capsys: pytest.CaptureFixture[str]) -> Command:
         ({"kind": "overlay"}, (), "png"),
         ({"kind": "compare", "format": "webp"}, (), "webp"),
         ({"kind": "polygons"}, (), "json"),
+        ({"look": "cutout"}, ("--look", "cutout"), "png"),
+        ({"look": "showroom"}, ("--look", "showroom"), "jpg"),
+        ({"look": "marketplace", "canvas": "300x200"}, ("--look", "marketplace", "--canvas", "300x200"), "jpg"),
     ],
 )
 def test_the_bytes_are_those_of_the_command_line(
@@ -63,13 +66,14 @@ def test_the_bytes_are_those_of_the_command_line(
     options: tuple[str, ...],
     suffix: str,
 ) -> None:
-    kind = str(fields.get("kind", "mask"))
+    kind = str(fields.get("kind", "cutout" if "look" in fields else "mask"))
     threshold = ("--threshold", fields["threshold"]) if "threshold" in fields else ()
     assert predict(car, tmp_path / f"out.{suffix}", "--kind", kind, *options, *threshold) == 0
     reply = packaged.segment(car, **fields)
     assert reply.status == 200
     assert reply.body == (tmp_path / f"out.{suffix}").read_bytes()
-    assert reply.headers["content-type"] == {"json": "application/geo+json"}.get(suffix, f"image/{suffix}")
+    types = {"json": "application/geo+json", "jpg": "image/jpeg"}
+    assert reply.headers["content-type"] == types.get(suffix, f"image/{suffix}")
 
 
 def test_a_picture_behind_the_vehicle(packaged: Service, car: Path, predict: Command, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from carmask.cli.options import BatchSize, Flag, LookOptions, NetworkOptions, So
 from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
 from carmask.imaging import Vehicles
-from carmask.pipeline.kinds import Kind, choose_kind, is_picture
+from carmask.pipeline.kinds import Kind, OutputStyle, choose_kind, is_picture
 from carmask.pipeline.urls import URL
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ def _predict_on_cluster(
     from carmask.pipeline.summary import collect_outcomes
 
     plan = reporter.plan
+    if isinstance(plan.output, OutputStyle) and plan.output.look.scale == "same-car":
+        raise ClusterError("--scale same-car: works on one machine; make masks on the cluster, and convert them")
     if plan.of_one:
         raise ClusterError("--cluster: is for many photos; leave it out for one")
     keywords = {"tta": network.tta, "tile": network.tile, "threshold": network.threshold}

@@ -7,8 +7,8 @@ import re
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class Jobs:
     """Jobs in the order of the photos. Only names are kept; each job is created when it is asked for.
 
     whole_names: photos whose results are named by the photo's whole name. positions: of the photos in `photos`.
-    folder: of the results below the destination, with a slash at its end.
+    folder: of the results below the destination, with a slash at its end. extent_of: `Job.extent_HW` by photo's name.
     """
 
     photos: PhotoList
@@ -119,6 +119,7 @@ class Jobs:
     whole_names: frozenset[str]
     positions: Sequence[int]
     folder: str = ""
+    extent_of: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def plan(cls, photos: PhotoList, suffix: str, shard: Shard | None = None, folder: str = "") -> "Jobs":
@@ -142,7 +143,7 @@ class Jobs:
         result = self.folder + _result_name(name, self.suffix, whole=name in self.whole_names)
         picture = photo if self.photos.data is None else self.photos.data
         origin = photo if self.photos.origins is None else self.photos.origins[position]
-        return Job(position, name, photo, picture, origin, result)
+        return Job(position, name, photo, picture, origin, result, extent_HW=self.extent_of.get(name))
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -127,6 +127,8 @@ def plan_outputs(
         options = " and ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in values.items())
         raise CarmaskError(f"{options}: only for {', '.join(OF_PHOTO)}; {kind} has a single format")
     refuse_cutout_options(kind, (f"--{name}" for name in Look.model_fields if name in given - {*_OF_FILE}))
+    if look.scale == "same-car" and shard.count > 1:
+        raise CarmaskError("--scale same-car: needs all photos of a car; leave out --shard")
     if photos.alone and shard.count > 1:
         raise CarmaskError(
             f"--shard {shard.number}/{shard.count}: divides many photos, but {photos.names[0]} is one; leave it out"

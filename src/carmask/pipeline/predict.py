@@ -11,6 +11,7 @@ from carmask.errors import CarmaskError, first_line
 from carmask.files import NoSpace
 from carmask.imaging.decode import Photo, UnreadableImage
 from carmask.imaging.masks import ALL_REGIONS, Regions
+from carmask.pipeline.groups import with_one_scale
 from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import describe_files, provenance_of
 from carmask.pipeline.outputs import Plan
@@ -40,7 +41,13 @@ def predict_photos(
             cannot run.
 
     """
-    with plan.open_sink(provenance_of(segmenter, regions), overwrite=overwrite) as sink:
+    provenance = provenance_of(segmenter, regions)
+    plan = with_one_scale(
+        plan,
+        provenance,
+        lambda jobs: predict_jobs(jobs, segmenter, _put_nothing, regions=regions, batch_size=batch_size),
+    )
+    with plan.open_sink(provenance, overwrite=overwrite) as sink:
         outcomes = predict_jobs(
             sink.jobs, segmenter, sink.put, regions=regions, batch_size=1 if plan.of_one else batch_size
         )
@@ -84,6 +91,10 @@ def predict_jobs(
     return run_segmenter(
         jobs, segmenter, load=load, consume=consume, on_error=failed, batch_size=batch_size, workers=workers
     )
+
+
+def _put_nothing(_: Job, __: Result) -> None:
+    """Measure only."""
 
 
 def put_result(job: Job, found: Result, put: Put) -> PhotoOutcome:

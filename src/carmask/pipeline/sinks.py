@@ -197,8 +197,9 @@ def open_folder(
 
 def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) -> None:
     data = render(job, found)
+    extent = {} if job.extent_HW is None else {"extent": job.extent_HW}
     # The journal first: a result that no journal knows is taken for somebody else's file.
-    journal.add({"result": job.result, "bytes": len(data), **journal_entry(job, found)})
+    journal.add({"result": job.result, "bytes": len(data), **extent, **journal_entry(job, found)})
     write_bytes_atomically(path / job.result, data)
 
 
@@ -209,10 +210,13 @@ class _Written(NamedTuple):
     made_from: str
     is_empty: bool
     expected_dice: float | None
+    extent_HW: tuple[int, ...] | None
 
     def is_valid(self, job: Job, status: os.stat_result) -> bool:
-        """Whether the result is what was written, and its photo the same as then."""
-        return status.st_size == self.size_bytes and is_unchanged(job, self.made_from, status.st_mtime_ns)
+        """Whether the result is what was written, and its photo and its scale the same as then."""
+        if status.st_size != self.size_bytes or self.extent_HW != job.extent_HW:
+            return False
+        return is_unchanged(job, self.made_from, status.st_mtime_ns)
 
 
 def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: bool) -> dict[str, _Written]:
@@ -222,7 +226,8 @@ def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: 
         earlier = read_provenance(file)
         if earlier == provenance:
             for _, entry in read_entries(file):
-                found = entry["box_px"] is None, entry.get("expected_dice")
+                extent_HW = tuple(entry["extent"]) if "extent" in entry else None
+                found = entry["box_px"] is None, entry.get("expected_dice"), extent_HW
                 written[entry["result"]] = _Written(entry["bytes"], entry.get("made_from", ""), *found)
         elif overwrite:
             file.unlink(missing_ok=True)
