@@ -15,8 +15,10 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from bright_photos import Command
+from carmask.data.cache import CacheKey, open_cache
 from carmask.data.pairs import Dataset, find_pairs, load_soft_mask
 from carmask.errors import CarmaskError
+from carmask.imaging.geometry import Geometry
 from carmask.labels.classes import choose_labels
 
 HW = (20, 30)
@@ -81,6 +83,19 @@ def test_coco_s_three_forms_and_crowds() -> None:
     assert not known_HW[6, 6]
 
 
+def test_unknown_pixels_reach_the_cache(tmp_path: Path) -> None:
+    crowd = {"segmentation": [[15, 0, 30, 0, 30, 20, 15, 20]], "iscrowd": 1}
+    key = CacheKey(geometry=Geometry(height_px=20, width_px=30), channels=1)
+    known_of = {}
+    for name, annotations in {"known": [], "unknown": [crowd]}.items():
+        write("cars.json", coco({"segmentation": [SQUARE]}, *annotations))
+        cache = open_cache(find_pairs(".").pairs, key, tmp_path / "cache")
+        known_of[name] = cache.known_NHW
+        np.testing.assert_array_equal(cache.masks_NHW[0] > 127, square())
+    assert known_of["known"] is None
+    np.testing.assert_array_equal(known_of["unknown"][0] == 0, square(15, 0, 30, 20))
+
+
 def test_polygons_of_two_parts_that_overlap_are_one_object() -> None:
     write("cars.json", coco({"segmentation": [SQUARE, [10, 10, 20, 10, 20, 18, 10, 18]]}))
     np.testing.assert_array_equal(read_one(find_pairs("."))[0], square() | square(10, 10, 20, 18))
@@ -125,7 +140,7 @@ def test_label_studio_s_polygons_of_an_uploaded_photo() -> None:
     write("cars.json", [task, {**task, "annotations": [{"result": [region], "was_cancelled": True}]}])
     np.testing.assert_array_equal(read_one(find_pairs("."))[0], square())
     write("cars.json", [{**task, "annotations": task["annotations"] * 2}])
-    with pytest.raises(CarmaskError, match="two labels"):
+    with pytest.raises(CarmaskError, match="2 labels"):
         find_pairs(".")
 
 

@@ -93,8 +93,7 @@ def match_labels(root: Path, labels: Labels, photos: Path | None = None) -> Labe
         several = [one for ones in labeled.values() for one in ones]
         if len(several) > 1:
             files = " and ".join(dict.fromkeys(_below(one.file, root) for one in several))
-            twice = f"{files} has two labels of it" if files.count(" and ") == 0 else f"{files} have labels of it"
-            problems.append(Problem(stem, "ambiguous", f"{twice}; keep one"))
+            problems.append(Problem(stem, "ambiguous", f"has {len(several)} labels, in {files}; keep one"))
         elif several:
             (name,) = labeled
             found[stem] = (named[name], several[0] if several[0].shapes else None)

@@ -29,7 +29,7 @@ from carmask.labels.shapes import (
     validate,
 )
 
-# Names of the labeling interface's parts; the glossary of the documentation shows the interface.
+# Names of the labeling interface's parts; docs/start/own.md shows the interface.
 FROM_NAME, TO_NAME = "label", "image"
 
 _PERCENT = (100.0, 100.0)
@@ -41,16 +41,14 @@ _LONGEST_PX = 1 << 14  # of four bytes each, 2**16 values
 # Label Studio writes eight digits before the name of an uploaded file.
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 
-_Percent = FiniteFloat
-
 
 class _Value(BaseModel):
-    points: list[tuple[_Percent, _Percent]] = []
+    points: list[tuple[FiniteFloat, FiniteFloat]] = []
     rle: list[Annotated[int, Field(ge=0, le=255)]] = []
-    x: _Percent = 0.0
-    y: _Percent = 0.0
-    width: _Percent = 0.0
-    height: _Percent = 0.0
+    x: FiniteFloat = 0.0
+    y: FiniteFloat = 0.0
+    width: FiniteFloat = 0.0
+    height: FiniteFloat = 0.0
     brushlabels: list[str] = []
     polygonlabels: list[str] = []
     rectanglelabels: list[str] = []
