@@ -7,7 +7,7 @@ RUN := runs/demo
 # The demo takes a few minutes on two cores: 12 cars from 16 sides, `fast` at half its input size.
 CARS := 12
 
-.PHONY: demo test lint docs lesson setup clean
+.PHONY: demo test lint docs lesson setup clean openapi lock dist sbom
 
 demo: setup
 	rm -rf $(RUN) out/demo
@@ -52,6 +52,39 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,pretrained,serve,video,cluster,dev]'
 	touch $@
+
+openapi: setup
+	$(VENV)/bin/python -m carmask.serving.openapi docs/openapi.json
+
+# The tools of a release, apart from what the tests run with.
+RELEASE := $(VENV)/release
+$(RELEASE)/installed: pyproject.toml
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet build twine cyclonedx-bom pip-tools
+	touch $@
+
+# All that carmask[serve] installs, at the versions of constraints.txt, with the hashes of the files. With Python 3.11.
+lock: $(RELEASE)/installed
+	$(RELEASE)/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-options \
+	    --extra serve --constraint constraints.txt --output-file deploy/requirements-serve.lock pyproject.toml
+	sed -i -e '/-c constraints.txt$$/d' -e '1i # `make lock` writes this: all that carmask[serve] installs with Python 3.11, with the hashes of the files.' \
+	    deploy/requirements-serve.lock
+
+# The wheel and the source distribution, checked, and the wheel installed with the locked packages.
+dist: $(RELEASE)/installed
+	rm -rf dist
+	$(RELEASE)/bin/python -m build --outdir dist
+	$(RELEASE)/bin/twine check --strict dist/*
+	rm -rf $(VENV)/locked
+	$(PYTHON) -m venv $(VENV)/locked
+	$(VENV)/locked/bin/pip install --quiet --require-hashes --requirement deploy/requirements-serve.lock
+	$(VENV)/locked/bin/pip install --quiet --no-deps --no-index dist/*.whl
+	$(VENV)/locked/bin/carmask --version
+
+# What the locked installation consists of, as CycloneDX: out/carmask.cdx.json.
+sbom: dist
+	mkdir -p out
+	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o out/carmask.cdx.json $(VENV)/locked
 
 clean:
 	rm -rf $(VENV) runs out data .cache
