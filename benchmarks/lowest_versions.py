@@ -40,7 +40,7 @@ def lowest() -> list[str]:
 def installed(python: Path) -> dict[str, str]:
     """Name and version of each package in an environment."""
     listed = subprocess.check_output([python, "-m", "pip", "list", "--format=json"])
-    return {package["name"]: package["version"] for package in json.loads(listed)}
+    return {package["name"].lower().replace("_", "-"): package["version"] for package in json.loads(listed)}
 
 
 def serve(carmask: list[str], photo: Path) -> bytes:
@@ -83,7 +83,7 @@ def main() -> None:
         packages = installed(python)
     names = [requirement.partition("==")[0] for requirement in lowest()]
     figures = {
-        "versions": {name: packages.get(name, packages.get(name.replace("_", "-"))) for name in names},
+        "versions": {name: packages[name.lower()] for name in names},
         "newest": {name: version(name) for name in names},
         "serves_what_it_predicts": is_same,
     }
