@@ -116,8 +116,9 @@ def composite_rate(clip: Path, segmenter: Segmenter, style: OutputStyle, **optio
     """Frames per second from the file's bytes to composited RGB pixels, without the first second."""
     background = load_background(style)
     with VideoReader(clip) as reader:
+        composite = partial(draw, style, background=background)
         frames = segment_frames(
-            iter(reader), segmenter, reader.to_rgb, partial(draw, style, background=background), **options
+            iter(reader), segmenter, reader.to_rgb, lambda _, image_HWC, found: composite(image_HWC, found), **options
         )
         with closing(frames):
             _exhaust(islice(frames, FRAMES_PER_S))
@@ -138,7 +139,9 @@ def live_rate(clip: Path, segmenter: Segmenter) -> dict[str, float]:
     """Frame rate and latency of `carmask live` on the clip, played like a camera with 30 frames per second."""
     with Camera(str(clip)) as camera:
         composite = partial(draw, STYLES["overlay"])
-        frames = segment_frames(iter(camera), segmenter, lambda frame: frame[0], composite, ahead=1)
+        frames = segment_frames(
+            iter(camera), segmenter, lambda frame: frame[0], lambda _, *drawn: composite(*drawn), ahead=1
+        )
         session = show_live(frames, lambda *_: None)
     return {
         "frames_per_s": round(session.frames_per_s, 1),

@@ -4,7 +4,6 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,11 +96,12 @@ def live(
 
             writer = stack.enter_context(open_recorder(record, camera.size_HW))
         print_line(f"{segmenter.name}: {segmenter.describe_engine()}")
+        ground = load_background(style)
         segmented = segment_frames(
             islice(camera, frames),
             segmenter,
             lambda frame: frame[0],
-            partial(draw, style, background=load_background(style)),
+            lambda _, image_HWC, found: draw(style, image_HWC, found, ground),
             regions=regions,
             smooth=smooth,
             ahead=1,

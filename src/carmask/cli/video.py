@@ -46,7 +46,8 @@ def video(
             or .mkv (VP9).
         kind: overlay: the mask laid over the video. cutout: the vehicle on another background. mask: white on black.
             soft: the probability as gray. The default is overlay, or cutout with --background.
-        background: Of a cutout: transparent, a color (white, #00ff00), blur, or the path of a picture.
+        background: Of a cutout: transparent, a color (white, #00ff00), blur, or the path of a picture, or of a GIF or
+            video, which starts again when it ends.
         smooth: Smooth over time, so that edges do not flicker; moving vehicles leave no trail.
         vehicles: Keep all regions of each mask, or the largest, or the one in the center, as `carmask predict`.
         min_area: Drop smaller regions of a mask: pixels (400), or a share of the picture (0.5%).

@@ -57,7 +57,7 @@ def segment_frames(
     frames: Iterator[Frame],
     segmenter: Segmenter,
     to_rgb: Callable[[Frame], NDArray[np.uint8]],
-    make_output: Callable[[NDArray[np.uint8], Result], Output],
+    make_output: Callable[[Frame, NDArray[np.uint8], Result], Output],
     *,
     regions: Regions = ALL_REGIONS,
     smooth: bool = False,
@@ -70,7 +70,7 @@ def segment_frames(
 
     Frames are read in a thread of their own, and at most `ahead` of them wait behind each stage. In any thread,
     `to_rgb` converts a frame to upright uint8 RGB pixels (height, width, 3), and `make_output` makes the output of
-    those pixels and what was found in them.
+    a frame, those pixels and what was found in them.
     """
 
     def load(frame: Frame) -> tuple[Photo, NDArray[np.uint8]]:
@@ -79,7 +79,7 @@ def segment_frames(
 
     def consume(prediction: Prediction[Frame, NDArray[np.uint8]]) -> tuple[Frame, Output, bool]:
         result = segmenter.result(regions.keep(prediction.probability_HW, segmenter.threshold))
-        return prediction.item, make_output(prediction.extra, result), bool(result.mask.any())
+        return prediction.item, make_output(prediction.item, prediction.extra, result), bool(result.mask.any())
 
     return run_segmenter(
         frames,

@@ -1,12 +1,14 @@
 """Segment a video file: a video in, a video out."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carmask.imaging.cutout import Background
 from carmask.imaging.look import TRANSPARENT
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.kinds import OutputStyle
@@ -16,6 +18,7 @@ from carmask.pipeline.video.codecs import choose_encoding
 from carmask.pipeline.video.frame_files import FrameFiles
 from carmask.pipeline.video.frames import is_transparent, segment_frames
 from carmask.pipeline.video.hdr import lay_in_range
+from carmask.pipeline.video.moving_background import MovingBackground, is_moving
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.writer import open_video_writer
 from carmask.progress import Progress
@@ -69,27 +72,35 @@ def segment_video(
     started_s = time.perf_counter()
     info = reader.info
     encoding = choose_encoding(destination, info.size_HW, transparent=is_transparent(style), crf=crf)
-    background = load_background(style)
+    moves = style.kind == "cutout" and is_moving(style.look.background)
+    background = None if moves else load_background(style)
     if background is not None and style.look.background.strip().lower() not in (TRANSPARENT, "blur"):
         background = lay_in_range(background, info.color)
     empty = 0
     with (
+        MovingBackground(Path(style.look.background.strip())) if moves else nullcontext() as moving,
         closing(AudioTracks(reader.path)) if audio and isinstance(reader, VideoReader) else nullcontext() as tracks,
         open_video_writer(destination, info, encoding, tracks) as writer,
     ):
+
+        def read() -> Iterator[tuple[Any, Background | None]]:
+            for frame in reader:
+                ground = moving.at(float(frame.pts * info.time_base)) if moving is not None else background
+                yield frame, lay_in_range(ground, info.color) if moves and ground is not None else ground
+
         frames = segment_frames(
-            iter(reader),
+            read(),
             segmenter,
-            reader.to_rgb,
-            lambda image_HWC, found: writer.prepare(draw(style, image_HWC, found, background)),
+            lambda item: reader.to_rgb(item[0]),
+            lambda item, image_HWC, found: writer.prepare(draw(style, image_HWC, found, item[1])),
             regions=regions,
             smooth=smooth,
             batch_size=batch_size,
             ahead=_AHEAD,
         )
 
-        def encode(segmented: tuple[Any, Any, bool]) -> bool:
-            frame, output, has_vehicle = segmented
+        def encode(segmented: tuple[tuple[Any, Background | None], Any, bool]) -> bool:
+            (frame, _), output, has_vehicle = segmented
             writer.write(output, frame.pts, frame.duration)
             return has_vehicle
 
