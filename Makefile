@@ -32,7 +32,7 @@ lint: setup
 
 # The site, in out/site; ends at the first broken link.
 docs: $(VENV)/installed-docs
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 	@echo "Open $(CURDIR)/out/site/index.html"
 
 # The lesson's notebook with its pictures, from docs/lesson/unet.py, on the cars that `make demo` renders.

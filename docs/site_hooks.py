@@ -4,12 +4,14 @@ MkDocs calls `on_files` and `on_page_markdown` (see `hooks` in mkdocs.yml).
 """
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 
 from carmask.cli import app
@@ -43,8 +45,10 @@ def commands() -> str:
     return head.replace("# carmask\n", "# Commands\n", 1) + rest[rest.index("**Commands**") :]
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the table of all training settings in the place of its marker."""
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Put in the table of all training settings, and name files outside docs/, which the site does not have."""
+    root = "../" * (page.file.src_uri.count("/") + 1)
+    markdown = re.sub(rf"\[[^\]]*\]\({re.escape(root)}(\w[^)]*)\)", r"`\1`", markdown)
     return markdown.replace("<!-- training settings -->", "\n".join(settings(TrainSettings)), 1)
 
 
