@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from carmask.cli import main
@@ -20,6 +22,11 @@ def photos(tmp_path: Path) -> Path:
     for name in NAMES:
         make_pair(root, name)
     (root / "images" / "broken \u8eca.jpg").write_bytes(b"no picture")
+    (root / "table-\u8eca.csv").write_text("img,rle_mask\n\u8eca.jpg,1 1\n", encoding="utf-8")
+    clip = cv2.VideoWriter(str(root / "clip-\u8eca.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for level in (20, 200):
+        clip.write(np.full((48, 64, 3), level, np.uint8))
+    clip.release()
     return root
 
 
@@ -41,6 +48,11 @@ def photos(tmp_path: Path) -> Path:
         "evaluate nowhere-\u8eca",
         "studio OUT --cars 1 --views 1",
         "model OUT/\u8eca.onnx",
+        "export nowhere-\u8eca",
+        "submit DATA/table-\u8eca.csv --check DATA/images",
+        "video DATA/clip-\u8eca.avi OUT/clip.avi --model small",
+        "live nowhere-\u8eca",
+        "benchmark nowhere-\u8eca",
     ],
 )
 def test_every_command_does_the_same_as_in_utf8(
