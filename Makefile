@@ -46,7 +46,7 @@ $(VENV)/installed-docs: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
-# An existing .venv is kept, and with it the build of torch that you chose (README, Installation).
+# An existing .venv is kept, and with it the build of torch that you chose (docs/start/kaggle.md).
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "carmask needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
