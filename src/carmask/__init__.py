@@ -3,9 +3,10 @@
 `Segmenter.load()("car.jpg").mask` is the mask of a photo, bool (height, width).
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from carmask.privacy import silence_packages
 
 if TYPE_CHECKING:
     from carmask.errors import CarmaskError
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Some builds of onnxruntime send telemetry, and keep files for it, unless this is set before they are imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+silence_packages()
 
 __all__ = ["CarmaskError", "Result", "Segmenter", "TrainSettings", "UNet", "__version__", "evaluate", "export", "train"]
 

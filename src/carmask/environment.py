@@ -54,7 +54,8 @@ def _commit() -> str | None:
         return done.stdout.strip()
 
     commit = run("rev-parse", "--short=12", "HEAD")
-    is_dirty = run("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
+    # Git would otherwise take a lock and write its index.
+    is_dirty = run("--no-optional-locks", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
     return f"{commit}-dirty" if commit and is_dirty else commit or None
 
 

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from carmask.files import write_bytes_atomically
 from carmask.imaging.draw import draw_overlay, sheet
 from carmask.imaging.encode import encode_png
+from carmask.privacy import fonts_in_temporary_folder
 from carmask.progress import say
 from carmask.training.checkpoint import EpochMetrics
 from carmask.training.config import TrainSettings, flatten
@@ -224,7 +225,8 @@ def as_csv(history: Sequence[EpochMetrics]) -> bytes:
 
 def draw_curves(history: Sequence[EpochMetrics]) -> bytes:
     """Loss and held-out Dice over the epochs, as PNG."""
-    from matplotlib.figure import Figure
+    with fonts_in_temporary_folder():
+        from matplotlib.figure import Figure
 
     epochs = [metrics.epoch for metrics in history]
     figure = Figure(figsize=(9, 3.4), layout="constrained")

@@ -18,9 +18,8 @@ from carmask.pipeline.cluster.job import ClusterError
 
 AUTO = "auto"
 
-# No usage statistics are sent to Ray's makers, no metrics collected, no progress bars drawn.
+# No metrics collected, no progress bars drawn. `carmask.privacy` switches usage statistics off.
 _ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
@@ -55,7 +54,8 @@ def connect(address: str) -> Iterator[Any]:
         else:
             folder = stack.enter_context(folder_for_ray())
             stack.callback(ray.shutdown)
-            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+            with _without_dashboard(ray):
+                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
         yield ray
 
 
@@ -97,6 +97,22 @@ def folder_for_ray() -> Iterator[str]:
             if not os.path.exists(folder):  # noqa: PTH110
                 break
             time.sleep(0.1)
+
+
+@contextmanager
+def _without_dashboard(ray: Any) -> Iterator[None]:
+    """Start no process for Ray's dashboard in the block.
+
+    Without a dashboard that process is still there for usage statistics. Even with these switched off it asks the
+    metadata services of three clouds where it runs, one of them by a name that has to be looked up.
+    """
+    services = ray._private.services
+    start = services.start_api_server
+    services.start_api_server = lambda *_, **__: (None, None)
+    try:
+        yield
+    finally:
+        services.start_api_server = start
 
 
 @contextmanager
