@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from carmask.cli.options import Flag, LookOptions, PathOrStream
+from carmask.cli.options import Flag, LookOptions, Source
 from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
 from carmask.pipeline.kinds import OF_PHOTO, Kind, choose_kind, is_picture
@@ -15,7 +15,7 @@ _LOOK = LookOptions()
 
 def convert(
     source: Path,
-    destination: PathOrStream,
+    destination: Source,
     *,
     kind: Annotated[Kind | None, Parameter(alias="-k")] = None,
     photos: Path | None = None,
@@ -57,7 +57,7 @@ def convert(
     kind = choose_kind(kind or ("cutout" if look.look is not None else None), destination)
     if photos is None and (kind in OF_PHOTO or kind == "labelme"):
         raise CarmaskError(f"--kind {kind}: needs the photos; give their folder with --photos")
-    results = destination if is_picture(kind) else None
+    results = destination if is_picture(kind) and isinstance(destination, Path) else None
     masks = find_masks(
         source, photos=photos, foreground=foreground, results=results, labels=labels, ignore_labels=ignore_labels
     )

@@ -33,8 +33,6 @@ Flag = Annotated[bool, Parameter(negative=())]
 # 0 or more.
 Count = Annotated[int, Parameter(validator=Number(gte=0))]
 BatchSize = Annotated[int, Parameter(alias="-b", validator=Number(gte=1))]
-# A path, or `-`.
-PathOrStream = Annotated[Path, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
 # A path, a URL, or `-`.
 Source = Annotated[
     Path | URL,

@@ -1,6 +1,7 @@
 """`carmask predict`."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -10,7 +11,6 @@ from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
 from carmask.imaging import Vehicles
 from carmask.pipeline.kinds import Kind, OutputStyle, choose_kind, is_picture
-from carmask.pipeline.urls import URL
 
 if TYPE_CHECKING:
     # It brings OpenCV, which --help does not wait for.
@@ -52,7 +52,8 @@ def predict(
             (.txt with one path a line, or a .parquet table with a column path); a URL of any of these
             (s3://bucket/photos), which needs fsspec; or - for a photo or a list on standard input.
         destination: A folder for the results, which mirrors the source's tree; the name of one photo's result, or - for
-            standard output; or the name of a table. Pictures in it are not taken for photos.
+            standard output; or the name of a table. All but - may be in a store (s3://bucket/masks). Pictures in it
+            are not taken for photos.
         more: With several photos or folders the destination comes last.
         kind: mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another background. overlay: the
             mask drawn over the photo. compare: the photo with its mask below. polygons: outlines as GeoJSON. labelme:
@@ -92,8 +93,6 @@ def predict(
     regions = Regions(vehicles, Area.parse(min_area))
     choice = ReviewChoice.parse(review, review_below)
     sources, results = (source, destination, *more)[:-1], (source, destination, *more)[-1]
-    if isinstance(results, URL):
-        raise CarmaskError(f"{results}: results are written to files, not to URLs; choose a folder or a table")
     part = Shard.parse(shard)
     chosen = look.read()
     kind = choose_kind(kind or ("cutout" if look.look is not None else None), results)
@@ -131,6 +130,8 @@ def _check_review(plan: "Plan", cluster: str | None) -> None:
     path = plan.list_file("review")
     if path is None:
         raise CarmaskError("--review: is for many photos; leave it out for one")
+    if not isinstance(path, Path):
+        raise CarmaskError("--review: shows results that are files; copy them to a folder, and run again with that")
     if cluster is not None:
         raise CarmaskError("--review: run the same command once more without --cluster; results that exist are kept")
     refuse_foreign_page(path)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from carmask.pipeline.jobs import PhotoOutcome
     from carmask.pipeline.outputs import Plan
     from carmask.pipeline.summary import RunSummary
+    from carmask.pipeline.urls import URL
     from carmask.progress import Progress
     from carmask.review.review import Review
 
@@ -132,7 +133,7 @@ class ResultReporter:
     def _count(self, count: int) -> str:
         return f"{count} {self._noun}{'s' * (count != 1)}"
 
-    def _say_first(self, lines: Sequence[str], count: int, file: Path | None, style: str) -> None:
+    def _say_first(self, lines: Sequence[str], count: int, file: "Path | URL | None", style: str) -> None:
         for line in lines:
             self.say(line, style)
         if count > len(lines):

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import Journal, Provenance, is_unchanged, read_entries, read_provenance
@@ -42,6 +42,7 @@ def with_one_scale(plan: Plan, provenance: Provenance, measure: Measure) -> Plan
         return plan
     if output.look.canvas is None or output.look.scale != "same-car":
         return plan
+    assert isinstance(plan.destination, Path), "the plan refuses stores"
     path = plan.destination / _JOURNAL
     known = {}
     since_ns = path.stat().st_mtime_ns if path.exists() else 0

@@ -152,7 +152,7 @@ class Jobs:
         return map(self.at, self.positions)
 
 
-def refuse_overwriting_photos(jobs: Jobs, result_of: Callable[[Job], Path]) -> None:
+def refuse_overwriting_photos(jobs: Jobs, result_of: Callable[[Job], Path | URL]) -> None:
     """Refuse a result that would replace a photo, or a file that results are made from.
 
     Files are compared, not names: two names may differ in case, or by a link, and be the same file.
@@ -161,7 +161,7 @@ def refuse_overwriting_photos(jobs: Jobs, result_of: Callable[[Job], Path]) -> N
         BadDestination: a result is one of the photos.
 
     """
-    if not any(os.path.lexists(result_of(job)) for job in jobs):
+    if not any(isinstance(result := result_of(job), URL) or os.path.lexists(result) for job in jobs):
         return
     sources = chain(map(jobs.photos.locate, jobs.photos.names), jobs.photos.origins or ())
     identities = {_identity(path) for path in sources} - {None}
@@ -200,9 +200,9 @@ def _whole_names(names: Sequence[str], suffix: str) -> frozenset[str]:
         whole |= clashing
 
 
-def _identity(path: Path | URL) -> tuple[int, int] | None:
+def _identity(path: Path | URL) -> URL | tuple[int, int] | None:
     if isinstance(path, URL):
-        return None
+        return path
     try:
         status = path.stat()
     except OSError:

@@ -56,7 +56,7 @@ class Journal:
 
         """
         self.path = path
-        header = _line({"carmask": _FORMAT, "recipe": dict(provenance)})
+        header = header_line(provenance)
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class Journal:
             UnwritableFile: it cannot be written.
 
         """
-        line = _line(entry)
+        line = entry_line(entry)
         with self._lock:
             at = self._end
             try:
@@ -124,10 +124,17 @@ def read_provenance(path: Path) -> Provenance | None:
     """Return how the results in a journal were made; None without a journal or without a complete first line."""
     try:
         with path.open("rb") as stream:
-            line = stream.readline()
+            return parse_provenance(stream.readline())
+    except OSError:
+        return None
+
+
+def parse_provenance(line: bytes) -> Provenance | None:
+    """Return the provenance that the first line of a journal holds; None if it is not complete."""
+    try:
         header = json.loads(line) if line.endswith(b"\n") else {}
         provenance = header["recipe"] if header["carmask"] == _FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
     return provenance if isinstance(provenance, dict) else None
 
@@ -168,7 +175,7 @@ def differences(earlier: Provenance, now: Provenance) -> str:
     return "; ".join(f"{key}: {_shown(earlier.get(key))} there, {_shown(now.get(key))} now" for key in keys)
 
 
-def other_provenance(path: Path, earlier: Provenance | None, now: Provenance) -> BadDestination:
+def other_provenance(path: Path | URL, earlier: Provenance | None, now: Provenance) -> BadDestination:
     """Return the error to raise where results of two provenances would be mixed; it names what differs."""
     how = f"were made with other settings ({differences(earlier, now)})" if earlier else "have a damaged journal"
     return BadDestination(f"{path}: the results in it {how}; use --overwrite to replace them, or another destination")
@@ -282,7 +289,13 @@ def _lock(file: io.FileIO, path: Path) -> None:
             raise
 
 
-def _line(entry: Entry) -> bytes:
+def header_line(provenance: Provenance) -> bytes:
+    """Return the first line of a journal."""
+    return entry_line({"carmask": _FORMAT, "recipe": dict(provenance)})
+
+
+def entry_line(entry: Entry) -> bytes:
+    """Return one line of a journal."""
     # Names that are not valid text come out as the escapes of their surrogates.
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
 

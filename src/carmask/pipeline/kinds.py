@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from carmask.errors import CarmaskError
 from carmask.imaging.look import PLAIN_LOOK, Look
+
+if TYPE_CHECKING:
+    from carmask.pipeline.urls import URL
 
 PhotoKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons", "labelme", "yolo"]
 TableKind = Literal["carvana-csv", "coco", "parquet", "cvat", "label-studio"]
@@ -66,7 +69,7 @@ def is_picture(kind: Kind) -> bool:
     return not is_table(kind) and kind not in TEXT_SUFFIXES
 
 
-def choose_kind(kind: Kind | None, destination: Path) -> Kind:
+def choose_kind(kind: Kind | None, destination: "Path | URL") -> Kind:
     """Return the kind that is asked for; without one, the table that the destination's name means, or a mask.
 
     Raises:

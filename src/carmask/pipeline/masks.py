@@ -32,7 +32,7 @@ from carmask.pipeline.journal import describe_files
 from carmask.pipeline.kinds import TABLE_SUFFIXES
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.photo_list import PhotoFailure, PhotoList, SourceError
-from carmask.pipeline.predict import failed, put_result
+from carmask.pipeline.predict import failed, put_result, settle
 from carmask.pipeline.sinks import Put
 from carmask.pipeline.sources import find_photos
 from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
@@ -91,7 +91,7 @@ def convert_masks(masks: MaskList, plan: Plan, *, overwrite: bool = False, follo
     """
     plan = with_one_scale(plan, masks.provenance(), lambda jobs: _convert(masks, jobs, lambda *_: None))
     with plan.open_sink(masks.provenance(), overwrite=overwrite) as sink:
-        return collect_outcomes(_convert(masks, sink.jobs, sink.put), plan, sink, follow)
+        return collect_outcomes(settle(_convert(masks, sink.jobs, sink.put)), plan, sink, follow)
 
 
 def _convert(masks: MaskList, jobs: Iterable[Job], put: Put) -> Generator[PhotoOutcome, None, None]:

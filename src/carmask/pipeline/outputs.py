@@ -27,6 +27,7 @@ from carmask.pipeline.kinds import (
 from carmask.pipeline.photo_list import PhotoList
 from carmask.pipeline.render import describe_style, make_render
 from carmask.pipeline.sinks import OneFile, Sink, open_folder
+from carmask.pipeline.stores import open_store_folder, open_store_table
 from carmask.pipeline.tables import open_table
 from carmask.pipeline.urls import URL
 
@@ -54,7 +55,7 @@ class Plan:
     """
 
     jobs: Jobs
-    destination: Path
+    destination: Path | URL
     output: OutputStyle | TableKind
     shard: Shard
 
@@ -63,7 +64,7 @@ class Plan:
         """Whether the destination is the file of a single photo's result."""
         return self.jobs.photos.alone and isinstance(self.output, OutputStyle)
 
-    def list_file(self, stem: Literal["failures", "no_vehicle", "review"]) -> Path | None:
+    def list_file(self, stem: Literal["failures", "no_vehicle", "review"]) -> Path | URL | None:
         """Return the file that lists photos that failed, without a vehicle, or to review; None for a single photo."""
         suffix = {"failures": ".csv", "no_vehicle": ".txt", "review": ".html"}[stem]
         if self.of_one:
@@ -72,7 +73,7 @@ class Plan:
             return self.destination.with_name(f"{self.destination.name}.{stem}{suffix}")
         return self.destination / f"{stem}{self.shard.suffix}{suffix}"
 
-    def result_of(self, job: Job) -> Path:
+    def result_of(self, job: Job) -> Path | URL:
         """Return the file that takes the result of a photo."""
         is_folder = isinstance(self.output, OutputStyle) and not self.of_one
         return self.destination / job.result if is_folder else self.destination
@@ -86,11 +87,16 @@ class Plan:
         """
         path, jobs, output = self.destination, self.jobs, self.output
         if not isinstance(output, OutputStyle):
-            return open_table(path, jobs, {"kind": output, **provenance}, output, overwrite=overwrite)
+            whole = {"kind": output, **provenance}
+            if isinstance(path, URL):
+                return open_store_table(path, jobs, whole, output, overwrite=overwrite)
+            return open_table(path, jobs, whole, output, overwrite=overwrite)
         render = make_render(output, path, of_one=self.of_one)
         if self.of_one:
             return nullcontext(OneFile(jobs, (), {}, path, render))
         whole = {**describe_style(output), **provenance}
+        if isinstance(path, URL):
+            return open_store_folder(path, jobs, whole, render, shard=self.shard, overwrite=overwrite)
         beside = {}
         if output.kind == "yolo":
             from carmask.labels.yolo import yolo_data
@@ -101,7 +107,7 @@ class Plan:
 
 def plan_outputs(
     photos: PhotoList,
-    destination: Path,
+    destination: Path | URL,
     kind: Kind,
     *,
     look: Look = PLAIN_LOOK,
@@ -111,7 +117,7 @@ def plan_outputs(
 
     Args:
         photos: All photos, of every shard.
-        destination: A folder, the name of one result, or that of a table; `-` for standard output.
+        destination: A folder, the name of one result, or that of a table, also in a store; `-` for standard output.
         kind: What results show.
         look: How cut-outs look. Of other results that show the photo it has the format; where it has none, the
             destination's name says it, and else it is PNG.
@@ -121,6 +127,8 @@ def plan_outputs(
         CarmaskError: the options contradict each other, or the destination cannot hold the results.
 
     """
+    if isinstance(destination, URL):
+        _check_store(destination, kind, look)
     given = look.model_fields_set
     if kind not in OF_PHOTO and given & {*_OF_FILE}:
         values = {name: getattr(look, name) for name in _OF_FILE if name in given}
@@ -150,12 +158,20 @@ def plan_outputs(
     if kind == "labelme" and (photos.data is not None or isinstance(photos.root, URL)):
         raise CarmaskError("--kind labelme: refers to the photo's file; a photo from standard input or a URL has none")
     plan = Plan(jobs, destination, style, shard)
-    if destination.exists() and photos.data is None:
+    if photos.data is None and (isinstance(destination, URL) or destination.exists()):
         refuse_overwriting_photos(jobs, plan.result_of)
     return plan
 
 
-def _table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:
+def _check_store(destination: URL, kind: Kind, look: Look) -> None:
+    destination.require_store()
+    if kind in ("labelme", "yolo"):
+        raise CarmaskError(f"{destination}: --kind {kind} refers to the photos' files; choose a folder for the results")
+    if look.scale == "same-car":
+        raise CarmaskError(f"{destination}: --scale same-car takes a folder for the results; copy them afterwards")
+
+
+def _table_path(kind: Kind, destination: Path | URL, shard_suffix: str) -> Path | URL:
     """Return the file of a table, with a shard's number before the ending.
 
     Raises:
@@ -164,7 +180,7 @@ def _table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:
     """
     suffixes = TABLE_SUFFIXES[kind]
     ending = next((suffix for suffix in reversed(suffixes) if destination.name.lower().endswith(suffix)), None)
-    if ending is None or destination.is_dir():
+    if ending is None or (isinstance(destination, Path) and destination.is_dir()):
         raise BadDestination(
             f"{destination}: {kind} is one file for all photos; give it a name that ends in {' or '.join(suffixes)}"
         )
@@ -172,7 +188,7 @@ def _table_path(kind: Kind, destination: Path, shard_suffix: str) -> Path:
     return destination.with_name(f"{stem}{shard_suffix}{destination.name[len(stem) :]}")
 
 
-def _names_one_result(destination: Path, suffix: str, *, of_one: bool) -> bool:
+def _names_one_result(destination: Path | URL, suffix: str, *, of_one: bool) -> bool:
     """Whether the destination is the name of one result, and not a folder for results.
 
     Raises:
@@ -183,12 +199,13 @@ def _names_one_result(destination: Path, suffix: str, *, of_one: bool) -> bool:
         if not of_one:
             raise BadDestination("standard output takes the result of one photo; choose a folder for those of many")
         return True
-    if destination.is_dir():
+    local = destination if isinstance(destination, Path) else None
+    if local is not None and local.is_dir():
         return False
     ending = destination.suffix.lower()
     if of_one and suffix in (ending, f".{_FORMATS.get(ending)}"):
         return True
-    if destination.exists() or ending in {*IMAGE_SUFFIXES, *_TABLE_ENDINGS}:
+    if (local is not None and local.exists()) or ending in {*IMAGE_SUFFIXES, *_TABLE_ENDINGS}:
         wanted = suffix.removeprefix(".").upper()
         raise BadDestination(
             f"{destination}: results are {wanted}; use a name that ends in {suffix}, or a folder"

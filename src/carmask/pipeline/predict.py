@@ -1,7 +1,10 @@
 """Photos in, masks out: what `carmask predict` does."""
 
 import time
+from collections import deque
 from collections.abc import Generator, Iterable
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +23,9 @@ from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
 from carmask.runner import Prediction, run_segmenter
 from carmask.runtime.engine import EngineError
 from carmask.segmenter import Result, Segmenter
+
+# Results that may be on their way into a store: a few hundred requests a second, each of a fifth of a second.
+_MAX_ON_THEIR_WAY = 64
 
 
 def predict_photos(
@@ -88,9 +94,35 @@ def predict_jobs(
         outcome = put_result(found.extra, result, put)
         return replace(outcome, score=result.score, seconds=found.seconds + time.perf_counter() - started_s)
 
-    return run_segmenter(
-        jobs, segmenter, load=load, consume=consume, on_error=failed, batch_size=batch_size, workers=workers
+    return settle(
+        run_segmenter(
+            jobs, segmenter, load=load, consume=consume, on_error=failed, batch_size=batch_size, workers=workers
+        )
     )
+
+
+def settle(outcomes: Generator[PhotoOutcome, None, None]) -> Generator[PhotoOutcome, None, None]:
+    """Wait for results that are on their way into a store, while more are made; yields the outcomes in order."""
+    waiting: deque[PhotoOutcome] = deque()
+    with closing(outcomes):
+        for outcome in outcomes:
+            waiting.append(outcome)
+            while waiting and (len(waiting) > _MAX_ON_THEIR_WAY or _is_settled(waiting[0])):
+                yield _settled(waiting.popleft())
+    yield from map(_settled, waiting)
+
+
+def _is_settled(outcome: PhotoOutcome) -> bool:
+    return not isinstance(outcome.row, Future) or outcome.row.done()
+
+
+def _settled(outcome: PhotoOutcome) -> PhotoOutcome:
+    if not isinstance(outcome.row, Future):
+        return outcome
+    try:
+        return replace(outcome, row=outcome.row.result())
+    except CarmaskError as error:
+        return failed(outcome.job, error)
 
 
 def _put_nothing(_: Job, __: Result) -> None:

@@ -19,6 +19,7 @@ from carmask.imaging.encode import encode_mask, encode_picture, encode_soft
 from carmask.imaging.metadata import NO_METADATA, read_metadata
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO, OutputStyle
+from carmask.pipeline.urls import URL
 from carmask.segmenter import Result
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def draw(
 
 
 def make_render(
-    style: OutputStyle, destination: Path, *, of_one: bool, background: "Background | None" = None
+    style: OutputStyle, destination: Path | URL, *, of_one: bool, background: "Background | None" = None
 ) -> Render:
     """Return the function that makes the bytes of a result.
 
@@ -120,7 +121,7 @@ def describe_style(style: OutputStyle) -> dict[str, Any]:
 
 
 def _render(
-    style: OutputStyle, background: "Background | None", destination: Path, of_one: bool, job: Job, found: Result
+    style: OutputStyle, background: "Background | None", destination: Path | URL, of_one: bool, job: Job, found: Result
 ) -> bytes:
     if style.kind == "mask":
         return encode_mask(found.mask)
@@ -133,7 +134,7 @@ def _render(
     if style.kind == "labelme":
         from carmask.labels.labelme import labelme
 
-        assert isinstance(job.photo, Path), "the plan refuses others"
+        assert isinstance(job.photo, Path) and isinstance(destination, Path), "the plan refuses others"  # noqa: PT018
         result = destination if of_one else destination / job.result
         return _to_json(labelme(found.mask, PurePath(os.path.relpath(job.photo, result.parent)).as_posix()))
     if style.kind == "yolo":

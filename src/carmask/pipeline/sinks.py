@@ -1,4 +1,4 @@
-"""Where results are written: one file, or a folder that mirrors the photos. `tables.TableFile` is the third sink."""
+"""Where results are written: one file, or a folder that mirrors the photos. `tables` and `stores` have other sinks."""
 
 import os
 import secrets
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from carmask.files import remove_stale_temporary_files, write_bytes_atomically
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, PhotoOutcome, Shard
 from carmask.pipeline.journal import (
+    Entry,
     Journal,
     Provenance,
     is_unchanged,
@@ -26,16 +27,18 @@ from carmask.pipeline.journal import (
 )
 from carmask.pipeline.kinds import STREAM, TEXT_SUFFIXES
 from carmask.pipeline.render import Render
+from carmask.pipeline.urls import URL, StoredFile
 from carmask.pipeline.walk import PICTURE_JOURNAL
 from carmask.segmenter import Result
 
-# Writes the result of one photo, or returns its row of a table; runs in any thread.
+# Writes the result of one photo, or returns its row of a table; runs in any thread. What is still on its way into a
+# store is a future.
 Put = Callable[[Job, Result], Any]
 
 # Opens a sink on another machine, to which it can be sent; the function that it gives is valid inside the block.
 OpenRemotely = Callable[[], AbstractContextManager[Put]]
 
-_JSON_JOURNAL = ".carmask-annotations"
+_JOURNAL_OF_JSON = ".carmask-annotations"
 _SHOWN = 3
 # Processes on other machines have a journal each: not every file system locks files between machines.
 _PROCESS = secrets.token_hex(4)
@@ -82,7 +85,7 @@ class Sink:
 class OneFile(Sink):
     """The result of one photo: a file, which is replaced, or standard output."""
 
-    path: Path
+    path: Path | URL
     render: Render
 
     def put(self, job: Job, found: Result) -> None:
@@ -91,6 +94,8 @@ class OneFile(Sink):
         if self.path == STREAM:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
+        elif isinstance(self.path, URL):
+            self.path.write_bytes(data)
         else:
             write_bytes_atomically(self.path, data)
 
@@ -161,19 +166,88 @@ def open_folder(
         JournalError: another process writes to the folder.
 
     """
-    stem = _JSON_JOURNAL if jobs.suffix in TEXT_SUFFIXES.values() else PICTURE_JOURNAL
-    written = _read_journals(path, stem, provenance, overwrite=overwrite)
+    stem = journal_stem(jobs)
+    written = read_journals(path, path, stem, provenance, lambda name: os.path.lexists(path / name), overwrite)
+
+    def find(name: str) -> StoredFile | None:
+        status = stat_file(path / name)
+        return status and StoredFile(status.st_size, status.st_mtime_ns)
+
+    todo, outdated, empty, dice = find_undone(path, jobs, written, find, overwrite=overwrite)
+    # Opened before anything is deleted: another process may be writing to the folder.
+    with Journal(path / f"{stem}{shard.suffix}.jsonl", provenance) as journal:
+        remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
+        for position in outdated:
+            (path / jobs.at(position).result).unlink(missing_ok=True)
+        yield Folder(jobs.only(todo), empty, dice, path, render, provenance, journal, beside)
+
+
+def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) -> None:
+    data = render(job, found)
+    # The journal first: a result that no journal knows is taken for somebody else's file.
+    journal.add(result_entry(job, found, data))
+    write_bytes_atomically(path / job.result, data)
+
+
+def result_entry(job: Job, found: Result, data: bytes) -> Entry:
+    """Return what a journal says of a result in a folder."""
+    extent = {} if job.extent_HW is None else {"extent": job.extent_HW}
+    return {"result": job.result, "bytes": len(data), **extent, **journal_entry(job, found)}
+
+
+class Written(NamedTuple):
+    """What a journal says of a result: its size, the files it was made from, and what was found."""
+
+    size_bytes: int
+    made_from: str
+    is_empty: bool
+    expected_dice: float | None
+    extent_HW: tuple[int, ...] | None
+
+    def is_valid(self, job: Job, file: StoredFile) -> bool:
+        """Whether the result is what was written, and its photo and its scale the same as then."""
+        if file.size_bytes != self.size_bytes or self.extent_HW != job.extent_HW:
+            return False
+        return is_unchanged(job, self.made_from, file.mtime_ns)
+
+
+def journal_stem(jobs: Jobs) -> str:
+    """Return how the names of the journals begin."""
+    return _JOURNAL_OF_JSON if jobs.suffix in TEXT_SUFFIXES.values() else PICTURE_JOURNAL
+
+
+def find_undone(
+    path: Path | URL,
+    jobs: Jobs,
+    written: Mapping[str, Written],
+    find: Callable[[str], StoredFile | None],
+    *,
+    overwrite: bool,
+) -> tuple["array[int]", "array[int]", "array[int]", dict[int, float]]:
+    """Return positions: of photos to do, of outdated results, and `Sink.empty_before`; and `Sink.dice_before`.
+
+    Args:
+        path: The folder of the results.
+        jobs: All photos.
+        written: What journals say of results.
+        find: Returns the file of a result, if there is one.
+        overwrite: Whether all are to do.
+
+    Raises:
+        BadDestination: there are files of the same names from elsewhere.
+
+    """
     todo, outdated, empty = array("q"), array("q"), array("q")
     dice: dict[int, float] = {}
     unknown: list[str] = []
     for job in jobs:
-        status = stat_file(path / job.result)
+        file = find(job.result)
         entry = written.get(job.result)
-        if status is None:
+        if file is None:
             todo.append(job.position)
         elif entry is None and not overwrite:
             unknown.append(job.result)
-        elif entry is None or overwrite or not entry.is_valid(job, status):
+        elif entry is None or overwrite or not entry.is_valid(job, file):
             todo.append(job.position)
             outdated.append(job.position)
         else:
@@ -187,50 +261,26 @@ def open_folder(
             f"{path}: {shown} would be overwritten, and carmask did not write them there; use --overwrite to replace "
             "them, or choose another destination"
         )
-    # Opened before anything is deleted: another process may be writing to the folder.
-    with Journal(path / f"{stem}{shard.suffix}.jsonl", provenance) as journal:
-        remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
-        for position in outdated:
-            (path / jobs.at(position).result).unlink(missing_ok=True)
-        yield Folder(jobs.only(todo), empty, dice, path, render, provenance, journal, beside)
+    return todo, outdated, empty, dice
 
 
-def _put(path: Path, render: Render, journal: Journal, job: Job, found: Result) -> None:
-    data = render(job, found)
-    extent = {} if job.extent_HW is None else {"extent": job.extent_HW}
-    # The journal first: a result that no journal knows is taken for somebody else's file.
-    journal.add({"result": job.result, "bytes": len(data), **extent, **journal_entry(job, found)})
-    write_bytes_atomically(path / job.result, data)
+def read_journals(
+    folder: Path, path: Path | URL, stem: str, provenance: Provenance, exists: Callable[[str], bool], overwrite: bool
+) -> dict[str, Written]:
+    """Read what the journals in a folder say of results of this provenance; refuse or delete other journals.
 
-
-class _Written(NamedTuple):
-    """What a journal says of a result: its size, the files it was made from, and what was found."""
-
-    size_bytes: int
-    made_from: str
-    is_empty: bool
-    expected_dice: float | None
-    extent_HW: tuple[int, ...] | None
-
-    def is_valid(self, job: Job, status: os.stat_result) -> bool:
-        """Whether the result is what was written, and its photo and its scale the same as then."""
-        if status.st_size != self.size_bytes or self.extent_HW != job.extent_HW:
-            return False
-        return is_unchanged(job, self.made_from, status.st_mtime_ns)
-
-
-def _read_journals(path: Path, stem: str, provenance: Provenance, *, overwrite: bool) -> dict[str, _Written]:
-    """Read what all journals in the folder say of results of this provenance; refuse or delete other journals."""
-    written: dict[str, _Written] = {}
-    for file in sorted(path.glob(f"{stem}*.jsonl")):
+    path: where the results are, of which `exists` says whether one is there.
+    """
+    written: dict[str, Written] = {}
+    for file in sorted(folder.glob(f"{stem}*.jsonl")):
         earlier = read_provenance(file)
         if earlier == provenance:
             for _, entry in read_entries(file):
                 extent_HW = tuple(entry["extent"]) if "extent" in entry else None
                 found = entry["box_px"] is None, entry.get("expected_dice"), extent_HW
-                written[entry["result"]] = _Written(entry["bytes"], entry.get("made_from", ""), *found)
+                written[entry["result"]] = Written(entry["bytes"], entry.get("made_from", ""), *found)
         elif overwrite:
             file.unlink(missing_ok=True)
-        elif any(os.path.lexists(path / entry["result"]) for _, entry in read_entries(file)):
+        elif any(exists(entry["result"]) for _, entry in read_entries(file)):
             raise other_provenance(path, earlier, provenance)
     return written

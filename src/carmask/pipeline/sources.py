@@ -18,7 +18,7 @@ _LIST_SUFFIX = ".txt"
 def find_photos(
     source: Path | URL,
     *,
-    results: Path | None,
+    results: Path | URL | None,
     read_stdin: Callable[[], bytes] | None = None,
     with_results: bool = False,
 ) -> PhotoList:
@@ -45,6 +45,8 @@ def find_photos(
         source = Path(expand_home(str(source)))
     if source == STREAM:
         return _from_stream(read_stdin() if read_stdin else b"")
+    stored = results if isinstance(results, URL) else None
+    results = results if isinstance(results, Path) else None
     if isinstance(source, Path) and not source.exists():
         if is_pattern(str(source)):
             return list_pattern(str(source), results, with_results)
@@ -58,11 +60,11 @@ def find_photos(
         return list_paths(read_list(source.read_bytes()), str(source), beside=source.parent)
     if isinstance(source, Path) or not source.is_folder():
         return PhotoList(source.parent, (source.name,), alone=True)
-    return list_url(source)
+    return list_url(source, stored)
 
 
 def find_photos_of_all(
-    sources: Sequence[Path | URL], *, results: Path | None, read_stdin: Callable[[], bytes] | None = None
+    sources: Sequence[Path | URL], *, results: Path | URL | None, read_stdin: Callable[[], bytes] | None = None
 ) -> PhotoList:
     """List the photos of one source, or of several files and folders below the folder that holds them all.
 

@@ -18,6 +18,7 @@ from carmask.pipeline.jobs import Jobs, PhotoOutcome
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.photo_list import PhotoFailure
 from carmask.pipeline.sinks import Sink
+from carmask.pipeline.stores import mirror_file
 from carmask.pipeline.urls import URL
 
 # Passes on the outcomes of the photos that are to do, of which there are so many, and shows them.
@@ -64,7 +65,12 @@ def collect_outcomes(
     for position, expected_dice in sink.dice_before.items():
         summary.scores[position] = expected_dice
     empty = array("q", sink.empty_before)
-    with FailureList(plan.list_file("failures")) as failures, closing(outcomes):
+    with (
+        mirror_file(plan.list_file("failures")) as failures_file,
+        mirror_file(plan.list_file("no_vehicle")) as no_vehicle_file,
+        FailureList(failures_file) as failures,
+        closing(outcomes),
+    ):
         for failure in jobs.photos.unlisted:
             failures.add(failure)
         for outcome in follow(outcomes, summary.tried) if follow is not None else outcomes:
@@ -85,8 +91,8 @@ def collect_outcomes(
         jobs_without_vehicle = jobs.only(array("q", sorted(empty)))
         summary.empty = len(jobs_without_vehicle)
         summary.first_empty = [job.origin for job in islice(jobs_without_vehicle, _SHOWN)]
-        if (no_vehicle := plan.list_file("no_vehicle")) is not None:
-            _write_no_vehicle(no_vehicle, jobs_without_vehicle)
+        if no_vehicle_file is not None:
+            _write_no_vehicle(no_vehicle_file, jobs_without_vehicle)
     return summary
 
 

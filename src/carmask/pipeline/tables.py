@@ -61,7 +61,7 @@ class TableFile(Sink):
     """A table as a sink.
 
     offsets: where in the journal the row of each photo begins, by the photo's position; -1 without a row.
-    failed: photos that failed.
+    replicate: gets each row too, and keeps it elsewhere. failed: photos that failed.
     """
 
     path: Path
@@ -69,6 +69,7 @@ class TableFile(Sink):
     journal: Journal
     offsets: "array[int]"
     all_jobs: Jobs
+    replicate: Callable[[Entry], object] | None = None
     failed: int = 0
 
     def put(self, job: Job, found: Result) -> Entry:
@@ -90,6 +91,8 @@ class TableFile(Sink):
             entry["seconds"] = round(outcome.seconds, 4)
         if entry is not None:
             self.offsets[outcome.job.position] = self.journal.add(entry)
+            if self.replicate is not None:
+                self.replicate(entry)
 
     def finish(self) -> None:
         """See `Sink.finish`. If photos failed, the journal stays, and the next run tries only those."""
@@ -123,7 +126,7 @@ def open_table(
         _refuse_equal_file_names(jobs)
     if kind == "parquet":
         import pyarrow  # noqa: F401 - if it is not installed, nothing is done
-    part = path.with_name(f"{path.name}.part")
+    part = part_of(path)
     if overwrite:
         part.unlink(missing_ok=True)
     elif part.exists():
@@ -141,6 +144,11 @@ def open_table(
         empty, dice = _find_rows(part, jobs, offsets, last_ns)
         todo = array("q", (position for position in jobs.positions if offsets[position] < 0))
         yield TableFile(jobs.only(todo), empty, dice, path, _TABLES[kind], journal, offsets, jobs)
+
+
+def part_of(path: Path) -> Path:
+    """Return the journal of an unfinished table."""
+    return path.with_name(f"{path.name}.part")
 
 
 def _find_rows(journal: Path, jobs: Jobs, offsets: "array[int]", last_ns: int) -> tuple["array[int]", dict[int, float]]:

@@ -29,10 +29,14 @@ def list_folder(root: Path, results: Path | None, with_results: bool) -> PhotoLi
     return walk.list_photos(walk.below(root), f"{root}: no photo in it; looked in all sub-folders for")
 
 
-def list_url(root: URL) -> PhotoList:
+def list_url(root: URL, results: URL | None) -> PhotoList:
     """List the photos below a folder at a URL; see `find_photos`."""
+    if results == root:
+        raise SourceError(f"{root}: is the folder of the photos itself; choose another one, such as {root / 'results'}")
     names, left_out = [], Counter[str]()
     for name in root.names_below():
+        if f"{root / name}".startswith(f"{results}/"):
+            continue
         if is_photo(name):
             names.append(name)
         else:

@@ -123,6 +123,7 @@ def _item(path: Path, plan: Plan, job: Job, found: Result) -> ReviewItem:
     height, width = found.mask.shape
     outline = svg_path(find_polygons(found.mask, tolerance_px=max(0.5, max(height, width) * _TOLERANCE)))
     result = plan.result_of(job)
+    assert isinstance(result, Path), "the command refuses stores"
     return ReviewItem(
         key=f"{crc32(outline.encode()):08x} {_text(job.name)}",
         name=_text(job.name),

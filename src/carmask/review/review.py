@@ -65,7 +65,7 @@ def write_review(
 
     """
     path = plan.list_file("review")
-    assert path is not None, "the caller refuses a single photo"
+    assert isinstance(path, Path) and isinstance(plan.destination, Path), "the caller refuses others"  # noqa: PT018
     review = Review()
     again = _Again(plan, segmenter, regions, batch_size, review.problems)
     scores = array("d", scores)
