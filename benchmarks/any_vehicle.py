@@ -143,7 +143,7 @@ def noted(name: str, figures: dict[str, Any], segmenter: Segmenter) -> HeldOut:
 
 def leaks(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> list[str]:
     """Warnings where the network learned from these photos, alone or as one data set of several."""
-    trained_on = find_training_split([(member.place, member.card) for member in segmenter.members])
+    trained_on = find_training_split([(member.place, member.card) for member in segmenter.networks])
     of_several = [replace(pair, id=f"{name}/{pair.id}", group=f"{name}/{pair.group}") for pair in pairs]
     return [
         warning

@@ -29,7 +29,8 @@ from carmask.pipeline.video.live import Camera, show_live
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.segment_video import segment_video
 from carmask.pipeline.video.writer import open_video_writer
-from carmask.segmenter import Result, Segmenter
+from carmask.result import Result
+from carmask.segmenter import Segmenter
 from record import record
 from video_clip import FRAMES_PER_S, SIZE_HW, make_clip
 

@@ -9,8 +9,9 @@ from PIL import ImageCms
 from bright_network import bright_is_vehicle
 from bright_photos import BRIGHT, save
 from carmask.errors import CarmaskError
+from carmask.result import Result
 from carmask.runtime.options import RunOptions
-from carmask.segmenter import Result, Segmenter
+from carmask.segmenter import Segmenter
 
 
 def test_a_cutout_holds_the_photo_inside_the_mask(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,35 @@ def test_several_networks_are_averaged(random_net: Segmenter, tmp_path: Path) ->
     for image_HWC, found_HW in zip(images, found, strict=True):
         wanted_HW = (random_net(image_HWC).probability + gray(image_HWC).probability) / 2
         np.testing.assert_allclose(found_HW, wanted_HW, atol=0.01)
+
+
+@pytest.mark.parametrize("size_HW", [(640, 900), (301, 803), (2100, 2300)])
+def test_a_network_for_crops_moves_the_outline_to_the_pixel(tmp_path: Path, size_HW: tuple[int, int]) -> None:
+    coarse = bright_is_vehicle(tmp_path / "coarse", channels=3)
+    refiner = bright_is_vehicle(tmp_path / "refiner", refines=str(coarse))
+    box_px = tuple(round(share * side) for share, side in zip((0.2, 0.3, 0.7, 0.8), size_HW * 2, strict=True))
+    image_HWC = rectangle(size_HW, box_px)
+    truth_HW = image_HWC[..., 0] > 100
+    alone, sharp = Segmenter.load(coarse, CPU), Segmenter.load(refiner, CPU)
+    errors = [np.count_nonzero(segmenter(image_HWC).mask != truth_HW) for segmenter in (alone, sharp)]
+    assert errors[0] > 0
+    # Larger photos are refined at a reduced size.
+    assert errors[1] == 0 if max(size_HW) <= 2048 else errors[1] < errors[0] / 4
+    assert sharp.describe()["members"][1]["input"]["channels"] == 4
+    together = Segmenter.load([coarse, refiner], CPU)
+    np.testing.assert_array_equal(together(image_HWC).probability, sharp(image_HWC).probability)
+    # As the scheduler calls it, and in another process.
+    again = pickle.loads(pickle.dumps(sharp.fit(sharp.decode(encoded(image_HWC)))))  # noqa: S301
+    (raw,) = sharp.infer([again], pad_to=4)
+    np.testing.assert_allclose(sharp.restore(again, raw), sharp(image_HWC).probability, atol=1e-5)
+    nothing_HWC = np.zeros((90, 70, 3), np.uint8)
+    np.testing.assert_array_equal(sharp(nothing_HWC).probability, alone(nothing_HWC).probability)
+
+
+def test_only_one_network_refines(tmp_path: Path) -> None:
+    refiners = [bright_is_vehicle(tmp_path / name, refines="general") for name in "ab"]
+    with pytest.raises(CarmaskError):
+        Segmenter.load(refiners, CPU)
 
 
 def test_tiles_see_what_the_whole_view_is_too_coarse_for(tmp_path: Path) -> None:

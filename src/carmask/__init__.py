@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from carmask.evaluation.evaluate import evaluate
     from carmask.exporting.export import export
     from carmask.models.unet import UNet
-    from carmask.segmenter import Result, Segmenter
+    from carmask.result import Result
+    from carmask.segmenter import Segmenter
     from carmask.training.config import TrainSettings
     from carmask.training.train import train
 
@@ -25,7 +26,7 @@ __all__ = ["CarmaskError", "Result", "Segmenter", "TrainSettings", "UNet", "__ve
 
 _MODULES = {
     "CarmaskError": "carmask.errors",
-    "Result": "carmask.segmenter",
+    "Result": "carmask.result",
     "Segmenter": "carmask.segmenter",
     "TrainSettings": "carmask.training.config",
     "UNet": "carmask.models.unet",

@@ -1,8 +1,7 @@
 """Photo in, mask out: the class that prediction, evaluation, video and serving share."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -10,29 +9,26 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from carmask.errors import CarmaskError
 from carmask.imaging.color import to_srgb
-from carmask.imaging.decode import ImageSource, Photo, decode_photo, photo_of_pixels
-from carmask.imaging.encode import encode_picture
-from carmask.imaging.geometry import Placement, Size, fit_image, plan, restore
-from carmask.imaging.look import Look, load_look
-from carmask.imaging.masks import Box, box_of, slices
-from carmask.imaging.metadata import NO_METADATA, kept_metadata, read_metadata
+from carmask.imaging.crops import LONGEST_PX, cut_crops, outline_cells, paste_crops, refined_size, with_probability
+from carmask.imaging.decode import Photo
+from carmask.imaging.geometry import Placement, Size, fit_image, plan, resize, restore
+from carmask.imaging.masks import Box, slices
 from carmask.imaging.tiles import blend, plan_tiles
-from carmask.models.dice_calibration import DiceCalibration, certainty
+from carmask.result import PhotoSource, Result, decode_source
 from carmask.runtime.load import Member
-from carmask.runtime.locate import locate_all
+from carmask.runtime.locate import locate, locate_all
 from carmask.runtime.options import RunOptions
 
 Tta = Literal["none", "flip"]
 Model = str | Path
-# A path, the bytes of a picture file, or a picture that is decoded already.
-PhotoSource = ImageSource | Image.Image | NDArray[np.uint8]
-
 # A photo's probabilities on its canvases, in the order of `Fitted.views`; each float32 0..1, canvas height x width.
 Raw = tuple[NDArray[np.float32], ...]
+
+# Crops that a refiner computes at once; the last ones of a photo are padded to as many.
+_CROPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,114 +44,15 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A photo as the networks see it; `size_HW` is the photo's own. remark: see `Photo`."""
+    """A photo as the networks see it; `size_HW` is the photo's own.
+
+    remark: see `Photo`. image_HWC: the photo in which masks are refined, uint8 RGB; None if they are not.
+    """
 
     size_HW: Size
     views: tuple[View, ...]
     remark: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """The mask of one photo. `probability` is float32 0..1, (height, width) of the photo as it is shown.
-
-    Results of networks come from `Segmenter.result`, which adds the calibrations of the networks.
-    """
-
-    probability: NDArray[np.float32]
-    threshold: float
-    source: PhotoSource | None = field(default=None, repr=False)
-    calibrations: tuple[DiceCalibration, ...] = field(default=(), repr=False)
-    remark: str = ""
-
-    @cached_property
-    def mask(self) -> NDArray[np.bool_]:
-        """Bool (height, width), at the photo's own size."""
-        return self.probability >= self.threshold
-
-    @cached_property
-    def coverage(self) -> float:
-        """Share of the photo that the mask covers, 0..1."""
-        return float(np.count_nonzero(self.mask) / self.mask.size)
-
-    @cached_property
-    def box_px(self) -> Box | None:
-        """Top, left, bottom, right in pixels, bottom and right exclusive; None if no vehicle was found."""
-        return box_of(self.mask)
-
-    @cached_property
-    def expected_dice(self) -> float | None:
-        """The Dice that this mask will have with the true one, 0..1, as far as the probability tells: low is doubtful.
-
-        Of a photo without a mask, how likely it shows no vehicle. None if a network was not calibrated; of several
-        networks the mean of what each one's calibration says.
-        """
-        if not self.calibrations:
-            return None
-        certain = certainty(self.probability, self.threshold)
-        expected = [dice for one in self.calibrations if (dice := one(certain)) is not None]
-        return round(fmean(expected), 4) if len(expected) == len(self.calibrations) else None
-
-    @property
-    def score(self) -> float:
-        """The expected Dice, or without a calibration the network's certainty of the mask, 0..1: low is doubtful."""
-        return certainty(self.probability, self.threshold).score if self.expected_dice is None else self.expected_dice
-
-    def cutout(self, background: str = "transparent", *, crop: bool = False) -> Image.Image:
-        """The vehicle on another background, as a Pillow image: RGBA if that is transparent, else RGB.
-
-        The photo is read again, at its full size. Its color profile is kept in `info["icc_profile"]`.
-
-        Args:
-            background: transparent, a CSS color name or #rrggbb, blur, studio, or the path of a picture.
-            crop: Keep only the box around the mask; the whole picture if no vehicle was found.
-
-        Raises:
-            CarmaskError: there is no such background, or the photo cannot be read any more.
-
-        """
-        image_HWC, photo = self._composed(Look(background=background, crop=crop), None)
-        image = Image.fromarray(image_HWC)
-        if photo.icc_profile is not None:
-            image.info["icc_profile"] = photo.icc_profile
-        return image
-
-    def compose(self, look: Look | str | Path = "showroom", *, extent_HW: Size | None = None) -> bytes:
-        """The bytes of the picture that `carmask predict --look` writes; the photo is read again, at its full size.
-
-        Args:
-            look: cutout, showroom, marketplace, the path of a YAML file, or a `carmask.imaging.look.Look`.
-            extent_HW: With the scale same-car, the largest height and width of the car's boxes in all its photos.
-
-        Raises:
-            CarmaskError: there is no such look, or the photo cannot be read any more.
-
-        """
-        look = look if isinstance(look, Look) else load_look(look)
-        look.require_opaque_jpeg()
-        image_HWC, photo = self._composed(look, extent_HW)
-        metadata = NO_METADATA
-        if isinstance(self.source, str | Path | bytes) and not look.strip:
-            metadata = read_metadata(self.source)
-        elif isinstance(self.source, Image.Image) and not look.strip:
-            metadata = kept_metadata(self.source)
-        return encode_picture(image_HWC, look.format, photo.icc_profile, quality=look.quality, metadata=metadata)
-
-    def _composed(self, look: Look, extent_HW: Size | None) -> tuple[NDArray[np.uint8], Photo]:
-        # Their tables take a while to build, and masks do not need them.
-        from carmask.imaging.compose import compose
-        from carmask.imaging.cutout import parse_background
-
-        if self.source is None:
-            raise CarmaskError("this result does not know its photo; cut out with carmask.imaging.cutout.cut_out")
-        photo = _decode(self.source, channels=3)
-        if photo.size_HW != self.probability.shape:
-            raise CarmaskError("the photo has another size now; compute its mask again")
-        background = parse_background(look.background)
-        composed_HWC = compose(
-            photo, self.probability, self.box_px, look, background, threshold=self.threshold, extent_HW=extent_HW
-        )
-        return composed_HWC, photo
+    image_HWC: NDArray[np.uint8] | None = None
 
 
 class Segmenter:
@@ -170,16 +67,20 @@ class Segmenter:
     ) -> None:
         if not members:
             raise ValueError("a segmenter needs a network")
-        self.members = tuple(members)
+        self.members = tuple(member for member in members if not member.card.refines)
+        refiners = [member for member in members if member.card.refines]
+        if len(refiners) > 1 or not self.members:
+            raise CarmaskError("one network at most can refine the masks of others; name one, and those")
+        self.refiner = refiners[0] if refiners else None
         self.tta: Tta = tta
         self.tile = tile
         self._wanted_threshold = threshold
         cards = [member.card for member in self.members]
-        self.name = "+".join(card.name for card in cards)
+        self.name = "+".join(member.card.name for member in self.networks)
         self.threshold = fmean(card.threshold for card in cards) if threshold is None else threshold
         if not 0 < self.threshold < 1:
             raise CarmaskError(f"threshold {self.threshold:g}: give a probability between 0 and 1")
-        calibrations = [card.dice_calibration for card in cards]
+        calibrations = [card.dice_calibration for card in ([self.refiner.card] if self.refiner else cards)]
         self._calibrations = tuple(one for one in calibrations if one) if all(calibrations) else ()
         self.is_calibrated = bool(self._calibrations)
         self._channels = max(card.channels for card in cards)
@@ -187,6 +88,9 @@ class Segmenter:
             max(card.geometry.height_px for card in cards),
             max(card.geometry.width_px for card in cards),
         )
+        if self.refiner is not None:
+            # Of any proportions the longer side is long enough then.
+            self._channels, self._at_least_HW = 3, (LONGEST_PX, LONGEST_PX)
 
     @classmethod
     def load(
@@ -203,7 +107,8 @@ class Segmenter:
         Args:
             model: The name of packaged weights ("general", which is also the default), an .onnx file, a run's folder
                 (its best weights), a folder of folds (the best weights of each), a folder of weights, or a Hub id
-                (owner/name); or a list of these.
+                (owner/name); or a list of these. A network that refines masks, such as "sharp", refines those of the
+                others in the list, or if it is alone those of the network that it was trained for.
             options: Engine, device, precision and CPU threads; by default the fastest engine installed.
             tta: flip averages each photo with its mirror image, at twice the cost.
             tile: Also look at photos larger than the network's input in overlapping tiles, at up to five times the
@@ -217,25 +122,37 @@ class Segmenter:
         models = [model] if model is None or isinstance(model, str | Path) else list(model)
         if not models:
             raise CarmaskError("an empty list of models; name at least one, or none for the packaged weights")
-        places = [place for one in models for place in locate_all(one, options.engine)]
-        return cls([Member(place, options) for place in places], threshold=threshold, tta=tta, tile=tile)
+        members = [Member(place, options) for one in models for place in locate_all(one, options.engine)]
+        if all(member.card.refines for member in members):
+            members[:0] = [Member(locate(members[0].card.refines, options.engine), options)]
+        return cls(members, threshold=threshold, tta=tta, tile=tile)
+
+    @property
+    def networks(self) -> tuple[Member, ...]:
+        """All networks: those whose probabilities are averaged, and the one that refines the result."""
+        return self.members if self.refiner is None else (*self.members, self.refiner)
 
     def each(self) -> "tuple[Segmenter, ...]":
         """Return a segmenter for each network, with the same engine and options."""
         return tuple(
-            Segmenter([member], threshold=self._wanted_threshold, tta=self.tta, tile=self.tile)
+            Segmenter(
+                [member, *self.networks[len(self.members) :]],
+                threshold=self._wanted_threshold,
+                tta=self.tta,
+                tile=self.tile,
+            )
             for member in self.members
         )
 
     def describe(self) -> dict[str, Any]:
         """Name, size, threshold and engine, ready for JSON; of several networks each under `members`."""
-        each = [member.describe() for member in self.members]
+        each = [member.describe() for member in self.networks]
         networks = each[0] if len(each) == 1 else {"members": each}
         return {**networks, "name": self.name, "threshold": self.threshold, "tta": self.tta, "tile": self.tile}
 
     def describe_engine(self) -> str:
         """One line for the start of a run: where and how the networks run."""
-        return "; ".join(dict.fromkeys(member.describe_engine() for member in self.members))
+        return "; ".join(dict.fromkeys(member.describe_engine() for member in self.networks))
 
     def decode(self, source: PhotoSource) -> Photo:
         """Decode a photo for the networks: with their channels, and no larger than needed.
@@ -244,11 +161,16 @@ class Segmenter:
             UnreadableImage: not a readable picture.
 
         """
-        return _decode(source, channels=self._channels, at_least_HW=None if self.tile else self._at_least_HW)
+        return decode_source(source, channels=self._channels, at_least_HW=None if self.tile else self._at_least_HW)
 
     def fit(self, photo: Photo) -> Fitted:
         """Place a photo on the canvases of all networks: whole, and with `tile` and `tta` in tiles and mirrored."""
-        return Fitted(photo.size_HW, tuple(self._views(photo)), photo.remark)
+        if self.refiner is None:
+            return Fitted(photo.size_HW, tuple(self._views(photo)), photo.remark)
+        image_HWC = resize(_as_channels(photo.image_HWC, 3), refined_size(photo.size_HW))
+        image_HWC = to_srgb(image_HWC, photo.icc_profile)
+        at_that_size = replace(photo, image_HWC=image_HWC, size_HW=image_HWC.shape[:2], icc_profile=None)
+        return Fitted(photo.size_HW, tuple(self._views(at_that_size)), photo.remark, image_HWC)
 
     def infer(self, fitted: Sequence[Fitted], *, pad_to: int | None = None) -> list[Raw]:
         """Run the networks on these photos.
@@ -279,10 +201,29 @@ class Segmenter:
         return [tuple(canvases) for canvases in found]
 
     def restore(self, fitted: Fitted, raw: Raw) -> NDArray[np.float32]:
-        """Resize the probabilities to the photo's own size and average them: float32 0..1, (height, width)."""
+        """Average the probabilities at the photo's own size, and refine them: float32 0..1, (height, width).
+
+        Raises:
+            EngineError: the engine of the network that refines failed.
+
+        """
+        if fitted.image_HWC is None:
+            return self._average(fitted.views, raw, fitted.size_HW)
+        averaged_HW = self._average(fitted.views, raw, fitted.image_HWC.shape[:2])
+        return resize(self._refine(fitted.image_HWC, averaged_HW), fitted.size_HW)
+
+    def _refine(self, image_HWC: NDArray[np.uint8], probability_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert self.refiner is not None
+        crop_px = self.refiner.card.geometry.height_px
+        cells = outline_cells(probability_HW, crop_px)
+        crops = cut_crops(with_probability(image_HWC, probability_HW), cells, crop_px)
+        refined = _run(self.refiner, list(crops), at_once=_CROPS_AT_ONCE, steady=True)
+        return paste_crops(probability_HW, cells, refined, crop_px)
+
+    def _average(self, views: Sequence[View], raw: Raw, size_HW: Size) -> NDArray[np.float32]:
         by_look: dict[tuple[int, Box | None], list[NDArray[np.float32]]] = {}
         placements: dict[tuple[int, Box | None], Placement] = {}
-        for view, canvas_HW in zip(fitted.views, raw, strict=True):
+        for view, canvas_HW in zip(views, raw, strict=True):
             look = view.member, view.tile
             by_look.setdefault(look, []).append(canvas_HW[:, ::-1] if view.flipped else canvas_HW)
             placements[look] = view.placement
@@ -292,7 +233,7 @@ class Segmenter:
             averaged.append(whole[member, None])
             tiles = [(tile, part_HW) for (of, tile), part_HW in whole.items() if of == member and tile]
             if tiles:
-                averaged[-1] = _mean([averaged[-1], blend(tiles, fitted.size_HW)])
+                averaged[-1] = _mean([averaged[-1], blend(tiles, size_HW)])
         return _mean(averaged)
 
     def predict_photos(self, photos: Sequence[Photo]) -> list[NDArray[np.float32]]:
@@ -340,13 +281,6 @@ class Segmenter:
                 yield View(index, canvas_HWC, placement, tile=tile)
                 if self.tta == "flip":
                     yield View(index, canvas_HWC[:, ::-1], placement, flipped=True, tile=tile)
-
-
-def _decode(source: PhotoSource, *, channels: int, at_least_HW: Size | None = None) -> Photo:
-    """Decode a file or its bytes, or convert a decoded picture; see `decode_photo` and `photo_of_pixels`."""
-    if isinstance(source, str | Path | bytes):
-        return decode_photo(source, channels=channels, at_least_HW=at_least_HW)
-    return photo_of_pixels(source, channels=channels)
 
 
 def _run(

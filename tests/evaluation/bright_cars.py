@@ -5,7 +5,7 @@ from PIL import Image
 
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_photo
-from carmask.segmenter import Result
+from carmask.result import Result
 
 BRIGHT, DARK = 210, 40
 

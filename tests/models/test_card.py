@@ -108,4 +108,4 @@ def test_importing_cards_and_presets_needs_no_pytorch() -> None:
         "try:\n    from carmask.models import UNet\nexcept ImportError:\n    print('UNet needs it')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["small classic deep fast general", "UNet needs it"]
+    assert done.stdout.splitlines() == ["small classic deep fast general sharp", "UNet needs it"]

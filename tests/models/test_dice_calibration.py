@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from carmask.models.dice_calibration import Certainty, DiceCalibration, DiceMap, certainty
-from carmask.segmenter import Result
+from carmask.result import Result
 
 FOUND, EMPTY = DiceMap(scores=(0.2, 0.8), dice=(0.0, 0.6)), DiceMap(scores=(0.5, 1.0), dice=(0.4, 1.0))
 CALIBRATION = DiceCalibration(found=FOUND, empty=EMPTY, masks=9, fitted_on="these")

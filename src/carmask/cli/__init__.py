@@ -46,6 +46,7 @@ _COMMANDS = {
     "studio": ("studio:studio", "Render the embedded example data set."),
     "check": ("check:check", "Find every problem in a folder of photos and masks."),
     "split": ("split:split", "Split photos into training and validation sets, by group."),
+    "crops": ("crops:crops", "Cut crops along outlines, to train a network that refines them."),
     "train": ("train:train", "Train a network on a folder of photos and masks."),
     "evaluate": ("evaluate:evaluate_command", "Measure a network on photos with masks."),
     "export": ("export:export", "Export a network to one .onnx file that runs without PyTorch."),

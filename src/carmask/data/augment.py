@@ -119,9 +119,12 @@ class Augmenter:
                 image_BCHW, mask_BCHW = random_turn(image_BCHW, mask_BCHW, self._settings.turn)
             soft_B1HW = mask_BCHW[:, :1]
             known_B1HW = None if known_B1HW is None else (mask_BCHW[:, 1:] > _ALL_KNOWN).float()
+            # A fourth channel is a probability, which has no light.
+            color_BCHW, rest_BCHW = image_BCHW[:, :3], image_BCHW[:, 3:]
             if self._color is not None:
-                image_BCHW = self._color(image_BCHW)
-            image_BCHW = vary_light(image_BCHW, self._settings)
+                color_BCHW = self._color(color_BCHW)
+            color_BCHW = vary_light(color_BCHW, self._settings)
+            image_BCHW = torch.cat((color_BCHW, rest_BCHW), dim=1) if rest_BCHW.shape[1] else color_BCHW
             if self._copy_paste is not None:
                 image_BCHW, soft_B1HW, known_B1HW = self._copy_paste(image_BCHW, soft_B1HW, known_B1HW)
         return image_BCHW.clamp_(0, 1), soft_B1HW.clamp_(0, 1), known_B1HW
@@ -244,7 +247,7 @@ def _color_operations(settings: AugmentSettings, channels: int) -> Any:
         operations.append(kornia.RandomBrightness(_around_one(settings.brightness), p=settings.color))
     if settings.contrast:
         operations.append(kornia.RandomContrast(_around_one(settings.contrast), p=settings.color))
-    if channels == 3:
+    if channels >= 3:
         # These mean nothing for a gray image.
         if settings.saturation:
             operations.append(kornia.RandomSaturation(_around_one(settings.saturation), p=settings.color))

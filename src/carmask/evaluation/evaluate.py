@@ -102,7 +102,7 @@ def select(
         out_of_fold = select_out_of_fold(dataset, read_folds(fold_folders(folds)), folds)
         if out_of_fold is not None:
             return out_of_fold
-    trained_on = find_training_split([(member.place, member.card) for member in segmenter.members], dataset)
+    trained_on = find_training_split([(member.place, member.card) for member in segmenter.networks], dataset)
     given = Split.load(split) if split else None
     sides_known = (trained_on.train, trained_on.validation) if trained_on else ()
     if given is None and part is not None and not any(pair in side for side in sides_known for pair in dataset.pairs):

@@ -98,14 +98,15 @@ def decode_photo(
     Transparency is flattened on white. Grays of more than 8 bits are scaled by their full scale, not clipped. Of an
     animation or a TIFF of several pages the first picture is decoded.
 
-    channels: 3 for RGB, 1 for luma (ITU-R BT.601); gray files are replicated to 3. at_least_HW: a JPEG may be decoded
+    channels: 3 for RGB, 1 for luma (ITU-R BT.601); gray files are replicated to 3. 4 for RGBA as it is stored, not
+    flattened, as in the crops that refiners learn from. at_least_HW: a JPEG may be decoded
     at 1/2, 1/4 or 1/8 of its size, averaged, as long as both displayed sides keep this many pixels. name: the picture's
     name in error messages.
 
     Raises `UnreadableImage` for anything that cannot be decoded completely.
     """
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 or 3, not {channels}")
+    if channels not in (1, 3, 4):
+        raise ValueError(f"channels must be 1, 3 or 4, not {channels}")
     with open_image(source, max_pixels=max_pixels, name=name) as image:
         if isinstance(image, PngImageFile):
             image.load()
@@ -186,6 +187,8 @@ def _alpha_of(image: Image.Image, orientation: int) -> NDArray[np.uint8] | None:
 
 def _pixels_of(image: Image.Image, orientation: int, channels: int) -> NDArray[np.uint8]:
     """Pixels of a loaded picture, uint8 (height, width, channels), as they are shown."""
+    if channels == 4:
+        return np.array(turn(_as_mode(image, "RGBA"), orientation))
     image_HWC = np.array(_as_mode(turn(_flatten(image), orientation), "L" if channels == 1 else "RGB"))
     return image_HWC.reshape(*image_HWC.shape[:2], channels)
 

@@ -92,7 +92,7 @@ def fit_image(image_HWC: NDArray[np.uint8], placement: Placement) -> NDArray[np.
     The array may be a photo that was decoded at a reduced size.
     """
     channels = image_HWC.shape[2]
-    fitted = _pad(_resize(image_HWC, placement.content_HW), placement)
+    fitted = _pad(resize(image_HWC, placement.content_HW), placement)
     return fitted.reshape(*placement.canvas_HW, channels)
 
 
@@ -100,7 +100,7 @@ def fit_mask(soft_HW: P, placement: Placement) -> P:
     """Area-average and pad a mask (at the photo's size, uint8 0..255 or float32) to a soft mask on the canvas."""
     if soft_HW.shape != placement.photo_HW:
         raise GeometryError(f"the mask is {_text(soft_HW.shape)} px, its photo {_text(placement.photo_HW)} px")
-    return _pad(_resize(soft_HW, placement.content_HW), placement)
+    return _pad(resize(soft_HW, placement.content_HW), placement)
 
 
 def fit_known(known_HW: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]:
@@ -119,11 +119,11 @@ def restore(probability_HW: NDArray[np.float32], placement: Placement) -> NDArra
         raise GeometryError(f"the map is {_text(probability_HW.shape)} px, the canvas {_text(placement.canvas_HW)} px")
     height, width = placement.content_HW
     content = probability_HW[placement.top_px :, placement.left_px :][:height, :width]
-    return _resize(content, placement.photo_HW)
+    return resize(content, placement.photo_HW)
 
 
-def _resize(pixels: P, size_HW: Size) -> P:
-    """Average areas along an axis that shrinks, interpolate linearly along one that grows.
+def resize(pixels: P, size_HW: Size) -> P:
+    """Resize uint8 or float32 pixels: average areas along an axis that shrinks, interpolate along one that grows.
 
     If one axis shrinks and the other grows, they are resized one after the other, because OpenCV's area mode becomes
     nearest neighbor if either of them grows.

@@ -98,6 +98,9 @@ class ModelCard(BaseModel):
     threshold: float = Field(
         default=0.5, gt=0, lt=1, description="a pixel belongs to the mask from this probability on"
     )
+    refines: str | None = Field(
+        default=None, description="the network whose outlines this one refines in crops of the photo; none for others"
+    )
     precision: Literal["float32", "int8"] = Field(default="float32", description="what the convolutions are made for")
     weights: Literal["float32", "float16", "int8"] = Field(default="float32", description="how the weights are stored")
     training: dict[str, Any] = Field(default_factory=dict, description="data, settings and figures of the training")
@@ -110,7 +113,7 @@ class ModelCard(BaseModel):
     def from_preset(cls, preset: PresetName) -> "ModelCard":
         """Return the card of an untrained preset."""
         chosen = PRESETS[preset]
-        return cls(name=chosen.name, unet=chosen.unet, geometry=chosen.geometry)
+        return cls(name=chosen.name, unet=chosen.unet, geometry=chosen.geometry, refines=chosen.refines)
 
     @property
     def preset(self) -> PresetName | None:
@@ -118,7 +121,7 @@ class ModelCard(BaseModel):
         return next((name for name, preset in PRESETS.items() if preset.unet == self.unet), None)
 
     @property
-    def channels(self) -> Literal[1, 3]:
+    def channels(self) -> Literal[1, 3, 4]:
         """1 for gray images, 3 for RGB."""
         return self.unet.in_channels
 

@@ -12,12 +12,12 @@ from carmask.imaging.geometry import Geometry
 WEIGHTS = ("config.json", "model.safetensors")
 # The best weights in a run's folder.
 BEST_OF_RUN = Path("weights", "best")
-# A run's settings, its split, and a row for each epoch.
 # The name of `dataset.empty` in a run's split, as ids have it.
 EMPTY_SOURCE = "no-vehicle"
+# A run's settings, its split, and a row for each epoch.
 CONFIG_OF_RUN, SPLIT_OF_RUN, METRICS_OF_RUN = "config.yaml", "split.json", "metrics.csv"
 
-PresetName = Literal["small", "classic", "deep", "fast", "general"]
+PresetName = Literal["small", "classic", "deep", "fast", "general", "sharp"]
 EncoderName = Literal["plain", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 
 
@@ -32,7 +32,9 @@ class UNetConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    in_channels: Literal[1, 3] = Field(description="1 for gray images, 3 for RGB")
+    in_channels: Literal[1, 3, 4] = Field(
+        description="1 for gray images, 3 for RGB, 4 for RGB with the probability of a network that is refined"
+    )
     widths: tuple[int, ...] = Field(
         description="feature channels of each level, the finest first; with an EfficientNet as the encoder, of the "
         "decoder's levels, which have strides of 2, 4, 8 and 16"
@@ -78,12 +80,13 @@ class UNetConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Preset:
-    """A network, the size of its input, and one sentence about it."""
+    """A network, the size of its input, and one sentence about it. refines: the network whose outlines it refines."""
 
     name: PresetName
     summary: str
     unet: UNetConfig
     geometry: Geometry
+    refines: str | None = None
 
 
 PRESETS: dict[PresetName, Preset] = {
@@ -118,6 +121,13 @@ PRESETS: dict[PresetName, Preset] = {
             "any vehicle in any photo: a U-Net on an EfficientNet-Lite0 encoder trained on ImageNet",
             UNetConfig(in_channels=3, widths=(32, 48, 64, 128), encoder="efficientnet-lite0", head_kernel=3),
             Geometry(height_px=512, width_px=768, keep_aspect=True),
+        ),
+        Preset(
+            "sharp",
+            "refines the outline that `general` finds, in crops of the photo at its full size",
+            UNetConfig(in_channels=4, widths=(32, 64, 96), stem=2, head_kernel=3),
+            Geometry(height_px=64, width_px=64),
+            refines="general",
         ),
     )
 }

@@ -23,8 +23,9 @@ from carmask.files import atomic_write, file_identity, unwritable
 from carmask.imaging.masks import Regions
 from carmask.pipeline.jobs import BadDestination, Job
 from carmask.pipeline.urls import URL, parse_path
+from carmask.result import Result
 from carmask.runtime.locate import files_of
-from carmask.segmenter import Result, Segmenter
+from carmask.segmenter import Segmenter
 
 try:
     import fcntl
@@ -154,7 +155,7 @@ def read_entries(path: Path) -> Iterator[tuple[int, Entry]]:
 
 def provenance_of(segmenter: Segmenter, regions: Regions) -> dict[str, Any]:
     """Return the networks by name and digest, how they run, and how their probabilities are processed."""
-    members = segmenter.members
+    members = segmenter.networks
     return {
         "carmask": __version__,
         "model": " + ".join(f"{member.card.name} {_digest(member.place)}" for member in members),

@@ -36,8 +36,8 @@ from carmask.pipeline.predict import failed, put_result, settle
 from carmask.pipeline.sinks import Put
 from carmask.pipeline.sources import find_photos
 from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
+from carmask.result import Result
 from carmask.runner import default_workers, map_ahead
-from carmask.segmenter import Result
 
 _THRESHOLD = 0.5
 

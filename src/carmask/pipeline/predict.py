@@ -20,9 +20,10 @@ from carmask.pipeline.journal import describe_files, provenance_of
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.sinks import Put
 from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
+from carmask.result import Result
 from carmask.runner import Prediction, run_segmenter
 from carmask.runtime.engine import EngineError
-from carmask.segmenter import Result, Segmenter
+from carmask.segmenter import Segmenter
 
 # Results that may be on their way into a store: a few hundred requests a second, each of a fifth of a second.
 _MAX_ON_THEIR_WAY = 64

@@ -20,7 +20,7 @@ from carmask.imaging.metadata import NO_METADATA, read_metadata
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO, OutputStyle
 from carmask.pipeline.urls import URL
-from carmask.segmenter import Result
+from carmask.result import Result
 
 if TYPE_CHECKING:
     # It builds tables, which only cut-outs need.

@@ -29,7 +29,7 @@ from carmask.pipeline.kinds import STREAM, TEXT_SUFFIXES
 from carmask.pipeline.render import Render
 from carmask.pipeline.urls import URL, StoredFile
 from carmask.pipeline.walk import PICTURE_JOURNAL
-from carmask.segmenter import Result
+from carmask.result import Result
 
 # Writes the result of one photo, or returns its row of a table; runs in any thread. What is still on its way into a
 # store is a future.

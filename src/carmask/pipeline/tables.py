@@ -35,8 +35,8 @@ from carmask.pipeline.journal import (
 from carmask.pipeline.kinds import TableKind
 from carmask.pipeline.path_lists import PATH_COLUMN
 from carmask.pipeline.sinks import OpenRemotely, Put, Sink
+from carmask.result import Result
 from carmask.runner import in_batches
-from carmask.segmenter import Result
 
 # About ten megabytes of run lengths.
 _PARQUET_ROWS_IN_GROUP = 1024

@@ -28,7 +28,8 @@ from carmask.imaging.polygons import Polygon, find_polygons
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.urls import URL
-from carmask.segmenter import Result, Segmenter
+from carmask.result import Result
+from carmask.segmenter import Segmenter
 
 # How a page of this kind begins; another file of its name is not overwritten.
 _FIRST_LINE = b"<!doctype html><!-- a review page by carmask -->\n"

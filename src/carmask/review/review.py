@@ -16,10 +16,11 @@ from carmask.pipeline.jobs import Job
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.predict import failed
 from carmask.progress import Progress
+from carmask.result import Result
 from carmask.review.choice import ReviewChoice
 from carmask.review.page import ReviewItem, draw_item, write_page
 from carmask.runner import Prediction, run_segmenter
-from carmask.segmenter import Result, Segmenter
+from carmask.segmenter import Segmenter
 
 Drawn = TypeVar("Drawn")
 

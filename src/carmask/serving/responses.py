@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from carmask.imaging.rle import encode_carvana
-from carmask.segmenter import Result
+from carmask.result import Result
 from carmask.serving.errors import ServiceError
 from carmask.serving.schemas import GEOJSON, JSON, MULTIPART, PICTURE_TYPES, ZIP, Segmentation
 

@@ -103,9 +103,9 @@ async def self_test(worker: SegmentationWorker) -> None:
         raise SelfTestFailed(f"{segmenter.name}: the same photo gives two results; choose another --engine")
     # What other networks were trained to find is not known.
     packaged = set(packaged_models().values())
-    if all(member.place in packaged for member in segmenter.members):
+    if all(member.place in packaged for member in segmenter.networks):
         # At the networks' own threshold: an extreme --threshold is the user's choice.
-        reached = dice(true_mask_HW, probability_HW >= Segmenter(segmenter.members).threshold)
+        reached = dice(true_mask_HW, probability_HW >= Segmenter(segmenter.networks).threshold)
         if reached < _MIN_DICE:
             raise SelfTestFailed(
                 f"{segmenter.name}: the Dice score on a known photo is {reached:.3f}, below {_MIN_DICE:g}; install "

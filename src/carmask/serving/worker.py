@@ -22,9 +22,10 @@ from carmask.imaging.image_file import open_image
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO
 from carmask.pipeline.render import make_render
+from carmask.result import Result
 from carmask.runner import default_workers, one_opencv_thread
 from carmask.runtime.engine import EngineError
-from carmask.segmenter import Fitted, Raw, Result, Segmenter
+from carmask.segmenter import Fitted, Raw, Segmenter
 from carmask.serving.batcher import Batcher
 from carmask.serving.errors import busy, not_ready, unprocessable
 from carmask.serving.memory import MemoryBudget

@@ -248,6 +248,6 @@ def draw_samples(result: ValidationResult, data: TrainingData) -> NDArray[np.uin
     """Sheet of a few held-out photos, the same each time, at network size under their predicted masks."""
     tiles = []
     for id_, mask_HW in result.sample_masks.items():
-        overlay_HWC = draw_overlay(data.read(id_).image_HWC, mask_HW)
+        overlay_HWC = draw_overlay(data.read(id_).image_HWC[..., :3], mask_HW)
         tiles.append((f"{id_}  {result.dice_of[id_]:.4f}", overlay_HWC))
     return sheet(tiles, columns=SAMPLE_COLUMNS, tile_width_px=SAMPLE_WIDTH_PX)

@@ -43,5 +43,5 @@ def augmented_sheet(pairs: Sequence[Pair], settings: TrainSettings) -> NDArray[n
 
 
 def _overlaid(image_CHW: torch.Tensor, soft_HW: torch.Tensor) -> NDArray[np.uint8]:
-    image_HWC = (image_CHW.expand(3, -1, -1).permute(1, 2, 0) * 255).round().byte().contiguous().numpy()
+    image_HWC = (image_CHW[:3].expand(3, -1, -1).permute(1, 2, 0) * 255).round().byte().contiguous().numpy()
     return draw_overlay(image_HWC, soft_HW.numpy() >= 0.5)

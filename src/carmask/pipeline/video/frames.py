@@ -15,8 +15,9 @@ from carmask.imaging.decode import Photo
 from carmask.imaging.look import TRANSPARENT, Look
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.kinds import OutputStyle, PhotoKind, refuse_cutout_options
+from carmask.result import Result
 from carmask.runner import Prediction, run_segmenter
-from carmask.segmenter import Fitted, Raw, Result, Segmenter
+from carmask.segmenter import Fitted, Raw, Segmenter
 
 Frame = TypeVar("Frame")
 Output = TypeVar("Output")

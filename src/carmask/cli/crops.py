@@ -1,0 +1,54 @@
+"""`carmask crops`."""
+
+from pathlib import Path
+
+from carmask.cli.console import print_line, print_problems
+from carmask.progress import progress_bar
+
+
+def crops(
+    data: Path,
+    out: Path,
+    *,
+    model: str | None = None,
+    per_photo: int = 24,
+    split: Path | None = None,
+    seed: int = 0,
+    foreground: int | None = None,
+    ignore: int | None = None,
+) -> int:
+    """Write the data set that a network like `sharp` learns from: crops along the outlines that another one finds.
+
+    Each crop is an RGBA picture of 64 x 64 px, with the probability of the other network as its alpha. Train on them
+    with `carmask train OUT --preset sharp --dataset.group-pattern '(.*)-'`.
+
+    Args:
+        data: Photos with masks.
+        out: Folder for images/ and masks/.
+        model: The network whose outlines are to be refined. Default: general.
+        per_photo: Most crops of a photo.
+        split: Take only the training photos of this split.
+        seed: The same photos, network and seed give the same crops.
+        foreground: Stored mask value that means foreground, for masks with values other than 0 and one more.
+        ignore: Stored mask value that means unknown; crops with such pixels are left out.
+
+    """
+    from carmask.data.pairs import find_pairs
+    from carmask.data.split import Split
+    from carmask.segmenter import Segmenter
+    from carmask.training.crops import write_crops
+
+    dataset = find_pairs(data)
+    print_problems(dataset.problems)
+    train = set(Split.load(split).train) if split else None
+    pairs = [pair for pair in dataset.pairs if train is None or pair.id in train]
+    count = 0
+    with progress_bar("cutting crops") as progress:
+        writing = write_crops(
+            pairs, Segmenter.load(model), out, per_photo=per_photo, seed=seed, foreground=foreground, ignore=ignore
+        )
+        for done, written in enumerate(writing, start=1):
+            count += written
+            progress(done, len(pairs))
+    print_line(f"written: {count} crops of {len(pairs)} photos in {out}")
+    return 0

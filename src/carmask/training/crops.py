@@ -1,0 +1,110 @@
+"""Write the data set that a refiner learns from: crops along the outlines that another network finds."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from carmask.data.pairs import Pair, load_soft_mask
+from carmask.files import write_bytes_atomically
+from carmask.imaging.crops import cut_crops, outline_cells, refined_size, with_probability
+from carmask.imaging.decode import Photo, decode_photo
+from carmask.imaging.encode import encode_png
+from carmask.imaging.geometry import resize
+from carmask.runner import Prediction, run_segmenter
+from carmask.segmenter import Segmenter
+
+# Half of the photos are reduced, down to this scale, so that the refiner sees blurred and sharp edges.
+_SMALLEST = 0.4
+# A network is surer of the photos it has learned than of others. Its logits are scaled and shifted at random, and its
+# outline is moved by so many pixels (standard deviation), as it is off on photos that it does not know.
+_LOGIT_SCALE, _LOGIT_SHIFT, _MOVE_PX = 0.5, 0.7, 1.2
+
+_Extra = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_] | None]
+
+
+def write_crops(
+    pairs: Sequence[Pair],
+    segmenter: Segmenter,
+    out: Path,
+    *,
+    crop_px: int = 64,
+    per_photo: int = 24,
+    seed: int = 0,
+    foreground: int | None = None,
+    ignore: int | None = None,
+) -> Iterator[int]:
+    """Write at most `per_photo` crops of each photo as RGBA pictures, with the probability as alpha, and their masks.
+
+    The files are `out`/images/ID-K.png and `out`/masks/ID-K.png. Crops with unknown pixels are left out. Yields the
+    number of crops of each photo, in order. The same photos, network and seed give the same crops.
+
+    Raises:
+        CarmaskError: a photo or mask cannot be read, or a file cannot be written.
+
+    """
+    numbered = list(enumerate(pairs))
+
+    def load(item: tuple[int, Pair]) -> tuple[Photo, _Extra]:
+        pair = item[1]
+        photo = decode_photo(pair.image)
+        reading = load_soft_mask(pair, foreground=foreground, ignore=ignore, photo_HW=photo.size_HW)
+        return photo, (photo.image_HWC, reading.soft_HW, reading.known_HW)
+
+    def consume(found: Prediction[tuple[int, Pair], _Extra]) -> int:
+        number, pair = found.item
+        rng = np.random.default_rng((seed, number))
+        crops, masks = _crops_of(found.probability_HW, *found.extra, crop_px=crop_px, count=per_photo, rng=rng)
+        for place, (crop_HWC, mask_HW) in enumerate(zip(crops, masks, strict=True)):
+            name = f"{pair.id}-{place}.png"
+            write_bytes_atomically(out / "images" / name, encode_png(crop_HWC))
+            write_bytes_atomically(out / "masks" / name, encode_png(mask_HW[..., None]))
+        return len(crops)
+
+    yield from run_segmenter(numbered, segmenter, load=load, consume=consume)
+
+
+def _crops_of(
+    probability_HW: NDArray[np.float32],
+    image_HWC: NDArray[np.uint8],
+    soft_HW: NDArray[np.uint8],
+    known_HW: NDArray[np.bool_] | None,
+    *,
+    crop_px: int,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return crops (uint8 N x crop x crop x 4) and their masks (0 or 255, uint8 N x crop x crop) of one photo."""
+    scale = 1.0 if rng.random() < 0.5 else rng.uniform(_SMALLEST, 1.0)
+    height, width = (max(crop_px, round(side * scale)) for side in refined_size(probability_HW.shape))
+    size_HW = height, width
+    probability_HW = resize(probability_HW, size_HW)
+    image_HWC, soft_HW = resize(image_HWC, size_HW), resize(soft_HW, size_HW)
+    top, left = rng.integers(0, crop_px, 2).tolist()
+    cells = outline_cells(probability_HW, crop_px, (top, left))
+    if known_HW is not None:
+        known_share_HW = resize(known_HW.astype(np.float32), size_HW)
+        known = cut_crops((known_share_HW == 1).view(np.uint8), cells, crop_px)
+        cells = [cell for cell, is_known_HW in zip(cells, known, strict=True) if is_known_HW.all()]
+    cells = [cells[place] for place in rng.permutation(len(cells))[:count]]
+    crops = cut_crops(with_probability(image_HWC, _disturbed(probability_HW, rng)), cells, crop_px)
+    # Of two values, since one crop cannot tell a soft mask from one of classes.
+    mask_HW = (soft_HW >= 128).view(np.uint8) * np.uint8(255)
+    return crops, cut_crops(mask_HW, cells, crop_px)[..., 0]
+
+
+def _disturbed(probability_HW: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    if rng.random() < 1 / 3:
+        return probability_HW
+    scale, shift = np.exp(_LOGIT_SCALE * rng.standard_normal()), _LOGIT_SHIFT * rng.standard_normal()
+    clipped_HW = np.clip(probability_HW, 1e-4, 1 - 1e-4)
+    logits_HW = np.log(clipped_HW / (1 - clipped_HW)) * scale + shift
+    moved = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    moved[:, 2] = _MOVE_PX * rng.standard_normal(2)
+    disturbed_HW = (1 / (1 + np.exp(-logits_HW))).astype(np.float32)
+    result_HW: NDArray[np.float32] = cv2.warpAffine(
+        disturbed_HW, moved, disturbed_HW.shape[::-1], borderMode=cv2.BORDER_REPLICATE
+    )
+    return result_HW
