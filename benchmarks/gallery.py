@@ -18,7 +18,8 @@ from carmask.imaging.draw import sheet
 from carmask.imaging.encode import encode_picture
 from carmask.imaging.look import Look, load_look
 from carmask.imaging.masks import Regions
-from carmask.segmenter import Result, Segmenter
+from carmask.result import Result
+from carmask.segmenter import Segmenter
 from record import RESULTS
 
 PICTURES = RESULTS.parent / "pictures"

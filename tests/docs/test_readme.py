@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from carmask.cli import main
-from conftest import write_tiny_dataset
+from tiny_dataset import write_tiny_dataset
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -40,7 +40,7 @@ from carmask.progress import Progress
 from carmask.runner import map_ahead
 
 # Raise when decoding or fitting changes its result, or the notes change, so that older caches are not used.
-CACHE_FORM = 6
+CACHE_FORM = 7
 _CHECKSUM_BLOCK_BYTES = 1 << 24
 
 # Folders that killed builds left are removed by the next build, when no build can still be writing to them.

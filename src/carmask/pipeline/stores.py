@@ -36,7 +36,7 @@ from carmask.pipeline.render import Render
 from carmask.pipeline.sinks import OpenRemotely, Put, Sink, find_undone, journal_stem, read_journals, result_entry
 from carmask.pipeline.tables import TableFile, open_table, part_of
 from carmask.pipeline.urls import URL
-from carmask.segmenter import Result
+from carmask.result import Result
 
 # A request to a store takes as long as a photo, or ten times as long.
 _UPLOADS = 32
