@@ -67,6 +67,8 @@ def test_the_keyboard_is_enough(visit: Visitor, tmp_path: Path) -> None:
     card = here.await_done("car.png")
     for name in (
         "All vehicles",
+        "None",
+        "Format",
         "Transparent",
         "Background color",
         "Choose picture",
@@ -131,7 +133,7 @@ def test_a_phone_shows_everything_and_touch_works(visit: Visitor, tmp_path: Path
     here.slide(card, 40)
     page = here.page
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width_px
-    outside = page.locator("main :is(button, input, p, h3, canvas)").evaluate_all(
+    outside = page.locator("main :is(button, input, select, p, h3, canvas)").evaluate_all(
         "(all, width) => all.filter(one => one.checkVisibility() && !one.matches('.compare, .for-readers')"
         " && (one.getBoundingClientRect().left < 0 || one.getBoundingClientRect().right > width)).length",
         width_px,

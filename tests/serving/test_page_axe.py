@@ -51,6 +51,9 @@ def test_the_page(visit: Visitor, tmp_path: Path, look: dict[str, Any]) -> None:
     expect(here.card("notes.txt").get_by_role("button", name="Try again")).to_be_visible()
     here.slide(here.await_done("one.png"), 30)
     assert violations(here.page) == []
+    here.page.get_by_role("radio", name="Showroom").check()
+    expect(here.card("one.png").get_by_role("img", name="Showroom")).to_be_visible()
+    assert violations(here.page) == []
     here.card("one.png").get_by_role("button", name="Correct mask").click()
     expect(here.page.get_by_role("dialog")).to_be_visible()
     assert violations(here.page) == []

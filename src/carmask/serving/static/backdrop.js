@@ -9,8 +9,8 @@ const MISSING = "Choose a picture for the background.";
 /**
  * Dispatches "change" when another background is chosen.
  *
- * kind: "transparent", "white", "color", "blur" or "picture". color: of white and color, as CSS writes it. picture:
- * a canvas of one's own picture, reduced for the preview.
+ * kind: "transparent", "white", "color", "blur", "picture", or "look" for what the look says. color: of white and color,
+ * as CSS writes it. picture: a canvas of one's own picture, reduced for the preview.
  */
 export class Backdrop extends EventTarget {
   kind = "transparent";
@@ -25,8 +25,8 @@ export class Backdrop extends EventTarget {
     super();
     this.#parts = parts;
     this.#tell = tell;
-    for (const radio of parts.radios) radio.addEventListener("change", () => this.#choose(radio.value));
-    parts.color.addEventListener("input", () => this.#choose("color"));
+    for (const radio of parts.radios) radio.addEventListener("change", () => this.choose(radio.value));
+    parts.color.addEventListener("input", () => this.choose("color"));
     parts.choose.addEventListener("click", () => parts.chooser.click());
     parts.chooser.addEventListener("change", () => this.#take(parts.chooser.files[0]));
   }
@@ -42,19 +42,22 @@ export class Backdrop extends EventTarget {
 
   /** The fields of a request for a cut-out. Throws where a picture is wanted and none was chosen yet. */
   get fields() {
-    if (this.#isMissing) throw new Error(MISSING);
+    if (this.isMissing) throw new Error(MISSING);
+    if (this.kind === "look") return {};
     return this.kind === "picture" ? { background_file: this.#file } : { background: this.color ?? this.kind };
   }
 
-  get #isMissing() {
+  /** Whether a picture is wanted and none was chosen yet. */
+  get isMissing() {
     return this.kind === "picture" && this.#file === null;
   }
 
-  #choose(kind) {
+  /** Choose a kind. */
+  choose(kind) {
     this.kind = kind;
     for (const radio of this.#parts.radios) radio.checked = radio.value === kind;
     // The chooser is not opened here: somebody may only be passing with the arrow keys.
-    this.#tell(this.#isMissing ? MISSING : "");
+    this.#tell(this.isMissing ? MISSING : "");
     this.dispatchEvent(new Event("change"));
   }
 
@@ -71,6 +74,6 @@ export class Backdrop extends EventTarget {
     }
     this.#file = file;
     this.#parts.name.textContent = file.name;
-    this.#choose("picture");
+    this.choose("picture");
   }
 }

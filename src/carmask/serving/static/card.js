@@ -1,6 +1,7 @@
 // A photo on the page: its stage with the before/after slider, what was found in it, and its controls.
 
-import { makeFile, saveResult } from "./downloads.js";
+import { Composed } from "./composed.js";
+import { Results } from "./downloads.js";
 import { DragOut } from "./drag.js";
 import { Preview } from "./preview.js";
 import { certainty, percent, seconds, sizeInPixels } from "./words.js";
@@ -20,7 +21,9 @@ let cards = 0;
 
 export class Card {
   #photo;
-  #backdrop;
+  #look;
+  #results;
+  #composed;
   #queue;
   #preview;
   #part;
@@ -35,14 +38,15 @@ export class Card {
   #leaving = null;
 
   /**
-   * photo, backdrop, queue: what it shows and works with. template: the page's <template> of a card. model: asks the
+   * photo, look, queue: what it shows and works with. template: the page's <template> of a card. model: asks the
    * service what it says of itself, and returns that as a promise.
    * acts: what its buttons call that concerns other cards too, { remove(card), same(threshold), edit(photo) }.
    */
-  constructor(photo, { template, backdrop, queue, model, acts }) {
+  constructor(photo, { template, look, queue, model, acts }) {
     this.#photo = photo;
-    this.#backdrop = backdrop;
+    this.#look = look;
     this.#queue = queue;
+    this.#results = new Results(photo, look, queue);
     this.element = template.content.firstElementChild.cloneNode(true);
     this.#part = (name) => this.element.querySelector(`.${name}`);
     this.#preview = new Preview(this.#part("before"), this.#part("after"));
@@ -107,7 +111,11 @@ export class Card {
     const photo = this.#photo;
     const on = (part, event, act) => this.#part(part).addEventListener(event, act);
     photo.addEventListener("change", () => this.#update());
-    this.#backdrop.addEventListener("change", () => this.#drawSoon(), { signal: photo.signal });
+    const redress = () => {
+      this.#tell("");
+      this.#drawSoon();
+    };
+    this.#look.addEventListener("change", redress, { signal: photo.signal });
     on("remove", "click", () => acts.remove(this));
     on("again", "click", () => {
       // The button is gone while it is tried, and the focus would be lost with it.
@@ -123,8 +131,11 @@ export class Card {
     });
     on("correct", "click", () => this.#correct(acts.edit));
     on("same", "click", () => acts.same(photo.threshold));
-    const make = () => makeFile(photo, "cutout", this.#backdrop, this.#queue);
-    this.#drag = new DragOut(this.#part("drag"), make, (words) => this.#tell(words));
+    const make = () => this.#results.make("cutout");
+    const tell = (words) => this.#tell(words);
+    this.#drag = new DragOut(this.#part("drag"), make, tell);
+    const show = (isThere) => this.#part("card").classList.toggle("in-look", isThere);
+    this.#composed = new Composed(this.#part("composed"), { make, show, tell });
     for (const kind of Object.keys(KINDS)) {
       on(`get-${kind}`, "click", (event) => this.#download(kind, event.currentTarget));
     }
@@ -171,6 +182,8 @@ export class Card {
     clearTimeout(this.#leaving);
     this.#loaded = null;
     this.#preview.free();
+    this.#results.forget();
+    this.#composed.hide();
   }
 
   async #load() {
@@ -187,6 +200,7 @@ export class Card {
       this.#isShowable = false;
       this.#part("stage").hidden = true;
       if (found) this.#note(NO_PICTURE_NOTE);
+      this.#drawSoon();
     }
   }
 
@@ -201,12 +215,19 @@ export class Card {
     this.#frame ??= requestAnimationFrame(() => {
       this.#frame = null;
       if (this.#preview.isReady && this.#photo.found) this.#draw();
+      this.#compose();
     });
+  }
+
+  #compose() {
+    const { found, name } = this.#photo;
+    if (this.#look.name !== null && this.#loaded !== null && found) this.#composed.update(name, this.#look.label);
+    else this.#composed.hide();
   }
 
   #draw() {
     const { usedThreshold, isShown, name } = this.#photo;
-    if (isShown) this.#preview.drawCutout(usedThreshold, this.#backdrop);
+    if (isShown) this.#preview.drawCutout(usedThreshold, this.#look.backdrop);
     else this.#preview.drawMask(usedThreshold);
     const kind = isShown ? "Cut-out" : "Mask";
     this.#part("after").setAttribute("aria-label", `${kind} of ${name}`);
@@ -242,7 +263,7 @@ export class Card {
     // Not `disabled`, which would take the focus away.
     button.setAttribute("aria-disabled", "true");
     try {
-      await saveResult(this.#photo, kind, this.#backdrop, this.#queue);
+      await this.#results.save(kind);
     } catch (error) {
       if (this.#photo.signal.aborted) return;
       this.#tell(`The ${KINDS[kind]} was not made. ${error.message}`);

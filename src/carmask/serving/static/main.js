@@ -7,6 +7,7 @@ import { Card } from "./card.js";
 import { Editor } from "./editor.js";
 import { saveEverything } from "./downloads.js";
 import { takeFiles } from "./intake.js";
+import { Look } from "./look.js";
 import { Photo } from "./photo.js";
 import { Queue } from "./queue.js";
 import { megabytes, megapixels, photos as photosInWords } from "./words.js";
@@ -33,6 +34,16 @@ const backdrop = new Backdrop(
     chooser: part("picture-chooser"),
     name: part("picture-name"),
   },
+  showProblem,
+);
+const look = new Look(
+  {
+    radios: document.querySelectorAll("input[name=look]"),
+    format: part("format"),
+    ownFormat: part("own-format"),
+    ownBackground: part("own-background"),
+  },
+  backdrop,
   showProblem,
 );
 const editor = new Editor(part("editor"));
@@ -80,7 +91,7 @@ function addPhotos(files) {
   for (const file of files) {
     const photo = new Photo(file, chosenVehicles());
     const acts = { remove: removeCard, same: useForAll, edit: (one) => editor.edit(one) };
-    const card = new Card(photo, { template: part("card"), backdrop, queue, model: whenModel, acts });
+    const card = new Card(photo, { template: part("card"), look, queue, model: whenModel, acts });
     cards.push(card);
     part("photos").append(card.element);
     near.observe(card.element);
@@ -133,7 +144,7 @@ async function downloadAll() {
   const tell = (made, wanted) => (part("zip").textContent = `Stop (${made} of ${wanted} files)`);
   part("zip").textContent = "Stop";
   try {
-    await saveEverything(done(), backdrop, queue, tell, signal);
+    await saveEverything(done(), look, queue, tell, signal);
   } catch (error) {
     if (!signal.aborted) showProblem(`No zip was made. ${error.message}`);
   } finally {

@@ -4,6 +4,11 @@ export function megabytes(bytes) {
   return `${trimmed(bytes / 1e6)} MB`;
 }
 
+/** Of a file, which may be small. */
+export function fileSize(bytes) {
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : megabytes(bytes);
+}
+
 export function megapixels(pixels) {
   return `${trimmed(pixels / 1e6)} megapixels`;
 }
