@@ -1,58 +1,27 @@
 """Compose a picture as a look says: the vehicle at its place on a canvas, with a background and a shadow."""
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from carmask.imaging.cutout import Background, VehicleLayer, cut_out, lift_vehicle
+from carmask.imaging.cutout import Background, cut_out
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Size
 from carmask.imaging.look import Look
-from carmask.imaging.masks import Box
+from carmask.imaging.masks import Box, box_of
+from carmask.imaging.placed_layer import (
+    CanvasPlacement,
+    PlacedLayer,
+    lift_to_canvas,
+    partly_opaque,
+    place_vehicle,
+    times_level,
+)
 from carmask.imaging.shadow import SHADOW_STEP, drawn_shadow, photo_shadow
 
-
-@dataclass(frozen=True)
-class CanvasPlacement:
-    """Where a photo is on a canvas: a point (x, y) of it at (scale x + left, scale y + top), pixels being areas.
-
-    floor: where the vehicle stands, as a share 0..1 of the canvas's height.
-    """
-
-    size_HW: Size
-    scale: float
-    top: float
-    left: float
-    floor: float
-
-
-def place_vehicle(box_px: Box | None, size_HW: Size, look: Look, extent_HW: Size | None = None) -> CanvasPlacement:
-    """Place the box around a vehicle as a look says.
-
-    Args:
-        box_px: Around the vehicle in the photo; None if there is none.
-        size_HW: Of the photo.
-        look: With a canvas, or without one, and then the photo stays where it is.
-        extent_HW: The largest height and the largest width of the boxes that are to have one scale; those of `box_px`
-            if not given.
-
-    """
-    top, left, bottom, right = box_px or (0, 0, *size_HW)
-    if look.canvas_HW is None:
-        return CanvasPlacement(size_HW, 1.0, 0.0, 0.0, bottom / size_HW[0])
-    height, width = look.canvas_HW
-    margin_px = look.margin_px
-    base = height - margin_px if look.floor is None else look.floor * height
-    tall, wide = extent_HW or (bottom - top, right - left)
-    scale = min((base - margin_px) / tall, (width - 2 * margin_px) / wide)
-    if look.floor is None and look.anchor == "center":
-        base = (height + scale * (bottom - top)) / 2
-    top_px, left_px = base - scale * bottom, (width - scale * (left + right)) / 2
-    return CanvasPlacement(look.canvas_HW, scale, top_px, left_px, base / height)
+_NOTHING = (slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=np.uint8)
 
 
 def compose(
@@ -85,84 +54,69 @@ def compose(
     canvas_HWC = background(
         photo.image_HWC, probability_HW, threshold, photo.icc_profile, size_HW=size_HW, floor=place.floor
     )
-    layer = lift_vehicle(photo.image_HWC, probability_HW, threshold, photo.alpha_HW)
+    layer = lift_to_canvas(photo, probability_HW, threshold, place)
     if layer is None or box_px is None:
         return canvas_HWC
-    part, color_HW4 = _placed(layer, place)
     if look.shadow == "original":
         darkness_HW = photo_shadow(photo.image_HWC, probability_HW, box_px, threshold)
-        darkness_HW = _placed_levels(darkness_HW, place)
-        canvas_HWC = _darken(canvas_HWC, (slice(None), slice(None)), darkness_HW)
+        _darken(canvas_HWC, *_placed_levels(darkness_HW, place))
     elif look.shadow != "none":
-        rows_columns, darkness_HW = drawn_shadow(color_HW4[..., 3], part, place.size_HW, wide=look.shadow == "soft")
-        canvas_HWC = _darken(canvas_HWC, rows_columns, darkness_HW)
-    _lay(canvas_HWC, part, color_HW4)
+        _darken(canvas_HWC, *drawn_shadow(layer.level_HW, layer.part, place.size_HW, wide=look.shadow == "soft"))
+    _lay(canvas_HWC, layer)
     if not look.crop:
         return canvas_HWC
     return np.ascontiguousarray(canvas_HWC[box_px[0] : box_px[2], box_px[1] : box_px[3]])
 
 
-def _placed(layer: VehicleLayer, place: CanvasPlacement) -> tuple[tuple[slice, slice], NDArray[np.uint8]]:
-    """The part of the canvas that the vehicle covers, and its pixels there: RGBA, colors multiplied by opacity."""
-    level_HW = cv2.convertScaleAbs(layer.opacity_HW, alpha=255)
-    color_HW3 = cv2.multiply(layer.color_HW3, cv2.merge([level_HW] * 3), scale=1 / 255)
-    layer_HW4 = cv2.insertChannel(level_HW, cv2.cvtColor(color_HW3, cv2.COLOR_RGB2RGBA), 3)
-    if place.scale == 1 and not place.top and not place.left:
-        return layer.part, layer_HW4
-    # Pillow resizes from a box of fractions of pixels, so the vehicle is where it must be, to less than a pixel.
-    pad = math.ceil(1 / place.scale) + 1
-    layer_HW4 = cv2.copyMakeBorder(layer_HW4, pad, pad, pad, pad, cv2.BORDER_CONSTANT)
-    spans, source = [], []
-    for axis, offset in ((0, place.top), (1, place.left)):
-        first = layer.part[axis].start - pad
-        inner = (place.scale * layer.part[axis].start + offset, place.scale * layer.part[axis].stop + offset)
-        start, stop = max(0, math.floor(inner[0])), min(place.size_HW[axis], math.ceil(inner[1]))
-        spans.append(slice(start, max(start, stop)))
-        source.append([(edge - offset) / place.scale - first for edge in (start, stop)])
-    rows, columns = spans
-    if rows.start == rows.stop or columns.start == columns.stop:
-        return (slice(0, 0), slice(0, 0)), np.zeros((0, 0, 4), dtype=np.uint8)
-    method = Image.Resampling.HAMMING if place.scale < 1 else Image.Resampling.BICUBIC
-    resized = Image.fromarray(layer_HW4, "RGBa").resize(
-        (columns.stop - columns.start, rows.stop - rows.start),
-        method,
-        box=(source[1][0], source[0][0], source[1][1], source[0][1]),
-    )
-    return (rows, columns), np.array(resized)
-
-
-def _placed_levels(level_hw: NDArray[np.uint8], place: CanvasPlacement) -> NDArray[np.uint8]:
-    """Soft levels (uint8) of the whole photo, at a quarter of its size, on the canvas; 0 beside the photo."""
-    height, width = place.size_HW
+def _placed_levels(
+    level_hw: NDArray[np.uint8], place: CanvasPlacement
+) -> tuple[tuple[slice, slice], NDArray[np.uint8]]:
+    """Where on the canvas soft levels (uint8) of the whole photo are, at a quarter of its size, and these there."""
     # Pixels are areas: their centers are half a pixel in.
     scale = place.scale * SHADOW_STEP
-    matrix = np.array([[scale, 0, place.left + scale / 2 - 0.5], [0, scale, place.top + scale / 2 - 0.5]])
-    placed_HW: NDArray[np.uint8] = cv2.warpAffine(level_hw, matrix, (width, height), flags=cv2.INTER_LINEAR)
-    return placed_HW
+    box_px = box_of(level_hw > 0)
+    if box_px is None:
+        return _NOTHING
+    spans = [
+        slice(
+            max(0, math.floor(scale * (box_px[axis] - 1) + offset)),
+            min(place.size_HW[axis], math.ceil(scale * (box_px[axis + 2] + 1) + offset)),
+        )
+        for axis, offset in ((0, place.top), (1, place.left))
+    ]
+    rows, columns = spans
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return _NOTHING
+    left, top = place.left - columns.start, place.top - rows.start
+    matrix = np.array([[scale, 0, left + scale / 2 - 0.5], [0, scale, top + scale / 2 - 0.5]])
+    size_WH = (columns.stop - columns.start, rows.stop - rows.start)
+    return (rows, columns), cv2.warpAffine(level_hw, matrix, size_WH, flags=cv2.INTER_LINEAR)
 
 
-def _darken(
-    canvas_HWC: NDArray[np.uint8], part: tuple[slice, slice], darkness_HW: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Darken a part of a canvas; of a transparent one, lay black on it. Returns the canvas, which is changed."""
+def _darken(canvas_HWC: NDArray[np.uint8], part: tuple[slice, slice], darkness_HW: NDArray[np.uint8]) -> None:
+    """Darken a part of a canvas; on a transparent one, lay black on it."""
+    if not darkness_HW.size:
+        return
     if canvas_HWC.shape[2] == 4:
         canvas_HWC[part][..., 3] = darkness_HW
-    else:
-        canvas_HWC[part] = cv2.multiply(canvas_HWC[part], cv2.merge([255 - darkness_HW] * 3), scale=1 / 255)
-    return canvas_HWC
+        return
+    light_HW3 = cv2.cvtColor(cv2.bitwise_not(darkness_HW), cv2.COLOR_GRAY2RGB)
+    canvas_HWC[part] = cv2.multiply(canvas_HWC[part], light_HW3, scale=1 / 255)
 
 
-def _lay(canvas_HWC: NDArray[np.uint8], part: tuple[slice, slice], color_HW4: NDArray[np.uint8]) -> None:
-    """Lay colors that are multiplied by their opacity onto a part of a canvas."""
-    below_HWC = np.ascontiguousarray(canvas_HWC[part])
-    rest_HW = 255 - color_HW4[..., 3]
+def _lay(canvas_HWC: NDArray[np.uint8], layer: PlacedLayer) -> None:
+    """Lay a vehicle onto a canvas."""
+    below_HWC = np.ascontiguousarray(canvas_HWC[layer.part])
+    color_HW3, level_HW = layer.color_HW3, layer.level_HW
     if canvas_HWC.shape[2] == 3:
-        below_HWC = cv2.multiply(below_HWC, cv2.merge([rest_HW] * 3), scale=1 / 255)
-        canvas_HWC[part] = cv2.add(below_HWC, cv2.cvtColor(color_HW4, cv2.COLOR_RGBA2RGB))
+        cv2.copyTo(color_HW3, cv2.compare(level_HW, 255, cv2.CMP_EQ), below_HWC)
+        partly = partly_opaque(level_HW)
+        below_N3 = below_HWC.reshape(-1, 3)
+        rest_N3 = times_level(below_N3[partly], 255 - level_HW.reshape(-1)[partly])
+        below_N3[partly] = np.minimum(rest_N3 + color_HW3.reshape(-1, 3)[partly], 255)
+        canvas_HWC[layer.part] = below_HWC
         return
     # What is below is black or nothing, so only its opacity counts.
-    opacity_HW = cv2.add(color_HW4[..., 3], cv2.multiply(below_HWC[..., 3], rest_HW, scale=1 / 255))
-    color_HW3 = cv2.divide(
-        cv2.cvtColor(color_HW4, cv2.COLOR_RGBA2RGB), cv2.merge([np.maximum(opacity_HW, 1)] * 3), scale=255
-    )
-    canvas_HWC[part] = cv2.insertChannel(opacity_HW, cv2.cvtColor(color_HW3, cv2.COLOR_RGB2RGBA), 3)
+    opacity_HW = cv2.add(level_HW, cv2.multiply(below_HWC[..., 3], 255 - level_HW, scale=1 / 255))
+    color_HW3 = cv2.divide(color_HW3, cv2.cvtColor(np.maximum(opacity_HW, 1), cv2.COLOR_GRAY2RGB), scale=255)
+    canvas_HWC[layer.part] = cv2.insertChannel(opacity_HW, cv2.cvtColor(color_HW3, cv2.COLOR_RGB2RGBA), 3)

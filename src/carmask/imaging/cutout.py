@@ -57,7 +57,7 @@ _FLOOR = 0.8
 # than the photo's: on Carvana this lowers the error of a composite by a quarter against alpha = probability.
 _HALF_RAMP = 0.25
 # The colors of the edge depend on what is around it.
-_MARGIN_PX = 24
+EDGE_MARGIN_PX = 24
 
 
 class BadBackground(CarmaskError):
@@ -160,11 +160,11 @@ def lift_vehicle(
     alpha_HW: NDArray[np.uint8] | None = None,
 ) -> VehicleLayer | None:
     """Return the vehicle without the colors of the background around it; None if there is none. See `cut_out`."""
-    ramp = min(_HALF_RAMP, threshold, 1 - threshold)
-    box_px = box_of(probability_HW > threshold - ramp)
+    box_px = vehicle_box(probability_HW, threshold)
     if box_px is None:
         return None
-    part = slices(box_px, margin_px=_MARGIN_PX, size_HW=probability_HW.shape)
+    ramp = _half_ramp(threshold)
+    part = slices(box_px, margin_px=EDGE_MARGIN_PX, size_HW=probability_HW.shape)
     opacity_HW = np.clip((probability_HW[part] - threshold) / (2 * ramp) + 0.5, 0, 1)
     color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW[part], threshold)
     if alpha_HW is not None:
@@ -173,6 +173,15 @@ def lift_vehicle(
         color_HW3 = np.clip(np.rint(white_taken_HW3), 0, 255).astype(np.uint8)
         opacity_HW = np.minimum(opacity_HW, alpha_HW[part].astype(np.float32) / 255)
     return VehicleLayer(part, color_HW3, opacity_HW)
+
+
+def vehicle_box(probability_HW: NDArray[np.float32], threshold: float) -> Box | None:
+    """Return the box around all pixels that are not transparent in a cut-out; None if there are none."""
+    return box_of(probability_HW > threshold - _half_ramp(threshold))
+
+
+def _half_ramp(threshold: float) -> float:
+    return min(_HALF_RAMP, threshold, 1 - threshold)
 
 
 def _composite(

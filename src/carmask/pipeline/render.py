@@ -60,7 +60,7 @@ def draw(
         found: The mask.
         background: Of cut-outs, from `load_background`.
         photo: With the color profile and the opacity of `image_HWC`, if there may be any.
-        extent_HW: Of photos that are to have one scale; see `carmask.imaging.compose.place_vehicle`.
+        extent_HW: Of photos that are to have one scale; see `carmask.imaging.placed_layer.place_vehicle`.
 
     Returns:
         uint8 pixels (height, width, channels): 1 channel (gray) for mask and soft, 4 (RGBA) for transparent cut-outs,
