@@ -85,8 +85,8 @@ def local_mean(
     image_HW3, marks_HW = image_HW3[:height, :width], where_HW[:height, :width].view(np.uint8)
     marked_HW3 = cv2.bitwise_and(image_HW3, image_HW3, mask=marks_HW)
     color_hw3 = cv2.resize(marked_HW3, size_WH, interpolation=cv2.INTER_AREA)
-    count_hw = cv2.resize(marks_HW * np.uint8(255), size_WH, interpolation=cv2.INTER_AREA)
-    sum_hw4 = cv2.merge([*cv2.split(color_hw3), count_hw]).astype(np.float32)
+    share_hw = cv2.resize(marks_HW * np.uint8(255), size_WH, interpolation=cv2.INTER_AREA)
+    sum_hw4 = cv2.merge([*cv2.split(color_hw3), share_hw]).astype(np.float32)
     total_hw4 = np.zeros_like(sum_hw4)
     for order, radius_px in enumerate(radii_px):
         side = 2 * max(1, round(radius_px / _STEP)) + 1
@@ -94,9 +94,11 @@ def local_mean(
         for _ in range(passes):
             mean_hw4 = cv2.blur(mean_hw4, (side, side))
         total_hw4 += _NEXT_WEIGHT**order * mean_hw4
-    mean_hw3 = 255 * total_hw4[..., :3] / np.maximum(total_hw4[..., 3:], 1e-9)
-    rounded_hw3: NDArray[np.uint8] = np.clip(np.rint(mean_hw3), 0, 255).astype(np.uint8)
-    return rounded_hw3
+    # Planes are divided faster than pixels.
+    *total_hw, count_hw = cv2.split(total_hw4)
+    count_hw = np.maximum(count_hw, 1e-9)
+    mean_hw3: NDArray[np.uint8] = cv2.merge([cv2.convertScaleAbs(255 * one_hw / count_hw) for one_hw in total_hw])
+    return mean_hw3
 
 
 def _nearest_vehicle(
@@ -120,8 +122,8 @@ def _nearest_vehicle(
     coarse_hw3 = np.ascontiguousarray(image_HW3[::_EVERY, ::_EVERY])
     color_hw3 = cv2.bitwise_and(coarse_hw3, coarse_hw3, mask=marks_hw)
     sides = (_MEAN_SIDE, _MEAN_SIDE)
-    sum_hw3 = cv2.boxFilter(color_hw3, cv2.CV_32F, sides, normalize=False, borderType=cv2.BORDER_CONSTANT)
-    count_hw = cv2.boxFilter(marks_hw, cv2.CV_32F, sides, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    sum_hw3 = cv2.boxFilter(color_hw3, cv2.CV_16U, sides, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    count_hw = cv2.boxFilter(marks_hw, cv2.CV_16U, sides, normalize=False, borderType=cv2.BORDER_CONSTANT)
     return sum_hw3.reshape(-1, 3)[nearest] / count_hw.reshape(-1)[nearest, None], _EVERY * distance_hw[coarse]
 
 
