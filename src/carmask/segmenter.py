@@ -67,11 +67,13 @@ class Segmenter:
     ) -> None:
         if not members:
             raise ValueError("a segmenter needs a network")
-        self.members = tuple(member for member in members if not member.card.refines)
-        refiners = [member for member in members if member.card.refines]
-        if len(refiners) > 1 or not self.members:
+        refined = tuple(member for member in members if not member.card.refines)
+        refiners = tuple(member for member in members if member.card.refines)
+        if len(refiners) > 1:
             raise CarmaskError("one network at most can refine the masks of others; name one, and those")
-        self.refiner = refiners[0] if refiners else None
+        # Alone it is a network for crops, as while it is exported.
+        self.members = refined or refiners
+        self.refiner = refiners[0] if refined and refiners else None
         self.tta: Tta = tta
         self.tile = tile
         self._wanted_threshold = threshold

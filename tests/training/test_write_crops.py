@@ -77,4 +77,7 @@ def test_a_network_can_be_trained_on_crops(photos: Path, tmp_path: Path) -> None
     )
     train(settings)
     sharp = Segmenter.load([network, tmp_path / "runs" / "r"])
+    assert sharp.refiner is not None
+    alone = Segmenter([sharp.refiner])
+    assert alone(crops / "images" / "0-0.png").probability.shape == (64, 64)
     assert sharp(photos / "images" / "0.png").probability.shape == (300, 400)

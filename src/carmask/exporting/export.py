@@ -244,6 +244,9 @@ def _with_measured(card: ModelCard, reference: Reference, figures: Sequence[Engi
 
 
 def _with_dice_calibration(file: bytes, card: ModelCard, photos: ExportPhotos, logger: ExportLogger) -> ModelCard:
+    if card.refines:
+        # Crops say nothing about the masks of whole photos.
+        return card
     with logger.bar("calibrating the expected Dice") as progress:
         calibration = calibrate(segmenter_of(open_onnx(file, RunOptions(device="cpu"))), photos, progress)
     logger.dice(card.name, calibration)
