@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.data.layout import DatasetError, index_folder, locate_dataset
-from carmask.data.pairs import Pair, find_pairs, spread
+from carmask.data.pairs import Pair, spread
 from carmask.data.split import Split
 from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import load_truth
@@ -18,7 +18,7 @@ from carmask.evaluation.selection import TrainingSplit, find_run, select_pairs
 from carmask.imaging.decode import MaskReading, Photo, decode_photo
 from carmask.training.config import TrainSettings
 from carmask.training.config_sections import SourceSettings
-from carmask.training.datasets import renamed
+from carmask.training.datasets import find_pairs_of, renamed
 from carmask.training.run_folder import RunFolder
 from carstudio import StudioError, render_dataset
 
@@ -131,16 +131,7 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
             missing = settings and settings.data
             why = f"the run's photos are not in {missing}" if missing else "its training photos are not known"
             remark = f"Compared on rendered example photos, because {why}; name a folder of photos and masks: --data."
-        datasets = {
-            name: find_pairs(
-                source.path,
-                group_pattern=source.group_pattern,
-                empty=source.empty,
-                labels=source.labels,
-                ignore_labels=source.ignore_labels,
-            )
-            for name, source in sources.items()
-        }
+        datasets = {name: find_pairs_of(source) for name, source in sources.items()}
         if options.data and trained_on:
             trained_on = trained_on.within(datasets[""], run)
         pairs_of = {name: [renamed(pair, name) for pair in dataset.pairs] for name, dataset in datasets.items()}

@@ -123,16 +123,7 @@ def load_data(
 
     """
     settings_of = settings.sources()
-    found = {
-        name: find_pairs(
-            source.path,
-            group_pattern=source.group_pattern,
-            empty=source.empty,
-            labels=source.labels,
-            ignore_labels=source.ignore_labels,
-        )
-        for name, source in settings_of.items()
-    }
+    found = {name: find_pairs_of(source) for name, source in settings_of.items()}
     pairs_of = {name: [renamed(pair, name) for pair in dataset.pairs] for name, dataset in found.items()}
     split = split or _load_split_of_all(settings, distributed)
     # Splits that do not fit fail before photos are decoded.
@@ -164,6 +155,17 @@ def load_data(
 
 def _prefix(name: str) -> str:
     return f"{name}/" if name else ""
+
+
+def find_pairs_of(source: SourceSettings) -> Dataset:
+    """Find the photos and masks of one data set of a run. Raises what `find_pairs` raises."""
+    return find_pairs(
+        source.path,
+        group_pattern=source.group_pattern,
+        empty=source.empty,
+        labels=source.labels,
+        ignore_labels=source.ignore_labels,
+    )
 
 
 def renamed(pair: Pair, name: str) -> Pair:
