@@ -57,7 +57,7 @@ PEERS = (
     ("the most used public U-Net, 31 M parameters *", "0.9884"),
     ("the challenge's winners, about 49 networks *", "0.9973"),
 )
-# What the folders of benchmarks/mixed_folder.py and of the challenge are told as.
+# What the folders of benchmarks/mixed_folder.py and of the challenge are called.
 _FOLDERS = {"carvana": "studio", "mixed": "studio, street", "carvana+street-cars": "studio, street"}
 
 

@@ -141,7 +141,7 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
         started_s = time.perf_counter()
         found = asyncio.run(attack_all(service, planned, given.at_once))
         seconds = time.perf_counter() - started_s
-        told, _ = good.communicate()
+        output, _ = good.communicate()
         time.sleep(2)
         return {
             "hostile_requests": len(planned),
@@ -149,7 +149,7 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
             **found,
             "memory_before_MB": before_mb,
             "memory_after_MB": service.memory_mb,
-            "good_clients": json.loads(told),
+            "good_clients": json.loads(output),
             "is_alive": service.is_alive,
         }
 

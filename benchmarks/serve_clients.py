@@ -93,9 +93,9 @@ def form(photo: bytes, **fields: str) -> bytes:
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Status and body of the next answer."""
-    told = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    status = int(told.split(" ", 2)[1])
-    length = int(told.partition("content-length: ")[2].partition("\r\n")[0])
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    status = int(head.split(" ", 2)[1])
+    length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
     return status, await reader.readexactly(length)
 
 

@@ -44,8 +44,8 @@ def predict(photos: Path, results: Path, count: int, model: list[str]) -> float:
 def photos_in_a_batch(port: int) -> float:
     """How many photos passed through the network together, on average, by the service's own counters."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        told = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
-    return round(float(told["carmask_batch_photos_sum"]) / float(told["carmask_batch_photos_count"]), 2)
+        metrics = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+    return round(float(metrics["carmask_batch_photos_sum"]) / float(metrics["carmask_batch_photos_count"]), 2)
 
 
 def load(photos: Path, results: Path, given: argparse.Namespace, options: tuple[str, ...]) -> dict[str, Any]:

@@ -28,11 +28,11 @@ def load_table(load: dict[str, Any]) -> str:
             f"| {memory} MB |"
         )
     rates = " and ".join(f"{rate:.1f}" for rate in figures["predict_photos_per_s"])
-    told = (
+    summary = (
         f"{figures['clients']} clients for {figures['seconds']:.0f} s, {figures['photos']} photos of 1918 x 1280 px; "
         f"`carmask predict` before and after: {rates} photos a second. {machine_line(load)}."
     )
-    return "\n".join([*lines, "", told, *_shortcomings(figures)])
+    return "\n".join([*lines, "", summary, *_shortcomings(figures)])
 
 
 def abuse_table(abuse: dict[str, Any]) -> str:
@@ -46,14 +46,14 @@ def abuse_table(abuse: dict[str, Any]) -> str:
         )
         lines.append(f"| {family} | {answers} | {row['slowest_s']:.1f} s |")
     good = figures["good_clients"]
-    told = (
+    summary = (
         f"{figures['hostile_requests']:,} hostile requests in {figures['seconds']:.0f} s, of which "
         f"{figures['wrong_answers']} were answered wrongly. Clients that behave had {good['requests']} photos cut out "
         f"meanwhile, {good['wrong_results']} wrongly, with {good['broken_connections']} broken connections. Memory: "
         f"{figures['memory_before_MB']:.0f} MB before, {figures['memory_peak_MB']:.0f} MB at most, "
         f"{figures['memory_after_MB']:.0f} MB after. {machine_line(abuse)}."
     )
-    return "\n".join([*lines, "", told, *_shortcomings(figures)])
+    return "\n".join([*lines, "", summary, *_shortcomings(figures)])
 
 
 def _shortcomings(figures: dict[str, Any]) -> list[str]:

@@ -130,7 +130,7 @@ def _dice_by_expected(evaluation: Evaluation) -> Chart:
     low = min(0.98, float(np.min(pairs)))
     margin = 0.03 * (1 - low)
     axes.set(xlabel="expected Dice", ylabel="Dice", xlim=(low - margin, 1 + margin), ylim=(low - margin, 1 + margin))
-    caption = "One dot per photo, with and without a vehicle. On the line the network told its Dice in advance."
+    caption = "One dot per photo, with and without a vehicle. On the line the expected Dice is the measured one."
     return Chart("Dice and expected Dice", caption, _svg(figure))
 
 

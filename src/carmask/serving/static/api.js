@@ -52,15 +52,15 @@ export function segment(file, fields, signal) {
 }
 
 async function readResult(answer) {
-  const told = (name) => answer.headers.get(`X-Carmask-${name}`);
-  const [height, width] = told("Size").split(",").map(Number);
+  const header = (name) => answer.headers.get(`X-Carmask-${name}`);
+  const [height, width] = header("Size").split(",").map(Number);
   return {
     blob: await answer.blob(),
     size: { height, width },
-    coverage: Number(told("Coverage")),
-    hasVehicle: told("Box") !== "none",
-    expectedDice: told("Expected-Dice") === "none" ? null : Number(told("Expected-Dice")),
-    seconds: Number(told("Seconds")),
+    coverage: Number(header("Coverage")),
+    hasVehicle: header("Box") !== "none",
+    expectedDice: header("Expected-Dice") === "none" ? null : Number(header("Expected-Dice")),
+    seconds: Number(header("Seconds")),
   };
 }
 
@@ -68,23 +68,23 @@ async function readResult(answer) {
 async function ask(address, options, read, file = null) {
   const sent = token;
   const headers = sent ? { Authorization: `Bearer ${sent}` } : {};
-  let answer, told;
+  let answer, text;
   try {
     answer = await fetch(address, { ...options, headers, cache: "no-store", credentials: "same-origin" });
     if (answer.ok) return await read(answer);
-    told = await answer.text();
+    text = await answer.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError(file && !(await isReadable(file)) ? FILE_GONE : NO_ANSWER);
   }
   // Another token was given while this one was on its way.
   if (answer.status === 401 && sent !== token) return ask(address, options, read, file);
-  throw refusal(answer, told, file);
+  throw refusal(answer, text, file);
 }
 
-function refusal({ status, headers }, told, file) {
+function refusal({ status, headers }, text, file) {
   const retryAfter = headers.get("Retry-After") ?? "";
-  const message = messageOf(told) ?? SENTENCES[status] ?? `The service refused (${status}).`;
+  const message = messageOf(text) ?? SENTENCES[status] ?? `The service refused (${status}).`;
   return new ServiceError(sentence(message, file), {
     status,
     retryAfter_s: /^\d+$/.test(retryAfter) ? Number(retryAfter) : null,
@@ -92,9 +92,9 @@ function refusal({ status, headers }, told, file) {
 }
 
 // The service's own words, where it was the service that answered.
-function messageOf(told) {
+function messageOf(text) {
   try {
-    return JSON.parse(told).error.message;
+    return JSON.parse(text).error.message;
   } catch {
     return null;
   }

@@ -199,7 +199,7 @@ function statusOf(ready, failed) {
 }
 
 function say(words) {
-  // What stands there already is not read aloud again.
+  // What is shown already is not read aloud again.
   if (part("status").textContent !== words) part("status").textContent = words;
 }
 
