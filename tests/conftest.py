@@ -1,12 +1,18 @@
 """Fixtures for all tests: the real Carvana photos, where they are available, and a tiny drawn data set."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tiny_dataset import write_tiny_dataset
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # No deadlines: a busy machine must not fail a test. Speed is measured by the benchmarks.
 settings.register_profile("carmask", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,3 +46,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny")
     write_tiny_dataset(root)
     return root
+
+
+@pytest.fixture(scope="module")
+def chromium() -> "Iterator[Browser]":
+    """A real browser; tests that need it are skipped where it is absent."""
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("the page is not tested: no chromium here (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox cannot be had by root, as whom containers run.
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -15,23 +15,12 @@ from bright_onnx import write_bright_onnx
 from bright_photos import DARK, Command, contents, save
 
 pytest.importorskip("playwright.sync_api", reason="the page is not tested: no Playwright (pip install playwright)")
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 Opener = Callable[..., Page]
 # The dullest photo is the most doubtful one: `bright_onnx` is less sure of it.
 LEVELS = {"b/dull.png": 140, "a/bright, light.png": 210, "a/middle.png": 170, "top.jpg": 190}
 ORDER = ["b/dull.png", "a/middle.png", "top.jpg", "a/bright, light.png"]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("the page is not tested: no chromium here (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

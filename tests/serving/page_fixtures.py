@@ -3,14 +3,13 @@
 Where there is no `chromium` the tests are skipped, and the summary says so.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from page_browser import MAX_BYTES, MAX_PIXELS, Visit, Visitor
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from service_process import running
 
 from bright_photos import Command
@@ -28,18 +27,6 @@ def address(bright: Path) -> Iterator[str]:
 def predict(bright: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     """`carmask predict` with the same network."""
     return Command("predict", capsys, "-m", str(bright), "--engine", "onnxruntime", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("the page is not tested: no chromium here (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox cannot be had by root, as whom containers run.
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
