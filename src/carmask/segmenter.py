@@ -138,7 +138,7 @@ class Segmenter:
         """Return a segmenter for each network, with the same engine and options."""
         return tuple(
             Segmenter(
-                [member, *self.networks[len(self.members) :]],
+                [member, self.refiner] if self.refiner else [member],
                 threshold=self._wanted_threshold,
                 tta=self.tta,
                 tile=self.tile,
