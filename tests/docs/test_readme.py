@@ -52,6 +52,10 @@ def test_command_runs(command: list[str], folder: Path) -> None:
     shorter = SHORTER.get(arguments[0], "").split()
     if program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
+    elif program == "python3":
+        subprocess.run([sys.executable, *arguments, "--without-pip"], check=True)
+    elif program == "source":
+        assert Path(*arguments).is_file()
     elif program == "pip":
         # What it would install is in this environment; an extra of another name would be ignored without an error.
         assert arguments[0] == "install"
