@@ -2,19 +2,23 @@
 
     python benchmarks/expected_dice.py SHARED [NAME ...] [--note] [--cache FOLDER]
 
-SHARED is as in benchmarks/any_vehicle.py. Looks at the held-out photos of every folder, at composites, and at cropped,
-darkened and blurred versions of all of them. Every figure is of groups (cars, scenes) that its calibration was not
-fitted on: five times a fifth of the groups. How sure a network was of each photo is kept in FOLDER, so that a second
-run takes seconds. Writes docs/results/expected_dice.json and two pictures. With --note a calibration by all groups is
-written into each packaged file, whose weights stay as they are.
+SHARED is as in benchmarks/any_vehicle.py; a NAME is that of a packaged network, or an .onnx file. A network that
+refines the masks of another is measured with that one, and gets a calibration of its own. Looks at the held-out photos
+of every folder, at composites, and at cropped, darkened and blurred versions of many of them. Every figure is of groups
+(cars, scenes) that its calibration was not fitted on: five times a fifth of the groups. All networks look at a photo
+together, so it is decoded once. How sure each was is kept in FOLDER, so that a second run takes seconds. Writes
+docs/results/expected_dice.json and two pictures. With --note a calibration by all groups is written into each file,
+whose weights stay as they are.
 """
 
 import argparse
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass, field
 from hashlib import sha256
+from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -29,20 +33,22 @@ from scipy.stats import spearmanr
 from any_vehicle import IGNORE, MATERIAL, PARTS, STUDIO, composites_of, held_out
 from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.metrics import photo_dice
-from carmask.exporting.calibrate_dice import ALTERED_WEIGHT, ScoredMask, altered, fit
+from carmask.exporting.calibrate_dice import ALTERED_WEIGHT, AlteredPhoto, ScoredMask, altered, fit
 from carmask.exporting.graph import note_dice_calibration
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.geometry import Size
+from carmask.models.card import read_card
 from carmask.models.dice_calibration import Certainty, DiceCalibration, certainty
+from carmask.runner import default_workers, in_batches, map_ahead, one_opencv_thread
 from carmask.runtime.locate import locate, packaged_models
-from carmask.segmenter import Segmenter
+from carmask.segmenter import Fitted, Raw, Segmenter
 from record import RESULTS, record
 
 PICTURES = RESULTS.parent / "pictures"
 FOLDS = 5
-# In the studio versions are made of every n-th photo.
-STUDIO_EVERY = 4
 COMPOSITES, BACKGROUNDS = "composites", "backgrounds"
+# In large folders versions are made of every n-th photo. They count a tenth, and are most of what takes time.
+ALTERED_EVERY = {STUDIO: 4, "no-vehicle": 3, BACKGROUNDS: 3, COMPOSITES: 3}
 # What the figures are reported of: folders, and the mean absolute error that is aimed at.
 AREAS: dict[str, tuple[tuple[str, ...], float | None]] = {
     "studio": ((STUDIO,), 0.004),
@@ -53,6 +59,8 @@ AREAS: dict[str, tuple[tuple[str, ...], float | None]] = {
 }
 DOUBTFUL, WORST = 0.2, 0.1
 BINS = 10
+# Pictures that pass through a network together; a picture's result does not depend on the others.
+BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,15 @@ class Shown:
     known_HW: NDArray[np.bool_] | None
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A picture as each network sees it, and what each found in it."""
+
+    shown: Shown
+    fitted: list[Fitted]
+    raw: list[Raw] = field(default_factory=list)
+
+
 def main() -> None:
     """Look, calibrate, measure, draw and note."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,12 +112,12 @@ def main() -> None:
     looked = look(given.shared, given.names, given.cache)
     path = RESULTS / "expected_dice.json"
     figures = json.loads(path.read_text())["figures"] if path.is_file() else {}
-    for name in given.names:
-        rows = looked[name]
+    for model in given.names:
+        name, rows = Path(model).stem, looked[model]
         calibration = calibrate(rows)
         figures[name] = figures_of(rows, cross_validated(rows)) | {"ms": round(time_ms(calibration), 3)}
         if given.note:
-            note_dice_calibration(locate(name), calibration)
+            note_dice_calibration(locate(model), calibration)
     record("expected_dice", figures)
     shown = {name: figures[name] for name in sorted(figures)}
     draw_reliability(shown, PICTURES / "expected_dice_reliability.png")
@@ -109,43 +126,101 @@ def main() -> None:
 
 def look(shared: Path, names: Sequence[str], cache: Path) -> dict[str, list[Looked]]:
     """What each network says of all photos; read from the cache, or computed and kept there."""
-    files = {name: cache / f"{name}-{weights_digest(locate(name))}.json" for name in names}
-    missing = {name: Segmenter.load(name) for name, file in files.items() if not file.is_file()}
-    looked: dict[str, list[Looked]] = {name: [] for name in missing}
-    for number, shown in enumerate(shown_photos(shared) if missing else ()):
-        for name, segmenter in missing.items():
-            (probability_HW,) = segmenter.predict_photos([segmenter.decode(shown.image_HWC)])
-            dice = photo_dice(shown.truth_HW, probability_HW >= segmenter.threshold, shown.known_HW)
-            score, is_empty = certainty(probability_HW, segmenter.threshold)
-            looked[name].append(Looked(shown.folder, shown.version, shown.group, dice, score, is_empty))
-        if number % 100 == 0:
-            print(f"{number} photos looked at", flush=True)
-    for name, rows in looked.items():
+    files = {name: cache / f"{Path(name).stem}-{weights_digest(locate(name))}.json" for name in names}
+    missing = [name for name, file in files.items() if not file.is_file()]
+    looked = look_together([Segmenter.load(name) for name in missing], shown_photos(shared)) if missing else []
+    for name, rows in zip(missing, looked, strict=True):
         cache.mkdir(parents=True, exist_ok=True)
         files[name].write_text(json.dumps([astuple(row) for row in rows]))
     return {name: [Looked(*row) for row in json.loads(file.read_text())] for name, file in files.items()}
 
 
+def look_together(segmenters: Sequence[Segmenter], pictures: Iterator[Shown]) -> list[list[Looked]]:
+    """What each network says of all pictures, which are made, fitted and measured in threads while a network runs."""
+    looked: list[list[Looked]] = [[] for _ in segmenters]
+    workers = default_workers()
+    with one_opencv_thread(), ThreadPoolExecutor(1) as maker, ThreadPoolExecutor(workers) as pool:
+        made = chain.from_iterable(
+            takewhile(bool, map_ahead(maker, lambda _: list(islice(pictures, 1)), count(), BATCH))
+        )
+        fitted = map_ahead(pool, lambda shown: fit_together(segmenters, shown), made, workers + BATCH)
+        inferred = chain.from_iterable(infer_together(segmenters, batch) for batch in in_batches(fitted, BATCH))
+        measured = map_ahead(pool, lambda one: measure_together(segmenters, one), inferred, workers + BATCH)
+        for number, rows in enumerate(measured):
+            for of_network, row in zip(looked, rows, strict=True):
+                of_network.append(row)
+            if number % 100 == 0:
+                print(f"{number} photos looked at", flush=True)
+    return looked
+
+
+def fit_together(segmenters: Sequence[Segmenter], shown: Shown) -> Seen:
+    """Fit a picture for all networks; those that see it at the same size share it."""
+    known: dict[Any, Fitted] = {}
+    keys = [
+        (
+            segmenter.refiner is None,
+            *((one.card.geometry, one.card.stride_px, one.card.channels) for one in segmenter.members),
+        )
+        for segmenter in segmenters
+    ]
+    for key, segmenter in zip(keys, segmenters, strict=True):
+        if key not in known:
+            known[key] = segmenter.fit(segmenter.decode(shown.image_HWC))
+    return Seen(shown, [known[key] for key in keys])
+
+
+def infer_together(segmenters: Sequence[Segmenter], batch: Sequence[Seen]) -> list[Seen]:
+    """Run all networks on a batch; one that another network refines runs once for both."""
+    known: dict[Any, Raw] = {}
+    for index, segmenter in enumerate(segmenters):
+        places = [member.place for member in segmenter.members]
+        keys = [(*places, *(view.image_HWC.tobytes() for view in one.fitted[index].views)) for one in batch]
+        new = {key: one.fitted[index] for key, one in zip(keys, batch, strict=True) if key not in known}
+        known.update(zip(new, segmenter.infer(list(new.values()), pad_to=BATCH), strict=True))
+        for key, one in zip(keys, batch, strict=True):
+            one.raw.append(known[key])
+    return list(batch)
+
+
+def measure_together(segmenters: Sequence[Segmenter], seen: Seen) -> list[Looked]:
+    """How sure each network is of its mask of a picture, and the Dice of it."""
+    rows = []
+    for segmenter, fitted, raw in zip(segmenters, seen.fitted, seen.raw, strict=True):
+        shown, probability_HW = seen.shown, segmenter.restore(fitted, raw)
+        dice = photo_dice(shown.truth_HW, probability_HW >= segmenter.threshold, shown.known_HW)
+        score, is_empty = certainty(probability_HW, segmenter.threshold)
+        rows.append(Looked(shown.folder, shown.version, shown.group, dice, score, is_empty))
+    return rows
+
+
 def weights_digest(path: Path) -> str:
-    """A digest of all but the metadata."""
-    return sha256(onnx.load(path).graph.SerializeToString(deterministic=True)).hexdigest()[:12]
+    """A digest of all but the metadata, and of the network whose masks this one refines."""
+    refined = read_card(path).refines
+    graphs = [onnx.load(one).graph for one in ([path, locate(refined)] if refined else [path])]
+    return sha256(b"".join(graph.SerializeToString(deterministic=True) for graph in graphs)).hexdigest()[:12]
 
 
 def shown_photos(shared: Path) -> Iterator[Shown]:
-    """All held-out photos and composites, each as it is, cropped, darkened and blurred."""
+    """All held-out photos and composites as they are, and many also cropped, darkened and blurred."""
     pairs = {Path(folder).name: held_out(shared / folder) for folder in (*PARTS, *MATERIAL)}
     for name in [*(Path(folder).name for folder in PARTS), BACKGROUNDS]:
         for number, pair in enumerate(pairs[name]):
             image_HWC = decode_photo(pair.image).image_HWC
             truth = load_truth(pair, image_HWC.shape[:2], None, IGNORE.get(name))
-            for one in altered(image_HWC, truth.mask_HW, truth.known_HW, f"{name}/{pair.id}"):
-                if name != STUDIO or number % STUDIO_EVERY == 0 or not one.version:
-                    group = f"{name}/{pair.group}"
-                    yield Shown(name, one.version, group, one.image_HWC, one.truth_HW, one.known_HW)
+            versions = altered(image_HWC, truth.mask_HW, truth.known_HW, f"{name}/{pair.id}")
+            yield from shown_versions(versions, name, number, f"{name}/{pair.group}")
     for number, composite in enumerate(composites_of(pairs)):
         group = f"{COMPOSITES}/{number}"
-        for one in altered(composite.image_HWC, composite.truth_HW, None, group):
-            yield Shown(COMPOSITES, one.version, group, one.image_HWC, one.truth_HW, None)
+        versions = altered(composite.image_HWC, composite.truth_HW, None, group)
+        yield from shown_versions(versions, COMPOSITES, number, group)
+
+
+def shown_versions(versions: Iterator[AlteredPhoto], folder: str, number: int, group: str) -> Iterator[Shown]:
+    """The versions of photo `number` of a folder, or only the first, which is as it is."""
+    wanted = None if number % ALTERED_EVERY.get(folder, 1) == 0 else 1
+    for one in islice(versions, wanted):
+        yield Shown(folder, one.version, group, one.image_HWC, one.truth_HW, one.known_HW)
 
 
 def cross_validated(rows: Sequence[Looked]) -> NDArray[np.float64]:
