@@ -35,9 +35,10 @@ from carmask.models.series_file import stages_folder
 from carmask.training.config import TrainSettings
 from carmask.training.data_loading import epoch_steps, iterate_batches, seed_step
 from carmask.training.distributed import DistributedContext
-from carmask.training.experiments import run_experiment, stage_settings
+from carmask.training.experiments import run_experiment
 from carmask.training.loggers import RunLogger
 from carmask.training.run_folder import RunFolder
+from carmask.training.series import stage_settings
 from carmask.training.setup import set_up_training
 from carmask.training.train import train_step
 from weights import split

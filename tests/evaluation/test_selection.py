@@ -4,17 +4,9 @@ import pytest
 
 from carmask.data.pairs import Dataset, Pair
 from carmask.data.split import Split, make_fold_splits
+from carmask.evaluation.folds import FoldsError, check_folds, read_folds, select_out_of_fold
 from carmask.evaluation.results import EvaluationError
-from carmask.evaluation.selection import (
-    FoldsError,
-    TrainingSplit,
-    check_folds,
-    find_run,
-    find_training_split,
-    read_folds,
-    select_out_of_fold,
-    select_pairs,
-)
+from carmask.evaluation.selection import TrainingSplit, find_run, find_training_split, select_pairs
 from carmask.imaging.geometry import Geometry
 from carmask.models.card import ModelCard
 from carmask.models.config import UNetConfig

@@ -13,7 +13,7 @@ from carmask.imaging.geometry import Geometry
 from carmask.models.config import PRESETS
 from carmask.training.config import SettingsError, TrainSettings, merge
 from carmask.training.config_sections import OptimizerSettings
-from carmask.training.experiments import stage_settings
+from carmask.training.series import stage_settings
 
 DATA = Path("cars")
 

@@ -16,15 +16,17 @@ from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, SplitError
 from carmask.errors import CarmaskError
 from carmask.evaluation.evaluate import evaluate_selection
-from carmask.evaluation.selection import FoldsError, Selection, read_folds, select_out_of_fold
+from carmask.evaluation.folds import FoldsError, read_folds, select_out_of_fold
+from carmask.evaluation.selection import Selection
 from carmask.exporting.export import export
 from carmask.models.network import Network
 from carmask.models.series_file import SeriesError, SeriesFile, fold_folders, stages_folder
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 from carmask.training.config import SettingsError, TrainSettings
-from carmask.training.experiments import ExperimentResult, run_experiment, stage_settings
+from carmask.training.experiments import ExperimentResult, run_experiment
 from carmask.training.run_folder import RunError, RunFolder
+from carmask.training.series import stage_settings
 from tiny_runs import TINY, assert_same_training, tiny_settings, train
 
 FOLDS = 2

@@ -12,17 +12,10 @@ from pathlib import Path
 from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
 from carmask.data.split import Split, find_own_split
 from carmask.errors import CarmaskError
+from carmask.evaluation.folds import read_folds, select_out_of_fold
 from carmask.evaluation.metrics import BoolArray, empty_dice, measure
 from carmask.evaluation.results import Evaluation, EvaluationError, EvaluationFailure, PhotoRow
-from carmask.evaluation.selection import (
-    Part,
-    Selection,
-    TrainingSplit,
-    find_training_split,
-    read_folds,
-    select_out_of_fold,
-    select_pairs,
-)
+from carmask.evaluation.selection import Part, Selection, TrainingSplit, find_training_split, select_pairs
 from carmask.imaging.decode import MaskReading, Photo, UnreadableImage
 from carmask.models.series_file import fold_folders
 from carmask.progress import Progress
