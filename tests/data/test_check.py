@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carmask.data.check import CheckReport, check_dataset, contact_sheet, measure_areas
+from carmask.data.check import CheckReport, check_dataset, measure_areas
+from carmask.data.contact_sheet import contact_sheet
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
 from carmask.imaging.draw import UNKNOWN_RGB

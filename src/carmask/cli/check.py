@@ -6,7 +6,8 @@ from typing import Any
 
 from carmask.cli.console import print_facts, print_problems
 from carmask.cli.options import Count
-from carmask.data.check import CheckReport, check_dataset, contact_sheet
+from carmask.data.check import CheckReport, check_dataset
+from carmask.data.contact_sheet import contact_sheet
 from carmask.data.layout import DatasetError
 from carmask.data.pairs import describe_rules
 from carmask.errors import CarmaskError

@@ -31,7 +31,6 @@ from typing import Literal
 from carmask.errors import CarmaskError
 from carmask.files import is_hidden_file, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
-from carmask.imaging.rle import TableError, read_rows
 
 ProblemKind = Literal[
     "missing mask",
@@ -177,41 +176,13 @@ def index_folder(folder: Path) -> FileIndex:
         below = path.relative_to(folder)
         for name in names:
             relative = PurePosixPath(below, name)
-            if not _is_text(str(relative)):
+            if not is_text(str(relative)):
                 shown = str(relative).encode("utf-8", "backslashreplace").decode()
                 index.problems.append(Problem(shown, "unreadable", "its name is not valid UTF-8; rename it"))
                 continue
             files = index.pictures if relative.suffix.lower() in IMAGE_SUFFIXES else index.others
             files.setdefault(str(relative.with_suffix("")), []).append(path / name)
     return index
-
-
-def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
-    """Read Carvana's `img,rle_mask` table: photo's name without suffix -> run lengths, and the faults of its rows.
-
-    Raises:
-        DatasetError: the file cannot be read, or is not such a table.
-
-    """
-    if not path.is_file():
-        raise DatasetError(f"{path}: cannot be read as a table (not a plain file)")
-    rows: dict[str, str] = {}
-    problems = []
-    try:
-        for number, fields in read_rows(path):
-            photo = PurePosixPath(fields[0].strip())
-            stem = str(photo.with_suffix("")) if photo.name and _is_text(photo.name) else ""
-            if len(fields) != 2 or not stem:
-                where = f"{path.name}, line {number}"
-                problems.append(Problem(where, "unreadable", "not a file name, a comma and runs"))
-            elif stem in rows:
-                cause = f"{path.name} has more than one row for it; the first is used"
-                problems.append(Problem(stem, "ambiguous", cause))
-            else:
-                rows[stem] = fields[1]
-    except TableError as error:
-        raise DatasetError(str(error)) from error
-    return rows, problems
 
 
 def side_of(name: str) -> Side | None:
@@ -323,7 +294,8 @@ def _unlistable(error: OSError) -> DatasetError:
     return DatasetError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions")
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a name is valid UTF-8."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

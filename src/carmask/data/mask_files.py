@@ -1,19 +1,21 @@
 """Photos whose truth is in files of masks, by their names, or in run lengths; and photos without a vehicle."""
 
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from carmask.data.layout import (
     CARVANA_CSV,
     EMPTY_PHOTOS,
     MASK_ENDING,
+    DatasetError,
     DatasetPaths,
     FileIndex,
     Problem,
     index_folder,
-    read_run_lengths,
+    is_text,
 )
 from carmask.files import SimilarNames
+from carmask.imaging.rle import TableError, read_rows
 
 
 def find_mask_files(
@@ -71,6 +73,34 @@ def photos_without(
         else:
             found[id_] = images[0]
     return found, problems
+
+
+def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
+    """Read Carvana's `img,rle_mask` table: photo's name without suffix -> run lengths, and the faults of its rows.
+
+    Raises:
+        DatasetError: the file cannot be read, or is not such a table.
+
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: cannot be read as a table (not a plain file)")
+    rows: dict[str, str] = {}
+    problems = []
+    try:
+        for number, fields in read_rows(path):
+            photo = PurePosixPath(fields[0].strip())
+            stem = str(photo.with_suffix("")) if photo.name and is_text(photo.name) else ""
+            if len(fields) != 2 or not stem:
+                where = f"{path.name}, line {number}"
+                problems.append(Problem(where, "unreadable", "not a file name, a comma and runs"))
+            elif stem in rows:
+                cause = f"{path.name} has more than one row for it; the first is used"
+                problems.append(Problem(stem, "ambiguous", cause))
+            else:
+                rows[stem] = fields[1]
+    except TableError as error:
+        raise DatasetError(str(error)) from error
+    return rows, problems
 
 
 def photo_stems(mask_stem: str) -> tuple[str, str]:
