@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from tiny_cache import KEY, assert_right, pairs_of, relabel
 
-from carmask.data.cache import CacheKey, open_cache
+from carmask.data.cache import CacheKey
+from carmask.data.cache_build import open_cache
 from carmask.data.pairs import Pair
 from carmask.imaging.geometry import Geometry, fit_known, fit_mask, plan
 

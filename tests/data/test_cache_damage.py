@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from tiny_cache import KEY, assert_right, pairs_of, relabel
 
-from carmask.data.cache import CacheError, CacheKey, CacheUnfinished, open_cache
+from carmask.data.cache import CacheKey
+from carmask.data.cache_build import CacheError, CacheUnfinished, open_cache
 from carmask.imaging.geometry import Geometry
 
 OPEN = """

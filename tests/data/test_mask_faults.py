@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carmask.cli import main
-from carmask.data.cache import CacheKey, open_cache
+from carmask.data.cache import CacheKey
+from carmask.data.cache_build import open_cache
 from carmask.data.check import check_dataset
 from carmask.data.pairs import describe_inverted, find_pairs, load_soft_mask
 from carmask.evaluation.evaluate import MaskSizeError, load_truth

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from bright_photos import Command
-from carmask.data.cache import CacheKey, open_cache
+from carmask.data.cache import CacheKey
+from carmask.data.cache_build import open_cache
 from carmask.data.pairs import Dataset, find_pairs, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.imaging.geometry import Geometry

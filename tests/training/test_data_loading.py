@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carmask.data.cache import Cache, CacheKey, open_cache
+from carmask.data.cache import Cache, CacheKey
+from carmask.data.cache_build import open_cache
 from carmask.data.pairs import find_pairs
 from carmask.data.split import make_split
 from carmask.imaging.geometry import Geometry

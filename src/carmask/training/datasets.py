@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from carmask.data.cache import Cache, CacheUnfinished, open_cache
+from carmask.data.cache import Cache
+from carmask.data.cache_build import CacheUnfinished, open_cache
 from carmask.data.composite import Cutout
 from carmask.data.pairs import Dataset, Pair, describe_inverted, describe_odd, describe_rules, find_pairs
 from carmask.data.split import FOLDS, Split, find_own_split, make_split
