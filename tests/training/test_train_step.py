@@ -25,7 +25,8 @@ from carmask.training.loggers import RunLogger
 from carmask.training.memory import is_out_of_memory
 from carmask.training.overfit import overfit_batch
 from carmask.training.setup import TrainingSetup, set_up_training
-from carmask.training.train import StepResult, TrainingError, train_step
+from carmask.training.stopping import TrainingError
+from carmask.training.train import StepResult, train_step
 from tiny_runs import FAST, SMALL
 
 # With everything that has a state: BatchNorm, averaged weights, Adam.

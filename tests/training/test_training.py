@@ -27,7 +27,7 @@ from carmask.training.config import TrainSettings
 from carmask.training.config_sections import OptimizerSettings
 from carmask.training.optimizer import make_averaged_model, make_optimizer
 from carmask.training.run_folder import RunError, RunFolder
-from carmask.training.train import TrainingError
+from carmask.training.stopping import TrainingError
 from tiny_runs import FAST, GENERAL, SMALL, TINY, assert_same_training, resume, rows, train, weights
 
 

@@ -1,4 +1,4 @@
-"""Memory during training: keeping freed memory, noticing that it has run out, and a batch size that fits."""
+"""Memory during training: keeping freed memory, a batch size that fits, and what to do when it has run out."""
 
 import copy
 import ctypes
@@ -11,8 +11,13 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from carmask.errors import first_line
 from carmask.limits import free_memory_bytes
 from carmask.runtime.hardware import Hardware
+from carmask.training.checkpoint import TrainingState
+from carmask.training.distributed import DistributedContext
+from carmask.training.loggers import RunLogger
+from carmask.training.stopping import TrainingError
 
 # glibc's <malloc.h>
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -66,6 +71,47 @@ def return_freed_memory(device: torch.device) -> None:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether the error means that memory has run out, whichever library raised it."""
     return isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def halve_parts(
+    state: TrainingState, photos: int, distributed: DistributedContext, logger: RunLogger, error: RuntimeError
+) -> None:
+    """After running out of memory, run batches in twice as many parts for the rest of the run.
+
+    Raises:
+        TrainingError: a part is a single photo, or other processes would have to do the same.
+
+    """
+    if distributed.world_size > 1:
+        raise TrainingError(
+            f"out of memory at step {state.step}, which cannot be fixed while several processes train together; start "
+            f"a new run with smaller parts, --accumulate {2 * state.accumulate}, or a smaller --batch-size"
+        ) from error
+    if state.accumulate >= photos:
+        raise TrainingError(
+            f"out of memory at step {state.step} with a single photo; use a smaller --input.height-px and "
+            "--input.width-px, or a smaller --preset"
+        ) from error
+    state.accumulate = min(2 * state.accumulate, photos)
+    logger.info(
+        f"out of memory at step {state.step}: from here on batches of {photos} photos run in {state.accumulate} parts, "
+        "which takes longer and lets BatchNorm see fewer photos at once"
+    )
+
+
+@contextmanager
+def explain_out_of_memory(state: TrainingState) -> Iterator[None]:
+    """Raise `TrainingError` if memory runs out inside, where splitting the batch does not help."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory at step {state.step}, where smaller parts do not help ({first_line(error)}); use a smaller "
+            "--batch-size or --preset in a new run, or, if other programs took the memory, go on with `carmask train "
+            "--resume` when they are done"
+        ) from error
 
 
 def find_batch_size(model: nn.Module, hardware: Hardware, input_CHW: tuple[int, int, int], photos: int) -> int:

@@ -9,7 +9,8 @@ from carmask.training.distributed import DistributedContext
 from carmask.training.loggers import RunLogger
 from carmask.training.memory import keep_freed_memory
 from carmask.training.setup import set_up_training
-from carmask.training.train import TrainingError, train_step
+from carmask.training.stopping import TrainingError
+from carmask.training.train import train_step
 
 STEPS = 400
 SHOWN_STEPS = 20

@@ -1,4 +1,4 @@
-"""When a run is asked to stop: by Ctrl-C, by SIGTERM, or because its time is over."""
+"""When a run stops: by Ctrl-C, by SIGTERM, because its time is over, or because it cannot go on."""
 
 import signal
 import threading
@@ -6,6 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from carmask.errors import CarmaskError
+
+
+class TrainingError(CarmaskError):
+    """Training cannot go on."""
 
 
 class StopRequest:

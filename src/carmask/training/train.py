@@ -6,8 +6,6 @@ numbers as one that was not.
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +13,19 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from carmask.data.cache import CacheUnfinished
-from carmask.errors import CarmaskError, first_line
+from carmask.data.cache_build import CacheUnfinished
 from carmask.training.checkpoint import EpochMetrics, TrainingState
 from carmask.training.config import TrainSettings
 from carmask.training.data_loading import Batch, epoch_steps, iterate_batches, seed_step
 from carmask.training.distributed import DistributedContext, distributed_errors
 from carmask.training.loggers import RunLogger, Throughput
-from carmask.training.memory import is_out_of_memory, keep_freed_memory, return_freed_memory
+from carmask.training.memory import (
+    explain_out_of_memory,
+    halve_parts,
+    is_out_of_memory,
+    keep_freed_memory,
+    return_freed_memory,
+)
 from carmask.training.optimizer import learning_rate
 from carmask.training.run_folder import RunFolder
 from carmask.training.setup import (
@@ -33,15 +36,11 @@ from carmask.training.setup import (
     restore_state,
     set_up_training,
 )
-from carmask.training.stopping import StopRequest
+from carmask.training.stopping import StopRequest, TrainingError
 from carmask.training.validation import load_validation_set, validate
 
 # Speed and loss are shown every so many steps.
 LOG_STEPS = 10
-
-
-class TrainingError(CarmaskError):
-    """Training cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ def train_step(setup: TrainingSetup, state: TrainingState, batch: Batch, stop: S
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                halve_parts(setup, state, len(batch.images_BCHW), error)
+                halve_parts(state, len(batch.images_BCHW), setup.distributed, setup.logger, error)
                 restore_buffers(network, buffers)
             if losses_B is None:
                 # Not in the handler: while the error is handled, it holds all that the failed pass has computed.
@@ -238,30 +237,6 @@ def restore_buffers(network: nn.Module, buffers: list[Tensor]) -> None:
         buffer.copy_(saved)
 
 
-def halve_parts(setup: TrainingSetup, state: TrainingState, photos: int, error: RuntimeError) -> None:
-    """After running out of memory, run batches in twice as many parts for the rest of the run.
-
-    Raises:
-        TrainingError: a part is a single photo, or other processes would have to do the same.
-
-    """
-    if setup.distributed.world_size > 1:
-        raise TrainingError(
-            f"out of memory at step {state.step}, which cannot be fixed while several processes train together; start "
-            f"a new run with smaller parts, --accumulate {2 * state.accumulate}, or a smaller --batch-size"
-        ) from error
-    if state.accumulate >= photos:
-        raise TrainingError(
-            f"out of memory at step {state.step} with a single photo; use a smaller --input.height-px and "
-            "--input.width-px, or a smaller --preset"
-        ) from error
-    state.accumulate = min(2 * state.accumulate, photos)
-    setup.logger.info(
-        f"out of memory at step {state.step}: from here on batches of {photos} photos run in {state.accumulate} parts, "
-        "which takes longer and lets BatchNorm see fewer photos at once"
-    )
-
-
 def skip_step(setup: TrainingSetup, state: TrainingState) -> None:
     """Leave out a step whose gradient is not finite.
 
@@ -281,21 +256,6 @@ def skip_step(setup: TrainingSetup, state: TrainingState) -> None:
             f"{kept}"
         )
     setup.logger.info(f"warning   the gradient is not finite at step {state.step}: this step is skipped")
-
-
-@contextmanager
-def explain_out_of_memory(state: TrainingState) -> Iterator[None]:
-    """Raise `TrainingError` if memory runs out inside, where splitting the batch does not help."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(
-            f"out of memory at step {state.step}, where smaller parts do not help ({first_line(error)}); use a smaller "
-            "--batch-size or --preset in a new run, or, if other programs took the memory, go on with `carmask train "
-            "--resume` when they are done"
-        ) from error
 
 
 def log_step(
