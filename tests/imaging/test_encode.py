@@ -22,6 +22,7 @@ from carmask.imaging.draw import (
     sheet,
 )
 from carmask.imaging.encode import encode_mask, encode_picture, encode_png, encode_soft
+from carmask.imaging.metadata import PictureMetadata
 from hostile_files import photo
 
 IMAGE_HWC = np.array(photo(120, 160))
@@ -100,6 +101,22 @@ def test_the_color_profile_is_kept_where_it_fits(picture_format, channels):
     assert "icc_profile" not in read_back(encode_picture(image_HWC, picture_format)).info
     if channels == 3:
         assert decode_photo(encode_picture(image_HWC, picture_format, srgb)).icc_profile == srgb
+
+
+def test_a_jpeg_is_what_pillow_writes():
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0132] = "Maker", "2026:07:01 12:00:00"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(150_000)
+    for pixels in (photo(61, 83), photo(40, 40).convert("L")):
+        pixels_HWC = np.array(pixels).reshape(*pixels.size[::-1], -1)
+        for quality, dpi, data, icc in ((90, None, None, None), (35, (300, 72.4), exif.tobytes(), profile)):
+            metadata = PictureMetadata(data, None, dpi)
+            kept_icc = icc if pixels.mode == "RGB" else None
+            stored = {"icc_profile": kept_icc, "exif": data, "dpi": dpi}
+            expected = io.BytesIO()
+            pixels.save(expected, "JPEG", quality=quality, **{name: value for name, value in stored.items() if value})
+            encoded = encode_picture(pixels_HWC, "jpg", icc, quality=quality, metadata=metadata)
+            assert encoded == expected.getvalue()
 
 
 def test_what_is_no_picture_is_refused():

@@ -106,17 +106,16 @@ def _darken(canvas_HWC: NDArray[np.uint8], part: tuple[slice, slice], darkness_H
 
 def _lay(canvas_HWC: NDArray[np.uint8], layer: PlacedLayer) -> None:
     """Lay a vehicle onto a canvas."""
-    below_HWC = np.ascontiguousarray(canvas_HWC[layer.part])
     color_HW3, level_HW = layer.color_HW3, layer.level_HW
+    below_HWC = canvas_HWC[layer.part]
     if canvas_HWC.shape[2] == 3:
-        cv2.copyTo(color_HW3, cv2.compare(level_HW, 255, cv2.CMP_EQ), below_HWC)
         partly = partly_opaque(level_HW)
-        below_N3 = below_HWC.reshape(-1, 3)
-        rest_N3 = times_level(below_N3[partly], 255 - level_HW.reshape(-1)[partly])
-        below_N3[partly] = np.minimum(rest_N3 + color_HW3.reshape(-1, 3)[partly], 255)
-        canvas_HWC[layer.part] = below_HWC
+        row, column = np.divmod(partly, level_HW.shape[1])
+        rest_N3 = times_level(below_HWC[row, column], 255 - np.take(level_HW, partly))
+        below_HWC[row, column] = np.minimum(rest_N3 + np.take(color_HW3.reshape(-1, 3), partly, axis=0), 255)
+        cv2.copyTo(color_HW3, cv2.compare(level_HW, 255, cv2.CMP_EQ), below_HWC)
         return
     # What is below is black or nothing, so only its opacity counts.
-    opacity_HW = cv2.add(level_HW, cv2.multiply(below_HWC[..., 3], 255 - level_HW, scale=1 / 255))
+    opacity_HW = cv2.add(level_HW, cv2.multiply(np.ascontiguousarray(below_HWC[..., 3]), 255 - level_HW, scale=1 / 255))
     color_HW3 = cv2.divide(color_HW3, cv2.cvtColor(np.maximum(opacity_HW, 1), cv2.COLOR_GRAY2RGB), scale=255)
     canvas_HWC[layer.part] = cv2.insertChannel(opacity_HW, cv2.cvtColor(color_HW3, cv2.COLOR_RGB2RGBA), 3)

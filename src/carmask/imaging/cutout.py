@@ -165,8 +165,12 @@ def lift_vehicle(
         return None
     ramp = _half_ramp(threshold)
     part = slices(box_px, margin_px=EDGE_MARGIN_PX, size_HW=probability_HW.shape)
-    opacity_HW = np.clip((probability_HW[part] - threshold) / (2 * ramp) + 0.5, 0, 1)
-    color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW[part], threshold)
+    probability_HW = np.ascontiguousarray(probability_HW[part])
+    opacity_HW = probability_HW - np.float32(threshold)
+    opacity_HW /= 2 * ramp
+    opacity_HW += 0.5
+    np.clip(opacity_HW, 0, 1, out=opacity_HW)
+    color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW, threshold)
     if alpha_HW is not None:
         of_photo_HW = np.maximum(alpha_HW[part], 1).astype(np.float32) / 255
         white_taken_HW3 = 255 - (255 - color_HW3.astype(np.float32)) / of_photo_HW[..., None]

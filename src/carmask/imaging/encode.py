@@ -30,6 +30,10 @@ _MAX_SIDE_PX: dict[PictureFormat, int] = {"webp": 16383, "jpg": 65_500, "avif": 
 
 # PNG's signature and the chunk IHDR.
 _HEADER_BYTES = 33
+# JPEG's first marker and the segment APP0 of JFIF, where in it the density is, and the most that a segment APP2 holds
+# of a profile (ICC.1:2022, B.4).
+_JFIF_BYTES, _DENSITY = 20, slice(13, 18)
+_ICC_PART_BYTES = 65_519
 
 _TO_BGR = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
 
@@ -90,18 +94,18 @@ def encode_picture(
     profile = icc_profile if icc_profile is not None and icc_profile[16:20] == space else None
     if picture_format == "png":
         return _png(image_HWC, _FAST_PNG, profile, metadata)
+    if picture_format == "jpg":
+        return _jpeg(image_HWC, quality, profile, metadata)
     # WebP and AVIF have no gray mode: their pixels are RGB, and a gray profile does not describe them.
     if channels == 1 and picture_format in ("webp", "avif"):
         image_HWC, profile = np.repeat(image_HWC, 3, axis=2), None
     image = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC)
     buffer = io.BytesIO()
     stored: dict[str, Any] = {"icc_profile": profile, "exif": metadata.exif}
-    if metadata.dpi is not None and picture_format in ("jpg", "tiff"):
+    if metadata.dpi is not None and picture_format == "tiff":
         stored["dpi"] = metadata.dpi
     if picture_format == "webp":
         stored |= {"quality": quality, "method": _WEBP_METHOD}
-    elif picture_format == "jpg":
-        stored |= {"quality": quality}
     elif picture_format == "tiff":
         stored |= {"compression": "tiff_adobe_deflate", "exif": metadata.short_exif}
     elif not features.check("avif"):
@@ -109,7 +113,7 @@ def encode_picture(
     else:
         stored |= {"quality": quality, "speed": _AVIF_SPEED, "max_threads": 1}
     given = {name: value for name, value in stored.items() if value is not None}
-    image.save(buffer, format={"jpg": "JPEG"}.get(picture_format, picture_format), **given)
+    image.save(buffer, format=picture_format, **given)
     return buffer.getvalue()
 
 
@@ -119,11 +123,7 @@ def _png(
     icc_profile: bytes | None = None,
     metadata: PictureMetadata = NO_METADATA,
 ) -> bytes:
-    to_bgr = _TO_BGR.get(image_HWC.shape[2])
-    bgr_HWC = np.ascontiguousarray(image_HWC) if to_bgr is None else cv2.cvtColor(image_HWC, to_bgr)
-    is_encoded, data = cv2.imencode(".png", bgr_HWC, settings)
-    if not is_encoded:
-        raise ValueError(f"a picture of {image_HWC.shape} cannot be encoded as PNG")
+    encoded = _encode_pixels(".png", image_HWC, settings)
     # OpenCV can store a profile with libpng, but writes no file if it breaks a rule, as those of some photos do.
     chunks = b""
     if icc_profile is not None:
@@ -133,10 +133,37 @@ def _png(
         chunks += _png_chunk(b"pHYs", struct.pack(">IIB", *per_meter, 1))
     if metadata.exif is not None:
         chunks += _png_chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
-    encoded = bytes(data)
     return encoded[:_HEADER_BYTES] + chunks + encoded[_HEADER_BYTES:] if chunks else encoded
 
 
 def _png_chunk(kind: bytes, content: bytes) -> bytes:
     """A chunk to be inserted after the header (PNG specification, 5.3)."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _jpeg(image_HWC: NDArray[np.uint8], quality: int, icc_profile: bytes | None, metadata: PictureMetadata) -> bytes:
+    """The bytes that Pillow would write: both use libjpeg-turbo, and OpenCV takes a third less time."""
+    encoded = _encode_pixels(".jpg", image_HWC, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    header = bytearray(encoded[:_JFIF_BYTES])
+    if metadata.dpi is not None:
+        header[_DENSITY] = struct.pack(">BHH", 1, *(min(round(one), 0xFFFF) for one in metadata.dpi))
+    if metadata.exif is not None:
+        header += _jpeg_segment(0xE1, metadata.exif)
+    profile = icc_profile or b""
+    parts = [profile[start : start + _ICC_PART_BYTES] for start in range(0, len(profile), _ICC_PART_BYTES)]
+    for number, part in enumerate(parts, start=1):
+        header += _jpeg_segment(0xE2, b"ICC_PROFILE\0" + bytes((number, len(parts))) + part)
+    return bytes(header) + encoded[_JFIF_BYTES:]
+
+
+def _jpeg_segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def _encode_pixels(ending: str, image_HWC: NDArray[np.uint8], settings: tuple[int, ...]) -> bytes:
+    to_bgr = _TO_BGR.get(image_HWC.shape[2])
+    bgr_HWC = np.ascontiguousarray(image_HWC) if to_bgr is None else cv2.cvtColor(image_HWC, to_bgr)
+    is_encoded, data = cv2.imencode(ending, bgr_HWC, settings)
+    if not is_encoded:
+        raise ValueError(f"a picture of {image_HWC.shape} cannot be encoded as {ending}")
+    return bytes(data)

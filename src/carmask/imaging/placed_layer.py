@@ -77,7 +77,7 @@ class PlacedLayer:
         # Few pixels are partly opaque, and only these need to be multiplied.
         partly = partly_opaque(level_HW)
         colors_N3 = color_HW3.reshape(-1, 3)
-        colors_N3[partly] = times_level(colors_N3[partly], level_HW.reshape(-1)[partly])
+        colors_N3[partly] = times_level(np.take(colors_N3, partly, axis=0), np.take(level_HW, partly))
         return cls(layer.part, color_HW3, level_HW)
 
 

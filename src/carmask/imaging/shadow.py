@@ -72,10 +72,10 @@ def drawn_shadow(
         return nothing
     y_h1 = np.arange(rows.start + _STEP / 2, rows.stop + _STEP / 2, _STEP, dtype=np.float32)[:, None]
     x_1w = np.arange(columns.start + _STEP / 2, columns.stop + _STEP / 2, _STEP, dtype=np.float32)[None]
-    ground_1w = ground.at(x_1w)
+    ground_1w = ground.at(x_1w).astype(np.float32)
     # Beside the vehicle nothing is above the ground, and nothing climbs.
     is_below_1w = (x_1w >= left) & (x_1w <= right)
-    low_1w = np.interp(x_1w, column + 0.5, low)
+    low_1w = np.interp(x_1w, column + 0.5, low).astype(np.float32)
     under_hw = np.clip((y_h1 - low_1w) / _STEP + 1, 0, 1) * is_below_1w
     fill_hw = np.clip((ground_1w + _BELOW * width_px - y_h1) / _STEP, 0, 1) * under_hw
     fill_hw *= _presence(x_1w, ground_1w - low_1w, (left, right))
@@ -181,7 +181,7 @@ def _presence(x_1w: Floats, gap_1w: Floats, sides: tuple[float, float]) -> Float
     touches_1w = (gap_1w < _CONTACT_GAP * width_px).astype(np.uint8)
     length = np.ones((1, max(1, round(_CONTACT_LENGTH * width_px / _STEP))), dtype=np.uint8)
     wheels_1w = cv2.morphologyEx(touches_1w, cv2.MORPH_OPEN, length, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    blurred_1w = cv2.blur(wheels_1w.astype(np.float64), length.shape[::-1])
+    blurred_1w = cv2.blur(wheels_1w.astype(np.float32), length.shape[::-1])
     presence_1w: Floats = np.maximum(inside_1w**2 * (3 - 2 * inside_1w), blurred_1w)
     return presence_1w
 
@@ -214,8 +214,6 @@ def _blurred(level_hw: Floats, sigma_px: float) -> NDArray[np.float32]:
 
 def _enlarged(level_hw: Floats, size_HW: Size) -> NDArray[np.uint8]:
     height, width = size_HW
-    matrix = np.array([[_STEP, 0, _STEP / 2 - 0.5], [0, _STEP, _STEP / 2 - 0.5]], dtype=np.float64)
-    level_HW = cv2.warpAffine(
-        level_hw.astype(np.float32), matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return cv2.convertScaleAbs(level_HW)  # type: ignore[no-any-return]
+    height_px, width_px = level_hw.shape
+    level_HW = cv2.resize(level_hw, (width_px * _STEP, height_px * _STEP), interpolation=cv2.INTER_LINEAR)
+    return cv2.convertScaleAbs(level_HW[:height, :width])  # type: ignore[no-any-return]
