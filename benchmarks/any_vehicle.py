@@ -86,14 +86,14 @@ def main() -> None:
 def held_out(root: Path) -> list[Pair]:
     """The photos of a folder that its committed split holds out."""
     split = "carvana-fold0of5" if root.name == STUDIO else root.name
-    pairs = find_pairs(root, empty=root.name in ("no-vehicle", "backgrounds")).pairs
+    pairs = find_pairs(root, ignore=IGNORE.get(root.name), empty=root.name in ("no-vehicle", "backgrounds")).pairs
     _, validation = Split.load(RESULTS / f"split-{split}.json").select(pairs)
     return validation
 
 
 def figures_of_part(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Figures of the held-out photos of one folder."""
-    evaluation = evaluate_selection(Selection(tuple(pairs)), segmenter, ignore=IGNORE.get(name))
+    evaluation = evaluate_selection(Selection(tuple(pairs)), segmenter)
     if evaluation.failures:
         raise SystemExit(f"{name}: {evaluation.failures}")
     warnings = leaks(segmenter, name, pairs)

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from any_vehicle import IGNORE, MATERIAL, PARTS, STUDIO, composites_of, held_out
+from any_vehicle import MATERIAL, PARTS, STUDIO, composites_of, held_out
 from carmask.evaluation.evaluate import load_truth
 from carmask.evaluation.metrics import photo_dice
 from carmask.exporting.calibrate_dice import ALTERED_WEIGHT, AlteredPhoto, ScoredMask, altered, fit
@@ -207,7 +207,7 @@ def shown_photos(shared: Path) -> Iterator[Shown]:
     for name in [*(Path(folder).name for folder in PARTS), BACKGROUNDS]:
         for number, pair in enumerate(pairs[name]):
             image_HWC = decode_photo(pair.image).image_HWC
-            truth = load_truth(pair, image_HWC.shape[:2], None, IGNORE.get(name))
+            truth = load_truth(pair, image_HWC.shape[:2])
             versions = altered(image_HWC, truth.mask_HW, truth.known_HW, f"{name}/{pair.id}")
             yield from shown_versions(versions, name, number, f"{name}/{pair.group}")
     for number, composite in enumerate(composites_of(pairs)):

@@ -71,7 +71,7 @@ FAULTS = {
 
 def test_every_fault_is_found_in_one_run(faulty: Path) -> None:
     calls: list[tuple[int, int]] = []
-    report = check_dataset(faulty, progress=lambda done, total: calls.append((done, total)))
+    report = check_dataset(find_pairs(faulty), progress=lambda done, total: calls.append((done, total)))
     assert found(report) == FAULTS
     assert calls == [(number, 12) for number in range(1, 13)]
     details = {(problem.subject, problem.kind): problem.detail for problem in report.problems}
@@ -89,7 +89,7 @@ def test_foreground_resolves_class_numbers(faulty: Path) -> None:
     (faulty / "masks").rename(faulty / "all-masks")
     (faulty / "masks").mkdir()
     shutil.copy(faulty / "all-masks" / "classes.png", faulty / "masks")
-    report = check_dataset(faulty, foreground=2)
+    report = check_dataset(find_pairs(faulty, foreground=2))
     assert not any(problem.kind in ("odd mask values", "empty mask") for problem in report.problems)
     assert report.area_of == {"classes": 0.25}
 
@@ -97,7 +97,7 @@ def test_foreground_resolves_class_numbers(faulty: Path) -> None:
 def test_a_sound_data_set_has_no_problem(tmp_path: Path) -> None:
     for number in range(6):
         make_pair(tmp_path, f"photo{number}", seed=number)
-    report = check_dataset(tmp_path)
+    report = check_dataset(find_pairs(tmp_path))
     assert report.problems == ()
     assert report.doubtful == {}
 
@@ -106,9 +106,9 @@ def test_a_sound_data_set_has_no_problem(tmp_path: Path) -> None:
 def test_a_photo_is_read_to_its_last_byte_although_it_is_decoded_small(tmp_path: Path, bytes_off: int) -> None:
     make_pair(tmp_path, "a", size_HW=(1280, 1918), seed=0)
     make_pair(tmp_path, "b", seed=1)
-    assert check_dataset(tmp_path).problems == ()
+    assert check_dataset(find_pairs(tmp_path)).problems == ()
     cut(tmp_path / "images" / "a.jpg", bytes_off)
-    assert found(check_dataset(tmp_path)) == {("a (a.jpg)", "unreadable")}
+    assert found(check_dataset(find_pairs(tmp_path))) == {("a (a.jpg)", "unreadable")}
 
 
 def test_the_same_pixels_in_another_file_are_a_duplicate_and_similar_ones_are_not(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_same_pixels_in_another_file_are_a_duplicate_and_similar_ones_are_no
     pixels_HWC[50, 50, 1] ^= 1
     (tmp_path / "images" / "c.jpg").unlink()
     Image.fromarray(pixels_HWC).save(tmp_path / "images" / "c.png")
-    report = check_dataset(tmp_path)
+    report = check_dataset(find_pairs(tmp_path))
     assert found(report) == {("a", "duplicate picture")}
     assert report.problems[0].detail.endswith(" b")
 
@@ -134,12 +134,12 @@ def test_pictures_on_both_sides_of_a_split(tmp_path: Path) -> None:
     photo = Image.open(root / "images" / "photo2.jpg")
     photo.resize((80, 60)).resize(photo.size).save(root / "images" / "photo3.jpg", quality=50)
     sides = ["photo0", "photo2", "photo4"], ["photo1", "photo3", "photo5"]
-    assert found(check_dataset(root)) == {("photo0", "duplicate picture")}
-    report = check_dataset(root, split=write_split(tmp_path / "across.json", *sides))
+    assert found(check_dataset(find_pairs(root))) == {("photo0", "duplicate picture")}
+    report = check_dataset(find_pairs(root), split=write_split(tmp_path / "across.json", *sides))
     assert found(report) == {("photo0", "duplicate across split"), ("photo3", "duplicate across split")}
     assert report.outside_split == 0
     within = write_split(tmp_path / "within.json", ["photo0", "photo1", "photo4"], ["photo2", "photo3"])
-    report = check_dataset(root, split=within)
+    report = check_dataset(find_pairs(root), split=within)
     assert found(report) == {("photo0", "duplicate picture")}
     assert report.outside_split == 1
 
@@ -149,12 +149,13 @@ def test_faults_of_the_split_are_problems(tmp_path: Path) -> None:
     for number, stem in enumerate(("car1-a", "car1-b", "car2-a")):
         make_pair(root, stem, seed=number)
     split = write_split(tmp_path / "split.json", ["car1-a", "gone"], ["car1-b", "car2-a"])
-    assert found(check_dataset(root, split=split)) == {("gone", "split")}
-    assert found(check_dataset(root, split=split, group_pattern="car.")) == {("gone", "split"), ("car1", "split")}
+    assert found(check_dataset(find_pairs(root), split=split)) == {("gone", "split")}
+    by_car = check_dataset(find_pairs(root, group_pattern="car."), split=split)
+    assert found(by_car) == {("gone", "split"), ("car1", "split")}
     content = json.loads(split.read_text())
     content["group_of"] |= {"car1-a": "car1", "car1-b": "car1"}
     split.write_text(json.dumps(content))
-    report = check_dataset(root, split=split)
+    report = check_dataset(find_pairs(root), split=split)
     assert found(report) == {("split.json", "split")}
     assert "car1" in report.problems[0].detail
 
@@ -269,7 +270,7 @@ def test_real_photos_have_no_problem_and_their_copies_do(carvana: Path, tmp_path
     train, validation = ([id_ for id_ in ids if id_.startswith(car)] for car in ("1ba", "3d7"))
     group_of = {id_: id_[:12] for id_ in ids}
     split = write_split(tmp_path / "split.json", train, validation, group_of)
-    report = check_dataset(data, split=split)
+    report = check_dataset(find_pairs(data), split=split)
     assert report.problems == ()
     assert len(report.area_of) == len(ids) == 32
     assert list(report.sizes) == [(1280, 1918)]
@@ -278,7 +279,7 @@ def test_real_photos_have_no_problem_and_their_copies_do(carvana: Path, tmp_path
     photo.save(data / "train" / f"{validation[5]}.jpg", quality=60)
     (data / "train_masks" / f"{train[7]}_mask.gif").unlink()
     cut(data / "train_masks" / f"{validation[0]}_mask.gif", 2000)
-    assert found(check_dataset(data, split=split)) == {
+    assert found(check_dataset(find_pairs(data), split=split)) == {
         (validation[5], "duplicate across split"),
         (f"train/{train[7]}.jpg", "missing mask"),
         (train[7], "split"),
@@ -298,7 +299,7 @@ def test_photos_without_a_vehicle_are_counted_without_complaint(
     assert status == 0
     assert "without a vehicle 3" in " ".join(out.split())
     assert "mean 25.0%" in out, "of those with a mask"
-    report = check_dataset(tmp_path / "data")
+    report = check_dataset(find_pairs(tmp_path / "data"))
     assert len(report.area_of) == len(report.dataset.pairs) == 6
     area_of, unreadable = measure_areas(report.dataset.pairs)
     assert (area_of["no_vehicle/other1"], unreadable) == (0.0, [])
@@ -310,7 +311,7 @@ def test_photos_without_a_vehicle_are_counted_without_complaint(
     assert "without a vehicle 3" in " ".join(out.split())
     shutil.copy(tmp_path / "data" / "images" / "photo0.jpg", photo)
     cut(tmp_path / "data" / "no_vehicle" / "other2.jpg", 2)
-    assert found(check_dataset(tmp_path / "data")) == {
+    assert found(check_dataset(find_pairs(tmp_path / "data"))) == {
         ("no_vehicle/other1", "duplicate picture"),
         ("no_vehicle/other2 (other2.jpg)", "unreadable"),
     }
@@ -328,16 +329,16 @@ def test_unknown_pixels_are_named_and_hatched(
     save_mask(tmp_path / "data", "photo1", mask_HW)
     save_mask(tmp_path / "data", "photo2", np.where(mask_HW, mask_HW, 128))
     save_mask(tmp_path / "data", "photo3", np.full_like(mask_HW, 128))
-    report = check_dataset(tmp_path / "data", ignore=128)
+    report = check_dataset(find_pairs(tmp_path / "data", ignore=128))
     assert found(report) == {("photo2", "full mask"), ("photo3 (photo3.png)", "unreadable")}
     assert report.unknown_of == {"photo1": 0.25, "photo2": 0.5}
     assert report.area_of == {"photo0": 0.25, "photo1": pytest.approx(2 / 3), "photo2": 1.0}
-    assert measure_areas(report.dataset.pairs, ignore=128)[0] == report.area_of
+    assert measure_areas(report.dataset.pairs)[0] == report.area_of
     _, out, _ = run(capsys, "check", "data", "--ignore", "128", "--sheet", "sheet.png")
     assert "unknown pixels" in out
     assert all(name in out for name in ("photo1 25.0%", "photo2 50.0%"))
 
-    sheet_HWC = contact_sheet(report.dataset, 1, doubtful={"photo1": "x"}, ignore=128)
+    sheet_HWC = contact_sheet(report.dataset, 1, doubtful={"photo1": "x"})
     is_line_HW = (sheet_HWC == UNKNOWN_RGB).all(axis=2)[-370:-10, 10:490]
     assert 0.1 < is_line_HW[:, 245:355].mean() < 0.5
     assert not is_line_HW[:, :230].any()

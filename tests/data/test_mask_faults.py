@@ -74,10 +74,10 @@ def write(root: Path, *writers: Writer, photo_HW: tuple[int, int] = SIZE_HW) -> 
 @pytest.mark.parametrize("writer", INVERTED)
 def test_inverted_masks_are_said_with_the_value_that_mends_them(tmp_path: Path, writer: Writer) -> None:
     write(tmp_path, *[writer] * 4)
-    assert [problem.kind for problem in check_dataset(tmp_path).problems] == ["inverted masks"]
+    assert [problem.kind for problem in check_dataset(find_pairs(tmp_path)).problems] == ["inverted masks"]
     background = decode_mask(tmp_path / "masks/0.png").inverted
     assert background is not None
-    mended = check_dataset(tmp_path, foreground=background)
+    mended = check_dataset(find_pairs(tmp_path, foreground=background))
     assert not mended.problems
     for number in range(4):
         mask_HW = decode_mask(tmp_path / f"masks/{number}.png", foreground=background).mask_HW
@@ -86,7 +86,7 @@ def test_inverted_masks_are_said_with_the_value_that_mends_them(tmp_path: Path, 
 
 def test_a_few_close_ups_are_not_taken_for_inverted(tmp_path: Path) -> None:
     write(tmp_path, white_ground, white_ground, as_usual, as_usual)
-    assert not check_dataset(tmp_path).problems
+    assert not check_dataset(find_pairs(tmp_path)).problems
 
 
 def test_zero_is_still_a_class_where_there_are_several(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_masks_of_the_same_proportions_fit_their_photo(
 @pytest.mark.parametrize("mask_HW", [(90, 60), (60, 80), (30, 40), (10, 90)])
 def test_masks_of_other_proportions_are_still_refused(tmp_path: Path, mask_HW: tuple[int, int]) -> None:
     write(tmp_path, lambda _, path: Image.new("1", mask_HW[::-1], 1).save(path))
-    assert "size mismatch" in [problem.kind for problem in check_dataset(tmp_path).problems]
+    assert "size mismatch" in [problem.kind for problem in check_dataset(find_pairs(tmp_path)).problems]
     with pytest.raises(MaskSizeError):
         load_truth(find_pairs(tmp_path).pairs[0], SIZE_HW, None)
 
@@ -157,7 +157,7 @@ def test_unknown_pixels_are_scaled_with_their_mask(tmp_path: Path) -> None:
         Image.fromarray(values_HW).save(path)
 
     write(tmp_path, half)
-    reading = load_soft_mask(find_pairs(tmp_path).pairs[0], ignore=255, photo_HW=SIZE_HW)
+    reading = load_soft_mask(find_pairs(tmp_path, ignore=255).pairs[0], photo_HW=SIZE_HW)
     assert reading.known_HW is not None
     assert reading.known_HW.shape == SIZE_HW
     assert not reading.known_HW[:20].any()
@@ -212,15 +212,15 @@ def voc_colors(mask_HW: NDArray[np.bool_], path: Path) -> None:
 )
 def test_the_border_of_voc(tmp_path: Path, writer: Writer, values: tuple[int, int]) -> None:
     write(tmp_path, writer, writer)
-    found = check_dataset(tmp_path).problems
+    found = check_dataset(find_pairs(tmp_path)).problems
     assert [problem.kind for problem in found] == ["odd mask values"] * 2
     foreground, ignore = values
     if ignore == 255:
         assert "--ignore 255" in found[0].detail
-    report = check_dataset(tmp_path, foreground=foreground, ignore=ignore)
+    report = check_dataset(find_pairs(tmp_path, foreground=foreground, ignore=ignore))
     assert not report.problems
     assert report.unknown_of.keys() == {"0", "1"}
-    truth = load_truth(find_pairs(tmp_path).pairs[0], SIZE_HW, foreground, ignore)
+    truth = load_truth(find_pairs(tmp_path, foreground=foreground, ignore=ignore).pairs[0], SIZE_HW)
     assert truth.known_HW is not None
     np.testing.assert_array_equal(truth.known_HW, voc_classes(car_HW()) != 255)
     np.testing.assert_array_equal(truth.mask_HW, voc_classes(car_HW()) == 7)

@@ -124,18 +124,18 @@ def test_a_group_on_both_sides_is_refused(tmp_path: Path) -> None:
 
 def test_check_compares_the_sides(tmp_path: Path) -> None:
     write(tmp_path, "sides below", "train", "val")
-    assert check_dataset(tmp_path).side_sizes == (4, 4)
-    assert not check_dataset(tmp_path).problems
+    assert check_dataset(find_pairs(tmp_path)).side_sizes == (4, 4)
+    assert not check_dataset(find_pairs(tmp_path)).problems
     for side in ("train", "val"):
         save_pair(tmp_path / f"images/{side}/twice.png", tmp_path / f"masks/{side}/twice.png", 50)
-    assert [problem.kind for problem in check_dataset(tmp_path).problems] == ["duplicate across split"]
+    assert [problem.kind for problem in check_dataset(find_pairs(tmp_path)).problems] == ["duplicate across split"]
 
 
 def test_check_finds_a_car_on_both_sides(tmp_path: Path) -> None:
     for number, (side, view) in enumerate((("train", "01"), ("train", "02"), ("val", "03"))):
         name = f"0123456789ab_{view}.png"
         save_pair(tmp_path / "images" / side / name, tmp_path / "masks" / side / name, number)
-    found = [(problem.kind, problem.subject) for problem in check_dataset(tmp_path).problems]
+    found = [(problem.kind, problem.subject) for problem in check_dataset(find_pairs(tmp_path)).problems]
     assert found == [("split", "0123456789ab")]
 
 

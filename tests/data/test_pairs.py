@@ -1,5 +1,6 @@
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -351,7 +352,7 @@ def test_photos_without_a_vehicle_beside_the_others(tmp_path: Path) -> None:
         ("no_vehicle/sky", "no_vehicle/sky", True),
     ]
     assert problems(dataset) == [("no_vehicle/twice", "ambiguous")]
-    reading = load_soft_mask(dataset.pairs[2], foreground=0, ignore=0)
+    reading = load_soft_mask(replace(dataset.pairs[2], foreground=0, ignore=0))
     assert (reading.soft_HW.shape, reading.soft_HW.any(), reading.known_HW) == ((5, 9), False, None)
 
     # A pattern has to match the photos with a vehicle; one that also matches others groups them too.

@@ -111,7 +111,7 @@ def test_splits_and_lists_that_name_the_photos_otherwise(tmp_path: Path) -> None
     selected = split.select(pairs)
     assert {pair.id for pair in selected[0]} == {nfc("café"), nfc("Müller"), "IMG_7"}
     assert {pair.id for pair in selected[1]} == {"plain", nfc("Å"), nfc("가나")}
-    report = check_dataset(data, split=tmp_path / "split.json")
+    report = check_dataset(find_pairs(data), split=tmp_path / "split.json")
     assert (report.problems, report.side_sizes) == ((), (3, 3))
 
     trained_on = TrainingSplit.from_split(split).within(find_pairs(data))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from carmask.data.check import check_dataset
+from carmask.data.pairs import find_pairs
 
 
 def scene(seed: int, size_HW: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -49,7 +50,8 @@ def write(root: Path, orientation: int, size_HW: tuple[int, int], *, on_stored: 
 @pytest.mark.parametrize("size_HW", [(120, 160), (140, 140)])
 def test_masks_of_the_stored_pixels_are_found(tmp_path: Path, orientation: int, size_HW: tuple[int, int]) -> None:
     write(tmp_path, orientation, size_HW, on_stored=True)
-    found = [problem.subject for problem in check_dataset(tmp_path).problems if problem.kind == "turned mask"]
+    problems = check_dataset(find_pairs(tmp_path)).problems
+    found = [problem.subject for problem in problems if problem.kind == "turned mask"]
     assert len(found) == (0 if orientation == 1 else 6)
 
 
@@ -57,4 +59,4 @@ def test_masks_of_the_stored_pixels_are_found(tmp_path: Path, orientation: int, 
 @pytest.mark.parametrize("size_HW", [(120, 160), (140, 140)])
 def test_masks_of_what_is_shown_are_not(tmp_path: Path, orientation: int, size_HW: tuple[int, int]) -> None:
     write(tmp_path, orientation, size_HW, on_stored=False)
-    assert not check_dataset(tmp_path).problems
+    assert not check_dataset(find_pairs(tmp_path)).problems

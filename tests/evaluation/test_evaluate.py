@@ -149,8 +149,8 @@ def test_photos_without_a_vehicle_are_not_in_the_means(folder):
 
 def test_unknown_pixels_are_not_measured(folder):
     known_HW = leave_unknown(folder, "bb_02")
-    pairs = find_pairs(folder).pairs
-    evaluation = evaluate_selection(Selection(pairs), BrightnessSegmenter(), ignore=7)
+    pairs = find_pairs(folder, ignore=7).pairs
+    evaluation = evaluate_selection(Selection(pairs), BrightnessSegmenter())
     row = next(row for row in evaluation.rows if row.id == "bb_02")
     truth_HW = np.asarray(Image.open(folder / "train_masks" / "bb_02_mask.png")) == 1
     bright_HW = np.asarray(Image.open(folder / "train" / "bb_02.png").convert("L")) > 0.6 * 255

@@ -81,7 +81,7 @@ def test_the_report_says_how_masks_were_read(folder, tmp_path):
     assert all(line in text for line in evaluation.mask_rules)
     summary = json.loads((path.parent / "summary.json").read_text())
     assert (summary["mask_rules"], summary["odd_masks"]) == (evaluation.rules, evaluation.odd)
-    chosen = evaluate_selection(Selection(find_pairs(folder).pairs), BrightnessSegmenter(), foreground=1)
+    chosen = evaluate_selection(Selection(find_pairs(folder, foreground=1).pairs), BrightnessSegmenter())
     assert (chosen.odd, chosen.odd_warning) == ({}, None)
 
 
@@ -217,10 +217,10 @@ def test_a_report_of_nothing_but_photos_without_a_vehicle(folder, tmp_path):
 
 def test_unknown_pixels_are_hatched_and_no_errors(folder, tmp_path):
     known_HW = leave_unknown(folder, "aa_01")
-    selection = Selection(tuple(pair for pair in find_pairs(folder).pairs if pair.id == "aa_01"))
+    selection = Selection(tuple(pair for pair in find_pairs(folder, ignore=7).pairs if pair.id == "aa_01"))
     segmenter = BrightnessSegmenter()
-    evaluation = evaluate_selection(selection, segmenter, ignore=7)
-    (case,) = draw_worst(evaluation, selection, segmenter, 1, ignore=7)
+    evaluation = evaluate_selection(selection, segmenter)
+    (case,) = draw_worst(evaluation, selection, segmenter, 1)
 
     def drawn(title):
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(case.panels[title].split(",")[1]))).convert("RGB"))

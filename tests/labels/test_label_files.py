@@ -182,7 +182,7 @@ def test_pascal_voc_with_its_border(convert: Command) -> None:
     assert convert(".", "out", "--labels", "car") == 0
     np.testing.assert_array_equal(np.asarray(Image.open("out/a.png")) > 0, square())
     # As before, by number.
-    reading = load_soft_mask(find_pairs(".").pairs[0], foreground=6, ignore=255)
+    reading = load_soft_mask(find_pairs(".", foreground=6, ignore=255).pairs[0])
     np.testing.assert_array_equal(reading.mask_HW, square(20, 2, 25, 9))
 
 

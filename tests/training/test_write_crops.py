@@ -37,9 +37,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_crops_show_the_outline_with_what_the_network_found_and_the_truth(photos: Path, tmp_path: Path) -> None:
     segmenter = Segmenter.load(bright_is_vehicle(tmp_path / "net", channels=3))
-    pairs = find_pairs(photos).pairs
-    counts = list(write_crops(pairs, segmenter, tmp_path / "crops", per_photo=6, ignore=128))
-    again = list(write_crops(pairs, segmenter, tmp_path / "again", per_photo=6, ignore=128))
+    pairs = find_pairs(photos, ignore=128).pairs
+    counts = list(write_crops(pairs, segmenter, tmp_path / "crops", per_photo=6))
+    again = list(write_crops(pairs, segmenter, tmp_path / "again", per_photo=6))
     assert counts == again
     assert max(counts) == 6
     crops = find_pairs(tmp_path / "crops", group_pattern="(.*)-").pairs

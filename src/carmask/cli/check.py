@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from carmask.cli.console import print_facts, print_problems
-from carmask.cli.options import Count
+from carmask.cli.options import Count, DataOptions
 from carmask.data.check import CheckReport, check_dataset
 from carmask.data.contact_sheet import contact_sheet
 from carmask.data.layout import DatasetError
@@ -16,6 +16,7 @@ from carmask.imaging.encode import encode_png
 from carmask.models.config import PresetName
 from carmask.progress import progress_bar
 
+_OPTIONS = DataOptions()
 _SHOWN_SIZES = 5
 _SHOWN_UNKNOWN = 5
 
@@ -24,12 +25,7 @@ def check(
     data: Path,
     *,
     split: Path | None = None,
-    group_pattern: str | None = None,
-    foreground: int | None = None,
-    ignore: int | None = None,
-    empty: bool = False,
-    labels: str = "",
-    ignore_labels: str = "",
+    options: DataOptions = _OPTIONS,
     sheet: Path | None = None,
     photos: Count = 24,
     augmented: Path | None = None,
@@ -45,13 +41,7 @@ def check(
             files of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely; or one of these files.
         split: A split.json. Also look for pictures and groups that are on both of its sides. Default: the data's own
             folders or lists train and val, if there are any.
-        group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
-        foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
-        ignore: Stored mask value that means unknown: pixels that nobody labeled.
-        empty: The folder holds only photos without a vehicle, and no masks.
-        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
-            or else the only one.
-        ignore_labels: Classes of label files that mean unknown.
+        options: How photos and masks are found and read.
         sheet: Where to save the contact sheet of photos and masks. Default: check/NAME.png, by the folder's name.
         photos: Number of photos on the contact sheet, those with problems first; 0 for no sheet.
         augmented: Where to save a sheet of augmented photos and masks, as training sees them. Needs PyTorch.
@@ -63,38 +53,22 @@ def check(
         if path and path.suffix.lower() != ".png":
             raise CarmaskError(f"{option} {path}: the sheet is a PNG; give a name that ends in .png")
     try:
-        with progress_bar("checking") as advance:
-            report = check_dataset(
-                data,
-                group_pattern=group_pattern,
-                foreground=foreground,
-                ignore=ignore,
-                empty=empty,
-                labels=labels,
-                ignore_labels=ignore_labels,
-                split=split,
-                progress=advance,
-            )
+        dataset = options.find(data)
     except DatasetError as error:
         print_problems(error.problems)
         raise
+    with progress_bar("checking") as advance:
+        report = check_dataset(dataset, split=split, progress=advance)
     written: Path | None = None
     if photos:
-        written = sheet or Path("check") / f"{report.dataset.root.resolve().name}.png"
-        image_HWC = contact_sheet(
-            report.dataset, photos, doubtful=report.doubtful, foreground=foreground, ignore=ignore
-        )
+        written = sheet or Path("check") / f"{dataset.root.resolve().name}.png"
+        image_HWC = contact_sheet(dataset, photos, doubtful=report.doubtful)
         write_bytes_atomically(written, encode_png(image_HWC))
     print_problems(report.problems)
     _print_summary(report, written)
     if augmented:
-        _save_augmented(
-            augmented,
-            report,
-            preset,
-            config,
-            {"foreground": foreground, "ignore": ignore},
-        )
+        values = {"foreground": options.foreground, "ignore": options.ignore}
+        _save_augmented(augmented, report, preset, config, values)
     return 1 if report.problems else 0
 
 

@@ -38,15 +38,13 @@ def crops(
     from carmask.segmenter import Segmenter
     from carmask.training.crops import write_crops
 
-    dataset = find_pairs(data)
+    dataset = find_pairs(data, foreground=foreground, ignore=ignore)
     print_problems(dataset.problems)
     train = set(Split.load(split).train) if split else None
     pairs = [pair for pair in dataset.pairs if train is None or pair.id in train]
     count = 0
     with progress_bar("cutting crops") as progress:
-        writing = write_crops(
-            pairs, Segmenter.load(model), out, per_photo=per_photo, seed=seed, foreground=foreground, ignore=ignore
-        )
+        writing = write_crops(pairs, Segmenter.load(model), out, per_photo=per_photo, seed=seed)
         for done, written in enumerate(writing, start=1):
             count += written
             progress(done, len(pairs))

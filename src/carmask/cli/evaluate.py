@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from carmask.cli.console import print_facts, print_problems, print_remark, print_table
-from carmask.cli.options import BatchSize, Count, NetworkOptions
-from carmask.data.pairs import find_pairs
+from carmask.cli.options import BatchSize, Count, DataOptions, NetworkOptions
 from carmask.environment import environment
 from carmask.evaluation.evaluate import evaluate_selection, select
 from carmask.evaluation.report import draw_worst, missing_for_page, write_report
@@ -15,6 +14,7 @@ from carmask.progress import progress_bar
 from carmask.runtime.locate import folder_of_folds
 
 _NETWORK = NetworkOptions()
+_OPTIONS = DataOptions()
 
 
 def evaluate_command(
@@ -26,12 +26,7 @@ def evaluate_command(
     out: Path | None = None,
     worst: Count = 20,
     batch_size: BatchSize = 4,
-    group_pattern: str | None = None,
-    foreground: int | None = None,
-    ignore: int | None = None,
-    empty: bool = False,
-    labels: str = "",
-    ignore_labels: str = "",
+    options: DataOptions = _OPTIONS,
 ) -> int:
     """Measure a network on photos with masks, each at its own size, and write a report.
 
@@ -51,16 +46,10 @@ def evaluate_command(
             run's folder where there is one.
         worst: How many of the worst photos the report shows, and of those without a vehicle in which one is found.
         batch_size: Photos that go through the network together.
-        group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
-        foreground: Stored mask value that means foreground, for masks with other values than 0 and one more.
-        ignore: Stored mask value that means unknown: what nobody labeled is not measured.
-        empty: The folder holds only photos without a vehicle, and no masks.
-        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
-            or else the only one.
-        ignore_labels: Classes of label files that mean unknown.
+        options: How photos and masks are found and read.
 
     """
-    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty, labels=labels, ignore_labels=ignore_labels)
+    dataset = options.find(data)
     segmenter = network.load()
     folds = folder_of_folds(network.model[0]) if len(network.model) == 1 else None
     selection = select(dataset, segmenter, folds=folds, part=part, split=split)
@@ -69,13 +58,9 @@ def evaluate_command(
     _print_selection(selection)
 
     with progress_bar("measuring") as progress:
-        evaluation = evaluate_selection(
-            selection, segmenter, foreground=foreground, ignore=ignore, batch_size=batch_size, progress=progress
-        )
+        evaluation = evaluate_selection(selection, segmenter, batch_size=batch_size, progress=progress)
     with progress_bar("drawing the worst") as progress:
-        cases = draw_worst(
-            evaluation, selection, segmenter, worst, foreground=foreground, ignore=ignore, progress=progress
-        )
+        cases = draw_worst(evaluation, selection, segmenter, worst, progress=progress)
 
     run = find_run(segmenter.members[0].place) if len(segmenter.members) == 1 else None
     home = run or folds

@@ -15,7 +15,8 @@ from carmask.pipeline.urls import URL, parse_path
 from carmask.runtime.options import RunOptions
 
 if TYPE_CHECKING:
-    # It brings OpenCV, which a command's help does not wait for.
+    # They bring OpenCV, which a command's help does not wait for.
+    from carmask.data.pairs import Dataset
     from carmask.segmenter import Segmenter
 
 
@@ -74,6 +75,36 @@ class NetworkOptions:
         return Segmenter.load(
             list(self.model) or None, self.run, tta=self.tta, tile=self.tile, threshold=self.threshold
         )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DataOptions:
+    """How photos with masks are found in a folder and read; each field is an option of the command line.
+
+    Attributes:
+        group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
+        foreground: Stored mask value that means foreground, for masks with other values than 0 and one more.
+        ignore: Stored mask value that means unknown: pixels that nobody labeled.
+        empty: The folder holds only photos without a vehicle, and no masks.
+        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
+            or else the only one.
+        ignore_labels: Classes of label files that mean unknown.
+
+    """
+
+    group_pattern: str | None = None
+    foreground: int | None = None
+    ignore: int | None = None
+    empty: bool = False
+    labels: str = ""
+    ignore_labels: str = ""
+
+    def find(self, data: Path) -> "Dataset":
+        """Find the photos and masks. Raises what `find_pairs` raises."""
+        from carmask.data.pairs import find_pairs
+
+        return find_pairs(data, **vars(self))
 
 
 @Parameter(name="*")

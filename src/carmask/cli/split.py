@@ -4,11 +4,13 @@ from pathlib import Path
 from statistics import fmean
 
 from carmask.cli.console import print_problems, print_remark, print_table
+from carmask.cli.options import DataOptions
 from carmask.data.check import measure_areas
-from carmask.data.pairs import find_pairs
 from carmask.data.split import FOLDS, Split, find_own_split, make_fold_splits, make_split
 from carmask.errors import CarmaskError
 from carmask.progress import progress_bar
+
+_OPTIONS = DataOptions()
 
 
 def split(
@@ -19,12 +21,7 @@ def split(
     fraction: float | None = None,
     all_folds: bool = False,
     seed: int | None = None,
-    group_pattern: str | None = None,
-    foreground: int | None = None,
-    ignore: int | None = None,
-    empty: bool = False,
-    labels: str = "",
-    ignore_labels: str = "",
+    options: DataOptions = _OPTIONS,
     out: Path | None = None,
 ) -> int:
     """Divide photos into training and held-out photos, by group, with similar mask areas on both sides.
@@ -40,13 +37,7 @@ def split(
         fraction: Hold out this share of the photos instead of a fold, for example 0.2; 0 for none.
         all_folds: Write one split for each fold: fold_0.json, fold_1.json, ...
         seed: The same photos, masks and seed give the same split. Default: 0.
-        group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
-        foreground: Stored mask value that is foreground, for masks with more values than 0 and one other.
-        ignore: Stored mask value that means unknown: pixels that nobody labeled.
-        empty: The folder holds only photos without a vehicle, and no masks.
-        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
-            or else the only one.
-        ignore_labels: Classes of label files that mean unknown.
+        options: How photos and masks are found and read.
         out: File to write. Default: split.json. With --all-folds the folder to write to. Default: folds/.
 
     """
@@ -58,9 +49,9 @@ def split(
         raise CarmaskError("--all-folds and --fold cannot be combined: --all-folds holds out every fold in turn")
     if all_folds and out is not None and out.suffix == ".json":
         raise CarmaskError(f"--out {out}: must be a folder with --all-folds, which writes a file for each fold")
-    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty, labels=labels, ignore_labels=ignore_labels)
+    dataset = options.find(data)
     with progress_bar("measuring masks") as progress:
-        area_of, unreadable = measure_areas(dataset.pairs, foreground=foreground, ignore=ignore, progress=progress)
+        area_of, unreadable = measure_areas(dataset.pairs, progress=progress)
     group_of = {id_: group for id_, group in dataset.group_of.items() if id_ in area_of}
     left_out = (*dataset.problems, *unreadable)
     print_problems(left_out)

@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -88,7 +88,8 @@ def fit_pair(
 
     """
     photo = decode_photo(pair.image, channels=key.channels, at_least_HW=key.geometry.size_HW)
-    reading = load_soft_mask(pair, foreground=key.foreground, ignore=key.ignore, photo_HW=photo.size_HW)
+    read_by_key = replace(pair, foreground=key.foreground, ignore=key.ignore)
+    reading = load_soft_mask(read_by_key, photo_HW=photo.size_HW)
     placement = plan(photo.size_HW, key.geometry, stride_px=key.stride_px)
     known_HW = None
     if key.ignore is not None or reading.known_HW is not None:

@@ -32,7 +32,8 @@ from carmask.data.cache import (
     fit_pair,
     open_intact,
 )
-from carmask.data.pairs import Pair, Truth
+from carmask.data.labeled import Truth
+from carmask.data.pairs import Pair
 from carmask.errors import CarmaskError
 from carmask.files import file_identity, write_bytes_atomically
 from carmask.labels.shapes import PhotoLabels

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, signature_of
 from carmask.data.layout import Problem, ProblemKind
-from carmask.data.pairs import Dataset, Pair, describe_inverted, find_pairs, load_soft_mask
+from carmask.data.pairs import Dataset, Pair, describe_inverted, load_soft_mask
 from carmask.data.split import Split, SplitError, find_own_split, shared_groups
 from carmask.data.turned import fits_turned
 from carmask.errors import CarmaskError
@@ -73,41 +73,23 @@ class _PairFindings:
 
 
 def check_dataset(
-    root: str | Path,
+    dataset: Dataset,
     *,
-    group_pattern: str | None = None,
-    foreground: int | None = None,
-    ignore: int | None = None,
-    empty: bool = False,
-    labels: str | Sequence[str] = (),
-    ignore_labels: str | Sequence[str] = (),
     split: Path | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Read every photo and mask below `root`.
+    """Read every photo and mask of a data set.
 
     Args:
-        root: The data set, as for `find_pairs`.
-        group_pattern: As for `find_pairs`.
-        foreground: As for `decode_mask`.
-        ignore: As for `decode_mask`.
-        empty: As for `find_pairs`.
-        labels: As for `find_pairs`.
-        ignore_labels: As for `find_pairs`.
+        dataset: From `find_pairs`.
         split: A split.json; the data's own folders or lists train and val if None. Photos are also compared between its
             sides.
         progress: Called with (pairs read, pairs in all).
 
-    Raises:
-        DatasetError: there is no readable data set.
-
     """
     started = time.perf_counter()
-    dataset = find_pairs(root, group_pattern=group_pattern, empty=empty, labels=labels, ignore_labels=ignore_labels)
     pairs = {pair.id: pair for pair in dataset.pairs}
-    findings = dict(
-        zip(pairs, in_threads(lambda pair: _examine(pair, foreground, ignore), dataset.pairs, progress), strict=True)
-    )
+    findings = dict(zip(pairs, in_threads(_examine, dataset.pairs, progress), strict=True))
     problems = list(dataset.problems)
     kinds_of: dict[str, list[str]] = defaultdict(list)
     for id_, found in findings.items():
@@ -139,18 +121,12 @@ def check_dataset(
     )
 
 
-def measure_areas(
-    pairs: Sequence[Pair],
-    *,
-    foreground: int | None = None,
-    ignore: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[dict[str, float], list[Problem]]:
+def measure_areas(pairs: Sequence[Pair], *, progress: Progress | None = None) -> tuple[dict[str, float], list[Problem]]:
     """Read every mask. Return the share of its known pixels, 0..1, that each covers, and the unreadable masks."""
 
     def measure(pair: Pair) -> float | Problem:
         try:
-            return load_soft_mask(pair, foreground=foreground, ignore=ignore).area
+            return load_soft_mask(pair).area
         except CarmaskError as error:
             return _unreadable(pair, error)
 
@@ -174,7 +150,7 @@ def in_threads(work: Callable[[S], T], items: Sequence[S], progress: Progress | 
             yield result
 
 
-def _examine(pair: Pair, foreground: int | None, ignore: int | None) -> _PairFindings:
+def _examine(pair: Pair) -> _PairFindings:
     problems: list[Problem] = []
     size_HW, signature, reading, is_turned = None, None, None, False
     try:
@@ -185,7 +161,7 @@ def _examine(pair: Pair, foreground: int | None, ignore: int | None) -> _PairFin
         problems.append(_unreadable(pair, error))
     if size_HW or isinstance(pair.mask, Path):  # reading run lengths needs the photo's size
         try:
-            reading = load_soft_mask(pair, foreground=foreground, ignore=ignore, photo_HW=size_HW)
+            reading = load_soft_mask(pair, photo_HW=size_HW)
             is_turned = size_HW is not None and fits_turned(photo, reading.soft_HW)
         except CarmaskError as error:
             problems.append(_unreadable(pair, error))

@@ -18,14 +18,7 @@ _TILE_WIDTH_PX = 480
 _COLUMNS = 4
 
 
-def contact_sheet(
-    dataset: Dataset,
-    count: int = 24,
-    *,
-    doubtful: Mapping[str, str] | None = None,
-    foreground: int | None = None,
-    ignore: int | None = None,
-) -> NDArray[np.uint8]:
+def contact_sheet(dataset: Dataset, count: int = 24, *, doubtful: Mapping[str, str] | None = None) -> NDArray[np.uint8]:
     """Draw `count` photos with their masks on one sheet: uint8 RGB, (height, width, 3). What is unknown is hatched.
 
     The pairs in `doubtful` (id -> kinds of problem) come first. The others are spread over the data set: one from each
@@ -39,11 +32,11 @@ def contact_sheet(
     edges = np.linspace(0, len(others), min(count - len(chosen), len(others)) + 1).astype(int).tolist()
     chosen += [others[rng.integers(start, end)] for start, end in pairwise(edges)]
     labels = [f"{doubtful[id_]}: {id_}" if id_ in doubtful else id_ for id_ in chosen]
-    tiles = in_threads(lambda id_: _tile(pairs[id_], foreground, ignore), chosen)
+    tiles = in_threads(lambda id_: _tile(pairs[id_]), chosen)
     return sheet(list(zip(labels, tiles, strict=True)), _COLUMNS, _TILE_WIDTH_PX)
 
 
-def _tile(pair: Pair, foreground: int | None, ignore: int | None) -> NDArray[np.uint8]:
+def _tile(pair: Pair) -> NDArray[np.uint8]:
     """Draw the photo with its mask over it, or without, or a gray area, if they cannot be read."""
     try:
         photo = decode_photo(pair.image, at_least_HW=(_TILE_WIDTH_PX, _TILE_WIDTH_PX))
@@ -55,7 +48,7 @@ def _tile(pair: Pair, foreground: int | None, ignore: int | None) -> NDArray[np.
     geometry = Geometry(height_px=height_px, width_px=_TILE_WIDTH_PX)
     image_HWC = fit_image(photo.image_HWC, plan(photo.size_HW, geometry))
     try:
-        reading = load_soft_mask(pair, foreground=foreground, ignore=ignore)
+        reading = load_soft_mask(pair)
     except CarmaskError:
         return image_HWC
     height, width = reading.soft_HW.shape

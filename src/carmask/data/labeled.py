@@ -1,10 +1,10 @@
 """Data sets whose truth is in label files: which photo has which labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from carmask.data.layout import DatasetError, Layout, Problem, index_folder, photo_folder
+from carmask.data.layout import VOC_MASKS, DatasetError, DatasetPaths, Layout, Problem, index_folder, photo_folder
 from carmask.labels.match import PhotoNames
 from carmask.labels.read import SUFFIXES, Labels, read_labels, read_voc_labels
 from carmask.labels.shapes import LabelError, PhotoLabels
@@ -21,17 +21,21 @@ LAYOUT_OF: dict[str, Layout] = {
 }
 
 
+# A mask file, Carvana's run lengths, or labels; None where nothing is to be marked.
+Truth = Path | str | PhotoLabels | None
+
+
 @dataclass(frozen=True)
-class LabeledPhotos:
-    """Photos with their labels by id (None: nothing is to be marked), and the faults found on the way."""
+class FoundPhotos:
+    """Photos of a data set with their truth, by id, and the faults found on the way."""
 
     root: Path
     layout: Layout
-    found: dict[str, tuple[Path, PhotoLabels | None]]
-    problems: list[Problem]
+    found: Mapping[str, tuple[Path, Truth]]
+    problems: Sequence[Problem]
 
 
-def find_labeled(source: Path, labels: Sequence[str], ignored: Sequence[str]) -> LabeledPhotos | None:
+def find_labeled(source: Path, labels: Sequence[str], ignored: Sequence[str]) -> FoundPhotos | None:
     """Find the label files in a folder, or take the one that is named, and the photos; None if there are none.
 
     Raises:
@@ -46,21 +50,24 @@ def find_labeled(source: Path, labels: Sequence[str], ignored: Sequence[str]) ->
     return None if found is None else match_labels(root, found)
 
 
-def find_voc(photos: Path, masks: Path, labels: Sequence[str], ignored: Sequence[str]) -> Labels | None:
-    """Read Pascal VOC's masks in these folders; None if they are masks of another kind.
+def find_voc(located: Sequence[DatasetPaths], labels: Sequence[str], ignored: Sequence[str]) -> FoundPhotos | None:
+    """Read Pascal VOC's masks in these folders; None if they hold masks of another kind.
 
     Raises:
         LabelError: the classes do not fit, or classes are named, but masks of this kind have none.
 
     """
-    if is_voc(masks):
-        return read_voc_labels(photos, masks, tuple(labels), tuple(ignored))
+    paths = located[0]
+    masks = paths.masks if len(located) == 1 else None
+    if masks is not None and masks.name.lower() == VOC_MASKS and is_voc(masks):
+        found = read_voc_labels(paths.photos, masks, tuple(labels), tuple(ignored))
+        return match_labels(paths.root, found, paths.photos)
     if labels or ignored:
-        raise LabelError(f"{masks}: has no classes with names; leave out --labels and --ignore-labels")
+        raise LabelError(f"{paths.root}: its masks have no classes with names; leave out --labels and --ignore-labels")
     return None
 
 
-def match_labels(root: Path, labels: Labels, photos: Path | None = None) -> LabeledPhotos:
+def match_labels(root: Path, labels: Labels, photos: Path | None = None) -> FoundPhotos:
     """Give each photo its labels. Two labels of one photo are refused, and so are names that fit several photos.
 
     photos: their folder; without it images/ (or imgs/, ...) in `root` if there is one, otherwise `root`.
@@ -86,7 +93,7 @@ def match_labels(root: Path, labels: Labels, photos: Path | None = None) -> Labe
             case like_it:
                 cause = f"{_below(one.file, root)} may mean any of {', '.join(like_it)}; write folders into it"
                 problems.append(Problem(one.photo, "ambiguous", cause))
-    found: dict[str, tuple[Path, PhotoLabels | None]] = {}
+    found: dict[str, tuple[Path, Truth]] = {}
     for stem, paths in sorted(index.pictures.items()):
         named = {path.relative_to(folder).as_posix(): path for path in paths}
         labeled = {name: labels_of[name] for name in named if name in labels_of}
@@ -103,7 +110,7 @@ def match_labels(root: Path, labels: Labels, photos: Path | None = None) -> Labe
     if not found:
         first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])
         raise DatasetError(f"{root}: no photo has a label in {labels.format}'s files. {first}", problems)
-    return LabeledPhotos(root, LAYOUT_OF[labels.format], found, problems)
+    return FoundPhotos(root, LAYOUT_OF[labels.format], found, problems)
 
 
 def _below(path: Path, root: Path) -> str:

@@ -9,10 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from carmask.data.labeled import LabeledPhotos, find_labeled, find_voc, match_labels
+from carmask.data.labeled import FoundPhotos, Truth, find_labeled, find_voc
 from carmask.data.layout import (
     CARVANA_CSV,
-    VOC_MASKS,
     DatasetError,
     DatasetPaths,
     Layout,
@@ -30,7 +29,6 @@ from carmask.labels.shapes import PhotoLabels
 from carmask.labels.voc import VOC
 
 Item = TypeVar("Item")
-Truth = Path | str | PhotoLabels | None
 
 # Twelve hexadecimal digits and one of sixteen views. Carvana's photos must be split by car also if they are in images/
 # and masks/, as other programs need them.
@@ -51,6 +49,8 @@ class Pair:
             for a photo without a vehicle: its mask is empty.
         group: Pairs of one group belong on one side of a split. In Carvana's layout it is the car.
         view: In Carvana's layout the part of the name after the car, "01" to "16".
+        foreground: The stored value of a mask file that is foreground; see `decode_mask`.
+        ignore: The stored value of unknown pixels; see `decode_mask`.
 
     """
 
@@ -59,6 +59,8 @@ class Pair:
     mask: Truth = field(repr=False)
     group: str
     view: str | None = None
+    foreground: int | None = None
+    ignore: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def find_pairs(
     root: str | Path,
     *,
     group_pattern: str | None = None,
+    foreground: int | None = None,
+    ignore: int | None = None,
     empty: bool = False,
     labels: str | Sequence[str] = (),
     ignore_labels: str | Sequence[str] = (),
@@ -91,6 +95,8 @@ def find_pairs(
         group_pattern: Regular expression searched in each id. Its capture group, or else the whole match, is the
             pair's group. Without it the group is the car in Carvana's layout (and if all files are named like
             Carvana's photos); otherwise each photo is its own group, as is a photo in no_vehicle/ that has no match.
+        foreground: The stored value of mask files that is foreground; see `decode_mask`.
+        ignore: The stored value of unknown pixels; see `decode_mask`.
         empty: `root` holds only photos without a vehicle, in images/ or not, and no masks.
         labels: The classes that are vehicles, in label files, as a list or "car,truck"; see `choose_labels`.
         ignore_labels: The classes whose pixels are unknown.
@@ -100,14 +106,25 @@ def find_pairs(
         LabelError: label files cannot be used.
 
     """
-    root, labels, ignored = Path(root), parse_names(labels), parse_names(ignore_labels)
-    if empty:
-        return _find_empty(root, group_pattern)
+    root = Path(root)
+    data = _find_empty(root) if empty else _find(root, parse_names(labels), parse_names(ignore_labels))
+    # In a folder of photos without a vehicle the pattern must match all ids.
+    marked = [id_ for id_, (_, truth) in data.found.items() if empty or truth is not None]
+    without = sorted(data.found.keys() - set(marked))
+    group_and_view = _group_and_view(marked, without, data.layout, group_pattern)
+    pairs = tuple(
+        Pair(id_, image, truth, *group_and_view[id_], foreground, ignore)
+        for id_, (image, truth) in sorted(data.found.items())
+    )
+    return Dataset(data.root, data.layout, pairs, _in_order(data.problems))
+
+
+def _find(root: Path, labels: Sequence[str], ignored: Sequence[str]) -> FoundPhotos:
     if labeled := None if has_masks(root) else find_labeled(root, labels, ignored):
-        return _dataset(labeled.root, labeled.layout, labeled.found, labeled.problems, group_pattern)
+        return labeled
     located = locate_dataset(root)
-    if labeled := _find_voc(located, labels, ignored):
-        return _dataset(labeled.root, labeled.layout, labeled.found, labeled.problems, group_pattern)
+    if labeled := find_voc(located, labels, ignored):
+        return labeled
     files: dict[str, tuple[Path, Path | str]] = {}
     without: dict[str, Path] = {}
     problems: list[Problem] = []
@@ -117,62 +134,27 @@ def find_pairs(
     if not files and not without:
         raise DatasetError(_no_pairs(located[0], photos, _in_order(problems)), _in_order(problems))
     found = {**files, **{id_: (image, None) for id_, image in without.items()}}
-    return _dataset(located[0].root, located[0].layout, found, problems, group_pattern)
+    return FoundPhotos(located[0].root, located[0].layout, found, problems)
 
 
-def _dataset(
-    root: Path,
-    layout: Layout,
-    found: Mapping[str, tuple[Path, Truth]],
-    problems: list[Problem],
-    group_pattern: str | None,
-) -> Dataset:
-    marked = [id_ for id_, (_, truth) in found.items() if truth is not None]
-    without = [id_ for id_, (_, truth) in found.items() if truth is None]
-    group_and_view = _group_and_view(marked, without, layout, group_pattern)
-    pairs = tuple(Pair(id_, image, truth, *group_and_view[id_]) for id_, (image, truth) in sorted(found.items()))
-    return Dataset(root, layout, pairs, _in_order(problems))
-
-
-def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
-    return tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
-
-
-def _find_voc(located: list[DatasetPaths], labels: Sequence[str], ignored: Sequence[str]) -> LabeledPhotos | None:
-    """Read Pascal VOC's masks if these folders hold them."""
-    paths = located[0]
-    if len(located) == 1 and paths.masks and paths.masks.name.lower() == VOC_MASKS:
-        found = find_voc(paths.photos, paths.masks, labels, ignored)
-        return None if found is None else match_labels(paths.root, found, paths.photos)
-    if labels or ignored:
-        raise DatasetError(
-            f"{paths.root}: its masks have no classes with names; leave out --labels and --ignore-labels"
-        )
-    return None
-
-
-def _find_empty(root: Path, group_pattern: str | None) -> Dataset:
+def _find_empty(root: Path) -> FoundPhotos:
     folder = locate_empty(root)
     found, problems = photos_without(folder, root)
     if not found:
         raise DatasetError(f"{folder}: holds no photos", problems)
-    group_and_view = _group_and_view(list(found), [], "folders", group_pattern)
-    pairs = tuple(Pair(stem, image, None, *group_and_view[stem]) for stem, image in found.items())
-    return Dataset(root, "folders", pairs, tuple(problems))
+    return FoundPhotos(root, "folders", {id_: (image, None) for id_, image in found.items()}, problems)
 
 
-def load_soft_mask(
-    pair: Pair,
-    *,
-    foreground: int | None = None,
-    ignore: int | None = None,
-    photo_HW: tuple[int, int] | None = None,
-) -> MaskReading:
+def _in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
+
+
+def load_soft_mask(pair: Pair, *, photo_HW: tuple[int, int] | None = None) -> MaskReading:
     """Read the mask of a pair: `soft_HW` uint8 0..255 at the mask's own size.
 
     A mask of another size than `photo_HW` is scaled to it if the proportions are the same within one pixel.
-    Run lengths give a mask of the photo's size, whatever `foreground` and `ignore` are (see `decode_mask`). A photo
-    without a vehicle has an empty mask of its size.
+    Run lengths give a mask of the photo's size, whatever `foreground` and `ignore` of the pair are. A photo without a
+    vehicle has an empty mask of its size.
 
     Raises:
         UnreadableImage: the mask, or without a mask file the photo's header, cannot be read.
@@ -181,10 +163,10 @@ def load_soft_mask(
 
     """
     truth = pair.mask
-    if isinstance(truth, PhotoLabels) and truth.format == VOC and foreground is not None:
+    if isinstance(truth, PhotoLabels) and truth.format == VOC and pair.foreground is not None:
         truth = truth.file  # a class that is chosen by its number
     if isinstance(truth, Path):
-        return _scaled(decode_mask(truth, foreground=foreground, ignore=ignore), photo_HW)
+        return _scaled(decode_mask(truth, foreground=pair.foreground, ignore=pair.ignore), photo_HW)
     size_HW = photo_HW or read_size(pair.image)
     if isinstance(truth, PhotoLabels):
         return _scaled(truth.read(size_HW), size_HW)

@@ -68,13 +68,19 @@ def evaluate(
         CarmaskError: The data, the model or the part cannot be found or read.
 
     """
-    dataset = find_pairs(data, group_pattern=group_pattern, empty=empty, labels=labels, ignore_labels=ignore_labels)
+    dataset = find_pairs(
+        data,
+        group_pattern=group_pattern,
+        foreground=foreground,
+        ignore=ignore,
+        empty=empty,
+        labels=labels,
+        ignore_labels=ignore_labels,
+    )
     segmenter = model if isinstance(model, Segmenter) else Segmenter.load(model)
     folds = None if isinstance(model, Segmenter) else folder_of_folds(model)
     selection = select(dataset, segmenter, folds=folds, part=part, split=split)
-    return evaluate_selection(
-        selection, segmenter, foreground=foreground, ignore=ignore, batch_size=batch_size, progress=progress
-    )
+    return evaluate_selection(selection, segmenter, batch_size=batch_size, progress=progress)
 
 
 def select(
@@ -108,8 +114,6 @@ def evaluate_selection(
     selection: Selection,
     segmenter: Segmenter,
     *,
-    foreground: int | None = None,
-    ignore: int | None = None,
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -126,7 +130,7 @@ def evaluate_selection(
     failures: list[EvaluationFailure] = []
     readings: dict[str, tuple[str, str | None, int | None]] = {}
     for one, pairs in assign_segmenters(selection, segmenter):
-        for measured in _measure(pairs, one, readings, foreground=foreground, ignore=ignore, batch_size=batch_size):
+        for measured in _measure(pairs, one, readings, batch_size):
             if isinstance(measured, PhotoRow):
                 rows.append(measured)
             else:
@@ -165,16 +169,13 @@ def _measure(
     pairs: Sequence[Pair],
     segmenter: Segmenter,
     readings: dict[str, tuple[str, str | None, int | None]],
-    *,
-    foreground: int | None,
-    ignore: int | None,
     batch_size: int,
 ) -> Iterator[PhotoRow | EvaluationFailure]:
     """Measure each pair, in order. `readings` gets rule, oddity and `inverted` of each mask."""
 
     def load(pair: Pair) -> tuple[Photo, tuple[BoolArray, BoolArray | None]]:
         photo = segmenter.decode(pair.image)
-        truth = load_truth(pair, photo.size_HW, foreground, ignore)
+        truth = load_truth(pair, photo.size_HW)
         readings[pair.id] = truth.rule, truth.odd, truth.inverted
         return photo, (truth.mask_HW, truth.known_HW)
 
@@ -195,7 +196,7 @@ def _measure(
     return run_segmenter(pairs, segmenter, load=load, consume=compare, on_error=fail, batch_size=batch_size)
 
 
-def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None, ignore: int | None = None) -> MaskReading:
+def load_truth(pair: Pair, size_HW: tuple[int, int]) -> MaskReading:
     """Read a pair's true mask, which must have its photo's size, (height, width).
 
     Raises:
@@ -203,7 +204,7 @@ def load_truth(pair: Pair, size_HW: tuple[int, int], foreground: int | None, ign
         CarmaskError: It cannot be read.
 
     """
-    reading = load_soft_mask(pair, foreground=foreground, ignore=ignore, photo_HW=size_HW)
+    reading = load_soft_mask(pair, photo_HW=size_HW)
     if reading.soft_HW.shape != size_HW:
         (height, width), (photo_height, photo_width) = reading.soft_HW.shape, size_HW
         raise MaskSizeError(

@@ -71,20 +71,18 @@ def render_page(
     )
 
 
-def draw_case(
-    row: PhotoRow, pair: Pair, segmenter: Segmenter, foreground: int | None = None, ignore: int | None = None
-) -> Case:
+def draw_case(row: PhotoRow, pair: Pair, segmenter: Segmenter) -> Case:
     """Read and predict a photo once more and draw it; a photo or mask that can no longer be read has no pictures."""
     try:
-        return Case(row, _draw_panels(pair, segmenter, foreground, ignore))
+        return Case(row, _draw_panels(pair, segmenter))
     except CarmaskError as error:
         return Case(row, {}, make_failure(pair, error).cause)
 
 
-def _draw_panels(pair: Pair, segmenter: Segmenter, foreground: int | None, ignore: int | None) -> dict[str, str]:
+def _draw_panels(pair: Pair, segmenter: Segmenter) -> dict[str, str]:
     image_HWC = decode_photo(pair.image).image_HWC
     height, width = image_HWC.shape[:2]
-    truth = load_truth(pair, (height, width), foreground, ignore)
+    truth = load_truth(pair, (height, width))
     truth_HW, known_HW = truth.mask_HW, truth.known_HW
     (probability_HW,) = segmenter.predict_photos([segmenter.decode(pair.image)])
     mask_HW: BoolArray = probability_HW >= segmenter.threshold

@@ -41,14 +41,9 @@ def draw_worst(
     segmenter: Segmenter,
     count: int,
     *,
-    foreground: int | None = None,
-    ignore: int | None = None,
     progress: Progress | None = None,
 ) -> "list[Case]":
-    """Predict the `Evaluation.worst` photos once more and draw them, worst first; none if `missing_for_page`.
-
-    The other arguments are those of `evaluate_selection`, which made the evaluation.
-    """
+    """Predict the `Evaluation.worst` photos once more and draw them, worst first; none if `missing_for_page`."""
     if missing_for_page():
         return []
     # Matplotlib and Jinja come with an extra, and are slow to import.
@@ -58,7 +53,7 @@ def draw_worst(
     rows = evaluation.worst(count)
     cases = []
     for row in rows:
-        cases.append(draw_case(row, *assigned[row.id], foreground, ignore))
+        cases.append(draw_case(row, *assigned[row.id]))
         if progress is not None:
             progress(len(cases), len(rows))
     return cases

@@ -1,7 +1,7 @@
 """Choose the photos to compare engines on and to calibrate int8 with: the run's, a folder's, or rendered ones."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,13 +62,12 @@ class PhotoOptions:
 
 @dataclass(frozen=True)
 class ExportPhotos:
-    """The chosen photos, the data set of each, a short description of each choice, and remarks about it.
+    """The chosen photos, a short description of each choice, and remarks about it.
 
     `with_dice` are those to calibrate the expected Dice with; none if the photos are rendered.
     """
 
     compared: tuple[Pair, ...] = field(repr=False)
-    source_of: Mapping[str, SourceSettings] = field(repr=False)
     calibration: tuple[Path, ...] = field(repr=False)
     with_dice: tuple[Pair, ...] = field(repr=False)
     description: str
@@ -84,8 +83,7 @@ class ExportPhotos:
     def read(self, pair: Pair) -> tuple[NDArray[np.uint8], MaskReading]:
         """Decode one of the photos with a mask, and its true mask."""
         image_HWC = decode_photo(pair.image, channels=self.channels).image_HWC
-        source = self.source_of[pair.id]
-        return image_HWC, load_truth(pair, image_HWC.shape[:2], source.foreground, source.ignore)
+        return image_HWC, load_truth(pair, image_HWC.shape[:2])
 
     def samples(self) -> Iterator[tuple[Photo, NDArray[np.bool_], NDArray[np.bool_] | None]]:
         """Decode the photos to compare on, each with its true mask and where that is known, (height, width).
@@ -134,8 +132,7 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
         datasets = {name: find_pairs_of(source) for name, source in sources.items()}
         if options.data and trained_on:
             trained_on = trained_on.within(datasets[""], run)
-        pairs_of = {name: [renamed(pair, name) for pair in dataset.pairs] for name, dataset in datasets.items()}
-        pairs = [pair for of_one in pairs_of.values() for pair in of_one]
+        pairs = [renamed(pair, name) for name, dataset in datasets.items() for pair in dataset.pairs]
         selection = select_pairs(pairs, trained_on=trained_on)
         others = [pair for pair in pairs if trained_on and pair in trained_on.train]
         # A stray pixel of one engine is no difference worth a refusal, but would be all of an empty mask's Dice.
@@ -156,7 +153,6 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
         remarks = selection.warnings if held_out else (*selection.remarks, *selection.warnings)
         yield ExportPhotos(
             compared=compared,
-            source_of={pair.id: sources[name] for name, of_one in pairs_of.items() for pair in of_one},
             calibration=calibration,
             with_dice=() if remark or not options.dice_photos else spread(selection.pairs, options.dice_photos),
             description=f"{len(compared)} {'held-out ' if held_out else ''}{source}",

@@ -33,8 +33,6 @@ def write_crops(
     crop_px: int = 64,
     per_photo: int = 24,
     seed: int = 0,
-    foreground: int | None = None,
-    ignore: int | None = None,
 ) -> Iterator[int]:
     """Write at most `per_photo` crops of each photo as RGBA pictures, with the probability as alpha, and their masks.
 
@@ -50,7 +48,7 @@ def write_crops(
     def load(item: tuple[int, Pair]) -> tuple[Photo, _Extra]:
         pair = item[1]
         photo = decode_photo(pair.image)
-        reading = load_soft_mask(pair, foreground=foreground, ignore=ignore, photo_HW=photo.size_HW)
+        reading = load_soft_mask(pair, photo_HW=photo.size_HW)
         return photo, (photo.image_HWC, reading.soft_HW, reading.known_HW)
 
     def consume(found: Prediction[tuple[int, Pair], _Extra]) -> int:

@@ -163,6 +163,8 @@ def find_pairs_of(source: SourceSettings) -> Dataset:
     return find_pairs(
         source.path,
         group_pattern=source.group_pattern,
+        foreground=source.foreground,
+        ignore=source.ignore,
         empty=source.empty,
         labels=source.labels,
         ignore_labels=source.ignore_labels,

@@ -76,9 +76,7 @@ def load_validation_set(data: TrainingData, distributed: DistributedContext) -> 
     share = distributed.shard(data.validation)
 
     def read(pair: Pair) -> Truth:
-        source = data.source_of(pair.id).settings
-        photo_HW = read_size(pair.image)
-        reading = load_soft_mask(pair, foreground=source.foreground, ignore=source.ignore, photo_HW=photo_HW)
+        reading = load_soft_mask(pair, photo_HW=read_size(pair.image))
         known_HW = reading.known_HW
         return Truth(PackedMask.of(reading.mask_HW), None if known_HW is None else PackedMask.of(known_HW))
 
