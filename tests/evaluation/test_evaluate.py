@@ -12,7 +12,8 @@ from PIL import Image
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
 from carmask.evaluation.evaluate import evaluate_selection
-from carmask.evaluation.results import METRICS, EvaluationError, summarize
+from carmask.evaluation.metric_labels import METRICS
+from carmask.evaluation.results import EvaluationError, summarize
 from carmask.evaluation.selection import Selection
 from carmask.imaging.geometry import Geometry
 from noise_pairs import run

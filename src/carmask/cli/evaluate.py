@@ -6,8 +6,9 @@ from carmask.cli.console import print_facts, print_problems, print_remark, print
 from carmask.cli.options import BatchSize, Count, DataOptions, NetworkOptions
 from carmask.environment import environment
 from carmask.evaluation.evaluate import evaluate_selection, select
+from carmask.evaluation.metric_labels import METRICS, format_metric
 from carmask.evaluation.report import draw_worst, missing_for_page, write_report
-from carmask.evaluation.results import METRICS, Evaluation, Subject, format_metric
+from carmask.evaluation.results import Evaluation, Subject
 from carmask.evaluation.selection import Part, Selection, find_run
 from carmask.models.config import METRICS_OF_RUN
 from carmask.progress import progress_bar

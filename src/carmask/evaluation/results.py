@@ -12,53 +12,12 @@ from numpy.typing import NDArray
 
 from carmask.data.pairs import describe_inverted, describe_odd, describe_rules
 from carmask.errors import CarmaskError
-from carmask.evaluation.metrics import EMPTY_BELOW, THIN_BELOW_PX, ImageMetrics
+from carmask.evaluation.metric_labels import METRICS, METRICS_OF_LABELED, Metric
+from carmask.evaluation.metrics import EMPTY_BELOW, ImageMetrics
 
 
 class EvaluationError(CarmaskError):
     """There is nothing to evaluate, or the photos that were asked for are not known."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is labeled and explained; its exact definition is in `carmask.evaluation.metrics`."""
-
-    label: str
-    meaning: str
-    more_is_better: bool = True
-
-
-# The metrics that are averaged, by the names of the fields of `ImageMetrics`.
-METRICS = {
-    "dice": Metric("Dice", "overlap of the two masks, 2 TP / (2 TP + FP + FN); two empty masks: 1"),
-    "iou": Metric("IoU", "intersection over union, TP / (TP + FP + FN)"),
-    "precision": Metric("Precision", "share of the predicted pixels that are right"),
-    "recall": Metric("Recall", "share of the true pixels that were found"),
-    "boundary_f1": Metric(
-        "Boundary F1, 2 px",
-        "share of the outlines' pixels that lie within 2 px of the other outline: the harmonic mean of both directions",
-    ),
-    "boundary_error_px": Metric(
-        "Boundary error, px",
-        "mean distance of the outlines' pixels to the other outline, both directions pooled; left out of the mean "
-        "where one of the masks has no outline",
-        more_is_better=False,
-    ),
-    "thin_recall": Metric(
-        f"Recall of thin parts, below {THIN_BELOW_PX} px",
-        "share of the true pixels that were found, of those that no disk inside the true mask with a diameter of "
-        f"{THIN_BELOW_PX} px covers: mirrors, antennas, tips; left out of the mean where there are none",
-    ),
-}
-# Reported where masks have unknown pixels. These have no part in any metric, and near them outlines are not compared.
-METRICS_OF_LABELED = {
-    "found": Metric("Found", "share of the labeled object's pixels that were found: the recall"),
-    "spilled": Metric(
-        "Spilled",
-        "wrongly predicted pixels as a share of the labeled object's area, FP / (TP + FN)",
-        more_is_better=False,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -74,13 +33,6 @@ class Subject:
     description: Mapping[str, Any]
     environment: Mapping[str, Any]
     group_word: str = "group"
-
-
-def format_metric(value: float, metric: str) -> str:
-    """Format pixels with two decimals, ratios with four, and NaN as a dash."""
-    if math.isnan(value):
-        return "–"  # noqa: RUF001 - a dash is meant
-    return f"{value:.2f}" if metric.endswith("_px") else f"{value:.4f}"
 
 
 @dataclass(frozen=True)
@@ -346,20 +298,18 @@ def _table(rows: Sequence[PhotoRow], name_of: Callable[[PhotoRow], str]) -> list
     members: dict[str, list[ImageMetrics]] = defaultdict(list)
     for row in rows:
         members[name_of(row)].append(row.metrics)
-    table = []
-    for name, metrics in sorted(members.items()):
-        table.append(
-            TableRow(
-                name=name,
-                photos=len(metrics),
-                dice=float(np.mean([m.dice for m in metrics])),
-                worst_dice=min(m.dice for m in metrics),
-                iou=float(np.mean([m.iou for m in metrics])),
-                boundary_f1=_mean_of_defined([m.boundary_f1 for m in metrics]),
-                boundary_error_px=_mean_of_defined([m.boundary_error_px for m in metrics]),
-            )
+    return [
+        TableRow(
+            name=name,
+            photos=len(metrics),
+            dice=float(np.mean([one.dice for one in metrics])),
+            worst_dice=min(one.dice for one in metrics),
+            iou=float(np.mean([one.iou for one in metrics])),
+            boundary_f1=_mean_of_defined([one.boundary_f1 for one in metrics]),
+            boundary_error_px=_mean_of_defined([one.boundary_error_px for one in metrics]),
         )
-    return table
+        for name, metrics in sorted(members.items())
+    ]
 
 
 def _mean_of_defined(values: Sequence[float]) -> float:
