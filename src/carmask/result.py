@@ -110,8 +110,8 @@ class Result:
 
     def _composed(self, look: Look, extent_HW: Size | None) -> tuple[NDArray[np.uint8], Photo]:
         # Their tables take a while to build, and masks do not need them.
+        from carmask.imaging.background import parse_background
         from carmask.imaging.compose import compose
-        from carmask.imaging.cutout import parse_background
 
         if self.source is None:
             raise CarmaskError("this result does not know its photo; cut out with carmask.imaging.cutout.cut_out")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from carmask.errors import CarmaskError
-from carmask.imaging.cutout import BadBackground, parse_background
+from carmask.imaging.background import BackgroundInput, BadBackground, parse_background
 from carmask.imaging.decode import UnreadableImage
 
 SIZE_HW = (120, 180)
@@ -22,7 +22,7 @@ PHOTO_HW3 = np.where(IS_VEHICLE[..., None], np.array([255, 0, 0], dtype=np.uint8
 
 
 def canvas(background, image_HW3=PHOTO_HW3, probability_HW=PROBABILITY_HW):
-    return background(image_HW3, probability_HW, 0.5)
+    return background(BackgroundInput(image_HW3, probability_HW, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from carmask.imaging.cutout import cut_out, parse_background
+from carmask.imaging.background import parse_background
+from carmask.imaging.cutout import cut_out
 from carmask.imaging.decode import decode_mask, decode_photo
 
 SIZE_HW = (160, 220)

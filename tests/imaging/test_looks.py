@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.ExifTags import IFD, Base
 
+from carmask.imaging.background import parse_background
 from carmask.imaging.compose import compose
-from carmask.imaging.cutout import parse_background
 from carmask.imaging.decode import Photo
 from carmask.imaging.encode import encode_picture
 from carmask.imaging.look import LOOKS, BadLook, Look, load_look

@@ -8,7 +8,7 @@ import pytest
 from clips import Clip, av, make_clip
 
 from bright_photos import Command
-from carmask.imaging.cutout import parse_background
+from carmask.imaging.background import parse_background
 from carmask.pipeline.video.hdr import lay_in_range, to_range
 from carmask.pipeline.video.pixels import ColorProperties
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.imaging.cutout import Background, cut_out
+from carmask.imaging.background import Background, BackgroundInput
+from carmask.imaging.cutout import cut_out
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Size
 from carmask.imaging.look import Look
@@ -50,10 +51,15 @@ def compose(
             alpha_HW=photo.alpha_HW,
         )
     place = place_vehicle(box_px, photo.size_HW, look, extent_HW)
-    size_HW = place.size_HW if look.canvas_HW is not None else None
-    canvas_HWC = background(
-        photo.image_HWC, probability_HW, threshold, photo.icc_profile, size_HW=size_HW, floor=place.floor
+    given = BackgroundInput(
+        photo.image_HWC,
+        probability_HW,
+        threshold,
+        photo.icc_profile,
+        canvas_HW=place.size_HW if look.canvas_HW is not None else None,
+        floor=place.floor,
     )
+    canvas_HWC = background(given)
     layer = lift_to_canvas(photo, probability_HW, threshold, place)
     if layer is None or box_px is None:
         return canvas_HWC

@@ -24,7 +24,7 @@ from carmask.result import Result
 
 if TYPE_CHECKING:
     # It builds tables, which only cut-outs need.
-    from carmask.imaging.cutout import Background
+    from carmask.imaging.background import Background
 
 # From a photo and its result to the bytes of a file; runs in any thread.
 Render = Callable[[Job, Result], bytes]
@@ -39,7 +39,7 @@ def load_background(style: OutputStyle) -> "Background | None":
     """
     if style.kind != "cutout":
         return None
-    from carmask.imaging.cutout import parse_background
+    from carmask.imaging.background import parse_background
 
     return parse_background(style.look.background)
 

@@ -20,7 +20,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from carmask.errors import CarmaskError
 from carmask.imaging import PictureFormat, Vehicles
-from carmask.imaging.cutout import Background, parse_background
+from carmask.imaging.background import Background, parse_background
 from carmask.imaging.formats import FORMATS
 from carmask.imaging.look import (
     CANVAS_PATTERN,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
-from carmask.imaging.cutout import picture_background
+from carmask.imaging.background import picture_background
 from carmask.imaging.decode import UnreadableImage, decode_photo
 from carmask.imaging.image_file import open_image
 from carmask.pipeline.jobs import Job

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.imaging.cutout import Background
+from carmask.imaging.background import Background, BackgroundInput
 from carmask.pipeline.video.pixels import ColorProperties
 
 # Code points of H.273: transfer characteristics of PQ and HLG (ITU-R BT.2100), and the primaries of BT.2020.
@@ -24,9 +24,9 @@ def lay_in_range(background: Background, color: ColorProperties) -> Background:
     @lru_cache(maxsize=1)
     def canvas(size_HW: tuple[int, int]) -> NDArray[np.uint8]:
         blank_HW3 = np.zeros((*size_HW, 3), dtype=np.uint8)
-        return to_range(background(blank_HW3, np.zeros(size_HW, dtype=np.float32), 0.5), color)
+        return to_range(background(BackgroundInput(blank_HW3, np.zeros(size_HW, dtype=np.float32), 0.5)), color)
 
-    return lambda image_HW3, *_, **__: canvas(image_HW3.shape[:2]).copy()
+    return lambda given: canvas(given.size_HW).copy()
 
 
 def to_range(image_HW3: NDArray[np.uint8], color: ColorProperties) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.imaging.cutout import Background, picture_background
+from carmask.imaging.background import Background, picture_background
 from carmask.imaging.decode import Photo
 from carmask.pipeline.video.reader import VideoReader
 

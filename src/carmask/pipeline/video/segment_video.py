@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carmask.imaging.cutout import Background
+from carmask.imaging.background import Background
 from carmask.imaging.look import TRANSPARENT
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.kinds import OutputStyle
