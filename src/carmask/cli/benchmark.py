@@ -26,21 +26,20 @@ def benchmark(
     seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 3.0,
     out: Path | None = None,
 ) -> int:
-    """Measure how fast this machine cuts out photos, and how much faster than the naive way.
+    """Measure how fast this machine cuts out photos, compared with the naive way.
 
-    Each network in each engine, each stage from a photo's file to its result, and the whole; beside them PyTorch eager
-    in float32 that decodes each photo whole, one at a time. All figures are medians, or rates over many photos. For
-    figures that mean something nothing else should be running.
+    It measures each network in each engine, each stage from a photo's file to its result, and the whole. The naive way
+    is PyTorch eager in float32, which decodes each photo at full size, one at a time. All figures are medians, or rates
+    over many photos. Let nothing else run meanwhile.
 
     Args:
-        photos: A folder of photos; rendered example photos of 1918 x 1280 px if not given.
-        model: Weights inside the package, or .onnx files, that the stages and the whole are measured with; all packaged
-            weights if not given.
-        preset: Untrained networks to measure too, in PyTorch and exported, which takes minutes: small, classic, deep,
-            fast. The naive way is measured with each, and the whole with `classic`.
-        kind: Kinds of results that the stages and the whole are measured for.
-        count: Photos that the whole is measured with.
-        seconds: How long each figure of a network is measured.
+        photos: A folder of photos. Default: rendered example photos of 1918 x 1280 px.
+        model: Packaged weights or .onnx files to measure the stages and the whole with. Default: all packaged weights.
+        preset: Untrained networks to measure too, in PyTorch and exported, which takes minutes. The naive way is
+            measured with each, and the whole with `classic`.
+        kind: Kinds of results to measure the stages and the whole for.
+        count: Number of photos to measure the whole with.
+        seconds: How long to measure each figure of a network.
         out: A .json file for all figures, with the machine and the versions.
 
     """

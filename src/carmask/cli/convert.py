@@ -28,25 +28,25 @@ def convert(
 ) -> int:
     """Write existing masks as another kind: the same files that `predict` writes, without a network.
 
-    To continue a run that was stopped or killed, run the same command again. Exit status 2 if some masks could not be
-    read or written; those are listed in failures.csv beside the results.
+    To continue a run that was stopped or killed, run the same command again. The exit status is 2 if some masks could
+    not be read or written; failures.csv beside the results lists those.
 
     Args:
         source: Masks: a folder, a file, a pattern in quotes or a list (.txt). car_mask.gif and car.png are masks of the
             photo car. Or a table of run lengths (.csv, .csv.gz). Or labels of COCO, LabelMe, CVAT, Label Studio, YOLO,
-            Pascal VOC or Supervisely: a file, or a folder with some, which may have the photos, too.
+            Pascal VOC or Supervisely: a file, or a folder, which may also contain the photos.
         destination: A folder, the name of one result, - for standard output, or the name of a table.
-        kind: As of `carmask predict`. Default: a table if the destination is a .csv, .json.gz, .xml or .parquet,
+        kind: As in `carmask predict`. Default: a table if the destination is a .csv, .json.gz, .xml or .parquet,
             otherwise mask.
-        photos: The folder of the photos. Needed for tables of run lengths, which do not hold the size of the masks, and
-            for kinds that show the photo. Without it the photo of a mask is assumed to be a .jpg.
-        foreground: The stored value that means foreground, in masks with other values than 0 and one more.
-        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
-            or else the only one.
+        photos: The folder of the photos. Tables of run lengths need it, because they do not contain the size of the
+            masks. Kinds that show the photo need it too. Without it, the photo of a mask is assumed to be a .jpg.
+        foreground: Stored mask value that means foreground, if masks have values other than 0 and one more.
+        labels: Classes of label files that are vehicles: car,truck. Default: the classes that COCO's names call
+            vehicles, or else the only class.
         ignore_labels: Classes of label files that mean unknown, which are background here.
         look: How cut-outs look.
-        overwrite: Make all results again, and replace other files of the same names.
-        json: Print a line of JSON for each mask, and one for all of them at the end.
+        overwrite: Make all results again, and replace other files with the same names.
+        json: Print a line of JSON for each mask, and a summary at the end.
 
     """
     # Slow imports happen here, so that --help does not wait for them.

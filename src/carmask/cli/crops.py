@@ -17,7 +17,7 @@ def crops(
     foreground: int | None = None,
     ignore: int | None = None,
 ) -> int:
-    """Write the data set that a network like `sharp` learns from: crops along the outlines that another one finds.
+    """Write a data set for networks like `sharp`: crops along the outlines that another network finds.
 
     Each crop is an RGBA picture of 64 x 64 px, with the probability of the other network as its alpha. Train on them
     with `carmask train OUT --preset sharp --dataset.group-pattern '(.*)-'`.
@@ -25,11 +25,11 @@ def crops(
     Args:
         data: Photos with masks.
         out: Folder for images/ and masks/.
-        model: The network whose outlines are to be refined. Default: general.
-        per_photo: Most crops of a photo.
+        model: The network that finds the outlines. Default: general.
+        per_photo: The largest number of crops of a photo.
         split: Take only the training photos of this split.
         seed: The same photos, network and seed give the same crops.
-        foreground: Stored mask value that means foreground, for masks with values other than 0 and one more.
+        foreground: Stored mask value that means foreground, if masks have values other than 0 and one more.
         ignore: Stored mask value that means unknown; crops with such pixels are left out.
 
     """

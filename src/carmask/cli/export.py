@@ -39,31 +39,33 @@ def export(
 ) -> int:
     """Write a network to one .onnx file that needs no other file, if its results agree with PyTorch's.
 
-    It takes photos of any size (uint8, N x H x W x C) and gives probabilities (float32, N x H x W); its card says how
-    to fit photos to it. Nothing is written unless every installed engine agrees with PyTorch on the photos:
-    its masks have a mean Dice with PyTorch's of at least 0.999 in float32 and 0.995 in bf16, and its mean Dice with the
-    true masks differs by at most 0.0002 and 0.002.
+    The file takes photos of any size (uint8, N x H x W x C) and returns probabilities (float32, N x H x W). Its card
+    says how to fit photos to the network. The command writes nothing unless every installed engine agrees with PyTorch
+    on some photos. The mean Dice between both masks must be at least 0.999 in float32 and 0.995 in bf16. The mean Dice
+    with the true masks may differ by at most 0.0002 and 0.002.
 
     Args:
         run: Folder of a training run (its best weights) or of weights, a float .onnx file, or packaged weights (fast).
-        out: The file to write, or a folder for it; NAME.onnx inside the run's folder if not given.
-        name: Name of the network; the one in its weights, which is its preset's, if not given.
-        int8: Also write a quantized version, to NAME-int8.onnx: half the size again, and faster on most processors.
-            Refused if it loses more than 0.0005 Dice, or its masks have a Dice below 0.98 with PyTorch's.
-        fixed_size: Write a file for other programs instead, such as OpenCV and browsers, NAME-HEIGHTxWIDTH.onnx: of one
-            size, float32 0..255 in N x C x H x W, without arithmetic on shapes. It is compared in OpenCV as well.
-        size: The same for another size, HEIGHTxWIDTH in pixels.
-        batch: Number of images that such a file takes at once.
-        data: Photos with masks to compare on, in Carvana's layout or with images/ and masks/; if not given the run's
-            own, held-out ones first, or a few rendered ones if these are missing.
-        calibration: Photos that give --int8 its ranges, with masks or without; the run's training photos if not given.
+        out: The file to write, or a folder for it. Default: NAME.onnx inside the run's folder.
+        name: Name of the network. Default: the name in its weights, which is that of its preset.
+        int8: Also write a quantized version to NAME-int8.onnx, of half the size, and faster on most processors. It is
+            not written if it loses more than 0.0005 Dice, or if the Dice between its masks and PyTorch's is below 0.98.
+        fixed_size: Write a file for other programs instead, such as OpenCV and browsers: NAME-HEIGHTxWIDTH.onnx. It has
+            one input size, takes float32 0..255 in N x C x H x W, and does no arithmetic on shapes. It is compared in
+            OpenCV too.
+        size: As --fixed-size, for another size: HEIGHTxWIDTH in pixels.
+        batch: Number of images that a file of one size takes at once.
+        data: Photos with masks to compare on, in Carvana's layout or with images/ and masks/. Default: the run's own
+            photos, held-out ones first, or a few rendered ones if these are missing.
+        calibration: Photos to calibrate the ranges of --int8 on, with masks or without. Default: the run's training
+            photos.
         photos: Number of photos to compare on.
         calibration_photos: Number of photos to calibrate int8 on.
-        dice_photos: Number of photos with masks, versions of which calibrate the expected Dice; 0 for none.
-        foreground: Stored mask value in --data that means foreground, for masks with values other than 0 and one more.
-        ignore: Stored mask value in --data that means unknown: what nobody labeled is not compared.
-        weights: How weights are stored. float16 is half as large; computing is in float32 either way.
-        allow_drop: Write the int8 file even if it is refused.
+        dice_photos: Number of photos with masks to calibrate the expected Dice on; 0 for no calibration.
+        foreground: Stored mask value in --data that means foreground, if masks have values other than 0 and one more.
+        ignore: Stored mask value in --data that means unknown: pixels that nobody labeled, which are not compared.
+        weights: How weights are stored. float16 is half as large; the network computes in float32 in both cases.
+        allow_drop: Write the int8 file even if it loses too much.
 
     """
     from carmask.exporting.export import export as export_network

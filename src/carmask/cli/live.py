@@ -48,22 +48,23 @@ def live(
 ) -> None:
     """Show what a camera sees with the vehicles cut out, and the frame rate.
 
-    Frames that arrive while others are being processed are dropped, so that the picture has no lag. The command ends
-    with the source, when the window is closed (or Escape or q is pressed in it), or with Ctrl-C.
+    Frames that arrive while another one is processed are dropped, so that the picture has no lag. The command ends when
+    the source ends, when you close the window or press Escape or q in it, or with Ctrl-C.
 
     Args:
         source: A camera (0, 1, /dev/video0), a stream (rtsp://, http://), or a video file, read at its own frame rate.
         kind: overlay: the mask laid over the picture. cutout: the vehicle on another background. mask: white on black.
             soft: the probability as gray. The default is overlay, or cutout with --background.
-        background: Of a cutout: a color (white, #00ff00), blur, or the path of a picture.
-        smooth: Smooth over time, so that edges do not flicker; moving vehicles leave no trail.
-        vehicles: Keep all regions of each mask, or the largest, or the one in the center, as `carmask predict`.
-        min_area: Drop smaller regions of a mask: pixels (400), or a share of the picture (0.5%).
+        background: For cutout: a color (white, #00ff00), blur, or the path of a picture.
+        smooth: Smooth the mask over time, so that edges do not flicker. Moving vehicles leave no trail.
+        vehicles: Keep all regions of each mask, only the largest, or only the one in the center, as in `carmask
+            predict`.
+        min_area: Remove regions of a mask smaller than this: pixels (400), or a share of the picture (0.5%).
         height_px: Height to request from a camera, with --width-px.
         width_px: Width to request from a camera, with --height-px.
         frames: Stop after this number of frames.
         window: Show a window. By default, if no window can be opened, only the frame rate is printed.
-        record: A video file to write the results to, as `carmask video` does; it has no audio.
+        record: A video file to write the results to, as in `carmask video`; it has no audio.
         overwrite: Replace an existing recording.
         network: Which network, and how it runs.
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 def model(name: str = "small", *, card: Flag = False) -> int:
     """Show the layers of a network, or the metadata of an exported one.
 
-    Of presets and folders of weights: levels, shapes, parameters, multiply-adds and receptive field (needs PyTorch).
-    Of exported networks: how photos are fitted to them, what they were trained on and what was measured.
+    For presets and folders of weights: levels, shapes, parameters, multiply-adds and receptive field (needs PyTorch).
+    For exported networks: how photos are fitted to them, what they were trained on, and what was measured.
 
     Args:
-        name: A preset (small, classic, deep, fast, general), weights inside the package, an .onnx file, or the folder
-            of a run or of weights.
+        name: A preset (small, classic, deep, fast, general, sharp), packaged weights, an .onnx file, or the folder of a
+            run or of weights.
         card: Print the README of a trained network instead, as the Hugging Face Hub shows it: data, figures, use,
             limits and license in Markdown. Needs huggingface_hub.
 

@@ -47,13 +47,14 @@ class NetworkOptions:
     """The networks and how they run; each field is an option of the command line.
 
     Attributes:
-        model: Name of weights inside the package (general, any vehicle in any photo, if not given; fast, for studios
-            and single cars; small; and general-int8, fast-int8, small-int8), an .onnx file, a folder of a run, of folds
-            or of weights, or a Hub id (owner/name); given more than once, their probabilities are averaged.
+        model: Packaged weights (general, the default, for any vehicle in any photo; fast, for studios and single cars;
+            small; and general-int8, fast-int8, small-int8), an .onnx file, a folder of a run, of folds or of weights,
+            or a Hub id (owner/name). If you give several, their probabilities are averaged.
         run: Engine, device, precision and threads.
-        tta: flip averages each photo with its mirror image, at twice the time.
-        tile: Look at photos larger than the network sees them also in overlapping tiles, at up to five times the time.
-        threshold: A pixel belongs to the mask from this probability on; the network's own if not given.
+        tta: Test-time augmentation. flip averages each photo with its mirror image, and takes twice the time.
+        tile: Also run the network on overlapping tiles of photos that are larger than its input. Takes up to five times
+            the time.
+        threshold: Pixels of at least this probability belong to the mask. Default: the network's own threshold.
 
     """
 
@@ -114,22 +115,22 @@ class LookOptions:
 
     Attributes:
         look: showroom (on the floor of a studio), marketplace (large on white), cutout (cropped, transparent), or a
-            YAML file with any of the following options. Makes cut-outs unless --kind says otherwise.
-        format: Of cut-outs, overlays and comparisons: png; jpg, which has no transparency; webp or avif, which are
-            smaller and slower; tiff. Default: as the destination's name says, otherwise png.
-        quality: Of JPEG, WebP and AVIF, 1 to 100. Default: 90.
-        strip: Leave the photo's density and EXIF out of pictures. Position and maker notes are never kept.
-        background: Of cut-outs: transparent, a color (white, #00ff00), blur, studio, or the path of a picture. Default:
-            transparent.
+            YAML file with any of the following options. Makes cut-outs unless you give another --kind.
+        format: File format of cut-outs, overlays and comparisons: png; jpg, which has no transparency; webp or avif,
+            which are smaller and slower; tiff. Default: by the destination's name, otherwise png.
+        quality: Quality of JPEG, WebP and AVIF, 1 to 100. Default: 90.
+        strip: Leave the photo's density and EXIF out of pictures. Position and maker notes are left out in any case.
+        background: Background of cut-outs: transparent, a color (white, #00ff00), blur, studio, or the path of a
+            picture. Default: transparent.
         crop: Crop cut-outs to the box around the vehicle.
-        canvas: Place the vehicle on a canvas of this size, 1600x1200.
+        canvas: Place the vehicle on a canvas of this size: 1600x1200.
         margin: Free space around the vehicle on a canvas: a share of the shorter side, or pixels (40). Default: 6%.
-        anchor: Where the vehicle is between the margins of a canvas: center (default), or bottom.
+        anchor: Where the vehicle is between the margins of a canvas: center (default) or bottom.
         floor: The line of a canvas on which the wheels stand, as a share of its height from the top (0.8).
-        scale: fit (default) fills a canvas up to its margins. same-car has one scale for all photos of a car, which
-            are those of one folder, or of one car's name (name_01 to name_16); it takes a second pass.
-        shadow: contact: a soft dark band below wheels and sill. soft: that, and a wide one on the floor. original: the
-            photo's own. Default: none.
+        scale: fit (default) fills a canvas up to its margins. same-car has one scale for all photos of a car: those in
+            one folder, or with names such as name_01 to name_16. It takes a second pass.
+        shadow: contact: a soft dark band below wheels and sill. soft: contact, and a wide shadow on the floor.
+            original: the photo's own shadow. Default: none.
 
     """
 

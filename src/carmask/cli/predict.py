@@ -40,21 +40,21 @@ def predict(
 ) -> int:
     """Cut vehicles out of photos, at each photo's own size and orientation.
 
-    To continue a run that was stopped or killed, run the same command again: results that were made with the same
-    settings from the same photos are kept. A photo without a vehicle has a result too, an empty mask or a cut-out that
-    shows only the background; such photos are listed in no_vehicle.txt beside the results.
+    To continue a run that was stopped or killed, run the same command again. It keeps results that were made with the
+    same settings from the same photos. A photo without a vehicle has a result too: an empty mask, or a cut-out that
+    shows only the background. no_vehicle.txt beside the results lists these photos.
 
-    Exit status 0 if every photo was done, 2 if some could not be read or written. Those are listed in failures.csv
-    beside the results.
+    The exit status is 0 if every photo was done, and 2 if some could not be read or written. failures.csv beside the
+    results lists those.
 
     Args:
         source: A photo; a folder with all its sub-folders; a pattern in quotes ('photos/**/*.jpg'); a list of photos
-            (.txt with one path a line, or a .parquet table with a column path); a URL of any of these
+            (.txt with one path per line, or a .parquet table with a column path); a URL of any of these
             (s3://bucket/photos), which needs fsspec; or - for a photo or a list on standard input.
-        destination: A folder for the results, which mirrors the source's tree; the name of one photo's result, or - for
-            standard output; or the name of a table. All but - may be in a store (s3://bucket/masks). Pictures in it
-            are not taken for photos.
-        more: With several photos or folders the destination comes last.
+        destination: A folder for the results, with the same sub-folders as the source; the name of one photo's result,
+            or - for standard output; or the name of a table. All but - may be in an object store (s3://bucket/masks).
+            Pictures that are already there do not count as photos.
+        more: If you give several photos or folders, the destination comes last.
         kind: mask: 1-bit PNG. soft: probability as 8-bit PNG. cutout: the vehicle on another background. overlay: the
             mask drawn over the photo. compare: the photo with its mask below. polygons: outlines as GeoJSON. labelme:
             outlines for LabelMe. yolo: labels/ and data.yaml for YOLO. carvana-csv: one table of run lengths (.csv or
@@ -63,23 +63,23 @@ def predict(
             errors (.parquet), which needs pyarrow. Default: a table if the destination is a .csv, .json.gz, .xml or
             .parquet, otherwise mask.
         look: How cut-outs look.
-        vehicles: Keep all regions of a mask, or only the vehicle that the photo is of: the largest region, or the one
-            in the center, with the pixel nearest to the middle of the photo; regions with less than 5% of the largest
-            one's area do not count.
+        vehicles: Keep all regions of a mask, or only one: the largest, or the one in the center, which has the pixel
+            nearest to the middle of the photo. For center, regions with less than 5% of the largest one's area do not
+            count.
         min_area: Remove regions of a mask smaller than this: pixels (400), or a share of the photo (0.5%).
         network: Which network, and how it runs.
-        batch_size: Photos that pass through the network together.
-        overwrite: Make all results again, and replace other files of the same names.
-        shard: Do one of several equal parts, 2/4 being the second of four: for several machines with the same photos
-            and the same destination. Tables and lists have the part in their names.
-        cluster: Run on a Ray cluster: its address (host:port), or auto for the one that this machine belongs to, or for
-            this machine alone if it belongs to none. Needs carmask[cluster]. All machines must see the photos, and the
+        batch_size: Number of photos in a batch.
+        overwrite: Make all results again, and replace other files with the same names.
+        shard: Do only one part of the photos: 2/4 is the second of four. For several machines with the same photos and
+            the same destination. Names of tables and lists contain the part.
+        cluster: Run on a Ray cluster: its address (host:port), or auto for the cluster of this machine, or for this
+            machine alone if it has none. Needs carmask[cluster]. All machines need access to the photos, and to the
             destination if results are files.
-        review: Also write review.html, a page on which you look at the most doubtful photos, accept or reject their
-            masks, and export the decisions for `carmask review apply`: of a share of the photos (5%) or a number (100),
-            those with the lowest expected Dice. Photos that an earlier run has done count, too.
-        review_below: The same of all photos whose expected Dice is below this (0.97).
-        json: Print a line of JSON for each photo, and one for all of them at the end.
+        review: Also write review.html, a page with the most doubtful photos: a share (5%) or a number (100) of those
+            with the lowest expected Dice, including those that an earlier run has done. On the page you accept or
+            reject masks, and export the decisions for `carmask review apply`.
+        review_below: Also write review.html, with all photos whose expected Dice is below this (0.97).
+        json: Print a line of JSON for each photo, and a summary at the end.
 
     """
     # Slow imports happen here, so that --help does not wait for them.

@@ -17,14 +17,14 @@ def review(
     """Turn the decisions of a review page into lists of photos, or into folders, for the next step.
 
     `carmask predict photos/ masks/ --review 5%` writes masks/review.html. Open it in a browser, decide on each photo,
-    and export decisions.csv. `carmask review apply decisions.csv sorted/` then writes sorted/accepted.txt,
-    sorted/rejected.txt and sorted/to_correct.txt, which `carmask predict` takes as its photos.
+    and export decisions.csv. Then `carmask review apply decisions.csv sorted/` writes sorted/accepted.txt,
+    sorted/rejected.txt and sorted/to_correct.txt. `carmask predict` takes each of them as a list of photos.
 
     Args:
-        action: apply.
+        action: apply, the only action.
         decisions: The table that the page exported.
         destination: The folder for the lists. Default: the table's name without its ending.
-        copy: Copy the photos and their results, too: sorted/accepted/images and sorted/accepted/masks, which
+        copy: Also copy the photos and their results, to sorted/accepted/images and sorted/accepted/masks, which
             `carmask train` reads, and the same for the others.
 
     """

@@ -34,19 +34,19 @@ def serve(
 ) -> int:
     """Serve a web page and an HTTP API that cut vehicles out of photos.
 
-    The page is at the URL that is printed, the API at /v1/segment below it; /docs describes it. Nothing that is sent is
-    stored, and nothing is written to disk. Ctrl-C or SIGTERM stops the service after the requests in progress.
+    The command prints the URL of the page. Below it, the API is at /v1/segment, and its description at /docs. The
+    service stores nothing and writes nothing to disk. Ctrl-C or SIGTERM stops it after the requests in progress.
 
     Args:
-        host: The address to listen on: 127.0.0.1 is reached only from this machine, 0.0.0.0 and :: from everywhere.
+        host: The address to listen on. Only this machine can reach 127.0.0.1; all others can reach 0.0.0.0 and ::.
         port: 0 is any free port.
         token_file: A file with a token that clients must send, as `Authorization: Bearer TOKEN`. The environment
             variable CARMASK_TOKEN can hold it instead.
         cors: Another site (https://cars.example.org) whose pages may use the service; repeat it for more sites.
-        root_path: The path below which a proxy puts the service (/cars), for the examples on /docs; the proxy's header
-            X-Forwarded-Prefix says the same.
+        root_path: The path below which a proxy serves the service (/cars), for the examples on /docs. The proxy's
+            header X-Forwarded-Prefix has the same effect.
         quiet: Do not log requests.
-        log_format: The log on standard error: lines of text, or json, an object per line.
+        log_format: Format of the log on standard error: lines of text, or json with an object per line.
         network: Which network, and how it runs.
         limits: The limits of requests, connections, memory and batches.
 

@@ -33,23 +33,23 @@ def train(
 ) -> int:
     """Train a network on a folder of photos and masks.
 
-    A setting that is not given is taken from the --config file, then from the preset, then from the defaults below.
-    `small` is trained as it was published, with these defaults and no augmentation. Ctrl-C finishes the step, writes a
-    checkpoint and prints how to resume. Photos that cannot be used are listed in the run's left_out.csv.
+    Settings come from the options, then from the --config file, then from the preset, then from the defaults below.
+    `small` has these defaults and no augmentation, as it was published. Ctrl-C finishes the step, writes a checkpoint
+    and prints how to resume. The run's left_out.csv lists photos that cannot be used.
 
-    Exit status 0 if training finished, 130 if it was stopped by Ctrl-C or --max-minutes.
+    The exit status is 0 if training finished, and 130 if Ctrl-C or --max-minutes stopped it.
 
     Args:
         settings: Settings of the run.
-        resume: Folder of a run to resume, with its own settings. Only DATA can be given beside it, if the photos were
-            moved, and --epochs, if the learning rate does not depend on their number. Or auto: resume the run of this
-            --name if it was started, else start it; so the same command can be repeated until it has finished.
-        max_minutes: Stop after this many minutes, with a checkpoint to resume from. The current step is finished first,
-            also a validation that has begun.
-        devices: Number of processes on this machine, or auto for one per GPU. For several machines use torchrun.
-        all_folds: Train a network for each of --dataset.folds folds; `carmask evaluate` then measures every photo with
+        resume: Folder of a run to resume, with its own settings. You can also give DATA, if the photos were moved, and
+            --epochs, if the learning rate does not depend on it. Or auto: resume the run of this --name, or start it if
+            there is none. You can repeat this command until the run has finished.
+        max_minutes: Stop after this many minutes, with a checkpoint to resume from. A step or a validation that has
+            begun is finished first.
+        devices: Number of processes on this machine, or auto for one per GPU. For several machines, use torchrun.
+        all_folds: Train a network for each of --dataset.folds folds. `carmask evaluate` then measures each photo with
             the network that was not trained on it.
-        overfit_batch: Self-test: train on a single batch, and write no run. Exit status 1 if it is not learned.
+        overfit_batch: Self-test: overfit a single batch, and write no run. The exit status is 1 if this fails.
 
     """
     # Not needed for `--help`, and slow to import.

@@ -36,9 +36,9 @@ def video(
 ) -> int:
     """Cut vehicles out of a video, frame by frame.
 
-    Frames, their times, rotation, pixel aspect and color coding stay as they are, and so does the audio, which is
-    copied if the new container supports it. Exit status: 0 on success, 2 if the source is damaged and only the frames
-    that can be decoded are in the result.
+    The frames keep their times, rotation, pixel aspect and color coding. The audio is copied if the new container
+    supports it. The exit status is 0 on success. It is 2 if the source is damaged; the result then has only the frames
+    that can be decoded.
 
     Args:
         source: A video file; or pictures that are its frames: a folder, or a pattern with a number, frames/%04d.png.
@@ -46,17 +46,18 @@ def video(
             or .mkv (VP9).
         kind: overlay: the mask laid over the video. cutout: the vehicle on another background. mask: white on black.
             soft: the probability as gray. The default is overlay, or cutout with --background.
-        background: Of a cutout: transparent, a color (white, #00ff00), blur, or the path of a picture, or of a GIF or
-            video, which starts again when it ends.
-        smooth: Smooth over time, so that edges do not flicker; moving vehicles leave no trail.
-        vehicles: Keep all regions of each mask, or the largest, or the one in the center, as `carmask predict`.
-        min_area: Drop smaller regions of a mask: pixels (400), or a share of the picture (0.5%).
+        background: For cutout: transparent, a color (white, #00ff00), blur, or the path of a picture, a GIF or a video.
+            A GIF or video repeats.
+        smooth: Smooth the mask over time, so that edges do not flicker. Moving vehicles leave no trail.
+        vehicles: Keep all regions of each mask, only the largest, or only the one in the center, as in `carmask
+            predict`.
+        min_area: Remove regions of a mask smaller than this: pixels (400), or a share of the picture (0.5%).
         audio: Keep the audio.
-        rate: Frames per second of pictures, such as 24 or 30000/1001.
-        crf: Constant rate factor, lower is better and larger: 0 to 51 for H.264 (default 18), 0 to 63 for VP9 (default
-            24).
+        rate: Frames per second, if the source is pictures: 24 or 30000/1001.
+        crf: Constant rate factor: 0 to 51 for H.264 (default 18), 0 to 63 for VP9 (default 24). Lower values give
+            better and larger videos.
         overwrite: Replace an existing result.
-        batch_size: Frames that pass through the network together.
+        batch_size: Number of frames in a batch.
         network: Which network, and how it runs.
 
     """

@@ -43,20 +43,16 @@ class AugmentSettings(BaseModel):
     scale: float = Field(default=0.1, ge=0, le=0.5, description="largest change of scale, as a share")
     rotate_deg: float = Field(default=5.0, ge=0, le=45, description="largest rotation in degrees")
     color: float = Field(default=0.5, ge=0, le=1, description="probability of each of the four changes of color")
-    brightness: float = Field(
-        default=0.3, ge=0, le=1, description="most that is added or taken away, as a share of white"
-    )
-    contrast: float = Field(
-        default=0.3, ge=0, le=1, description="largest change of the factor on all values, as a share"
-    )
+    brightness: float = Field(default=0.3, ge=0, le=1, description="largest change of brightness, as a share of white")
+    contrast: float = Field(default=0.3, ge=0, le=1, description="largest change of contrast, as a share")
     saturation: float = Field(default=0.3, ge=0, le=1, description="largest change of saturation, as a share")
-    hue: float = Field(default=0.03, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle")
-    gray: float = Field(default=0.1, ge=0, le=1, description="probability that the color is taken away")
+    hue: float = Field(default=0.03, ge=0, le=0.5, description="largest change of hue, as a share of the color circle")
+    gray: float = Field(default=0.1, ge=0, le=1, description="probability of gray instead of color")
     zoom: float = Field(
-        default=1.0, ge=1, le=8, description="largest magnification and reduction, each as likely; 1 for none"
+        default=1.0, ge=1, le=8, description="largest magnification and largest reduction, equally likely; 1 for none"
     )
     turn: float = Field(
-        default=0, ge=0, le=1, description="probability of a turn by 90 degrees, as of photos without an orientation"
+        default=0, ge=0, le=1, description="probability of a rotation by 90 degrees, for photos without an orientation"
     )
     wet: float = Field(default=0, ge=0, le=1, description="probability that the ground mirrors the vehicle above it")
     dark: float = Field(default=0, ge=0, le=1, description="probability that the light is dimmed, as at dusk or night")

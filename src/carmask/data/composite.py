@@ -31,12 +31,14 @@ class CompositeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    probability: float = Field(default=0.0, ge=0, le=1, description="share of such photos that vehicles are laid onto")
+    probability: float = Field(default=0.0, ge=0, le=1, description="share of such photos that get vehicles")
     count: tuple[int, int] = Field(default=(1, 6), description="fewest and most vehicles on one photo")
     width: tuple[float, float] = Field(
-        default=(0.05, 1.1), description="least and largest width of a vehicle, as a share of the photo's width"
+        default=(0.05, 1.1), description="smallest and largest width of a vehicle, as a share of the photo's width"
     )
-    light: float = Field(default=0.5, ge=0, le=1, description="how far a vehicle's light may be matched to its ground")
+    light: float = Field(
+        default=0.5, ge=0, le=1, description="how much a vehicle's light may be matched to the background"
+    )
     shadow: float = Field(default=0.5, ge=0, le=1, description="probability that a vehicle darkens the ground below it")
     blur_px: float = Field(default=1.0, ge=0, le=8, description="largest blur of a vehicle, a Gaussian's sigma")
 

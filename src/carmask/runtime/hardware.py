@@ -22,9 +22,7 @@ class HardwareSettings(BaseModel):
     precision: Literal["auto", "bf16", "fp16", "float32"] = Field(
         default="auto", description="auto is bf16 where the hardware computes it natively, float32 elsewhere"
     )
-    threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; all cores that may be used when not given"
-    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: all usable cores")
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ class RunOptions:
     """Where and how networks run. Raises `CarmaskError` for values that no engine knows.
 
     Attributes:
-        engine: auto is the fastest that is installed.
+        engine: auto takes the fastest engine that is installed.
         device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto is what the engine computes fastest; bf16 only where the hardware has it.
-        threads: CPU threads of the network; the engine's own choice if None.
+        precision: auto takes the fastest precision of the engine. bf16 needs hardware that has it.
+        threads: CPU threads of the network. Default: the engine's own choice.
 
     """
 

@@ -124,7 +124,7 @@ class SegmentForm(BaseModel):
     look: LookName | SkipJsonSchema[None] = Field(
         default=None,
         description="Cut-outs only: showroom, on the floor of a studio; marketplace, large on white; cutout, cropped "
-        "and transparent. Fields that are sent too replace what it says.",
+        "and transparent. Other fields override it.",
     )
     background: str | SkipJsonSchema[None] = Field(
         default=None,
@@ -177,7 +177,7 @@ class SegmentForm(BaseModel):
     format: PictureFormat | SkipJsonSchema[None] = Field(
         default=None,
         description="Cut-outs, overlays and comparisons only: png; jpg, which has no transparency; webp or avif, which "
-        "are smaller and slower to encode; tiff. Default: what the look says, or what the Accept header prefers, else "
+        "are smaller and slower to encode; tiff. Default: the look's, or the one that the Accept header prefers, else "
         "png.",
     )
     quality: Annotated[int, Field(ge=1, le=100)] | SkipJsonSchema[None] = Field(
@@ -268,12 +268,12 @@ class Segmentation(BaseModel):
         ge=0,
         le=1,
         description="the Dice that the mask is expected to have with the true one, by the network's own probabilities; "
-        "of an empty mask, how likely the photo shows no vehicle; null if the network is not calibrated",
+        "for an empty mask, how likely it is that the photo shows no vehicle; null if the network is not calibrated",
     )
     threshold: float = Field(gt=0, lt=1, description="pixels of at least this probability belong to the mask")
     rle: str = Field(description="the mask as run lengths: `start length` pairs, 1-indexed, row by row")
     model: str = Field(description="name of the network")
-    remark: str = Field(description="what of the photo was left out, as further frames; empty if nothing was")
+    remark: str = Field(description="what was left out of the photo, such as further frames; empty if nothing was")
     seconds: float = Field(ge=0, description="from the photo's arrival to the response")
     request_id: str
 

@@ -74,28 +74,30 @@ class TrainSettings(Section):
     """Settings of one training run."""
 
     data: Path = Field(description="folder of photos and masks, or the folder that the paths of `datasets` start from")
-    preset: PresetName = Field(default="small", description="network to train; that of --init if not given")
+    preset: PresetName = Field(
+        default="small", description="network to train; with --init, by default that of the weights"
+    )
     config: Path | None = Field(default=None, description="YAML file of settings; options override it")
     name: str | None = Field(
-        default=None, pattern=r"^\w[\w.+-]*$", description="name of the run; preset and time if not given"
+        default=None, pattern=r"^\w[\w.+-]*$", description="name of the run; default: preset and time"
     )
     runs: Path = Field(default=Path("runs"), description="parent folder of the run's folder")
     epochs: int = Field(
         default=10, ge=1, le=100_000, description="number of epochs; each ends with validation and a checkpoint"
     )
     epoch_samples: int | None = Field(
-        default=None, ge=1, description="photos per epoch; as many as there are to train on if not given"
+        default=None, ge=1, description="photos per epoch; default: as many as there are to train on"
     )
     batch_size: int | None = Field(
-        default=None, ge=1, le=4096, description="photos per step, over all devices; chosen by free memory if not given"
+        default=None, ge=1, le=4096, description="photos per step, over all devices; default: by free memory"
     )
     accumulate: int = Field(default=1, ge=1, le=1024, description="run each batch in this many parts, to save memory")
     seed: int = Field(default=0, ge=0, description="seed of weights, photo order and augmentation")
     init: Path | None = Field(
         default=None,
-        description="what to start from: packaged weights (fast), an .onnx file, the folder of a run or of weights, or "
-        "a Hub id, of the same network and any input size; or imagenet, for an EfficientNet encoder's weights trained "
-        "on ImageNet",
+        description="weights to start from, of the same network at any input size: packaged weights (fast), an .onnx "
+        "file, the folder of a run or of weights, or a Hub id; or imagenet, for an EfficientNet encoder's weights "
+        "trained on ImageNet",
     )
     patience: int | None = Field(default=None, ge=1, description="stop after this many epochs without a better Dice")
     ema: float = Field(
@@ -110,7 +112,7 @@ class TrainSettings(Section):
     )
     dataset: DataSettings = DataSettings()
     datasets: dict[str, SourceSettings] = Field(
-        default={}, description="several data sets by name, for a --config file, instead of the one in DATA"
+        default={}, description="several data sets by name instead of the one in DATA, for a --config file"
     )
     network: NetworkSettings = NetworkSettings()
     input: InputSettings = InputSettings()

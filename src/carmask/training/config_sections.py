@@ -22,9 +22,9 @@ class Section(BaseModel):
 class DataSettings(Section):
     """Which photos the network is trained on, and which are held out for validation."""
 
-    split: Path | None = Field(default=None, description="split.json to use; a new split is made if not given")
+    split: Path | None = Field(default=None, description="split.json to use; default: a new split")
     own_split: bool = Field(
-        default=True, description="follow the data's own folders or lists train and val, if there are any"
+        default=True, description="use the data's own split in folders or lists train and val, if it has one"
     )
     folds: int = Field(default=FOLDS, ge=2, description="number of folds that the groups are divided into")
     fold: int = Field(default=0, ge=0, description="fold to hold out, counted from 0")
@@ -35,11 +35,14 @@ class DataSettings(Section):
     group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
     foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")
     ignore: int | None = Field(
-        default=None, ge=0, le=65535, description="mask value that means unknown: such pixels carry no loss, no metric"
+        default=None,
+        ge=0,
+        le=65535,
+        description="mask value that means unknown: loss and metrics leave these pixels out",
     )
     labels: LabelNames = Field(default=(), description="classes of label files that are vehicles: car,truck")
     ignore_labels: LabelNames = Field(default=(), description="classes of label files that mean unknown")
-    empty: Path | None = Field(default=None, description="folder of photos without a vehicle, to learn from as well")
+    empty: Path | None = Field(default=None, description="folder of photos without a vehicle, to train on too")
     cache: Path = Field(default=Path(".cache/carmask"), description="folder for decoded and resized photos")
 
 
@@ -50,14 +53,18 @@ class SourceSettings(Section):
     weight: float = Field(
         default=1.0, ge=0, le=1000, description="how often a pass shows each photo; 0 to only cut its vehicles out"
     )
-    split: Path | None = Field(default=None, description="split.json to use; made as `dataset` says if not given")
+    split: Path | None = Field(
+        default=None, description="split.json to use; default: a new split with the settings of `dataset`"
+    )
     group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
     foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")
     ignore: int | None = Field(default=None, ge=0, le=65535, description="mask value that means unknown")
     labels: LabelNames = Field(default=(), description="classes of label files that are vehicles")
     ignore_labels: LabelNames = Field(default=(), description="classes of label files that mean unknown")
-    empty: bool = Field(default=False, description="photos without a vehicle and without masks; grounds of composites")
-    cutouts: bool = Field(default=False, description="its vehicles are cut out for composites")
+    empty: bool = Field(
+        default=False, description="only photos without a vehicle, without masks; backgrounds of composites"
+    )
+    cutouts: bool = Field(default=False, description="cut vehicles out of its photos for composites")
 
 
 class InputSettings(Section):
