@@ -70,7 +70,9 @@ class Segmenter:
         refined = tuple(member for member in members if not member.card.refines)
         refiners = tuple(member for member in members if member.card.refines)
         if len(refiners) > 1:
-            raise CarmaskError("one network at most can refine the masks of others; name one, and those")
+            raise CarmaskError(
+                "only one network can refine the masks of others; name it, and at least one other network"
+            )
         # Alone it is a network for crops, as while it is exported.
         self.members = refined or refiners
         self.refiner = refiners[0] if refined and refiners else None

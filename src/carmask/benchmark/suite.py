@@ -245,7 +245,7 @@ def time_whole(segmenter: Segmenter, photos: Sequence[Path], kind: Kind, *, coun
         started_s = perf_counter()
         for outcome in predict_jobs(sink.jobs, segmenter, sink.put, batch_size=_BATCH):
             if outcome.cause is not None:
-                raise CarmaskError(f"{outcome.cause} (speed is measured with sound photos only)")
+                raise CarmaskError(f"{outcome.cause} (the benchmark needs photos that can be read)")
             sink.record(outcome)
         sink.finish()
         photos_per_s = count / (perf_counter() - started_s)

@@ -79,7 +79,7 @@ def export(
             raise CarmaskError(f"--size {size}: write height and width in pixels, such as 512x768")
         fixed = FixedSize((sides[0], sides[1]) if sides else None, batch)
     elif batch != 1:
-        raise CarmaskError("--batch is for files of one size; add --fixed-size or --size, others take any number")
+        raise CarmaskError("--batch: needs --fixed-size or --size; other files take batches of any size")
     options = PhotoOptions(data, calibration, photos, calibration_photos, dice_photos, foreground, ignore)
     written = export_network(
         run,

@@ -129,11 +129,15 @@ def _check_review(plan: "Plan", cluster: str | None) -> None:
 
     path = plan.list_file("review")
     if path is None:
-        raise CarmaskError("--review: is for many photos; leave it out for one")
+        raise CarmaskError("--review: needs several photos; leave it out for one photo")
     if not isinstance(path, Path):
-        raise CarmaskError("--review: shows results that are files; copy them to a folder, and run again with that")
+        raise CarmaskError(
+            "--review: needs results on this machine; copy them to a folder, and run again with that folder"
+        )
     if cluster is not None:
-        raise CarmaskError("--review: run the same command once more without --cluster; results that exist are kept")
+        raise CarmaskError(
+            "--review: does not work with --cluster; run again without --cluster, which keeps existing results"
+        )
     refuse_foreign_page(path)
 
 
@@ -153,9 +157,11 @@ def _predict_on_cluster(
 
     plan = reporter.plan
     if isinstance(plan.output, OutputStyle) and plan.output.look.scale == "same-car":
-        raise ClusterError("--scale same-car: works on one machine; make masks on the cluster, and convert them")
+        raise ClusterError(
+            "--scale same-car: needs one machine; make masks with --cluster, and compose them with `carmask convert`"
+        )
     if plan.of_one:
-        raise ClusterError("--cluster: is for many photos; leave it out for one")
+        raise ClusterError("--cluster: needs several photos; leave it out for one photo")
     keywords = {"tta": network.tta, "tile": network.tile, "threshold": network.threshold}
     root = plan.jobs.photos.root
     job = ClusterJob.plan(network.model, root, options=network.run, regions=regions, **keywords)

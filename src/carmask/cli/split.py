@@ -44,7 +44,9 @@ def split(
     if all_folds and fraction is not None:
         raise CarmaskError("--all-folds and --fraction cannot be combined: a fraction is a single split")
     if fraction is not None and (folds is not None or fold is not None):
-        raise CarmaskError("--fraction cannot be combined with --fold or --folds: it is held out instead of a fold")
+        raise CarmaskError(
+            "--fraction cannot be combined with --fold or --folds: the fraction is held out instead of a fold"
+        )
     if all_folds and fold is not None:
         raise CarmaskError("--all-folds and --fold cannot be combined: --all-folds holds out every fold in turn")
     if all_folds and out is not None and out.suffix == ".json":

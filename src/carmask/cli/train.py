@@ -78,9 +78,7 @@ def _check_options(
     if is_new and "data" not in given:
         raise CarmaskError("which photos? Name a folder, `carmask train DATA`, or a run, `carmask train --resume RUN`")
     if not is_new and (all_folds or (settings is not None and _given_names(settings) - {"data", "epochs"})):
-        raise CarmaskError(
-            "--resume RUN uses the run's own settings: give only DATA or --epochs beside it, or use --resume auto"
-        )
+        raise CarmaskError("--resume RUN uses the run's own settings: add only DATA or --epochs, or use --resume auto")
     if max_minutes is not None and max_minutes <= 0:
         raise CarmaskError(f"--max-minutes {max_minutes:g}: give a time above 0")
 

@@ -160,7 +160,7 @@ def locate_empty(root: Path) -> Path:
     """
     _require_folder(root)
     if _locate_or_none(root):
-        raise DatasetError(f"{root}: holds masks, so it is no folder of photos without a vehicle")
+        raise DatasetError(f"{root}: contains masks, so it cannot be a folder of photos without a vehicle")
     return photo_folder(root)
 
 

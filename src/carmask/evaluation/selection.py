@@ -189,8 +189,8 @@ def select_pairs(
         chosen = tuple(pairs)
     elif sides is None:
         raise EvaluationError(
-            f"it is not known which photos are the {part} part: name a split with --split, give as --model a model "
-            "that knows (the folder of a training run, or what was exported from it), or measure all with --part all"
+            f"it is not known which photos are the {part} part; give a split with --split, give --model the folder of "
+            "a training run or a file exported from it, or measure all photos with --part all"
         )
     else:
         side = sides.validation if part == "validation" else sides.train
@@ -236,5 +236,5 @@ def _held_out_remarks(chosen: Sequence[Pair], trained_on: TrainingSplit | None) 
     of = f" of {groups} groups" if groups < total else ""
     remarks = [f"Held out: the model was trained on none of these {total} photos{of}, nor on others of their groups."]
     if any(pair in trained_on.validation for pair in chosen):
-        remarks.append("The run chose its best epoch by them, which flatters the figures a little.")
+        remarks.append("The run chose its best epoch by these photos, so the figures are slightly too good.")
     return remarks

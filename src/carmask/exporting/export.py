@@ -89,9 +89,7 @@ def export(
     network = Network.load(model)
     if fixed is not None:
         if int8:
-            raise ExportError(
-                "--int8: a file of one fixed size is written in float; export int8 in a command of its own"
-            )
+            raise ExportError("--int8: cannot be combined with --fixed-size or --size; export int8 in a second command")
         network.card = fixed_card(network.card, fixed)
     card = make_card(model, network, name=name, weights=weights)
     path = _output_path(model, card.name, out)

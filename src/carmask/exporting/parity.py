@@ -202,9 +202,9 @@ def check_graph(differences: dict[str, float]) -> None:
     if over:
         found = ", ".join(f"{value:+.2g} in {name}" for name, value in over.items())
         raise ParityError(
-            f"the exported graph is not the network: a pixel's probability differs from PyTorch's by {found}, and "
-            f"{PROBE_LIMIT:g} is allowed; nothing was written. Please report it, with the versions of torch, onnx and "
-            "the engine"
+            f"the exported graph disagrees with the network: a pixel's probability differs from PyTorch's by {found}, "
+            f"and at most {PROBE_LIMIT:g} is allowed; nothing was written. Please report it, with the versions of "
+            "torch, onnx and the engine"
         )
 
 

@@ -248,7 +248,7 @@ def decode_mask(
             reading = replace(reading, odd=reading.odd or FIRST, is_first=True)
     label = name or ("image data" if isinstance(source, bytes) else str(source))
     if foreground is not None and foreground == ignore:
-        raise UnreadableImage(label, f"{ignore} is to be both foreground and ignored", "choose two values")
+        raise UnreadableImage(label, f"{ignore} is given both as foreground and as ignored", "choose two values")
     if reading is None:
         raise UnreadableImage(label, f"every pixel has the ignored value {ignore}", "leave out this photo")
     if orientation == 1:

@@ -88,7 +88,7 @@ def encode_picture(
     if max(height, width) > _MAX_SIDE_PX.get(picture_format, height + width):
         most = _MAX_SIDE_PX[picture_format]
         raise CarmaskError(
-            f"its result is {height} x {width} px, and {picture_format} allows {most} px a side; choose png"
+            f"its result is {height} x {width} px, and {picture_format} allows at most {most} px per side; choose png"
         )
     space = b"GRAY" if channels == 1 else b"RGB "
     profile = icc_profile if icc_profile is not None and icc_profile[16:20] == space else None

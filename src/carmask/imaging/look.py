@@ -71,13 +71,15 @@ class Look(BaseModel):
     def _check_combination(self) -> Self:
         if self.canvas is None:
             if names := [name for name in _OF_CANVAS if name in self.model_fields_set]:
-                raise ValueError(f"{' and '.join(names)}: only for a canvas; give its size too, as canvas 1600x1200")
+                raise ValueError(
+                    f"{' and '.join(names)}: only for a canvas; give its size too, such as canvas 1600x1200"
+                )
             return self
         if self.crop:
             raise ValueError("crop: contradicts canvas, on which the vehicle is placed; leave out one of them")
         height, width = self.canvas_HW or (0, 0)
         if max(height, width) > _MOST_SIDE_PX:
-            raise ValueError(f"canvas {self.canvas}: at most {_MOST_SIDE_PX} px a side")
+            raise ValueError(f"canvas {self.canvas}: at most {_MOST_SIDE_PX} px per side are allowed")
         top_px, bottom_px = self.margin_px, height - self.margin_px
         if self.floor is not None:
             bottom_px = self.floor * height
@@ -149,9 +151,11 @@ def load_look(name: str | Path) -> Look:
     except OSError as error:
         raise BadLook(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise BadLook(f"{path}: not YAML ({first_line(error)}); write one setting a line, as format: jpg") from error
+        raise BadLook(
+            f"{path}: not YAML ({first_line(error)}); write one setting per line, such as format: jpg"
+        ) from error
     if not isinstance(settings, dict):
-        raise BadLook(f"{path}: not a look; write one setting a line, as format: jpg")
+        raise BadLook(f"{path}: not a look; write one setting per line, such as format: jpg")
     background = settings.get("background")
     if isinstance(background, str) and (path.parent / background).is_file():
         settings["background"] = str(path.parent / background)

@@ -40,7 +40,7 @@ class Area:
         match = _AREA.fullmatch(text.strip())
         number = float(match["number"]) if match else 0.0
         if match is None or math.isinf(number) or (match["unit"] == "%" and number > 100):
-            raise CarmaskError(f"{name} {text}: give pixels, as 400, or a share of the picture, as 0.5%")
+            raise CarmaskError(f"{name} {text}: give pixels, such as 400, or a share of the picture, such as 0.5%")
         return cls(share=number / 100) if match["unit"] == "%" else cls(px=number)
 
     def __str__(self) -> str:

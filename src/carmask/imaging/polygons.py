@@ -99,7 +99,7 @@ def fill_rings(rings_xy: Sequence[NDArray[np.float64]], mask_HW: NDArray[np.bool
     ends_xy = np.concatenate([np.roll(ring_xy, -1, axis=0) for ring_xy in rings_xy])
     starts_xy = np.concatenate(rings_xy)
     if not np.isfinite(starts_xy).all() or np.abs(starts_xy).max(initial=0) > _FARTHEST_PX:
-        raise OutlineError(f"an outline has a coordinate that is no number up to {_FARTHEST_PX:.0g}")
+        raise OutlineError(f"an outline has a coordinate that is not a number up to {_FARTHEST_PX:.0g}")
     height, width = mask_HW.shape
     # The rows whose centers an edge passes, from `first` up to, but not including `last`.
     y = np.stack([starts_xy[:, 1], ends_xy[:, 1]])

@@ -127,7 +127,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             header = _next_row(reader) or []
             if [field.strip() for field in header] != list(_HEADER):
                 raise TableError(
-                    f"{path}: its first line is not '{','.join(_HEADER)}', so it is no table of run lengths"
+                    f"{path}: its first line is not '{','.join(_HEADER)}', so it is not a table of run lengths"
                 )
             while (row := _next_row(reader)) is not None:
                 if row:

@@ -91,7 +91,7 @@ def parse_xml(path: Path) -> ElementTree.Element:
     except LabelError as error:
         raise LabelError(f"{path}: {error}") from error
     except (ElementTree.ParseError, OSError, ValueError) as error:
-        raise LabelError(f"{path}: is no XML that can be read ({error})") from error
+        raise LabelError(f"{path}: cannot be read as XML ({error})") from error
 
 
 def read_cvat(path: Path, root: ElementTree.Element, digest: str) -> LabelFile:

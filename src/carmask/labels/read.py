@@ -67,7 +67,7 @@ class _LabelReader:
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise LabelError(f"{path}: is no JSON that can be read ({error})") from error
+            raise LabelError(f"{path}: cannot be read as JSON ({error})") from error
         digest = digest_of(data)
         match _format_of(document, path):
             case "COCO":
@@ -104,7 +104,7 @@ def read_labels(source: Path, labels: tuple[str, ...] = (), ignored: tuple[str, 
     if not source.is_dir():
         reader.read(source)
         if not reader.found:
-            cause = reader.problems[0][1] if reader.problems else f"{source}: is no label file of a supported format"
+            cause = reader.problems[0][1] if reader.problems else f"{source}: is not a label file of a supported format"
             raise LabelError(cause)
     else:
         for folder, names in walk_files(source, on_error=_raise):

@@ -228,7 +228,7 @@ def from_base64(text: str, *, packed: bool = False) -> bytes:
         data = base64.b64decode(text, validate=True)
         return zlib.decompressobj().decompress(data, _MOST_BYTES) if packed else data
     except (binascii.Error, ValueError, zlib.error) as error:
-        raise LabelError(f"a mask is no picture in base64 ({error})") from error
+        raise LabelError(f"a mask is not a picture in base64 ({error})") from error
 
 
 def paste(part_HW: NDArray[np.bool_], left_top_px: tuple[int, int], mask_HW: NDArray[np.bool_]) -> float:

@@ -33,7 +33,7 @@ def list_paths(paths: Sequence[str], label: str, *, beside: Path | URL | None) -
 
     """
     if not paths:
-        raise SourceError(f"{label}: names no photo; write one path a line")
+        raise SourceError(f"{label}: names no photo; write one path per line")
     urls = _urls(paths, label, beside)
     if urls:
         try:

@@ -64,7 +64,7 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     pictures = {ending: count for ending, count in left_out.items() if ending in OTHER_PICTURE_SUFFIXES}
     others = {ending: count for ending, count in left_out.items() if ending not in raw | pictures}
     parts = (
-        _count(others, "file that is no photo", "files that are no photos"),
+        _count(others, "file that is not a photo", "files that are not photos"),
         _count(raw, "RAW photo", "RAW photos", "; export JPEGs of them"),
         _count(pictures, "picture of a kind that is not read", "pictures of kinds that are not read", "; convert them"),
     )

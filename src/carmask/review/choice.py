@@ -30,7 +30,7 @@ class ReviewChoice:
             raise CarmaskError("--review and --review-below: give only one of them")
         if below is not None:
             if not 0 < below <= 1:
-                raise CarmaskError(f"--review-below {below:g}: give an expected Dice above 0 and up to 1, as 0.97")
+                raise CarmaskError(f"--review-below {below:g}: give an expected Dice above 0 and up to 1, such as 0.97")
             return cls(below=below)
         if most is None:
             return None
@@ -38,7 +38,9 @@ class ReviewChoice:
         number = float(match["number"]) if match else 0.0
         is_share = match is not None and bool(match["percent"])
         if number <= 0 or (is_share and number > 100) or (not is_share and number % 1):
-            raise CarmaskError(f"--review {most}: give a share of the photos, as 5%, or a number of them, as 100")
+            raise CarmaskError(
+                f"--review {most}: give a share of the photos, such as 5%, or a number of photos, such as 100"
+            )
         return cls(share=number / 100) if is_share else cls(count=int(number))
 
     def choose(self, scores: Sequence[float]) -> list[int]:

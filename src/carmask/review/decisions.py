@@ -43,7 +43,7 @@ def read_decisions(path: Path) -> list[Reviewed]:
         raise BadDecisions(f"{path}: cannot be read ({error}); export it again from the review page") from error
     rows = csv.DictReader(text.splitlines(keepends=True))
     if not set(_COLUMNS) <= set(rows.fieldnames or ()):
-        raise BadDecisions(f"{path}: is no export of a review page; its first line needs {','.join(_COLUMNS)}")
+        raise BadDecisions(f"{path}: is not an export of a review page; its first line needs {','.join(_COLUMNS)}")
     reviewed: dict[PurePosixPath, Reviewed] = {}
     for row in rows:
         name, decision = PurePosixPath(row["name"] or ""), row["decision"]
@@ -51,7 +51,7 @@ def read_decisions(path: Path) -> list[Reviewed]:
         if decision not in GROUPS:
             raise BadDecisions(f"{where}: decision {decision!r}; allowed are {', '.join(GROUPS)}")
         if not name.name or name.is_absolute() or ".." in name.parts:
-            raise BadDecisions(f"{where}: name {row['name']!r} is no path below a folder")
+            raise BadDecisions(f"{where}: name {row['name']!r} is not a path below a folder")
         if name in reviewed:
             raise BadDecisions(f"{where}: {name} is there twice; keep one of the lines")
         reviewed[name] = Reviewed(name, cast(Decision, decision), Path(row["photo"] or ""), Path(row["result"] or ""))

@@ -105,7 +105,7 @@ def refuse_foreign_page(path: Path) -> None:
         with path.open("rb") as stream:
             if stream.readline() == _FIRST_LINE:
                 return
-        raise UnwritableFile(f"{path}: is no review page and was left as it is; move it away and run again")
+        raise UnwritableFile(f"{path}: is not a review page and was not changed; move it away and run again")
 
 
 def draw_item(path: Path, plan: Plan, job: Job, found: Result, *, count: int) -> tuple[ReviewItem, bytes]:

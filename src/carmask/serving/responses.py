@@ -29,7 +29,7 @@ _HEADERS = (
         "the Dice that the mask is expected to have with the true one, 0..1; or none, if the network is not calibrated",
         r"^(none|[01]\.\d{4})$",
     ),
-    ("X-Carmask-Remark", "what of the photo was left out, as further frames; or none", "^[ -~]+$"),
+    ("X-Carmask-Remark", "what was left out of the photo, such as further frames; or none", "^[ -~]+$"),
     ("X-Carmask-Seconds", "from the photo's arrival to the response", r"^\d+\.\d{4}$"),
 )
 RESULT_HEADERS = tuple(name for name, _, _ in _HEADERS)

@@ -136,8 +136,8 @@ class TrainingState:
         """
         if saved.get("photos", self.photos) != self.photos:
             raise CheckpointError(
-                f"{run}: the photos, or how this version decodes them, are not those that the run began with; "
-                "restore them, or start a new run"
+                f"{run}: the photos have changed since the run began, or this version decodes them differently; "
+                "restore the photos, or start a new run"
             )
         try:
             self.network.load_state_dict(saved["network"])

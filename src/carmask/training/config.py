@@ -154,8 +154,8 @@ class TrainSettings(Section):
         canvas_HW = self.geometry().canvas_HW(unet.stride_px)
         if self.batch_size == self.accumulate and unet.norm == "batch" and max(canvas_HW) == unet.stride_px:
             raise ValueError(
-                f"batch_size {self.batch_size}, photos one at a time at {canvas_HW[0]} x {canvas_HW[1]} px, leaves "
-                "BatchNorm one value for each channel at the lowest level; use a larger batch or input"
+                f"batch_size {self.batch_size}: with single photos of {canvas_HW[0]} x {canvas_HW[1]} px, BatchNorm "
+                "has only one value for each channel at the lowest level; use a larger batch or input"
             )
         return self
 
@@ -283,9 +283,9 @@ def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 def _check_sources(settings: TrainSettings) -> None:
     sources = settings.sources()
     if odd := [name for name in settings.datasets if not _SOURCE_NAME.fullmatch(name)]:
-        raise ValueError(f"datasets: {odd[0]!r} is no name; use letters, digits, _ and -")
+        raise ValueError(f"datasets: {odd[0]!r} is not a name; use letters, digits, _ and -")
     if settings.datasets and not any(source.weight for source in sources.values()):
-        raise ValueError("datasets: all have weight 0; give those that are to be learned a weight above 0")
+        raise ValueError("datasets: all have weight 0; give the data sets to train on a weight above 0")
     if settings.composite.probability:
         if not any(source.cutouts for source in sources.values()):
             raise ValueError("composite.probability: no data set has `cutouts: true`, so there is nothing to paste")

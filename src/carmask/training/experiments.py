@@ -70,8 +70,8 @@ def run_experiment(
     if series is not None:
         if epochs is not None:
             raise SettingsError(
-                f"{series.folder}: several runs, whose epochs stay as they were begun with; start others from their "
-                "weights with --init"
+                f"{series.folder}: contains several runs, whose number of epochs cannot change; start others from "
+                "their weights with --init"
             )
         return run_series(series, console, distributed, stop)
     run = distributed.broadcast_object(lambda: find_run(settings, resume))

@@ -79,8 +79,8 @@ class ClusterJob:
             except OSError as error:
                 if isinstance(self.root, Path) and not self.root.is_absolute():
                     raise ClusterError(
-                        f"{self.folder}: cannot be entered there ({error.strerror}); give absolute paths of folders "
-                        "that all machines share"
+                        f"{self.folder}: cannot be used as working folder there ({error.strerror}); give absolute "
+                        "paths of folders that all machines share"
                     ) from error
             yield
 
