@@ -37,16 +37,17 @@ def check(
     The exit status is 1 if there is any problem.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one; or with label
-            files of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely; or one of these files.
-        split: A split.json. Also look for pictures and groups that are on both of its sides. Default: the data's own
-            folders or lists train and val, if there are any.
+        data: Folder in Carvana's layout, or with images/, masks/ and perhaps no_vehicle/. Or a folder with label files
+            of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely, or one such file.
+        split: A split.json. The check also looks for pictures and groups that are on both of its sides. Default: the
+            data's own folders or lists train and val, if there are any.
         options: How photos and masks are found and read.
         sheet: Where to save the contact sheet of photos and masks. Default: check/NAME.png, by the folder's name.
         photos: Number of photos on the contact sheet, those with problems first; 0 for no sheet.
         augmented: Where to save a sheet of augmented photos and masks, as training sees them. Needs PyTorch.
-        preset: The preset whose training that sheet shows. Default: that of the config, or else `fast`.
-        config: A YAML file of training settings, whose augmentation that sheet shows.
+        preset: The preset whose augmentation the sheet of --augmented shows. Default: that of the config, or else
+            `fast`.
+        config: A YAML file of training settings, whose augmentation the sheet of --augmented shows.
 
     """
     for option, path in (("--sheet", sheet), ("--augmented", augmented)):

@@ -31,22 +31,23 @@ def evaluate_command(
 ) -> int:
     """Measure a network on photos with masks, each at its own size, and write a report.
 
-    By default the photos are measured that the network was not trained on, where that is known: for a training run's
-    folder, for what was exported from it, and for the packaged weights. Otherwise all photos are. Of a folder of folds,
-    each photo is measured by the network that was not trained on its group, all in one report; with --part all, by the
-    average of the networks. Photos without a vehicle, those in no_vehicle/ or with an empty mask, are reported apart.
-    Exit status 2 when some photos could not be measured.
+    By default it measures the photos that the network was not trained on. These are known for a training run's folder,
+    for files exported from it, and for the packaged weights. For other networks it measures all photos. With a folder
+    of folds, it measures each photo with the network that was not trained on its group, or with the average of all
+    networks for --part all. The report lists photos without a vehicle apart: those in no_vehicle/ and those with an
+    empty mask. The exit status is 2 if some photos could not be measured.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one; or with label
-            files of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely; or one of these files.
+        data: Folder in Carvana's layout, or with images/, masks/ and perhaps no_vehicle/. Or a folder with label files
+            of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely, or one such file.
         network: What is measured, and how it runs.
         split: A split.json to take the part from, instead of the network's own.
-        part: Which photos: the held-out ones (validation), those trained on (train), or all of them.
-        out: Folder for report.html, summary.json and per_image.csv; evaluation/DATA-PART if not given, inside the
-            run's folder where there is one.
-        worst: How many of the worst photos the report shows, and of those without a vehicle in which one is found.
-        batch_size: Photos that go through the network together.
+        part: Which photos to measure: the held-out ones (validation), those trained on (train), or all of them.
+        out: Folder for report.html, summary.json and per_image.csv. Default: evaluation/DATA-PART, inside the run's
+            folder if there is one.
+        worst: How many of the worst photos the report shows, and how many photos without a vehicle in which one is
+            found.
+        batch_size: Number of photos in a batch.
         options: How photos and masks are found and read.
 
     """

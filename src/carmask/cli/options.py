@@ -84,12 +84,13 @@ class DataOptions:
     """How photos with masks are found in a folder and read; each field is an option of the command line.
 
     Attributes:
-        group_pattern: Regular expression that finds a photo's group in its name; its capture group if it has one.
-        foreground: Stored mask value that means foreground, for masks with other values than 0 and one more.
+        group_pattern: Regular expression that finds a photo's group in its name. If it has a capture group, that is the
+            group.
+        foreground: Stored mask value that means foreground, if masks have values other than 0 and one more.
         ignore: Stored mask value that means unknown: pixels that nobody labeled.
         empty: The folder holds only photos without a vehicle, and no masks.
-        labels: Classes of label files that are vehicles: car,truck. Default: those that are vehicles by COCO's names,
-            or else the only one.
+        labels: Classes of label files that are vehicles: car,truck. Default: the classes that COCO's names call
+            vehicles, or else the only class.
         ignore_labels: Classes of label files that mean unknown.
 
     """

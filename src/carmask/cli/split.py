@@ -26,19 +26,19 @@ def split(
 ) -> int:
     """Divide photos into training and held-out photos, by group, with similar mask areas on both sides.
 
-    A data set that is divided already, in folders or lists train and val, stays so unless an option says how to divide.
-    The exit status is 2 if photos are left out because they have no readable mask.
+    If the data set has its own split, in folders or lists train and val, the command uses it unless you give an option
+    that divides. The exit status is 2 if photos are left out because they have no readable mask.
 
     Args:
-        data: Folder in Carvana's layout, or with images/ and masks/, and no_vehicle/ if there is one; or with label
-            files of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely; or one of these files.
+        data: Folder in Carvana's layout, or with images/, masks/ and perhaps no_vehicle/. Or a folder with label files
+            of COCO, LabelMe, CVAT, Label Studio, YOLO, Pascal VOC or Supervisely, or one such file.
         folds: Number of folds, of which one is held out. Default: 5.
         fold: The fold that is held out, from 0. Default: 0.
-        fraction: Hold out this share of the photos instead of a fold, for example 0.2; 0 for none.
+        fraction: Hold out this share of the photos instead of a fold, for example 0.2; 0 holds out none.
         all_folds: Write one split for each fold: fold_0.json, fold_1.json, ...
-        seed: The same photos, masks and seed give the same split. Default: 0.
+        seed: Seed of the split. The same photos, masks and seed give the same split. Default: 0.
         options: How photos and masks are found and read.
-        out: File to write. Default: split.json. With --all-folds the folder to write to. Default: folds/.
+        out: File to write. Default: split.json. With --all-folds, the folder to write to. Default: folds/.
 
     """
     if all_folds and fraction is not None:
