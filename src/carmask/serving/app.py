@@ -31,10 +31,11 @@ from carmask.serving.errors import (
     internal_error,
     not_ready,
 )
+from carmask.serving.form import DESCRIBED_REQUEST, SegmentForm
 from carmask.serving.metrics import CONTENT_TYPE, ServiceMetrics
 from carmask.serving.middleware import REQUEST_ID, LimitMiddleware, RequestMiddleware
 from carmask.serving.responses import RESULT_HEADERS, choose_media_type, describe_result
-from carmask.serving.schemas import DESCRIBED_REQUEST, ModelInfo, SegmentForm, Status
+from carmask.serving.schemas import ModelInfo, Status
 from carmask.serving.uploads import UploadRequest, take, while_connected
 from carmask.serving.worker import PhotoTask, SegmentationWorker
 

@@ -15,7 +15,8 @@ from carmask.errors import CarmaskError
 from carmask.imaging.decode import UnreadableImage
 from carmask.imaging.formats import FORMATS
 from carmask.imaging.image_file import TooManyPixels
-from carmask.serving.schemas import ErrorDetails, ErrorResponse, SegmentForm
+from carmask.serving.form import SegmentForm
+from carmask.serving.schemas import ErrorDetails, ErrorResponse
 
 # A client that gets 503 may try again after this. The queue is processed in about that time.
 RETRY_AFTER_S = 2

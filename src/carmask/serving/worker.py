@@ -28,10 +28,11 @@ from carmask.runtime.engine import EngineError
 from carmask.segmenter import Fitted, Raw, Segmenter
 from carmask.serving.batcher import Batcher
 from carmask.serving.errors import busy, not_ready, unprocessable
+from carmask.serving.form import SegmentForm
 from carmask.serving.memory import MemoryBudget
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.responses import ResultResponse, json_body
-from carmask.serving.schemas import JSON, SegmentForm
+from carmask.serving.schemas import JSON
 from carmask.serving.settings import (
     DECODING_BYTES_PER_PX,
     DRAWING_BYTES_PER_PX,
