@@ -54,8 +54,8 @@ class Result:
     def expected_dice(self) -> float | None:
         """The Dice that this mask will have with the true one, 0..1, as far as the probability tells: low is doubtful.
 
-        Of a photo without a mask, how likely it shows no vehicle. None if a network was not calibrated; of several
-        networks the mean of what each one's calibration says.
+        For an empty mask, how likely it is that the photo shows no vehicle. None if a network is not calibrated. With
+        several networks, the mean of their values.
         """
         if not self.calibrations:
             return None

@@ -58,8 +58,8 @@ class Fitted:
 class Segmenter:
     """Trained networks with their geometry: `segment("car.jpg").mask`.
 
-    Any thread may call it; the networks run for one thread at a time. It can be pickled, and used in forked processes:
-    each process loads the networks once more.
+    Any thread may call it; the networks run for one thread at a time. You can pickle it, and use it in forked
+    processes: each process loads the networks again.
     """
 
     def __init__(

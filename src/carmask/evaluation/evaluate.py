@@ -45,14 +45,14 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on a folder of photos and masks: `evaluate("cars", "fast").summary["dice"].mean`.
 
-    By default the photos are measured that were held out from the model's training, where these are known, otherwise
-    all. `Evaluation.warnings` says if the model was trained on some of them.
+    By default it measures the photos that the model's training held out, if these are known, and otherwise all.
+    `Evaluation.warnings` says if the model was trained on some of them.
 
     Args:
         data: Folder in Carvana's layout, or with images/ and masks/; photos without a mask are left out, except those
             in no_vehicle/.
         model: A segmenter, or what `Segmenter.load` takes: the name of packaged weights, an `.onnx` file, a run's
-            folder. Of a folder of folds, each photo is measured by the network that was not trained on its group.
+            folder. With a folder of folds, each photo is measured with the network that was not trained on its group.
         part: Which side of the split, or all photos.
         split: A split.json to take the part from, instead of the model's own.
         group_pattern: Regular expression that finds a photo's group in its id.
@@ -61,7 +61,7 @@ def evaluate(
         empty: `data` holds only photos without a vehicle, and no masks.
         labels: As for `find_pairs`.
         ignore_labels: As for `find_pairs`.
-        batch_size: Photos predicted together.
+        batch_size: Number of photos in a batch.
         progress: Called with (photos done, photos in all).
 
     Raises:

@@ -69,9 +69,10 @@ def export(
 
     Args:
         model: Folder of a run or of weights, a float `.onnx` file, or the name of packaged weights.
-        out: The file, or a folder for it; NAME.onnx inside `model` when not given, in the working folder for a file.
-        name: Name of the network; the one in its weights when not given.
-        weights: How float weights are stored; the engines compute in float32 either way.
+        out: The file, or a folder for it. Default: NAME.onnx inside the folder `model`, or in the working folder if
+            `model` is a file.
+        name: Name of the network. Default: the name in its weights.
+        weights: How float weights are stored. The engines compute in float32 in both cases.
         int8: Also write a quantized version, to NAME-int8.onnx.
         allow_drop: Write it even if it loses too much Dice or changes the masks.
         fixed: Write a file of one size for other programs instead, NAME-HEIGHTxWIDTH.onnx; see `exporting.fixed`.

@@ -68,7 +68,7 @@ class UNet(nn.Module):
         """Return logits, B x 1 x H x W.
 
         Raises:
-            WrongInputShape: a wrong number of channels, or a side that is no multiple of the stride.
+            WrongInputShape: a wrong number of channels, or a side that is not a multiple of the stride.
 
         """
         self._check_shape(x_BCHW.shape)

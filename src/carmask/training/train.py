@@ -74,8 +74,8 @@ def train(
     Args:
         settings: Settings of a new run, without stages (see `experiments.run_experiment`).
         resume: Folder of a run to resume instead, with its own settings, as if it had not been stopped.
-        console: Where progress is printed; the terminal if not given.
-        distributed: The processes that train together; this one alone if not given.
+        console: Where progress is printed. Default: the terminal.
+        distributed: The processes that train together. Default: this process alone.
         max_minutes: Stop after this time, with a checkpoint to resume from.
         moved_to: Where the photos of the run to resume are now; they must be the same.
         epochs: New number of epochs of the run to resume, whose learning rate must be constant.
