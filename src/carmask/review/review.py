@@ -5,21 +5,19 @@ Predicting them again makes the review independent of what kind of results a run
 
 import math
 from array import array
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from carmask.imaging.decode import Photo
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.outputs import Plan
-from carmask.pipeline.predict import failed
+from carmask.pipeline.predict import predict_jobs
 from carmask.progress import Progress
 from carmask.result import Result
 from carmask.review.choice import ReviewChoice
 from carmask.review.page import ReviewItem, draw_item, write_page
-from carmask.runner import Prediction, run_segmenter
 from carmask.segmenter import Segmenter
 
 Drawn = TypeVar("Drawn")
@@ -68,11 +66,20 @@ def write_review(
     path = plan.list_file("review")
     assert isinstance(path, Path) and isinstance(plan.destination, Path), "the caller refuses others"  # noqa: PT018
     review = Review()
-    again = _Again(plan, segmenter, regions, batch_size, review.problems)
+
+    def predict_again(positions: Sequence[int], use: Callable[[Job, Result], Drawn]) -> Iterator[Drawn]:
+        """Yield what `use`, which runs in any thread, makes of each photo, in this order."""
+        jobs = map(plan.jobs.at, positions)
+        for outcome in predict_jobs(jobs, segmenter, use, regions=regions, batch_size=batch_size):
+            if outcome.cause is None:
+                yield outcome.row
+            else:
+                review.problems.append(outcome.cause)
+
     scores = array("d", scores)
     # Journals do not hold the score of a network without a calibration.
     unknown = [job.position for job in plan.jobs if math.isnan(scores[job.position]) and plan.result_of(job).exists()]
-    for position, score in again.predict(unknown, lambda job, found: (job.position, found.score)):
+    for position, score in predict_again(unknown, lambda job, found: (job.position, found.score)):
         scores[position] = score
     positions = choice.choose(scores)
     review.photos = sum(not math.isnan(score) for score in scores)
@@ -88,36 +95,5 @@ def write_review(
 
     if positions:
         review.path = path
-        review.shown = write_page(path, plan.destination, segmenter, count(again.predict(positions, draw)))
+        review.shown = write_page(path, plan.destination, segmenter, count(predict_again(positions, draw)))
     return review
-
-
-@dataclass(frozen=True)
-class _Again:
-    """Predicts photos of a run once more; what is wrong with those that cannot be read goes to `problems`."""
-
-    plan: Plan
-    segmenter: Segmenter
-    regions: Regions
-    batch_size: int
-    problems: list[str]
-
-    def predict(self, positions: Sequence[int], use: Callable[[Job, Result], Drawn]) -> Generator[Drawn, None, None]:
-        """Yield what `use`, which runs in any thread, makes of each photo, in this order."""
-
-        def load(job: Job) -> tuple[Photo, Job]:
-            picture = job.read()
-            return self.segmenter.decode(picture), replace(job, picture=picture)
-
-        def consume(found: Prediction[Job, Job]) -> Drawn:
-            threshold = self.segmenter.threshold
-            return use(found.extra, self.segmenter.result(self.regions.keep(found.probability_HW, threshold)))
-
-        def on_error(job: Job, error: Exception) -> None:
-            self.problems.append(failed(job, error).cause or "")
-
-        jobs = map(self.plan.jobs.at, positions)
-        found = run_segmenter(
-            jobs, self.segmenter, load=load, consume=consume, on_error=on_error, batch_size=self.batch_size
-        )
-        yield from (one for one in found if one is not None)
