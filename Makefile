@@ -21,9 +21,10 @@ demo: setup
 	@echo "and the pictures: $(CURDIR)/out/demo/compare"
 
 test: setup lint
-	# Several processes share the CPUs, so their OpenMP threads must not spin while they wait.
+	# Several processes share the CPUs, so their OpenMP threads must not spin while they wait. The tests start more than a
+	# hundred Python processes; compiled files are kept, so that each does not compile the package again.
 	# The ten slowest tests are listed, and the skipped ones with their reasons.
-	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 -rs
+	env -u PYTHONDONTWRITEBYTECODE OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 -rs
 
 lint: setup
 	$(VENV)/bin/ruff check

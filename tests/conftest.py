@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from carmask.limits import usable_cpus
 from tiny_dataset import write_tiny_dataset
 
 if TYPE_CHECKING:
@@ -18,16 +19,24 @@ if TYPE_CHECKING:
 settings.register_profile("carmask", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("carmask")
 
-# Files whose tests start processes and wait for them. Started last, one of them would keep a single worker busy.
-LONG_FILES = {
-    *("test_kill.py", "test_distributed.py", "test_cluster.py", "test_two_machines.py", "test_experiments.py"),
-    *("test_resume.py", "test_lifetime.py", "test_openapi.py", "test_predict_resume.py", "test_carstudio.py"),
-}
+# Files whose tests take longest, in this order. Started last, one of them would keep a single worker busy.
+LONG_FILES = (
+    *("test_cluster.py", "test_kill.py", "test_openapi.py", "test_distributed.py", "test_privacy.py"),
+    *("test_train_step.py", "test_experiments.py", "test_resume.py", "test_lifetime.py", "test_graph.py"),
+    *("test_predict_resume.py", "test_limits.py", "test_two_machines.py", "test_carstudio.py", "test_gpu_folder.py"),
+    *("test_training.py", "test_consoles.py", "test_core_install.py", "test_distribution.py", "test_cli.py"),
+)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are CPUs, because many tests wait: for timeouts, for a browser, for processes."""
+    return usable_cpus() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the long files."""
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    place_of = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place_of.get(item.path.name, len(LONG_FILES)))
 
 
 @pytest.fixture(scope="session")
