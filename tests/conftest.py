@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 # No deadlines: a busy machine must not fail a test. Speed is measured by the benchmarks.
-settings.register_profile("carmask", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Fifty examples of a property, where a test does not say otherwise.
+settings.register_profile("carmask", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("carmask")
 
 # Files whose tests take longest, in this order. Started last, one of them would keep a single worker busy.
