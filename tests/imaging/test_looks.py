@@ -100,6 +100,24 @@ def test_a_drawn_shadow_is_below_the_wheels_and_not_above_the_sill(shadow, canva
     assert (darkness_HW >= 0).all()
 
 
+@pytest.mark.parametrize("climb", [0.75, 1.0, 1.5])
+def test_the_ground_reaches_a_wheel_farther_away(climb):
+    """Seen from above, the far wheel stands `climb` pixels higher for each pixel that it is to the left."""
+    y, x = np.mgrid[:400, :400]
+    near_x, far_x, near_y, apart = 190, 110, 330, 80
+    far_y = near_y - round(climb * apart)
+    wheels = np.minimum(np.hypot(y - near_y + 20, x - near_x), np.hypot(y - far_y + 20, x - far_x)) < 20
+    sill = near_y - 40 - climb * np.clip(near_x - x, 0, None)
+    body = (y > 60) & (y < sill) & (x > 90) & (x < 380)
+    probability_HW = (body | wheels).astype(np.float32)
+    darkness_HW = 200 - composed(probability_HW, Look(background="#c8c8c8", shadow="contact")).min(axis=2).astype(int)
+    darkness_HW[probability_HW > 0] = 0
+    middle_x, middle_y = (near_x + far_x) // 2, (near_y + far_y) // 2
+    assert darkness_HW[middle_y - 12 : middle_y, middle_x].min() > 40, "dark between the wheels"
+    assert darkness_HW[far_y + 1 : far_y + 3, far_x].min() > 15, "dark below the far wheel"
+    assert darkness_HW[near_y - 8 :, : far_x + 15].max() < 10, "no shadow far below the far wheel"
+
+
 def test_the_photos_own_shadow_is_kept():
     probability_HW = car()
     y, x = np.mgrid[:240, :400]

@@ -27,6 +27,9 @@ _HALO_BLUR, _HALO = 0.022, 0.5
 # Where the hull is steeper than this, or higher above its lowest point than this share of the vehicle's height, it
 # joins parts of the body, not wheels.
 _STEEPEST, _HIGHEST = 0.6, 0.45
+# From above and near, two wheels seem to stand on a steeper line, up to this one; they are at least so far apart, which
+# the end of the body is not from a wheel.
+_STEEPEST_TO_WHEEL, _WHEEL_FROM = 1.8, 0.15
 # The outline stands on the ground where the gap is less than this share of the width, for at least the second one.
 _CONTACT_GAP, _CONTACT_LENGTH = 0.006, 0.02
 # Towards the ends of the vehicle the ground below it gets light, over this share of the width.
@@ -142,11 +145,14 @@ class _GroundLine:
         hull = cv2.convexHull(np.concatenate([points, ends]))[:, 0].astype(np.float64)
         hull = hull[(hull[:, 1] > above) & (hull[:, 1] >= low.max() - _HIGHEST * tall_px)]
         hull = hull[np.argsort(hull[:, 0], kind="stable")]
-        # From the lowest point outward it gets steeper and steeper.
-        slope = np.abs(np.diff(hull[:, 1]) / np.maximum(np.diff(hull[:, 0]), 1e-6)) > _STEEPEST
+        # From the lowest point outward it gets steeper and steeper, and what lies before a wheel is part of it.
+        across, down = np.diff(hull, axis=0).T
+        slope = np.abs(down) / np.maximum(across, 1e-6)
+        is_to_wheel = across > _WHEEL_FROM * (column[-1] + 1 - column[0])
+        on_ground = (slope <= _STEEPEST) | (is_to_wheel & (slope <= _STEEPEST_TO_WHEEL))
         lowest = int(np.argmax(hull[:, 1]))
-        first = int(np.flatnonzero(slope[:lowest]).max(initial=-1)) + 1
-        last = lowest + int(np.argmax(np.append(slope[lowest:], True)))
+        first = int(np.flatnonzero(on_ground[:lowest])[:1].min(initial=lowest))
+        last = lowest + int((np.flatnonzero(on_ground[lowest:]) + 1).max(initial=0))
         return cls(hull[first : last + 1, 0], hull[first : last + 1, 1])
 
     @property
