@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bright_photos import Command
 from carmask.data.layout import DatasetError
 from carmask.data.pairs import Dataset, describe_odd, describe_rules, find_pairs, load_soft_mask, spread
 from carmask.imaging.decode import IMAGE_SUFFIXES
@@ -45,6 +46,22 @@ def test_carvana_layout(tmp_path: Path) -> None:
     assert dataset.pairs[2].image == tmp_path / "train" / "b_01.jpg"
     assert dataset.pairs[2].mask == tmp_path / "train_masks" / "b_01_mask.gif"
     assert dataset.group_of == {"a_01": "a", "a_02": "a", "b_01": "b"}
+
+
+def test_files_among_the_photos_that_are_no_photos_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("images", "no_vehicle"):
+        save(tmp_path / folder / f"{folder}.png")
+        for name in ("notes.txt", "a.CR2", "b.cr2", ".hidden.txt"):
+            (tmp_path / folder / name).write_text("")
+    save(tmp_path / "masks" / "images.png")
+    (tmp_path / "masks" / "masks.json").write_text("{}")
+    assert find_pairs(tmp_path).left_out == {".txt": 2, ".cr2": 4}
+    assert find_pairs(tmp_path / "no_vehicle", empty=True).left_out == {".txt": 1, ".cr2": 2}
+    check = Command("check", capsys, "--photos", "0")
+    check(tmp_path)
+    assert "(4 .cr2; " in check.out
 
 
 def test_train_hq_alone_is_read_and_train_goes_first(tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ def test_labelme_with_its_photo_in_the_same_folder(convert: Command) -> None:
     line = {"label": "car", "points": [[0, 0], [5, 5]], "shape_type": "linestrip"}
     write("a.json", labelme_file(outline, {"label": "car", **mask}, line))
     wanted_HW = square() | square(20, 2, 24, 5)
+    write("notes.pdf", {})
+    assert find_pairs(".").left_out == {".pdf": 1}
     np.testing.assert_array_equal(read_one(find_pairs("."))[0], wanted_HW)
     assert convert(".", "masks") == 0
     assert [path.name for path in Path("masks").glob("*.png")] == ["a.png"]

@@ -13,6 +13,7 @@ from carmask.data.pairs import describe_rules
 from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.imaging.encode import encode_png
+from carmask.imaging.formats import describe_left_out
 from carmask.models.config import PresetName
 from carmask.progress import progress_bar
 
@@ -116,6 +117,8 @@ def _print_summary(report: CheckReport, sheet: Path | None) -> None:
         facts.append(("split", f"{report.side_sizes[0]} to train on, {report.side_sizes[1]} held out"))
     if report.outside_split:
         facts.append(("note", f"the split leaves out {report.outside_split} pairs"))
+    if dataset.left_out:
+        facts.append(("left out", describe_left_out(dataset.left_out)))
     facts.append(("time", f"{report.seconds:.1f} s"))
     if sheet:
         facts.append(("contact sheet", str(sheet)))

@@ -100,7 +100,7 @@ class ResultReporter:
             self.say(f"{summary.failed} failure{'s' * (summary.failed > 1)}, listed in {failures}")
         left_out = plan.jobs.photos.left_out
         if left_out:
-            from carmask.pipeline.photo_list import describe_left_out
+            from carmask.imaging.formats import describe_left_out
 
             self.say(f"left out: {describe_left_out(left_out)}")
         if self._as_json:

@@ -1,7 +1,7 @@
 """Data sets whose truth is in label files: which photo has which labels."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from carmask.data.layout import VOC_MASKS, DatasetError, DatasetPaths, Layout, Problem, index_folder, photo_folder
@@ -27,12 +27,16 @@ Truth = Path | str | PhotoLabels | None
 
 @dataclass(frozen=True)
 class FoundPhotos:
-    """Photos of a data set with their truth, by id, and the faults found on the way."""
+    """Photos of a data set with their truth, by id, and the faults found on the way.
+
+    left_out: number of files among the photos that are neither photos nor labels, by the ending of their names.
+    """
 
     root: Path
     layout: Layout
     found: Mapping[str, tuple[Path, Truth]]
     problems: Sequence[Problem]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_labeled(source: Path, labels: Sequence[str], ignored: Sequence[str]) -> FoundPhotos | None:
@@ -110,7 +114,8 @@ def match_labels(root: Path, labels: Labels, photos: Path | None = None) -> Foun
     if not found:
         first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])
         raise DatasetError(f"{root}: no photo has a label in {labels.format}'s files. {first}", problems)
-    return FoundPhotos(root, LAYOUT_OF[labels.format], found, problems)
+    left_out = {end: count for end, count in index.left_out.items() if end not in (*SUFFIXES, ".txt")}
+    return FoundPhotos(root, LAYOUT_OF[labels.format], found, problems, left_out)
 
 
 def _below(path: Path, root: Path) -> str:

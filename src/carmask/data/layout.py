@@ -23,6 +23,7 @@ Every folder is listed once, and names are only compared, so that they may conta
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -108,6 +109,11 @@ class FileIndex:
     pictures: dict[str, list[Path]]
     others: dict[str, list[Path]]
     problems: list[Problem]
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many of the other files there are, by the ending of their names in lower case."""
+        return Counter(path.suffix.lower() for paths in self.others.values() for path in paths)
 
 
 def locate_dataset(root: Path) -> list[DatasetPaths]:

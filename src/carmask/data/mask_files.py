@@ -1,5 +1,6 @@
 """Photos whose truth is in files of masks, by their names, or in run lengths; and photos without a vehicle."""
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
@@ -23,12 +24,17 @@ def find_mask_files(
     found: dict[str, tuple[Path, Path | str]],
     without: dict[str, Path],
     problems: list[Problem],
+    left_out: Counter[str],
 ) -> int:
-    """Add photos with their masks to `found`, photos without a vehicle, and faults. Return the number of photos."""
+    """Add photos with their masks to `found`, photos without a vehicle, faults, and the endings of files left out.
+
+    Returns the number of photos.
+    """
     photos = index_folder(paths.photos)
     masks = index_folder(paths.masks) if paths.masks else FileIndex({}, {}, [])
     files_of, orphans = _masks_by_photo(photos, masks)
     problems += [*photos.problems, *masks.problems]
+    left_out += photos.left_out
     rows: dict[str, str] = {}
     if paths.csv and not photos.pictures.keys() <= files_of.keys():
         rows, row_problems = read_run_lengths(paths.csv)
@@ -52,7 +58,8 @@ def find_mask_files(
     if paths.empty:
         prefix = f"{paths.prefix}{EMPTY_PHOTOS}/"
         taken = {paths.prefix + stem for stem in photos.pictures}
-        empty, faults = photos_without(paths.empty, paths.root, prefix, taken)
+        empty, faults, others = photos_without(paths.empty, paths.root, prefix, taken)
+        left_out += others
         without |= empty
         problems += faults
     return len(photos.pictures)
@@ -60,8 +67,11 @@ def find_mask_files(
 
 def photos_without(
     folder: Path, root: Path, prefix: str = "", taken: Collection[str] = ()
-) -> tuple[dict[str, Path], list[Problem]]:
-    """Find photos without a vehicle (by id, sorted), and faults; `taken`: the ids of other photos."""
+) -> tuple[dict[str, Path], list[Problem], Counter[str]]:
+    """Find photos without a vehicle (by id, sorted), faults, and the endings of files left out.
+
+    taken: the ids of other photos.
+    """
     photos = index_folder(folder)
     problems = photos.problems
     found = {}
@@ -72,7 +82,7 @@ def photos_without(
             problems.append(Problem(id_, "ambiguous", f"several files have this name, keep one: {names}"))
         else:
             found[id_] = images[0]
-    return found, problems
+    return found, problems, photos.left_out
 
 
 def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:

@@ -65,12 +65,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The pairs found below `root`, sorted by id, and the faults found on the way."""
+    """The pairs found below `root`, sorted by id, and the faults found on the way.
+
+    left_out: number of files among the photos that are no photos, or of a kind that is not read, by ending.
+    """
 
     root: Path
     layout: Layout
     pairs: tuple[Pair, ...] = field(repr=False)
     problems: tuple[Problem, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def group_of(self) -> dict[str, str]:
@@ -116,7 +120,7 @@ def find_pairs(
         Pair(id_, image, truth, *group_and_view[id_], foreground, ignore)
         for id_, (image, truth) in sorted(data.found.items())
     )
-    return Dataset(data.root, data.layout, pairs, _in_order(data.problems))
+    return Dataset(data.root, data.layout, pairs, _in_order(data.problems), data.left_out)
 
 
 def _find(root: Path, labels: Sequence[str], ignored: Sequence[str]) -> FoundPhotos:
@@ -128,21 +132,22 @@ def _find(root: Path, labels: Sequence[str], ignored: Sequence[str]) -> FoundPho
     files: dict[str, tuple[Path, Path | str]] = {}
     without: dict[str, Path] = {}
     problems: list[Problem] = []
+    left_out: Counter[str] = Counter()
     photos = 0
     for paths in located:
-        photos += find_mask_files(paths, files, without, problems)
+        photos += find_mask_files(paths, files, without, problems, left_out)
     if not files and not without:
         raise DatasetError(_no_pairs(located[0], photos, _in_order(problems)), _in_order(problems))
     found = {**files, **{id_: (image, None) for id_, image in without.items()}}
-    return FoundPhotos(located[0].root, located[0].layout, found, problems)
+    return FoundPhotos(located[0].root, located[0].layout, found, problems, left_out)
 
 
 def _find_empty(root: Path) -> FoundPhotos:
     folder = locate_empty(root)
-    found, problems = photos_without(folder, root)
+    found, problems, left_out = photos_without(folder, root)
     if not found:
         raise DatasetError(f"{folder}: holds no photos", problems)
-    return FoundPhotos(root, "folders", {id_: (image, None) for id_, image in found.items()}, problems)
+    return FoundPhotos(root, "folders", {id_: (image, None) for id_, image in found.items()}, problems, left_out)
 
 
 def _in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:

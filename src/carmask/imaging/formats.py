@@ -5,7 +5,7 @@ and alpha come out of them as Pillow's own readers give them.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO
 
 from PIL import ImageFile
@@ -34,6 +34,8 @@ RAW_SUFFIXES = frozenset(_RAW_PHOTOS.split())
 OTHER_PICTURE_SUFFIXES = frozenset(_OTHER_PICTURES.split())
 
 FORMATS = "JPEG, PNG, GIF, BMP, TIFF, WebP, HEIC, AVIF, JPEG 2000, PNM or TGA"
+_SHOWN_ENDINGS = 5
+
 POINTER = "a pointer of Git LFS or git-annex, and the picture was not fetched"
 RAW = "a camera's RAW photo"
 
@@ -128,3 +130,30 @@ def is_raw(image: TiffImageFile) -> bool:
     """
     tags = image.tag_v2
     return 50706 in tags or (330 in tags and bool(int(tags.get(254, 0)) & 1))
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Say how many files were left out, by the endings of their names in lower case.
+
+    Such as: 12 files that are not photos (9 .json, 3 .txt), 2 RAW photos (2 .cr3; export JPEGs of them).
+    """
+    raw = {ending: count for ending, count in left_out.items() if ending in RAW_SUFFIXES}
+    pictures = {ending: count for ending, count in left_out.items() if ending in OTHER_PICTURE_SUFFIXES}
+    others = {ending: count for ending, count in left_out.items() if ending not in raw | pictures}
+    parts = (
+        _count(others, "file that is not a photo", "files that are not photos"),
+        _count(raw, "RAW photo", "RAW photos", "; export JPEGs of them"),
+        _count(pictures, "picture of a kind that is not read", "pictures of kinds that are not read", "; convert them"),
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def _count(count_of: Mapping[str, int], one: str, many: str, advice: str = "") -> str:
+    if not count_of:
+        return ""
+    most = sorted(count_of, key=lambda ending: (-count_of[ending], ending))
+    named = [f"{count_of[ending]} {ending or 'without an ending'}" for ending in most[:_SHOWN_ENDINGS]]
+    if rest := sum(count_of[ending] for ending in most[_SHOWN_ENDINGS:]):
+        named.append(f"{rest} others")
+    total = sum(count_of.values())
+    return f"{total} {many if total > 1 else one} ({', '.join(named)}{advice})"

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 from carmask.files import is_hidden_file, walk_files
-from carmask.imaging.formats import FORMATS, IMAGE_SUFFIXES
-from carmask.pipeline.photo_list import PhotoFailure, PhotoList, SourceError, describe_left_out
+from carmask.imaging.formats import FORMATS, IMAGE_SUFFIXES, describe_left_out
+from carmask.pipeline.photo_list import PhotoFailure, PhotoList, SourceError
 from carmask.pipeline.urls import URL
 
 # The hidden journal of a folder of pictures that carmask wrote; its name begins with this where shards wrote them.

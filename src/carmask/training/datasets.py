@@ -15,6 +15,7 @@ from carmask.data.composite import Cutout
 from carmask.data.pairs import Dataset, Pair, describe_inverted, describe_odd, describe_rules, find_pairs
 from carmask.data.split import FOLDS, Split, find_own_split, make_split
 from carmask.errors import CarmaskError
+from carmask.imaging.formats import describe_left_out
 from carmask.progress import progress_bar, say
 from carmask.training.config import TrainSettings
 from carmask.training.config_sections import SourceSettings
@@ -143,6 +144,9 @@ def load_data(
                 f"{dataset.root}: none of its {len(dataset.pairs)} pairs can be used; see `carmask check`"
             )
         sources.append(Source(name, settings_of[name], cache, pairs_of[name]))
+    for dataset in found.values():
+        if dataset.left_out:
+            say(console, f"left out  {describe_left_out(dataset.left_out)}", style="yellow")
     _print_findings([source.cache for source in sources], skipped, console)
     if split is None:
         split = _join_splits(
