@@ -24,7 +24,8 @@ def read_folds(folders: Sequence[Path]) -> dict[str, Split]:
     """
     splits = {folder.name: Split.load(folder / SPLIT_OF_RUN) for folder in folders}
     check_folds(splits)
-    if missing := _all_ids(splits) - {id_ for split in splits.values() for id_ in split.validation}:
+    named = next(iter(splits.values())).group_of.keys()
+    if missing := named - {id_ for split in splits.values() for id_ in split.validation}:
         raise FoldsError(
             f"no fold holds out {first_few(missing)}: these are not all the folds of one split; train the folds again"
         )
@@ -92,7 +93,3 @@ def select_out_of_fold(dataset: Dataset, splits: Mapping[str, Split], folder: Pa
         folds=tuple(splits),
         fold_of={pair.id: name for name, of_fold in of_folds.items() for pair in of_fold},
     )
-
-
-def _all_ids(splits: Mapping[str, Split]) -> set[str]:
-    return {id_ for split in splits.values() for id_ in split.group_of}

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat
 
-from carmask.errors import CarmaskError
 from carmask.imaging.geometry import Size
 from carmask.imaging.rle import parse_coco
 from carmask.labels.shapes import (
@@ -27,6 +26,7 @@ from carmask.labels.shapes import (
     box,
     draw_rings,
     draw_runs,
+    named_errors,
     validate,
 )
 
@@ -72,7 +72,9 @@ def read_coco(path: Path, document: Any, digest: str) -> LabelFile:
     instances = validate(_Instances, document, path)
     name_of = {category.id: category.name for category in instances.categories}
     photos = {
-        image.id: PhotoLabels(path, image.file_name, "COCO", digest, _size(image.height, image.width))
+        image.id: PhotoLabels(
+            path, image.file_name, "COCO", digest, (image.height, image.width) if image.height and image.width else None
+        )
         for image in instances.images
     }
     if len(photos) < len(instances.images):
@@ -81,12 +83,8 @@ def read_coco(path: Path, document: Any, digest: str) -> LabelFile:
     for number, annotation in enumerate(instances.annotations):
         if annotation.image_id not in photos or annotation.category_id not in name_of:
             raise LabelError(f"{path}: annotations.{number} is of an image or a category that is not in the file")
-        try:
+        with named_errors(f"{path}: annotations.{number}, of {photos[annotation.image_id].photo}"):
             shape = _shape(annotation, name_of[annotation.category_id])
-        except CarmaskError as error:
-            raise LabelError(
-                f"{path}: annotations.{number}, of {photos[annotation.image_id].photo}: {error}"
-            ) from error
         shapes[annotation.image_id].append(replace(shape, ignored=annotation.iscrowd))
     labeled = [replace(photo, shapes=tuple(shapes[id_])) for id_, photo in photos.items()]
     return LabelFile(labeled, frozenset(name_of.values()))

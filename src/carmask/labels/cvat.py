@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, FiniteFloat
 
-from carmask.errors import CarmaskError
 from carmask.imaging.masks import box_of, slices
 from carmask.imaging.polygons import fill_rings, find_polygons
 from carmask.labels.shapes import (
@@ -27,6 +26,7 @@ from carmask.labels.shapes import (
     Pixels,
     box,
     draw_runs,
+    named_errors,
     polygon,
     validate,
 )
@@ -104,10 +104,8 @@ def read_cvat(path: Path, root: ElementTree.Element, digest: str) -> LabelFile:
     photos = []
     for image in root.iter("image"):
         photo = validate(_Photo, image.attrib, path)
-        try:
+        with named_errors(f"{path}, {photo.name}"):
             shapes = tuple(shape for element in image for shape in _read_shape(element, path))
-        except CarmaskError as error:
-            raise LabelError(f"{path}, {photo.name}: {error}") from error
         photos.append(PhotoLabels(path, photo.name, "CVAT", digest, (photo.height, photo.width), shapes))
     classes = {name.text for name in root.iterfind("meta//label/name") if name.text}
     return LabelFile(photos, frozenset(classes))

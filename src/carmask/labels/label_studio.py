@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat, RootModel
 
-from carmask.errors import CarmaskError
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.labels.shapes import (
     LabeledShape,
@@ -25,6 +24,7 @@ from carmask.labels.shapes import (
     PhotoLabels,
     Pixels,
     box,
+    named_errors,
     polygon,
     validate,
 )
@@ -94,10 +94,8 @@ def read_label_studio(path: Path, document: Any, digest: str) -> LabelFile:
     for number, (task, labelings) in enumerate(zip(tasks, done, strict=True)):
         name = _photo_name(task.data)
         for labeling in labelings:
-            try:
+            with named_errors(f"{path}: task {number}, {name}"):
                 shapes = [shape for region in labeling.result for shape in _read_region(region)]
-            except CarmaskError as error:
-                raise LabelError(f"{path}: task {number}, {name}: {error}") from error
             sizes = {(one.original_height, one.original_width) for one in labeling.result if one.original_height}
             height, width = sizes.pop() if len(sizes) == 1 else (None, None)
             size = (height, width) if height and width else None

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, FiniteFloat
 
-from carmask.errors import CarmaskError
 from carmask.imaging.masks import require_mask
 from carmask.imaging.polygons import DEFAULT_TOLERANCE_PX, trace_outlines
 from carmask.labels.shapes import (
@@ -31,6 +30,7 @@ from carmask.labels.shapes import (
     draw_picture,
     draw_through_pixels,
     from_base64,
+    named_errors,
     polygon,
     validate,
 )
@@ -109,10 +109,8 @@ def read_labelme(path: Path, document: Any, digest: str) -> PhotoLabels:
     size = (found.imageHeight, found.imageWidth) if found.imageHeight and found.imageWidth else None
     shapes = []
     for number, shape in enumerate(found.shapes):
-        try:
+        with named_errors(f"{path}: shapes.{number}, {shape.label}"):
             shapes += _read_shape(shape)
-        except CarmaskError as error:
-            raise LabelError(f"{path}: shapes.{number}, {shape.label}: {error}") from error
     return PhotoLabels(path, found.imagePath.replace("\\", "/"), "LabelMe", digest, size, tuple(shapes))
 
 

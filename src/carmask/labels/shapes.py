@@ -7,7 +7,8 @@ Coordinates are in pixels, x to the right and y down, with the photo's top left 
 import base64
 import binascii
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -106,10 +107,8 @@ class PhotoLabels:
         for number, shape in enumerate(self.shapes, start=1):
             if shape.is_box and not shape.ignored:
                 raise self._error(f"a {shape.label} has only a box; draw its outline, or --ignore-labels {shape.label}")
-            try:
+            with named_errors(f"{self.file}, {self.photo}: shape {number}, {shape.label}"):
                 outside_px.append(shape.draw(unknown_HW if shape.ignored else mask_HW))
-            except CarmaskError as error:
-                raise self._error(f"shape {number}, {shape.label}: {error}") from error
         labels = ", ".join(sorted({shape.label for shape in self.shapes if not shape.ignored})) or "nothing"
         cut = [px for px in outside_px if px > _ROUNDED_PX]
         odd = (
@@ -143,6 +142,15 @@ class LabelFile:
 def digest_of(data: bytes) -> str:
     """A digest of a label file's content."""
     return sha256(data).hexdigest()
+
+
+@contextmanager
+def named_errors(place: str) -> Iterator[None]:
+    """Raise `LabelError` with the place in a label file where something inside fails."""
+    try:
+        yield
+    except CarmaskError as error:
+        raise LabelError(f"{place}: {error}") from error
 
 
 def validate(model: type[Model], document: object, path: Path) -> Model:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, FiniteFloat
 
-from carmask.errors import CarmaskError
 from carmask.labels.shapes import (
     LabeledShape,
     LabelError,
@@ -17,6 +16,7 @@ from carmask.labels.shapes import (
     draw_picture,
     draw_through_pixels,
     from_base64,
+    named_errors,
     validate,
 )
 
@@ -73,10 +73,8 @@ def read_supervisely(path: Path, document: Any, digest: str) -> PhotoLabels:
     found = validate(_Annotations, document, path)
     shapes = []
     for number, figure in enumerate(found.objects):
-        try:
+        with named_errors(f"{path}: objects.{number}, {figure.classTitle}"):
             shapes += _read_figure(figure)
-        except CarmaskError as error:
-            raise LabelError(f"{path}: objects.{number}, {figure.classTitle}: {error}") from error
     name = f"{path.parent.parent.name}/img/{path.stem}"
     return PhotoLabels(path, name, "Supervisely", digest, (found.size.height, found.size.width), tuple(shapes))
 

@@ -52,7 +52,7 @@ def predict_photos(
     plan = with_one_scale(
         plan,
         provenance,
-        lambda jobs: predict_jobs(jobs, segmenter, _put_nothing, regions=regions, batch_size=batch_size),
+        lambda jobs: predict_jobs(jobs, segmenter, lambda *_: None, regions=regions, batch_size=batch_size),
     )
     with plan.open_sink(provenance, overwrite=overwrite) as sink:
         outcomes = predict_jobs(
@@ -124,10 +124,6 @@ def _settled(outcome: PhotoOutcome) -> PhotoOutcome:
         return replace(outcome, row=outcome.row.result())
     except CarmaskError as error:
         return failed(outcome.job, error)
-
-
-def _put_nothing(_: Job, __: Result) -> None:
-    """Measure only."""
 
 
 def put_result(job: Job, found: Result, put: Put) -> PhotoOutcome:

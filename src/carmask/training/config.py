@@ -132,7 +132,9 @@ class TrainSettings(Section):
         config = given.pop("config", None)
         if config is not None:
             given = merge(_read_yaml(Path(config)), given)
-        place = None if given.get("init") is None else _place_of(Path(given["init"]))
+        place = None if given.get("init") is None else Path(given["init"])
+        if place is not None and not place.exists():
+            place = packaged_models().get(str(place), place)
         if place is not None and "preset" not in given:
             given |= _preset_of(place)
         defaults = PRESET_DEFAULTS.get(str(given.get("preset", "small")), {})
@@ -233,11 +235,6 @@ class TrainSettings(Section):
             return cls.model_validate(_read_yaml(path))
         except ValidationError as error:
             raise SettingsError(f"{path}: {explain(error, cls)}") from error
-
-
-def _place_of(init: Path) -> Path:
-    """The folder or file to start from; the name itself if it is of other weights."""
-    return init if init.exists() else packaged_models().get(str(init), init)
 
 
 def _preset_of(place: Path) -> dict[str, Any]:
