@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.imaging.color import to_srgb
-from carmask.imaging.crops import LONGEST_PX, cut_crops, outline_cells, paste_crops, refined_size, with_probability
+from carmask.imaging.crops import LONGEST_PX, cut_inputs, outline_cells, paste_crops, refined_size
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Placement, Size, fit_image, plan, resize, restore
 from carmask.imaging.masks import Box, slices
@@ -28,7 +28,7 @@ Model = str | Path
 Raw = tuple[NDArray[np.float32], ...]
 
 # Crops that a refiner computes at once; the last ones of a photo are padded to as many.
-_CROPS_AT_ONCE = 32
+_CROPS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +220,7 @@ class Segmenter:
         assert self.refiner is not None
         crop_px = self.refiner.card.geometry.height_px
         cells = outline_cells(probability_HW, crop_px)
-        crops = cut_crops(with_probability(image_HWC, probability_HW), cells, crop_px)
+        crops = cut_inputs(image_HWC, probability_HW, cells, crop_px)
         refined = _run(self.refiner, list(crops), at_once=_CROPS_AT_ONCE, steady=True)
         return paste_crops(probability_HW, cells, refined, crop_px)
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carmask.imaging.crops import LONGEST_PX, cut_crops, outline_cells, paste_crops, refined_size, with_probability
+from carmask.imaging.crops import LONGEST_PX, cut_inputs, outline_cells, paste_crops, refined_size
 
 sizes = st.tuples(st.integers(1, 150), st.integers(1, 150))
 
@@ -36,7 +36,7 @@ def test_crops_that_nobody_changed_leave_the_probability_as_it_was(
     probability_HW = rng.integers(0, 256, size_HW).astype(np.float32) / 255
     image_HWC = rng.integers(0, 256, (*size_HW, 3), dtype=np.uint8)
     cells = outline_cells(probability_HW, crop_px)
-    crops = cut_crops(with_probability(image_HWC, probability_HW), cells, crop_px)
+    crops = cut_inputs(image_HWC, probability_HW, cells, crop_px)
     assert crops.shape == (len(cells), crop_px, crop_px, 4)
     refined = (crop_HWC[..., 3].astype(np.float32) / 255 for crop_HWC in crops)
     np.testing.assert_allclose(paste_crops(probability_HW, cells, refined, crop_px), probability_HW, atol=1e-6)

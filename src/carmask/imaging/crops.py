@@ -1,14 +1,15 @@
 """Crops along the outline of a mask, in which a second network refines it at the photo's full size.
 
-A photo is divided into square cells. Cells that the outline passes are cut out, each with a margin as context, with the
-first network's probability as a fourth channel; the refined probability replaces that of the cell. Only a few percent
-of a photo lie near an outline, so this costs a fraction of a network for the whole photo (Kirillov et al., "PointRend:
-Image Segmentation as Rendering", CVPR 2020, chooses single points in the same way).
+The outline is covered with square cells. Each is cut out with a margin as context, and with the first network's
+probability as a fourth channel; the refined probability replaces that of the cell. Only a few percent of a photo lie
+near an outline, so this costs a fraction of a network for the whole photo (Kirillov et al., "PointRend: Image
+Segmentation as Rendering", CVPR 2020, chooses single points in the same way).
 
 All sizes and positions are in pixels of the photo, reduced to `LONGEST_PX` if it is larger.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,39 +36,73 @@ def refined_size(photo_HW: Size) -> Size:
     return height, width
 
 
-def outline_cells(probability_HW: NDArray[np.float32], crop_px: int, offset_HW: Size = (0, 0)) -> list[Cell]:
-    """Return the cells that the outline of the mask passes, row by row; all are whole cells of one grid.
+def outline_cells(probability_HW: NDArray[np.float32], crop_px: int) -> list[Cell]:
+    """Return cells that cover the outline of the mask; none overlap, and few are needed.
+
+    The photo is divided into columns as wide as a cell, from where the outline begins. In each, a cell is laid over the
+    topmost part of the outline that is not covered yet, with the part in its middle if there is room.
 
     Args:
         probability_HW: Float32 0..1; the mask begins at 0.5.
-        crop_px: Side of a crop, a multiple of 8; that of a cell is 3/4 of it.
-        offset_HW: Where the first cell of the grid begins. The last ones may end beyond the photo.
+        crop_px: Side of a crop, a multiple of 8; that of a cell is 3/4 of it. The last cells may end beyond the photo.
 
     """
     cell_px = crop_px - 2 * (crop_px // _MARGIN)
-    mask_HW = (probability_HW[offset_HW[0] :, offset_HW[1] :] >= 0.5).view(np.uint8)
+    mask_HW = (probability_HW >= 0.5).view(np.uint8)
     kernel = np.ones((2 * _REACH_PX + 1,) * 2, np.uint8)
-    is_near_HW = cv2.dilate(mask_HW, kernel) != cv2.erode(mask_HW, kernel)
-    rows, columns = (-(-side // cell_px) for side in mask_HW.shape)
-    padded_HW = np.zeros((rows * cell_px, columns * cell_px), np.bool_)
-    padded_HW[: mask_HW.shape[0], : mask_HW.shape[1]] = is_near_HW
-    is_chosen = padded_HW.reshape(rows, cell_px, columns, cell_px).any(axis=(1, 3))
-    top, left = offset_HW
-    return [(top + row * cell_px, left + column * cell_px) for row, column in np.argwhere(is_chosen).tolist()]
+    is_near_HW = cv2.dilate(mask_HW, kernel) - cv2.erode(mask_HW, kernel)
+    is_near_WH = cv2.transpose(is_near_HW)
+    return [
+        (top, left)
+        for left in _starts(_any_row(is_near_HW), cell_px)
+        for top in _starts(_any_row(is_near_WH[left : left + cell_px]), cell_px, centered=True)
+    ]
 
 
-def with_probability(image_HWC: NDArray[np.uint8], probability_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return a photo (uint8 RGB) with the probability (float32 0..1, of the same size) times 255 as fourth channel."""
-    return np.dstack((image_HWC, cv2.convertScaleAbs(probability_HW, alpha=255.0)))
+def _any_row(is_true_HW: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Return the columns with a true pixel in any row."""
+    return np.flatnonzero(cv2.reduce(is_true_HW, 0, cv2.REDUCE_MAX))
 
 
-def cut_crops(pixels_HWC: NDArray[np.uint8], cells: Sequence[Cell], crop_px: int) -> NDArray[np.uint8]:
-    """Cut cells with their margins out of a picture: uint8 N x crop x crop x C. Beyond the picture its edge repeats."""
-    margin_px = crop_px // _MARGIN
-    sides_px = margin_px, crop_px, margin_px, crop_px
-    padded_HWC = np.atleast_3d(cv2.copyMakeBorder(pixels_HWC, *sides_px, cv2.BORDER_REPLICATE))
-    crops = [padded_HWC[top : top + crop_px, left : left + crop_px] for top, left in cells]
-    return np.stack(crops) if crops else np.empty((0, crop_px, crop_px, padded_HWC.shape[2]), np.uint8)
+def _starts(places: NDArray[np.intp], length_px: int, *, centered: bool = False) -> list[int]:
+    """Return starts of intervals of this length that do not overlap and cover these ascending places."""
+    starts: list[int] = []
+    end = 0
+    while (first_index := int(np.searchsorted(places, end))) < len(places):
+        start = first = int(places[first_index])
+        if centered:
+            last = int(places[np.searchsorted(places, first + length_px) - 1])
+            start = max(end, (first + last + 1 - length_px) // 2)
+        starts.append(start)
+        end = start + length_px
+    return starts
+
+
+def cut_crops(pixels_HWC: NDArray[Any], cells: Sequence[Cell], crop_px: int) -> NDArray[Any]:
+    """Cut cells with their margins out of a picture of H x W or H x W x C: N x crop x crop, with C channels if it has.
+
+    Beyond the picture its edge repeats.
+    """
+    sides = pixels_HWC.shape[:2]
+    crops = np.empty((len(cells), crop_px, crop_px, *pixels_HWC.shape[2:]), pixels_HWC.dtype)
+    for crop, cell in zip(crops, cells, strict=True):
+        starts = [start - crop_px // _MARGIN for start in cell]
+        inside = pixels_HWC[tuple(slice(max(0, start), start + crop_px) for start in starts)]
+        if inside.shape != crop.shape:
+            beyond = [
+                (max(0, -start), max(0, start + crop_px - side)) for start, side in zip(starts, sides, strict=True)
+            ]
+            inside = np.pad(inside, [*beyond, *[(0, 0)] * (crop.ndim - 2)], "edge")
+        crop[:] = inside
+    return crops
+
+
+def cut_inputs(
+    image_HWC: NDArray[np.uint8], probability_HW: NDArray[np.float32], cells: Sequence[Cell], crop_px: int
+) -> NDArray[np.uint8]:
+    """Cut what a refiner sees: N x crop x crop x 4, RGB and the probability (float32 0..1) times 255, all uint8."""
+    alpha_HW = cv2.convertScaleAbs(probability_HW, alpha=255.0)
+    return np.concatenate([cut_crops(one, cells, crop_px) for one in (image_HWC, alpha_HW[..., None])], axis=-1)
 
 
 def paste_crops(

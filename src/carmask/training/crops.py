@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.files import write_bytes_atomically
-from carmask.imaging.crops import cut_crops, outline_cells, refined_size, with_probability
+from carmask.imaging.crops import cut_crops, cut_inputs, outline_cells, refined_size
 from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.encode import encode_png
 from carmask.imaging.geometry import resize
@@ -80,17 +80,22 @@ def _crops_of(
     size_HW = height, width
     probability_HW = resize(probability_HW, size_HW)
     image_HWC, soft_HW = resize(image_HWC, size_HW), resize(soft_HW, size_HW)
-    top, left = rng.integers(0, crop_px, 2).tolist()
-    cells = outline_cells(probability_HW, crop_px, (top, left))
+    # Moved at random, since the outline is in the middle of a cell only where there is room.
+    far_px = crop_px // 4
+    cells = [
+        (min(max(0, top + down), height - 1), min(max(0, left + right), width - 1))
+        for top, left in outline_cells(probability_HW, crop_px)
+        for down, right in [rng.integers(-far_px, far_px, 2, endpoint=True).tolist()]
+    ]
     if known_HW is not None:
         known_share_HW = resize(known_HW.astype(np.float32), size_HW)
         known = cut_crops((known_share_HW == 1).view(np.uint8), cells, crop_px)
         cells = [cell for cell, is_known_HW in zip(cells, known, strict=True) if is_known_HW.all()]
     cells = [cells[place] for place in rng.permutation(len(cells))[:count]]
-    crops = cut_crops(with_probability(image_HWC, _disturbed(probability_HW, rng)), cells, crop_px)
+    crops = cut_inputs(image_HWC, _disturbed(probability_HW, rng), cells, crop_px)
     # Of two values, since one crop cannot tell a soft mask from one of classes.
     mask_HW = (soft_HW >= 128).view(np.uint8) * np.uint8(255)
-    return crops, cut_crops(mask_HW, cells, crop_px)[..., 0]
+    return crops, cut_crops(mask_HW, cells, crop_px)
 
 
 def _disturbed(probability_HW: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
