@@ -54,9 +54,8 @@ def to_fixed_file(model: onnx.ModelProto, card: ModelCard, batch: int) -> bytes:
     """Return the `.onnx` file, with the card in its metadata under a key of its own: carmask cannot run it."""
     height, width = card.geometry.canvas_HW(card.stride_px)
     model.producer_name, model.producer_version = "carmask", card.version
-    colors = "gray" if card.channels == 1 else "RGB"
     model.doc_string = (
-        f"{card.name}: {IMAGE} (float32 0..255, {batch} x {card.channels} x {height} x {width}, {colors}) -> "
+        f"{card.name}: {IMAGE} (float32 0..255, {batch} x {card.channels} x {height} x {width}, {card.colors}) -> "
         f"{PROBABILITY} (float32 0..1, {batch} x 1 x {height} x {width})"
     )
     helper.set_model_props(model, {FIXED_CARD_KEY: card.to_json()})

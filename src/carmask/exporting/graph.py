@@ -116,7 +116,7 @@ def to_file(model: onnx.ModelProto, card: ModelCard) -> bytes:
     model = copy.deepcopy(model)
     model.producer_name, model.producer_version = "carmask", card.version
     model.doc_string = (
-        f"{card.name}: {IMAGE} (uint8, N x H x W x {card.channels}, {'gray' if card.channels == 1 else 'RGB'}) -> "
+        f"{card.name}: {IMAGE} (uint8, N x H x W x {card.channels}, {card.colors}) -> "
         f"{PROBABILITY} (float32 0..1, N x H x W). Made for photos fitted to {card.geometry.height_px} x "
         f"{card.geometry.width_px} px (height x width); the card under '{CARD_KEY}' in the metadata says more."
     )

@@ -122,8 +122,13 @@ class ModelCard(BaseModel):
 
     @property
     def channels(self) -> Literal[1, 3, 4]:
-        """1 for gray images, 3 for RGB."""
+        """See `UNetConfig.in_channels`."""
         return self.unet.in_channels
+
+    @property
+    def colors(self) -> str:
+        """What the channels are, for people."""
+        return {1: "gray", 3: "RGB", 4: "RGB and the probability of the network that it refines"}[self.channels]
 
     @property
     def stride_px(self) -> int:
@@ -141,7 +146,7 @@ class ModelCard(BaseModel):
         rows = [
             ("name", self.name),
             ("preset", self.preset or "none"),
-            ("input size", f"{height} x {width} px, {fit}, {'RGB' if self.channels == 3 else 'gray'}"),
+            ("input size", f"{height} x {width} px, {fit}, {self.colors}"),
             ("threshold", f"{self.threshold:g}"),
             ("precision", self.precision),
             ("trained on", f"{len(self.train_groups)} groups" if self.train_groups else "not known"),
