@@ -299,15 +299,23 @@ def _bullets(figures: dict[str, Any], indent: str = "") -> list[str]:
     lines = []
     for name, value in figures.items():
         if isinstance(value, dict):
-            flat = all(not isinstance(inner, dict) for inner in value.values())
+            flat = not any(isinstance(inner, dict) or _is_table(inner) for inner in value.values())
             text = ", ".join(f"{key.replace('_', ' ')} {inner}" for key, inner in value.items()) if flat else ""
             lines.append(f"{indent}- {name.replace('_', ' ')}: {text}".rstrip())
             if not flat:
-                lines += _bullets(value, indent + "  ")
+                lines += _bullets(value, indent + "    ")
+        elif _is_table(value):
+            lines.append(f"{indent}- {name.replace('_', ' ')}:")
+            rows = (", ".join(f"{key.replace('_', ' ')} {inner}" for key, inner in row.items()) for row in value)
+            lines += [f"{indent}    - {row}" for row in rows]
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             lines.append(f"{indent}- {name.replace('_', ' ')}: {text}")
     return lines
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def draw_curves(runs: list[dict[str, Any]], path: Path) -> None:
