@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,13 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> str | None:
     """Return the short commit of the git checkout that contains this file, with "-dirty" if tracked files were changed.
 
     None for an installed package, even if its virtual environment is inside another project's checkout. Changes in
-    docs/ are ignored: no result depends on them, and results are recorded there.
+    docs/ are ignored: no result depends on them, and results are recorded there. Git is asked once: the process goes on
+    with the code that it has imported.
     """
     git = shutil.which("git")
     checkout = Path(__file__).parents[2]
