@@ -16,29 +16,29 @@ from pathlib import Path
 
 # And what a run imports when it comes to it: before a fork, for that takes seconds.
 import kornia.augmentation
-import matplotlib.figure
 import torch
 import torch._dynamo
 import torch.utils.tensorboard
 from rich.console import Console
 from torch import nn
 
+from carmask.environment import environment
 from carmask.errors import CarmaskError
-from carmask.training import distributed, experiments
+from carmask.training import distributed, experiments, loggers
 from carmask.training.config import TrainSettings
 
 # A process that waits for what will never come.
 PATIENCE_S = 300
 
 
-def fork(work: Callable[[], int], environment: dict[str, str]) -> int:
+def fork(work: Callable[[], int], variables: dict[str, str]) -> int:
     """Do `work` in a child, which ends with its exit status. Returns the child's process id."""
     child = os.fork()
     if child:
         return child
     status = 70
     try:
-        os.environ.update(environment)
+        os.environ.update(variables)
         status = work()
     except BaseException:  # noqa: BLE001 - nobody else would tell of it
         traceback.print_exc()
@@ -98,17 +98,21 @@ def end_of(children: list[int]) -> list[int]:
 
 
 def main() -> None:
-    """Do what the order says."""
-    order = json.loads(Path(sys.argv[1]).read_text())
-    settings = TrainSettings.model_validate(order["settings"])
-    ends = end_of(start_processes(settings, order["processes"], Path(order["said"]), synced=order.get("synced", True)))
-    print(json.dumps({"ends": ends}))
+    """Do what the order says: one run after the other."""
+    ends = []
+    for order in json.loads(Path(sys.argv[1]).read_text())["runs"]:
+        settings, said = TrainSettings.model_validate(order["settings"]), Path(order["said"])
+        ends.append(end_of(start_processes(settings, order["processes"], said, synced=order["synced"])))
+    print(json.dumps(ends))
 
 
 # Forks of other scripts, which import this one, need it too.
 assert issubclass(nn.SyncBatchNorm, nn.Module)
 assert not torch.cuda.is_initialized()
-assert all((kornia.augmentation, matplotlib.figure, torch._dynamo, torch.utils.tensorboard))
+assert all((kornia.augmentation, torch._dynamo, torch.utils.tensorboard))
+# What each run would ask Git for, and curves, which take half a second to draw and at which nobody looks.
+environment()
+loggers.draw_curves = lambda _history: b""
 
 if __name__ == "__main__":
     main()

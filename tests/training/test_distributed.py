@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from forked_runs_call import forked
+from forked_runs_call import ForkedRun, train_forked
 from PIL import Image
 
 from carmask.errors import CarmaskError
@@ -43,9 +42,11 @@ def half_dark(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def curve(half_dark: Path, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """`curve(processes, synced=True)`: the loss of each of twenty steps, and the run; each is made once."""
-    folder = tmp_path_factory.mktemp("curves")
+def ran(
+    tiny: Path, half_dark: Path, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, ForkedRun]:
+    """Runs of twenty steps, `alone`, `together` and `not-synced`, and one that `finds-batch`; made in one call."""
+    folder = tmp_path_factory.mktemp("forked")
     # Small steps: with those of a real training, rounding alone moves the loss by 1e-4 within ten steps (float32
     # against float64 in one process). Not Adam's, which are full steps also where a gradient is nothing but rounding.
     one_step_each = {
@@ -53,41 +54,50 @@ def curve(half_dark: Path, cache_folder: Path, tmp_path_factory: pytest.TempPath
         "epochs": STEPS, "epoch_samples": 4, "augment": {"flip": 0, "geometric": 0, "color": 0, "gray": 0},
         "tensorboard": False,
     }  # fmt: skip
+    finds_batch = {**FAST, "epochs": 1, "accumulate": 3, "batch_size": None, "network": {"widths": [4, 8]}}
 
-    @cache
-    def train(processes: int, *, synced: bool = True) -> tuple[np.ndarray, RunFolder]:
-        settings = tiny_settings(
-            one_step_each, data=half_dark, cache=cache_folder, runs=folder, name=f"of-{processes}-{synced}"
-        )
-        answer = forked(settings, folder, processes=processes, synced=synced)
-        assert answer["ends"] == [0] * processes, (folder / "said-0.txt").read_text()
-        run = RunFolder(settings.runs / str(settings.name))
-        return np.array([float(row["train_loss"]) for row in untimed(run)]), run
+    def run(name: str, recipe: dict[str, Any], data: Path, processes: int, *, synced: bool = True) -> ForkedRun:
+        settings = tiny_settings(recipe, data=data, cache=cache_folder, runs=folder, name=name)
+        return ForkedRun(settings, folder / name, processes, synced)
 
-    return train
+    runs = [
+        run("alone", one_step_each, half_dark, 1),
+        run("together", one_step_each, half_dark, 2),
+        run("not-synced", one_step_each, half_dark, 2, synced=False),
+        run("finds-batch", finds_batch, tiny, 2),
+    ]
+    for made, ends in zip(runs, train_forked(runs, folder), strict=True):
+        assert ends == [0] * made.processes, made.said.with_name(f"{made.said.name}-0.txt").read_text()
+    return {str(made.settings.name): made for made in runs}
 
 
-def test_two_processes_learn_what_one_does(curve: Any) -> None:
-    alone, run_alone = curve(1)
-    together, run_together = curve(2)
+def folder_of(run: ForkedRun) -> RunFolder:
+    return RunFolder(run.settings.runs / str(run.settings.name))
+
+
+def losses(run: ForkedRun) -> np.ndarray:
+    """Of each step."""
+    return np.array([float(row["train_loss"]) for row in untimed(folder_of(run))])
+
+
+def test_two_processes_learn_what_one_does(ran: dict[str, ForkedRun]) -> None:
+    alone, together = losses(ran["alone"]), losses(ran["together"])
     assert len(alone) == len(together) == STEPS
     assert len(set(alone)) == STEPS
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
     # Each held-out photo once, whoever measured it.
-    for mine, theirs in zip(untimed(run_together), untimed(run_alone), strict=True):
+    for mine, theirs in zip(untimed(folder_of(ran["together"])), untimed(folder_of(ran["alone"])), strict=True):
         assert float(mine["dice"]) == pytest.approx(float(theirs["dice"]), abs=1e-4)
 
 
-def test_a_batch_size_that_is_found_can_be_divided_among_processes_and_into_parts(make: Any, tmp_path: Path) -> None:
-    settings = make({**FAST, "epochs": 1, "accumulate": 3, "batch_size": None, "network": {"widths": [4, 8]}}, name="x")
-    assert forked(settings, tmp_path, processes=2)["ends"] == [0, 0], (tmp_path / "said-0.txt").read_text()
+def test_a_batch_size_that_is_found_can_be_divided_among_processes_and_into_parts(ran: dict[str, ForkedRun]) -> None:
     # Each would take four photos of its eight; twelve is the next batch that two processes and three parts divide.
-    assert TrainSettings.from_yaml(RunFolder(settings.runs / "x").config).batch_size == 12
+    assert TrainSettings.from_yaml(folder_of(ran["finds-batch"]).config).batch_size == 12
 
 
-def test_batch_norm_that_sees_its_own_half_alone_is_noticed(curve: Any) -> None:
+def test_batch_norm_that_sees_its_own_half_alone_is_noticed(ran: dict[str, ForkedRun]) -> None:
     """The comparison above can fail."""
-    assert np.abs(curve(2, synced=False)[0] - curve(1)[0]).max() > 1e-3
+    assert np.abs(losses(ran["not-synced"]) - losses(ran["alone"])).max() > 1e-3
 
 
 def test_gradients_of_two_are_those_of_one(tmp_path: Path) -> None:

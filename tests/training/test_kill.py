@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked_runs_call import forked
+from forked_runs_call import call
 
 from carmask.training.run_folder import RunFolder
 from tiny_runs import FAST, assert_same_training, rows, tiny_settings
@@ -51,8 +51,9 @@ def killed(
         for calls, names, _ in MOMENTS
     ]
     settings = tiny_settings(RECIPE, data=tiny, cache=cache_folder, runs=folder / "runs")
-    answer = forked(settings, folder, script="forked_kills.py", processes=[1, 2], kills=KILLS, moments=order)
-    yield folder / "runs", answer
+    whole = {"settings": settings.model_dump(mode="json"), "said": str(folder / "said")}
+    whole |= {"processes": [1, 2], "kills": KILLS, "moments": order}
+    yield folder / "runs", call("forked_kills.py", whole, folder)
     shutil.rmtree(folder)
 
 
