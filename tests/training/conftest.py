@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from carmask.training import loggers
 from carmask.training.run_folder import RunFolder
 from tiny_runs import SMALL, tiny_settings, train
 
@@ -30,6 +31,12 @@ def own_signal_stack() -> None:
     if sys.platform == "linux":
         disabled = _SignalStack(None, 2, 0)
         ctypes.CDLL(None).sigaltstack(ctypes.byref(disabled), None)
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no curves at the end of each run, which takes half a second. Those of `finished` are drawn and read."""
+    monkeypatch.setattr(loggers, "draw_curves", lambda _history: b"")
 
 
 @pytest.fixture(scope="session")
