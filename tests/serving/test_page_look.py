@@ -68,6 +68,42 @@ def test_a_look_is_previewed_and_saved_as_the_command_line_writes_it(
     assert here.download(button) == ("car-cutout.png", command_line("png", "--kind", "cutout"))
 
 
+def test_place_shadow_and_background_are_previewed_and_saved_as_the_api_makes_them(
+    visit: Visitor, tmp_path: Path
+) -> None:
+    photo = save(tmp_path / "car.png")
+    here = visit()
+    here.add(photo)
+    card = here.await_done("car.png")
+    button = card.get_by_role("button", name="Download cut-out")
+    place = here.page.get_by_role("group", name="Place and shadow")
+
+    def api(**fields: str) -> bytes:
+        file = {"name": photo.name, "mimeType": "image/png", "buffer": photo.read_bytes()}
+        answer = here.page.request.post(f"{here.page.url}v1/segment", multipart={**fields, "file": file})
+        assert answer.ok, answer.text()
+        return answer.body()
+
+    place.get_by_label("Canvas").fill("320x200")
+    assert shown(card, "Cut-out, car.png") == (320, 200)
+    fields = {"kind": "cutout", "format": "png", "canvas": "320x200", "background": "transparent"}
+    assert here.download(button)[1] == api(**fields)
+    place.get_by_label("Margin").fill("30")
+    place.get_by_label("Anchor").select_option("Bottom")
+    place.get_by_label("Shadow").select_option("Contact")
+    choose(here, "Studio")
+    fields |= {"margin": "30", "anchor": "bottom", "shadow": "contact", "background": "studio"}
+    assert here.download(button)[1] == api(**fields)
+    choose(here, "Marketplace")
+    expect(place.get_by_label("Canvas")).to_have_value("")
+    place.get_by_label("Floor").fill("0.7")
+    name, data = here.download(button)
+    assert (name, data) == ("car-marketplace.jpg", api(look="marketplace", floor="0.7"))
+    place.get_by_label("Canvas").fill("320 wide")
+    expect(card.get_by_role("alert")).to_contain_text("Canvas: write")
+    expect(card.get_by_role("img", name="Marketplace")).to_be_hidden()
+
+
 def test_the_preview_follows_what_is_chosen_in_the_card(visit: Visitor, tmp_path: Path) -> None:
     here = visit(viewport={"width": 390, "height": 700}, has_touch=True, is_mobile=True)
     levels_HW = np.full(SIZE_HW, DARK, dtype=np.uint8)

@@ -9,7 +9,7 @@ const MISSING = "Choose a picture for the background.";
 /**
  * Dispatches "change" when another background is chosen.
  *
- * kind: "transparent", "white", "color", "blur", "picture", or "look" for what the look says. color: of white and color,
+ * kind: "transparent", "white", "color", "blur", "studio", "picture", or "look" for what the look says. color: of white and color,
  * as CSS writes it. picture: a canvas of one's own picture, reduced for the preview.
  */
 export class Backdrop extends EventTarget {

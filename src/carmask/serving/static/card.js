@@ -221,7 +221,7 @@ export class Card {
 
   #compose() {
     const { found, name } = this.#photo;
-    if (this.#look.name !== null && this.#loaded !== null && found) this.#composed.update(name, this.#look.label);
+    if (this.#look.isComposed && this.#loaded !== null && found) this.#composed.update(name, this.#look.label);
     else this.#composed.hide();
   }
 

@@ -9,6 +9,7 @@ import { saveEverything } from "./downloads.js";
 import { takeFiles } from "./intake.js";
 import { Look } from "./look.js";
 import { Photo } from "./photo.js";
+import { Placement } from "./placement.js";
 import { Queue } from "./queue.js";
 import { megabytes, megapixels, photos as photosInWords } from "./words.js";
 
@@ -43,6 +44,7 @@ const look = new Look(
     ownFormat: part("own-format"),
     ownBackground: part("own-background"),
   },
+  new Placement(part("placement")),
   backdrop,
   showProblem,
 );
