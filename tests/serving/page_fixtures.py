@@ -15,7 +15,7 @@ from service_process import running
 from bright_photos import Command
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def address(bright: Path) -> Iterator[str]:
     """A service that takes for a vehicle what is bright, and takes small photos only."""
     limits = ("--max-bytes", MAX_BYTES, "--max-pixels", MAX_PIXELS)
