@@ -66,7 +66,7 @@ def serve(photo: bytes) -> None:
 
 def run_most() -> None:
     """Run everything but the cluster."""
-    carmask("studio", "data", "--cars", 4, "--height-px", 60, "--width-px", 90)
+    carmask("studio", "data", "--cars", 4, "--views", 4, "--height-px", 60, "--width-px", 90)
     photo = min(Path("data/train").glob("*.jpg"))
     carmask("check", "data")
     with atomic_write("tiny.yaml") as file:
@@ -87,7 +87,7 @@ def run_most() -> None:
 
 def run_cluster() -> None:
     """Run photos through a cluster that the command starts."""
-    carmask("studio", "data", "--cars", 1, "--height-px", 60, "--width-px", 90)
+    carmask("studio", "data", "--cars", 1, "--views", 4, "--height-px", 60, "--width-px", 90)
     carmask("predict", "data/train", "masks", "--model", "small", "--engine", "onnxruntime", "--cluster", "auto")
 
 
