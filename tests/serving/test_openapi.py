@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from service_process import Service
 
-EXAMPLES = 20
+EXAMPLES = 10
 
 
 @pytest.mark.skipif(
