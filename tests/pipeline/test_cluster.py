@@ -4,6 +4,7 @@ import csv
 import gzip
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,15 +260,20 @@ def test_one_photo_needs_no_cluster(photos: Path, tmp_path: Path, capsys: pytest
 
 
 def test_one_machine_is_a_cluster_too(photos: Path, whole: Path, tmp_path: Path) -> None:
-    """Relative paths, the command as typed; Ray prints nothing and leaves nothing behind."""
+    """Relative paths, the command as typed; Ray prints nothing and leaves nothing behind. The review is the same."""
     (tmp_path / "few.txt").write_text(f"{photos}/0/000.jpg\n{photos}/{BROKEN}\n{photos}/1/001.jpg\n")
     environment = {**os.environ, "HOME": str(tmp_path / "home"), "RAY_TMPDIR": str(tmp_path)}
-    process = carmask("predict", "few.txt", "out", "--cluster", "auto", cwd=tmp_path, env=environment)
+    command = "predict", "few.txt", "out", "--review", "2"
+    process = carmask(*command, "--cluster", "auto", cwd=tmp_path, env=environment)
     out, errors = finish(process, 2)
     assert errors == ""
     assert "out/failures.csv" in out
-    assert files(tmp_path / "out") == {"0/000.png", "1/001.png", "failures.csv"}
+    assert files(tmp_path / "out") == {"0/000.png", "1/001.png", "failures.csv", "review.html"}
     wanted = contents(whole)
     assert contents(tmp_path / "out")["0/000.png"] == wanted["masks/0/000.jpg.png"]
     assert not list(Path("/tmp").glob(f"carmask-ray-*/session_*_{process.pid}"))  # noqa: S108
     assert not (tmp_path / "home").exists(), "Ray has left its token there"
+    by_cluster = (tmp_path / "out" / "review.html").read_bytes()
+    shutil.rmtree(tmp_path / "out")
+    finish(carmask(*command, cwd=tmp_path), 2)
+    assert (tmp_path / "out" / "review.html").read_bytes() == by_cluster

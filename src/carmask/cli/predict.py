@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     # It brings OpenCV, which --help does not wait for.
     from carmask.imaging.masks import Regions
     from carmask.pipeline.outputs import Plan
+    from carmask.pipeline.summary import RunSummary
+    from carmask.segmenter import Segmenter
 
 _NETWORK = NetworkOptions()
 _LOOK = LookOptions()
@@ -102,18 +104,21 @@ def predict(
     plan = plan_outputs(photos, results, kind, look=chosen, shard=part)
     reporter = ResultReporter(plan, json)
     if choice is not None:
-        _check_review(plan, cluster)
+        _check_review(plan)
+    # Of photos that a cluster predicts, this machine draws the review.
+    segmenter = network.load() if cluster is None or choice is not None else None
     if cluster is not None:
-        return _predict_on_cluster(cluster, reporter, network, regions, batch_size, overwrite=overwrite)
-    segmenter = network.load()
-    reporter.say(f"{segmenter.name}: {segmenter.describe_engine()}")
-    reporter.say_skipped()
-    with reporter.running("cutting out"):
-        summary = predict_photos(
-            plan, segmenter, regions=regions, batch_size=batch_size, overwrite=overwrite, follow=reporter.follow
-        )
+        summary = _predict_on_cluster(cluster, reporter, network, segmenter, regions, batch_size, overwrite=overwrite)
+    else:
+        assert segmenter is not None
+        reporter.say(f"{segmenter.name}: {segmenter.describe_engine()}")
+        reporter.say_skipped()
+        with reporter.running("cutting out"):
+            summary = predict_photos(
+                plan, segmenter, regions=regions, batch_size=batch_size, overwrite=overwrite, follow=reporter.follow
+            )
     status = reporter.finish(summary)
-    if choice is not None:
+    if choice is not None and segmenter is not None:
         from carmask.review.review import write_review
 
         with reporter.running("drawing the review") as progress:
@@ -124,7 +129,7 @@ def predict(
     return status
 
 
-def _check_review(plan: "Plan", cluster: str | None) -> None:
+def _check_review(plan: "Plan") -> None:
     from carmask.review.page import refuse_foreign_page
 
     path = plan.list_file("review")
@@ -134,10 +139,6 @@ def _check_review(plan: "Plan", cluster: str | None) -> None:
         raise CarmaskError(
             "--review: needs results on this machine; copy them to a folder, and run again with that folder"
         )
-    if cluster is not None:
-        raise CarmaskError(
-            "--review: does not work with --cluster; run again without --cluster, which keeps existing results"
-        )
     refuse_foreign_page(path)
 
 
@@ -145,14 +146,15 @@ def _predict_on_cluster(
     address: str,
     reporter: ResultReporter,
     network: NetworkOptions,
+    reviewer: "Segmenter | None",
     regions: "Regions",
     batch_size: int,
     *,
     overwrite: bool,
-) -> int:
-    """Carry out the same plan on a Ray cluster; returns the exit status."""
+) -> "RunSummary":
+    """Carry out the same plan on a Ray cluster; the reviewer of this machine must find the same masks."""
     from carmask.pipeline.cluster.connection import connect
-    from carmask.pipeline.cluster.job import ClusterError, ClusterJob
+    from carmask.pipeline.cluster.job import ClusterError, ClusterJob, report_of
     from carmask.pipeline.summary import collect_outcomes
 
     plan = reporter.plan
@@ -170,8 +172,9 @@ def _predict_on_cluster(
         from carmask.pipeline.cluster.workers import RayWorkers
 
         workers = RayWorkers(ray, job)
+        if reviewer is not None:
+            report_of(reviewer, regions).require(workers.provenance)
         reporter.say(workers.describe())
         reporter.say_skipped()
         with reporter.running("cutting out"), plan.open_sink(workers.provenance, overwrite=overwrite) as sink:
-            summary = collect_outcomes(workers.predict(sink, batch_size=batch_size), plan, sink, reporter.follow)
-    return reporter.finish(summary)
+            return collect_outcomes(workers.predict(sink, batch_size=batch_size), plan, sink, reporter.follow)

@@ -102,8 +102,7 @@ class ClusterJob:
                     (model / name).write_bytes(data)
                 models.append(model if len(files) > 1 else model / next(iter(files)))
             segmenter = Segmenter.load(models, self.options, **self.keywords)
-            network = f"{segmenter.name}: {segmenter.describe_engine()}"
-            return segmenter, MachineReport(socket.gethostname(), provenance_of(segmenter, self.regions), network)
+            return segmenter, report_of(segmenter, self.regions)
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,12 @@ class MachineReport:
                 f"({differences(provenance, self.provenance)}); install the same versions on all machines, and choose "
                 "an --engine and a --precision that all of them have"
             )
+
+
+def report_of(segmenter: Segmenter, regions: Regions) -> MachineReport:
+    """Report how a segmenter makes results on this machine."""
+    network = f"{segmenter.name}: {segmenter.describe_engine()}"
+    return MachineReport(socket.gethostname(), provenance_of(segmenter, regions), network)
 
 
 def report_machine(job: ClusterJob) -> MachineReport:
