@@ -3,7 +3,7 @@
 const VEHICLE = 255;
 const BACKGROUND = 0;
 // Probabilities that differ by less than this have no edge to snap to.
-const LEAST_CONTRAST = 16;
+const LEAST_CONTRAST = 40;
 // What can be undone takes at most this much memory.
 const HISTORY_BYTES = 256e6;
 
@@ -64,6 +64,13 @@ export class PaintedMask {
     const { pixels, before, level } = this.#stroke;
     this.#stroke = null;
     if (pixels.length > 0) this.#remember(Uint32Array.from(pixels), Uint8Array.from(before), level);
+  }
+
+  /** Give the stroke up: its pixels are as they were. */
+  cancel() {
+    const { pixels, before } = this.#stroke;
+    this.#stroke = null;
+    pixels.forEach((pixel, index) => (this.levels[pixel] = before[index]));
   }
 
   /** Go back to what the network found; can be undone. */

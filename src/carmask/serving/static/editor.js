@@ -11,6 +11,8 @@ const KEY_STEP = 0.5;
 const ZOOM_STEP = 1.5;
 // Of the wheel's turn.
 const ZOOM_OF_WHEEL = 1.0015;
+// A finger that has moved less when another one comes was to zoom, not to paint; in pixels of the page.
+const LEAST_STROKE = 12;
 
 export class Editor {
   #dialog;
@@ -21,6 +23,8 @@ export class Editor {
   // Where the brush is on the canvas.
   #brush = null;
   #pointers = new Map();
+  // Where the stroke that is being painted began on the canvas.
+  #start = null;
   // The last point of the stroke that is being painted, in pixels of the photo.
   #last = null;
   #isDrawing = false;
@@ -124,7 +128,7 @@ export class Editor {
       this.#begin();
       this.#paintTo(at);
     } else {
-      this.#end();
+      this.#interrupt();
     }
     this.#update();
   }
@@ -163,6 +167,7 @@ export class Editor {
 
   #begin() {
     this.#mask.begin({ adds: this.#adds, snaps: this.#part("snaps").checked });
+    this.#start = this.#brush;
     this.#last = this.#view.toPhoto(this.#brush);
   }
 
@@ -170,6 +175,15 @@ export class Editor {
     const point = this.#view.toPhoto(at);
     this.#mask.paint(this.#last, point, this.#radius / this.#view.scale);
     this.#last = point;
+  }
+
+  #interrupt() {
+    const { x, y } = this.#brush;
+    if (this.#last && Math.hypot(x - this.#start.x, y - this.#start.y) < LEAST_STROKE * this.#view.density) {
+      this.#mask.cancel();
+      this.#last = null;
+    }
+    this.#end();
   }
 
   #end() {
