@@ -61,18 +61,23 @@ def read_decisions(path: Path) -> list[Reviewed]:
 def apply_decisions(reviewed: Sequence[Reviewed], destination: Path, *, copy: bool) -> dict[Decision, int]:
     """Write a list of the photos of each decision, `accepted.txt` and so on, and with `copy` folders with the files.
 
-    A folder has the photos below `images` and their results below `masks`, as `carmask train` reads them. Lists and
-    copies of an earlier call are replaced.
+    A folder has the photos below `images` and their results below `masks`, as `carmask train` reads them. Lists of
+    an earlier call are replaced; folders never, since people correct what is in them.
 
     Returns:
         How many photos there are of each decision.
 
     Raises:
-        BadDecisions: a photo or a result is not there any more; nothing was written.
+        BadDecisions: a photo or a result is not there any more, or a folder is there already; nothing was written.
         UnwritableFile: a file cannot be written.
 
     """
     if copy:
+        folders = [destination / group for group in GROUPS.values()]
+        if there := [folder for folder in folders if folder.exists()]:
+            raise BadDecisions(
+                f"{there[0]}: is there already and may hold corrections; move it away, or name another destination"
+            )
         files = [file for one in reviewed for file in (one.photo, one.result)]
         if missing := [file for file in files if not file.is_file()]:
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -86,7 +91,6 @@ def apply_decisions(reviewed: Sequence[Reviewed], destination: Path, *, copy: bo
         with atomic_write(destination / f"{group}.txt") as stream:
             stream.writelines(f"{one.photo}\n".encode() for one in chosen)
         if copy:
-            shutil.rmtree(destination / group, ignore_errors=True)
             for one in chosen:
                 _copy(one.photo, destination / group / "images" / one.name)
                 _copy(one.result, destination / group / "masks" / one.name.parent / one.result.name)
