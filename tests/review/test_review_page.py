@@ -124,7 +124,11 @@ def test_a_whole_review(predict: Command, photos: Path, open_page: Opener, tmp_p
 def test_folders_and_decisions_filter(predict: Command, photos: Path, open_page: Opener, tmp_path: Path) -> None:
     assert predict(photos, tmp_path / "out", "--review", "4") == 0
     page = open_page(tmp_path / "out" / "review.html")
-    page.get_by_label("Folder").select_option("a")
+    # As with a mouse, after which the keys are for the photos again.
+    folder = page.get_by_label("Folder")
+    folder.dispatch_event("pointerdown")
+    folder.focus()
+    folder.select_option("a")
     assert shown(page) == "a/middle.png"
     page.keyboard.press("a")
     assert shown(page) == "a/bright, light.png"
@@ -172,7 +176,9 @@ def test_decisions_become_lists_and_folders(
     assert predict(photos, out, "--review", "4") == 0
     page = open_page(out / "review.html")
     for key in "arca":
+        expect(page.get_by_text("carmask review apply")).to_be_hidden()
         page.keyboard.press(key)
+    expect(page.get_by_text("carmask review apply")).to_be_visible()
     export(page, table)
     review = Command("review", capsys)
     assert review("apply", table) == 0
@@ -192,6 +198,9 @@ def test_decisions_become_lists_and_folders(
         *(f"rejected/{kind}/{ORDER[1]}" for kind in ("images", "masks")),
         *("to_correct/images/top.jpg", "to_correct/masks/top.png"),
     }
+    # What people may have corrected is never replaced.
+    review.assert_refused("apply", table, tmp_path / "sorted", "--copy", naming=("accepted",))
+    assert contents(tmp_path / "sorted") == found
     (photos / "top.jpg").unlink()
     review.assert_refused("apply", table, tmp_path / "again", "--copy", naming=("top.jpg",))
     assert not (tmp_path / "again").exists()

@@ -146,6 +146,11 @@ function update() {
   part("undo").disabled = decided.length === 0;
   part("previous").disabled = find(current - 1, -1, isShown) < 0;
   part("next").disabled = find(current + 1, 1, isShown) < 0;
+  part("export").disabled = items.every((one) => decisionOf(one) === null);
+  part("done").hidden = left > 0 || here.length === 0;
+  part("done").textContent = here.length < items.length
+    ? `All ${here.length} photos of this folder are decided. Choose another one, or export the decisions.`
+    : `All ${items.length} photos are decided. Export the decisions, then run: carmask review apply decisions.csv sorted/`;
   document.title = `${left} left: review of masks`;
   if (item) {
     const score = `${review.isCalibrated ? "expected Dice" : "score"} ${item.score.toFixed(3)}`;
@@ -207,7 +212,16 @@ const BUTTONS = { accept: "a", reject: "r", correct: "c", undo: "z", outline: "o
 
 for (const [id, key] of Object.entries(BUTTONS)) part(id).addEventListener("click", () => ACTS[key]());
 part("export").addEventListener("click", exportDecisions);
-for (const id of ["folder", "show"]) part(id).addEventListener("change", refilter);
+for (const id of ["folder", "show"]) {
+  let isPointed = false;
+  part(id).addEventListener("pointerdown", () => { isPointed = true; });
+  part(id).addEventListener("keydown", () => { isPointed = false; });
+  part(id).addEventListener("change", () => {
+    refilter();
+    // Keys would choose another entry of the list.
+    if (isPointed) part(id).blur();
+  });
+}
 document.addEventListener("keydown", (event) => {
   const act = ACTS[event.key.toLowerCase()];
   if (!act || event.target.matches("select") || event.ctrlKey || event.metaKey || event.altKey) return;
