@@ -42,6 +42,14 @@ def serving(*options: object) -> Iterator[str]:
             process.kill()
 
 
+def stored(url: str) -> dict[str, bytes]:
+    """Return every object below a folder, by its name there, hidden ones too."""
+    import fsspec
+
+    system, folder = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
+    return {path.removeprefix(f"{folder}/"): system.cat_file(path) for path in system.find(folder)}
+
+
 def main() -> None:
     """Serve until killed."""
     from moto.server import DomainDispatcherApplication, create_backend_app

@@ -27,8 +27,10 @@ from carmask.pipeline.kinds import choose_kind, is_picture
 from carmask.pipeline.outputs import Plan, plan_outputs
 from carmask.pipeline.sources import find_photos
 from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
+from carmask.pipeline.urls import URL, parse_path
 from carmask.runtime.options import RunOptions
 from carstudio import render_dataset
+from s3_server import BUCKET, environment_of, serving, stored
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'carmask[cluster]'")
 
@@ -49,12 +51,17 @@ class Cluster:
     def lose_one_node(self) -> None:
         """As when the plug is pulled: Ray's own processes, and with them its workers, which may outlive them."""
         node = next(iter(self.nodes.worker_nodes))
-        mark = f"RAY_RAYLET_PID={node.all_processes['raylet'][0].process.pid}\0".encode()
+        processes = processes_of(node)
         self.nodes.remove_node(node, allow_graceful=False)
-        for environment in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if mark in environment.read_bytes():
-                    os.kill(int(environment.parent.name), signal.SIGKILL)
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def lose_one_worker(self) -> None:
+        """As when the system needs its memory."""
+        processes = (process for node in self.nodes.worker_nodes for process in processes_of(node))
+        worker = next(process for process in processes if b"MapWorker" in Path(f"/proc/{process}/cmdline").read_bytes())
+        os.kill(worker, signal.SIGKILL)
 
     def predict(self, source: Path, destination: Path) -> RunSummary:
         return self.run(make_plan(source, destination))
@@ -68,16 +75,37 @@ class Cluster:
             return collect_outcomes(workers.predict(sink, batch_size=4), plan, sink, follow)
 
 
-def make_plan(source: Path, destination: Path) -> Plan:
+def processes_of(node: Any) -> list[int]:
+    """Return the workers of a node."""
+    mark = f"RAY_RAYLET_PID={node.all_processes['raylet'][0].process.pid}\0".encode()
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark in environment.read_bytes():
+                found.append(int(environment.parent.name))
+    return found
+
+
+def make_plan(source: Path, destination: Path | URL) -> Plan:
     kind = choose_kind(None, destination)
     return plan_outputs(find_photos(source, results=destination if is_picture(kind) else None), destination, kind)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def store() -> Iterator[dict[str, str]]:
+    """What the nodes have to know of an S3 server; nothing where there is none."""
+    if find_spec("s3fs") is None or find_spec("moto") is None:
+        yield {}
+        return
+    with serving() as address:
+        yield environment_of(address)
+
+
+@pytest.fixture(scope="module")
+def cluster(store: dict[str, str]) -> Iterator[Cluster]:
     with folder_for_ray() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("HOME", folder)
+        for name, value in {"RAY_TMPDIR": folder, "HOME": folder, **store}.items():
+            patch.setenv(name, value)
         with quiet_ray():
             from ray.cluster_utils import Cluster as Nodes
 
@@ -172,6 +200,31 @@ def test_a_killed_command_and_a_lost_node_leave_no_trace(
     wanted = {name[len("masks/") :]: data for name, data in contents(whole).items() if name.startswith("masks/")}
     assert contents(destination) == wanted
     cluster.nodes.add_node(num_cpus=1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_store_holds_the_same_after_a_worker_was_killed(
+    cluster: Cluster, store: dict[str, str], photos: Path, whole: Path
+) -> None:
+    if not store:
+        pytest.skip("needs s3fs and moto")
+    taken: list[PhotoOutcome] = []
+
+    def lose_one_worker(outcomes: Iterator[PhotoOutcome], _todo: int) -> Iterator[PhotoOutcome]:
+        for outcome in outcomes:
+            if not taken:
+                cluster.lose_one_worker()
+            taken.append(outcome)
+            yield outcome
+
+    url = f"s3://{BUCKET}/masks"
+    summary = cluster.run(make_plan(photos, parse_path(url)), lose_one_worker)
+    found, wanted = stored(url), contents(whole / "masks")
+    # A store takes no name that is not text.
+    assert (summary.done, summary.failed) == (PHOTOS + 1, 2)
+    assert found.keys() == {name for name in wanted if name.isprintable()}
+    assert all(found[name] == wanted[name] for name in found if name.endswith(".png"))
+    assert cluster.run(make_plan(photos, parse_path(url))).done_before == PHOTOS + 1
 
 
 def test_from_an_archive_and_a_parquet_table_to_parquet(

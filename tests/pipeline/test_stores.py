@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bright_photos import SIZE_HW, Command, save
-from s3_server import BUCKET, environment_of, serving
+from s3_server import BUCKET, environment_of, serving, stored
 
 s3fs = pytest.importorskip("s3fs")
 pytest.importorskip("moto.server", reason="needs moto: pip install 'moto[server]'")
@@ -42,12 +42,6 @@ def photos(tmp_path: Path) -> Path:
         save(folder / f"{number % 3}" / f"{number:03}.png")
     (folder / "broken.jpg").write_bytes(b"no picture")
     return folder
-
-
-def stored(url: str) -> dict[str, bytes]:
-    system = s3fs.S3FileSystem(skip_instance_cache=True)
-    folder = url.removeprefix("s3://")
-    return {path.removeprefix(f"{folder}/"): system.cat_file(path) for path in system.find(folder)}
 
 
 def count(url: str) -> int:

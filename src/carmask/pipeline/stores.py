@@ -10,6 +10,7 @@ import secrets
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,9 +41,9 @@ from carmask.result import Result
 
 # A request to a store takes as long as a photo, or ten times as long.
 _UPLOADS = 32
-# Lines of a journal are written together, as many as come in this time, at most so many in an object.
-_GATHER_S = 0.1
-_GATHERED = 16
+# Lines of a journal are written together, as many as come in this time; the last ones are not waited for as long.
+_GATHER_S, _PAUSE_S = 0.5, 0.15
+_GATHERED = 32
 _SEGMENT_LINES, _SEGMENT_BYTES = 256, 65536
 _TABLE_ROWS = "rows"
 _MAX_HEADER_BYTES = 65536
@@ -88,11 +89,19 @@ class SegmentWriter:
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._waiting or self._closed)
-                self._wake.wait_for(lambda: len(self._waiting) >= _GATHERED or self._closed, _GATHER_S)
+                self._gather()
                 batch, self._waiting = self._waiting, []
             if not batch:
                 return
             self._write_batch(batch)
+
+    def _gather(self) -> None:
+        """Wait while lines come; returns at once when the writer is closed."""
+        end_s = time.monotonic() + _GATHER_S
+        before = 0
+        while before < len(self._waiting) < _GATHERED and not self._closed and time.monotonic() < end_s:
+            before = len(self._waiting)
+            self._wake.wait(_PAUSE_S)
 
     def _write_batch(self, batch: list[tuple[bytes, URL | None, bytes, "Future[None]"]]) -> None:
         self._lines += b"".join(line for line, *_ in batch)
@@ -183,8 +192,10 @@ def _open_remotely(path: URL, journal: str, provenance: Provenance, render: Rend
 
 
 def _put(path: URL, render: Render, writer: SegmentWriter, job: Job, found: Result) -> "Future[None]":
+    file = path / job.result
+    file.require_text()
     data = render(job, found)
-    return writer.put(result_entry(job, found, data), path / job.result, data)
+    return writer.put(result_entry(job, found, data), file, data)
 
 
 @contextmanager

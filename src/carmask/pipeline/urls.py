@@ -224,6 +224,18 @@ class URL:
                 "appears whole or not at all; choose one of these"
             )
 
+    def require_text(self) -> None:
+        """Check that a store can hold a file of this name.
+
+        Raises:
+            URLError: the name is not valid text.
+
+        """
+        try:
+            self.path.encode()
+        except UnicodeEncodeError as error:
+            raise URLError(f"{self}: the name is not valid text, as stores want it; rename the photo") from error
+
     @contextmanager
     def filesystem(self) -> Iterator[tuple["AbstractFileSystem", str]]:
         """Open its file system; gives that and the path in it. Any error inside the block becomes a `URLError`.
