@@ -111,7 +111,7 @@ def test_the_text_says_what_the_configuration_says(tmp_path: Path) -> None:
         ["30 of cars", "0.98765", *["not measured"] * 3, "PyTorch, in training"],
     ]
     parameters = sum(tensor.numel() for tensor in Network(CONFIG).parameters())
-    for wanted in ("1,200 photos of 40 groups", "32 x 48 px", "from 0.37 on", f"{parameters:,} parameters"):
+    for wanted in ("1,200 photos of 40 groups", "32 x 48 px", "at least 0.37 ", f"{parameters:,} parameters"):
         assert wanted in card.text
     assert card.data.license is None
     assert "for whoever trained them to state" in card.text
