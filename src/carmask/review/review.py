@@ -1,7 +1,7 @@
 """The review of a run: its most doubtful photos are predicted once more and drawn on a page.
 
-Predicting them again makes the review independent of what kind of results a run wrote, of how often it was stopped, and of
-which machines of a cluster did it. It takes as large a share of the run's time as the share of photos that is reviewed.
+Predicting them again makes the review independent of what kind of results a run wrote, of how often it was stopped, and
+of which machines of a cluster did it. It takes as large a share of the run's time as the share of photos in the review.
 """
 
 import math
