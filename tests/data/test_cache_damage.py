@@ -21,7 +21,8 @@ from carmask.imaging.geometry import Geometry
 OPEN = """
 import os, signal, sys
 from pathlib import Path
-from carmask.data.cache import CacheKey, open_cache
+from carmask.data.cache import CacheKey
+from carmask.data.cache_build import open_cache
 from carmask.data.pairs import find_pairs
 
 data, folder, key, killed_at = sys.argv[1:]

@@ -135,7 +135,7 @@ def test_masks_of_the_same_proportions_fit_their_photo(
     mask_HW[height // 4 : height // 4 * 3, width // 4 : width // 4 * 3] = 255
     Image.fromarray(mask_HW).save(root / "masks/a.png")
     Image.new("RGB", photo_HW[::-1]).save(root / "images/a.png")
-    reading = load_truth(find_pairs(root).pairs[0], photo_HW, None)
+    reading = load_truth(find_pairs(root).pairs[0], photo_HW)
     assert reading.soft_HW.shape == photo_HW
     assert ("scaled" in reading.rule) == (photo_HW != (height, width))
     wanted_HW = np.asarray(Image.fromarray(mask_HW).resize(photo_HW[::-1], Image.Resampling.BILINEAR))
@@ -147,7 +147,7 @@ def test_masks_of_other_proportions_are_still_refused(tmp_path: Path, mask_HW: t
     write(tmp_path, lambda _, path: Image.new("1", mask_HW[::-1], 1).save(path))
     assert "size mismatch" in [problem.kind for problem in check_dataset(find_pairs(tmp_path)).problems]
     with pytest.raises(MaskSizeError):
-        load_truth(find_pairs(tmp_path).pairs[0], SIZE_HW, None)
+        load_truth(find_pairs(tmp_path).pairs[0], SIZE_HW)
 
 
 def test_unknown_pixels_are_scaled_with_their_mask(tmp_path: Path) -> None:
