@@ -1,5 +1,6 @@
 """The wheel: what is in it, and that a user's type checker reads its annotations."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -34,9 +35,26 @@ Segmenter.load().segment_all()
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    program = f"from hatchling.build import build_wheel; build_wheel({str(folder)!r})"
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True)
+    build(ROOT, "wheel", folder)
     return next(folder.glob("*.whl"))
+
+
+@pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling is not installed")
+def test_the_source_distribution_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    build(ROOT, "sdist", tmp_path)
+    shutil.unpack_archive(next(tmp_path.glob("*.tar.gz")), tmp_path, filter="data")
+    build(next(tmp_path.glob("carmask-*/")), "wheel", tmp_path)
+    assert digests(tmp_path / wheel.name) == digests(wheel)
+
+
+def build(folder: Path, what: str, out: Path) -> None:
+    program = f"from hatchling.build import build_{what}; build_{what}({str(out)!r})"
+    subprocess.run([sys.executable, "-c", program], cwd=folder, check=True, capture_output=True)
+
+
+def digests(wheel: Path) -> dict[str, int]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {entry.filename: entry.CRC for entry in archive.infolist()}
 
 
 @pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling is not installed")
