@@ -25,7 +25,7 @@ from carmask.pipeline.sources import find_photos
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 
-PHOTOS = 240
+PHOTOS = 120
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_killed_at_random_and_resumed_it_ends_in_the_same_bytes(
     draw = random.Random(destination)
     killed = 0
     # Not so late that it may be done before the kill arrives, where others keep the machine busy.
-    for share in sorted(draw.uniform(0, 0.8) for _ in range(kills)):
+    for share in sorted(draw.uniform(0, 0.6) for _ in range(kills)):
         process = start(model, many, tmp_path / "killed" / destination, *options)
         written = tmp_path / "killed" / journal
         while process.poll() is None and (not written.exists() or written.stat().st_size < share * size_bytes):
