@@ -21,7 +21,11 @@ from carmask.errors import CarmaskError
 # A binary file open for writing, plain or gzip.
 BinaryWriter = IO[bytes] | gzip.GzipFile
 
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+# In lower case. Of Windows; of macOS' archives; of the storage makers Synology and QNAP.
+_SYSTEM_FILES = frozenset(
+    {"thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx"}
+    | {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb"}
+)
 
 # The name of a temporary file: the machine and process that write it, a token of that process, a random number.
 _TEMPORARY_NAME = re.compile(r"\.carmask-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<token>[0-9a-f]{8})-[0-9a-f]{8}\.part")

@@ -8,8 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from carmask.cli import main
 from carmask.data.check import check_dataset
 from carmask.data.pairs import find_pairs
+from tiny_runs import TINY, tiny_settings, train
 
 
 def scene(seed: int, size_HW: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -60,3 +62,17 @@ def test_masks_of_the_stored_pixels_are_found(tmp_path: Path, orientation: int, 
 def test_masks_of_what_is_shown_are_not(tmp_path: Path, orientation: int, size_HW: tuple[int, int]) -> None:
     write(tmp_path, orientation, size_HW, on_stored=False)
     assert not check_dataset(find_pairs(tmp_path)).problems
+
+
+def test_training_and_evaluation_say_it_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    write(data, 3, (120, 160), on_stored=True)
+    settings = tiny_settings(TINY, data=data, cache=tmp_path / "cache", runs=tmp_path / "runs", name="run")
+    assert "EXIF orientation" in train(settings)[1]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(data), "--model", str(tmp_path / "runs/run"), "--worst", "0"])
+    assert "EXIF orientation" in capsys.readouterr().err

@@ -105,6 +105,11 @@ def test_colors_that_share_a_largest_channel_are_odd():
     rgb_HWC = TRUTH_HW[..., None] * np.array([128, 0, 0])
     rgb_HWC[0, :5] = (0, 128, 0)
     assert "look like classes" in decode_mask(encoded(Image.fromarray(rgb_HWC.astype(np.uint8)), "PNG")).odd
+    red_on_white_HWC = np.where(TRUTH_HW[..., None], [255, 0, 0], 255)
+    assert "look like classes" in decode_mask(encoded(Image.fromarray(red_on_white_HWC.astype(np.uint8)), "PNG")).odd
+    red_on_white = palette_file(TRUTH_HW, [(255, 255, 255), (255, 0, 0)], "PNG")
+    assert "by its index" in decode_mask(red_on_white).odd
+    assert_reads(red_on_white, HARD_HW, foreground=1)
 
 
 def test_soft_masks_keep_their_values():

@@ -189,6 +189,23 @@ def test_photos_of_one_size_and_date_that_were_exchanged_are_done_again(
         assert after[1].partition(",")[2] == before[2].partition(",")[2] != before[1].partition(",")[2]
 
 
+def test_a_photo_that_was_edited_in_place_and_kept_its_date_is_done_again(predict: Command) -> None:
+    mask_HW = vehicle((1200, 1800))
+    save("photos/a.bmp", mask_HW)
+    os.utime("photos/a.bmp", (1.6e9, 1.6e9))
+    assert predict("photos", "out") == 0
+    before = contents("out")
+    Path("photos/a.bmp").chmod(0o600)  # a new change time alone is no edit
+    assert predict("photos", "out") == 0
+    assert predict.done_before == (1, 1)
+    mask_HW[20:60, 1700:1740] = True
+    save("edited.bmp", mask_HW)
+    Path("photos/a.bmp").write_bytes(Path("edited.bmp").read_bytes())
+    os.utime("photos/a.bmp", (1.6e9, 1.6e9))
+    assert predict("photos", "out") == 0
+    assert contents("out") != before
+
+
 def test_a_cut_out_from_a_mask_is_made_again_when_its_photo_was_exchanged(convert: Command) -> None:
     save("photos/a.bmp")
     save("photos/b.bmp", vehicle()[::-1, ::-1])

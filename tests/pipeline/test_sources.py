@@ -52,7 +52,7 @@ def test_patterns_and_lists_take_what_the_folder_takes_and_each_photo_once() -> 
     """Links to a folder above, thumbnails of a NAS, and what macOS puts into archives."""
     for link in ("cars/again", "cars/2024/more", "cars/2025/up"):
         Path(link).symlink_to(Path("cars").absolute())
-    for name in ("@eaDir/a.jpg/THUMB_M.jpg", "__MACOSX/b.png", "2024/._c.jpg", ".hidden/e.jpg"):
+    for name in ("@eaDir/a.jpg/THUMB_M.jpg", "$RECYCLE.BIN/a.jpg", "__MACOSX/b.png", "2024/._c.jpg", ".hidden/e.jpg"):
         Path("cars", name).parent.mkdir(parents=True, exist_ok=True)
         Path("cars", name).touch()
     whole = listed("cars")
@@ -64,7 +64,9 @@ def test_patterns_and_lists_take_what_the_folder_takes_and_each_photo_once() -> 
     assert listed("cars/.h*/*") == ("cars", [".hidden/e.jpg"])
     assert listed("cars/@eaDir/**") == ("cars/@eaDir", ["a.jpg/THUMB_M.jpg"])
     paths = [str(path) for path in Path("cars").rglob("*.[jp][pn]g") if ".hidden" not in path.parts]
-    Path("list.txt").write_text("\n".join([*paths, "cars/again/2024/c.jpg", "cars/2025/up/a.jpg"]))
+    # Of several ways to a photo the shortest is its name, wherever it stands in the list.
+    Path("list.txt").write_text("\n".join(["cars/again/2024/more/b.png", *paths, "cars/2025/up/a.jpg"]))
+    assert listed("list.txt")[1][0] == "b.png"
     assert sorted(listed("list.txt")[1]) == ["2024/c.jpg", "a.jpg", "b.png"]
     shell = [Path(path) for path in (*paths, "cars/again/a.jpg", "cars/2024/more/b.png")]
     assert sorted(find_photos_of_all(shell, results=None).names) == ["2024/c.jpg", "a.jpg", "b.png"]
@@ -91,6 +93,9 @@ def test_what_is_there_is_meant_before_a_pattern() -> None:
     Path("[cars]").mkdir()
     Path("[cars]/x.jpg").touch()
     assert listed("[cars]") == ("[cars]", ["x.jpg"])
+    assert listed("[cars]/*.jpg") == ("[cars]", ["x.jpg"])
+    with pytest.raises(SourceError):
+        listed("[cars]/gone.jpg")
 
 
 @pytest.mark.usefixtures("tree")

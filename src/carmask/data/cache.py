@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from carmask.data.pairs import Pair, load_soft_mask
+from carmask.data.turned import TURNED, fits_turned
 from carmask.imaging.color import to_srgb
 from carmask.imaging.decode import MaskReading, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_known, fit_mask, plan
@@ -90,6 +91,8 @@ def fit_pair(
     photo = decode_photo(pair.image, channels=key.channels, at_least_HW=key.geometry.size_HW)
     read_by_key = replace(pair, foreground=key.foreground, ignore=key.ignore)
     reading = load_soft_mask(read_by_key, photo_HW=photo.size_HW)
+    if fits_turned(photo, reading.soft_HW):
+        reading = replace(reading, odd=TURNED)
     placement = plan(photo.size_HW, key.geometry, stride_px=key.stride_px)
     known_HW = None
     if key.ignore is not None or reading.known_HW is not None:

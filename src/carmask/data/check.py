@@ -12,7 +12,7 @@ from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_p
 from carmask.data.layout import Problem, ProblemKind
 from carmask.data.pairs import Dataset, Pair, describe_inverted, load_soft_mask
 from carmask.data.split import Split, SplitError, find_own_split, shared_groups
-from carmask.data.turned import fits_turned
+from carmask.data.turned import TURNED, fits_turned
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
 from carmask.imaging.mask_values import FOREGROUND_FROM
@@ -23,10 +23,6 @@ from carmask.runner import map_ahead
 S = TypeVar("S")
 T = TypeVar("T")
 
-_TURNED = (
-    "it was drawn on the stored pixels of a photo that is shown turned (EXIF orientation); turn the mask, too, or "
-    "remove the photo's orientation"
-)
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,7 @@ def _examine(pair: Pair) -> _PairFindings:
     if pair.mask is None:
         return _PairFindings(problems, size_HW, signature, area=0.0)
     if is_turned:
-        problems.append(Problem(pair.id, "turned mask", _TURNED))
+        problems.append(Problem(pair.id, "turned mask", TURNED))
     problems += [Problem(pair.id, kind, detail) for kind, detail in _mask_problems(reading, size_HW)]
     return _PairFindings(
         problems, size_HW, signature, reading.rule, reading.area, reading.unknown_area, reading.inverted

@@ -10,6 +10,10 @@ from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan
 from carmask.imaging.image_file import turn
 from carmask.imaging.mask_values import FOREGROUND_FROM
 
+TURNED = (
+    "it was drawn on the stored pixels of a photo that is shown turned (EXIF orientation); turn the mask, too, or "
+    "remove the photo's orientation"
+)
 _WIDTH_PX = 192
 # By this factor the photo's mean gradient along the turned outline must be larger than along the outline as it is. Of
 # 500 real photos in three orientations each, 90 % of the right outlines beat the wrong one by it, and 0.5 % of the

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
 from carmask.data.split import Split, find_own_split
+from carmask.data.turned import TURNED, fits_turned
 from carmask.errors import CarmaskError
 from carmask.evaluation.folds import read_folds, select_out_of_fold
 from carmask.evaluation.metrics import BoolArray, empty_dice, measure
@@ -176,7 +177,8 @@ def _measure(
     def load(pair: Pair) -> tuple[Photo, tuple[BoolArray, BoolArray | None]]:
         photo = segmenter.decode(pair.image)
         truth = load_truth(pair, photo.size_HW)
-        readings[pair.id] = truth.rule, truth.odd, truth.inverted
+        odd = TURNED if fits_turned(photo, truth.soft_HW) else truth.odd
+        readings[pair.id] = truth.rule, odd, truth.inverted
         return photo, (truth.mask_HW, truth.known_HW)
 
     def compare(predicted: Prediction[Pair, tuple[BoolArray, BoolArray | None]]) -> PhotoRow | EvaluationFailure:

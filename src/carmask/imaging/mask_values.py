@@ -191,7 +191,8 @@ def _palette(image: Image.Image, ignore: int | None) -> _StoredValues:
     used_C3 = palette_C3[used]
     shown = used_C3.max(axis=1)
     colorful = None
-    if len(used) > 2 and np.any(shown != used_C3.min(axis=1)):
+    equally_bright = len(used) > 1 and np.ptp(shown) == 0
+    if (len(used) > 2 or equally_bright) and np.any(shown != used_C3.min(axis=1)):
         colorful = f"{len(used)} palette colors look like classes; choose one by its index with --foreground VALUE"
         colorful += _BORDER if _VOID in used else ""
     return _StoredValues(np.asarray(indices), used.astype(np.float32), shown, 255.0, "palette colors", colorful)
@@ -202,7 +203,7 @@ def _color_warning(colors: Image.Image, stored: _StoredValues, ignore: int | Non
     if found is None:
         return LOOKS_LIKE_A_PHOTO
     count = sum(max(np.atleast_1d(color)) != ignore for _, color in found)
-    if count > 2 and len(stored.used) <= 2:
+    if count > len(stored.used) and len(stored.used) <= 2:
         return f"{count} colors that share a largest channel look like classes; save them as class numbers"
     if 2 < count < _CLASS_COLORS and any(np.ptp(color) >= _COLORFUL for _, color in found):
         return f"{count} colors look like classes; choose one by its largest channel with --foreground VALUE"

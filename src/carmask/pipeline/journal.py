@@ -38,7 +38,7 @@ Entry = dict[str, Any]
 
 _FORMAT = 1
 _NO_FILE = "-"
-_SAMPLES, _SAMPLE_BYTES = 32, 1024
+_HEAD_BYTES, _SAMPLE_STEP = 4096, 251
 
 
 class JournalError(CarmaskError):
@@ -192,7 +192,7 @@ def journal_entry(job: Job, found: Result) -> Entry:
 def describe_files(job: Job) -> str:
     """Describe the files that a result is made from, a word for each; call it before they are decoded.
 
-    The words are `file_identity` and a digest of samples, 32 KB at most. Photos in stores, and those that are not
+    The words are `file_identity` and a digest of samples. Photos in stores, and those that are not
     there, have none: to ask a store about each photo takes longer than the network.
     """
     return " ".join(map(_describe, _files_of(job)))
@@ -219,7 +219,7 @@ def _describe(path: Path) -> str:
     status = stat_file(path)
     if status is None:
         return _NO_FILE
-    return ":".join(map(str, (*file_identity(status), _digest_of_samples(path, status.st_size))))
+    return ":".join(map(str, (*file_identity(status), _digest_of_samples(path))))
 
 
 def _is_same(path: Path, word: str, since_ns: int) -> bool:
@@ -232,21 +232,20 @@ def _is_same(path: Path, word: str, since_ns: int) -> bool:
     # Cameras whose clock is wrong date photos into the future.
     if since_ns < status.st_mtime_ns <= time.time_ns() or int(identity.partition(":")[0]) != status.st_size:
         return False
-    return digest == _digest_of_samples(path, status.st_size)
+    return digest == _digest_of_samples(path)
 
 
-def _digest_of_samples(path: Path, size_bytes: int) -> str:
-    """Return a digest of evenly spread pieces of a file, from its first to its last byte; none if it is unreadable."""
-    last = max(0, size_bytes - _SAMPLE_BYTES)
-    digest = sha256()
+def _digest_of_samples(path: Path) -> str:
+    """Return a digest of the beginning of each 256 KB of a file, and of every 251st byte; none if it is unreadable.
+
+    The first holds a photo's metadata, the second has bytes of every row of a picture that is not compressed.
+    """
+    digest, buffer = sha256(), memoryview(bytearray(1 << 18))
     try:
         with path.open("rb", buffering=0) as stream:
-            if size_bytes <= _SAMPLES * _SAMPLE_BYTES:
-                digest.update(stream.read())
-            else:
-                for sample in range(_SAMPLES):
-                    stream.seek(last * sample // (_SAMPLES - 1))
-                    digest.update(stream.read(_SAMPLE_BYTES))
+            while read := stream.readinto(buffer):
+                digest.update(buffer[: min(read, _HEAD_BYTES)])
+                digest.update(bytes(buffer[:read:_SAMPLE_STEP]))
     except OSError:
         return ""
     return digest.hexdigest()[:16]

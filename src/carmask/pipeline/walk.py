@@ -54,12 +54,16 @@ def is_pattern(source: str) -> bool:
 def list_pattern(pattern: str, results: Path | None, with_results: bool) -> PhotoList:
     """List the photos that a pattern names, or that are in folders that it names; see `find_photos`."""
     parts = PurePath(pattern).parts
-    fixed = next(index for index, part in enumerate(parts) if _WILDCARD.search(part))
+    # A folder that is there is meant before a pattern, as in `find_photos`.
+    heads = [Path(*parts[: index + 1]) for index in range(len(parts))]
+    is_fixed = (not is_pattern(head.name) or head.exists() for head in heads[:-1])
+    fixed = next((index for index, fixed in enumerate(is_fixed) if not fixed), len(heads) - 1)
     # `**` is not left to `glob`, which goes around in circles where a link leads to a folder above it.
     deep = parts.index("**") if "**" in parts else len(parts)
     walk = _Walk(Path(*parts[:fixed]), results, with_results)
     names: list[str] = []
-    for match in glob.iglob(str(Path(*parts[:deep]))):  # noqa: PTH207 - a Path's cannot begin at a drive or root
+    searched = str(Path(glob.escape(str(walk.root)), *parts[fixed:deep]))
+    for match in glob.iglob(searched):  # noqa: PTH207 - a Path's cannot begin at a drive or root
         path = Path(match)
         found = path.relative_to(walk.root).parts
         # A pattern may name hidden folders, but does not mean them with a wildcard.
@@ -69,8 +73,7 @@ def list_pattern(pattern: str, results: Path | None, with_results: bool) -> Phot
             names += (name for name in walk.below(path) if _matches(name.split("/")[len(found) :], parts[deep:]))
         elif not walk.is_result(path.parent):
             names.append("/".join(found))
-    # Of one photo in a folder that is reached by a link as well, take the way that is shorter.
-    names = each_once(str(walk.root), sorted(names, key=lambda name: (name.count("/"), name)))
+    names = each_once(str(walk.root), names)
     return walk.list_photos(names, f"{pattern}: does not exist, and as a pattern it matches no photo; looked for")
 
 
@@ -84,14 +87,16 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def each_once(root: str, names: Iterable[str]) -> list[str]:
-    """Return the names below `root`, the first one of each photo that is named twice by links to its folder."""
+    """Return the names below `root`, the one in the fewest folders of each photo that links to folders name twice."""
     real: dict[str, str] = {}
     found: dict[tuple[str, str], str] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
         if folder not in real:
             real[folder] = os.path.realpath(os.path.join(root, folder))  # noqa: PTH118
-        found.setdefault((real[folder], file), name)
+        known = found.setdefault((real[folder], file), name)
+        if (name.count("/"), name) < (known.count("/"), known):
+            found[real[folder], file] = name
     return list(found.values())
 
 
