@@ -13,7 +13,8 @@ Progress = Callable[[int, int], None]
 
 
 def say(console: Console, text: str, *, style: str = "") -> None:
-    """Print a line as it is: never wrapped, and with no markup in names."""
+    """Print a line as it is: never wrapped, with no markup in names, and escaped where the console cannot show it."""
+    text = text.encode(console.encoding, "backslashreplace").decode(console.encoding)
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 

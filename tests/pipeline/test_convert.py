@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bright_photos import Command, contents, files, mask_of, save, vehicle
+from bright_photos import Command, contents, files, mask_of, overlap, save, vehicle
 from carmask.evaluation.metrics import dice
+from carmask.imaging.rle import decode_carvana
 
 
 def test_the_challenge_s_own_table_and_back(carvana: Path, convert: Command) -> None:
@@ -99,9 +100,29 @@ def test_masks_without_a_photo_or_with_another_s_are_failures(convert: Command) 
         assert part in convert.out
     Path("data/photos/a.bmp").unlink()
     assert convert("data/masks", "overlays", "-k", "overlay", "--photos", "data/photos", "--overwrite") == 2
-    save("data/photos/a.jpg", vehicle((41, 60)))
+    save("data/photos/a.jpg", vehicle((60, 60)))
     assert convert("data/masks/a_mask.gif", "a.png", "-k", "compare", "--photos", "data/photos") == 2
     assert "data/masks/a_mask.gif: " in convert.out
+
+
+def test_masks_half_as_large_fit_their_photos(convert: Command, submit: Command) -> None:
+    save("photos/a.png", vehicle((80, 120)))
+    Path("masks").mkdir()
+    Image.fromarray(vehicle((80, 120))[::2, ::2]).save("masks/a.png")
+    assert convert("masks", "table.csv", "--photos", "photos") == 0
+    assert overlap(decode_carvana(Path("table.csv").read_text().split(",")[-1], (80, 120)), vehicle((80, 120))) > 0.9
+    assert convert("masks", "out", "--photos", "photos", "-k", "cutout") == 0
+    assert Image.open("out/a.png").size == (120, 80)
+    assert submit("table.csv", "--check", "photos", "--truth", "masks") == 0
+    Image.fromarray(vehicle((40, 40))).save("masks/a.png")
+    assert convert("masks", "other.csv", "--photos", "photos") == 2
+
+
+def test_a_submission_s_names_must_be_exact_but_similar_ones_are_named(submit: Command) -> None:
+    save("photos/caf\u00e9.png")
+    Path("table.csv").write_text("img,rle_mask\ncafe\u0301.png,1 1\n", encoding="utf-8")
+    assert submit("table.csv", "--check", "photos") == 1
+    assert "'caf\u00e9.png'" in submit.out
 
 
 @pytest.mark.usefixtures("pairs")
@@ -213,7 +234,7 @@ def test_true_masks_of_no_use_are_named_and_left_out(submit: Command) -> None:
         assert part in submit.out, part
     Image.fromarray(vehicle((40, 61))).save("data/masks/b.png")
     assert submit("table.csv", "--check", "data/photos", "--truth", "data/masks") == 0
-    assert "data/photos/b.png: " in submit.out
+    assert "data/masks/b.png: " in submit.out
     assert "over 3 photos" in submit.out
 
 

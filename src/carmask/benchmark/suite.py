@@ -18,6 +18,7 @@ import numpy as np
 
 from carmask.environment import cpu_name
 from carmask.errors import CarmaskError
+from carmask.imaging.decode import read_size
 from carmask.models.config import PresetName
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import TABLE_SUFFIXES, Kind, is_table
@@ -89,6 +90,8 @@ def run_benchmark(
             photos = Path(temporary, "rendered", "train")
         found = find_photos(photos, results=None)
         paths = [found.path(name) for name in found.names]
+        for path in paths[:count]:
+            read_size(path)  # raises with the photo's own name, which the links below do not have
         trained = [locate(model) for model in models] or list(packaged_models().values())
         untrained: list[Path] = []
         for preset in presets:

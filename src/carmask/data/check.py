@@ -24,7 +24,6 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-
 @dataclass(frozen=True)
 class CheckReport:
     """What `check_dataset` found.

@@ -35,6 +35,7 @@ Item = TypeVar("Item")
 _CARVANA_ID = re.compile(r"(?:.*/)?[0-9a-f]{12}_(?:0[1-9]|1[0-6])")
 
 _SHOWN_RULES = 5
+SCALED = "scaled to its photo's size"
 _SHOWN_ODD = 3
 
 
@@ -196,7 +197,7 @@ def _scaled(reading: MaskReading, photo_HW: tuple[int, int] | None) -> MaskReadi
         reading,
         soft_HW=fit_mask(reading.soft_HW, placement),
         known_HW=None if reading.known_HW is None else fit_known(reading.known_HW, placement),
-        rule=f"{reading.rule}; scaled to its photo's size",
+        rule=f"{reading.rule}; {SCALED}",
     )
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from carmask import __version__
 from carmask.data.layout import VOC_MASKS, index_folder, photo_folder
 from carmask.data.mask_files import photo_stems
-from carmask.data.pairs import Pair, load_soft_mask
+from carmask.data.pairs import SCALED, Pair, load_soft_mask
 from carmask.files import SimilarNames
-from carmask.imaging.decode import FIRST, MaskReading, UnreadableImage, decode_mask, read_size
+from carmask.imaging.decode import FIRST, MaskReading, UnreadableImage, read_size
 from carmask.imaging.mask_values import LOOKS_LIKE_A_PHOTO
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.labels.classes import parse_names
@@ -75,7 +75,7 @@ class MaskList:
             return
         if self.table is None:
             for name, origin in zip(self.photos.names, self.photos.origins or (), strict=True):
-                yield name, partial(_read_file, origin, self.foreground)
+                yield name, partial(_read_file, origin, self.photos.path(name), self.foreground)
             return
         for _, name, runs in match_rows(self.table, self.photos, lambda *_: None):
             photo = self.photos.path(name)
@@ -176,7 +176,7 @@ def match_rows(
 
     """
     photos_of = _group(photos.names, lambda name: PurePosixPath(name).name)
-    similar = SimilarNames(photos_of if strip else ())
+    similar = SimilarNames(photos_of)
     done: set[str] = set()
     for line, fields in read_rows(table):
         label = f"{table}, line {line}"
@@ -184,10 +184,12 @@ def match_rows(
             report("rows with other fields", f"{label}: {len(fields)} fields instead of a name and run lengths")
             continue
         name = fields[0].strip() if strip else fields[0]
-        name = similar.find(name) or name
+        name = (similar.find(name) if strip else None) or name
         found = photos_of.get(name, [])
         if not found:
-            report("unknown photos", f"{label}: there is no photo {name!r}")
+            other = similar.find(name)
+            but = f", only {other!r}, which differs in case or in how accents are stored" if other else ""
+            report("unknown photos", f"{label}: there is no photo {name!r}{but}")
         elif len(found) > 1:
             report("photos of the same name", f"{label}: {name}: {' and '.join(found)} have this name")
         elif name in done:
@@ -277,11 +279,16 @@ def _group(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[st
     return groups
 
 
-def _read_file(path: Path, foreground: int | None) -> tuple[Result, str]:
-    reading = decode_mask(path, foreground=foreground)
+def _read_file(path: Path, photo: Path, foreground: int | None) -> tuple[Result, str]:
+    photo_HW = read_size(photo) if photo.exists() else None
+    reading = load_soft_mask(Pair(path.stem, photo, path, path.stem, foreground=foreground), photo_HW=photo_HW)
     if reading.odd == LOOKS_LIKE_A_PHOTO and foreground is None:
         raise UnreadableImage(str(path), LOOKS_LIKE_A_PHOTO, "move photos out of the folder of masks")
-    return _result(reading), FIRST if reading.is_first else ""
+    if photo_HW is not None and reading.soft_HW.shape != photo_HW:
+        sizes = [f"{height} x {width} px" for height, width in (reading.soft_HW.shape, photo_HW)]
+        raise SourceError(f"{path}: is {sizes[0]}, its photo {sizes[1]}; replace one of them")
+    scaled = SCALED if reading.rule.endswith(SCALED) else ""
+    return _result(reading), FIRST if reading.is_first else scaled
 
 
 def _read_labels(labels: PhotoLabels, photo: Path) -> tuple[Result, str]:
