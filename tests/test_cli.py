@@ -22,6 +22,8 @@ COMMANDS = (
 TINY_RUN = {
     "epochs": 2,
     "batch_size": 4,
+    "network": {"widths": [8, 16]},
+    "tensorboard": False,
     "input": {"height_px": 32, "width_px": 32},
     "optimizer": {"lr": 1e-3},
     "dataset": {"folds": 3},
@@ -267,7 +269,7 @@ def test_options_override_the_config_file(tiny: Path, capsys: pytest.CaptureFixt
 def test_ctrl_c_exits_130_and_resume_gives_the_same_weights(
     tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**TINY_RUN, "epoch_samples": 60}))
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({**TINY_RUN, "epoch_samples": 240}))
     options = ["--config", tmp_path / "c.yaml", "--runs", tmp_path, "--dataset.cache", tmp_path / "cache"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert CommandResult(capsys, "train", tiny, *options, "--name", "whole").status == 0
