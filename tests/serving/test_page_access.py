@@ -72,6 +72,11 @@ def test_the_keyboard_is_enough(visit: Visitor, tmp_path: Path) -> None:
         "Transparent",
         "Background color",
         "Choose picture",
+        "Canvas",
+        "Margin",
+        "Anchor",
+        "Floor",
+        "Shadow",
         "Download all as zip",
         "Remove all",
     ):
@@ -102,7 +107,7 @@ def test_the_keyboard_is_enough(visit: Visitor, tmp_path: Path) -> None:
         keys.press("Enter")
     assert saved.value.suggested_filename == "car-cutout.png"
     assert focused_name(here) == "Download cut-out of car.png"
-    for _ in range(10):
+    for _ in range(15):
         keys.press("Shift+Tab")
     assert focused_name(here) == "Transparent"
     keys.press("ArrowDown")
