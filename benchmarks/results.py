@@ -192,7 +192,7 @@ def summary_table() -> str:
         "| | Dice, studio | Dice, street | empty where no vehicle is | photos/s, file to mask |",
         "|---|--:|--:|--:|--:|",
     ]
-    for name in ("general", "general-int8", "fast", "fast-int8"):
+    for name in ("general", "general-int8", "sharp", "fast", "fast-int8"):
         packaged = _benchmark("packaged")
         parts = {"studio": packaged.get(f"{name}'s twin on carvana"), "street": packaged.get(f"{name} on street-cars")}
         empty = ""

@@ -54,6 +54,15 @@ PRESET_DEFAULTS: Mapping[str, dict[str, Any]] = {
         "optimizer": {**_MODERN["optimizer"], "lr": 2e-3, "encoder_lr": 0.3},
         "schedule": {"name": "cosine", "warmup": 0.05},
     },
+    # Crops are small: they are moved little.
+    "sharp": {
+        **_MODERN,
+        "batch_size": 64,
+        "optimizer": {**_MODERN["optimizer"], "lr": 2.5e-3},
+        "schedule": {"name": "cosine", "warmup": 0.02},
+        "loss": {"name": "bce"},
+        "augment": {"shift": 0.02, "scale": 0.1, "zoom": 1.25},
+    },
 }
 
 
