@@ -224,7 +224,7 @@ def shown_versions(versions: Iterator[AlteredPhoto], folder: str, number: int, g
 
 
 def cross_validated(rows: Sequence[Looked]) -> NDArray[np.float64]:
-    """The expected Dice of each mask, by a calibration that was fitted on other groups."""
+    """The expected Dice of each mask, by a calibration that was fitted on other groups; NaN where it has none."""
     folds = [zlib.crc32(row.group.encode()) % FOLDS for row in rows]
     calibrations = [
         calibrate([row for row, of in zip(rows, folds, strict=True) if of != fold]) for fold in range(FOLDS)
@@ -245,9 +245,12 @@ def calibrate(rows: Sequence[Looked]) -> DiceCalibration:
 
 def figures_of(rows: Sequence[Looked], expected: NDArray[np.float64]) -> dict[str, Any]:
     """How far expected and measured Dice are apart in each area, and what the most doubtful masks are."""
+    # Too few empty masks give them no calibration.
+    has_number = ~np.isnan(expected)
+    figures: dict[str, Any] = {"masks_without_expected_dice": int((~has_number).sum())}
+    rows, expected = [row for row, has in zip(rows, has_number, strict=True) if has], expected[has_number]
     dice = np.array([row.dice for row in rows])
     plain = np.array([not row.version for row in rows])
-    figures: dict[str, Any] = {}
     for area, (folders, aim) in AREAS.items():
         inside = np.array([row.folder in folders for row in rows])
         figures[area] = _errors(dice[inside & plain], expected[inside & plain]) | {"aim": aim}

@@ -252,7 +252,7 @@ def time_whole(segmenter: Segmenter, photos: Sequence[Path], kind: Kind, *, coun
             sink.record(outcome)
         sink.finish()
         photos_per_s = count / (perf_counter() - started_s)
-    card = segmenter.members[0].card
+    card = (segmenter.refiner or segmenter.members[0]).card
     return {
         "network": card.name,
         "stored": card.precision,
