@@ -187,7 +187,8 @@ def mixed_table() -> str:
 
 def summary_table() -> str:
     """The packaged weights in one line each, beside what others reach: the table of the README."""
-    speeds = {(row["network"], row["kind"]): f"{row['photos_per_s']:.0f}" for row in _benchmark("speed")["wholes"]}
+    wholes = _benchmark("speed_packaged")["wholes"]
+    speeds = {row["network"]: row["photos_per_s"] for row in wholes if row["kind"] == "mask"}
     lines = [
         "| | Dice, studio | Dice, street | empty where no vehicle is | photos/s, file to mask |",
         "|---|--:|--:|--:|--:|",
@@ -201,7 +202,7 @@ def summary_table() -> str:
             parts = {"studio": parts["studio"] or measured["carvana"], "street": measured["street-cars"]}
             empty = f"{measured['no-vehicle']['share_empty']:.0%}"
         cells = [f"{part['dice']:.4f}" if part else "" for part in parts.values()]
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {empty} | {speeds.get((name, 'mask'), '')} |")
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {empty} | {speeds[name]:.0f} |")
     whole = _benchmark("speed")["wholes"][0]
     naive = f"{whole['photos_per_s'] / whole['times_naive']['classic']:.1f}"
     return "\n".join(
