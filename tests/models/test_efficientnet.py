@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from carmask.models import efficientnet
 from carmask.models.config import EncoderName, UNetConfig
-from carmask.models.efficientnet import PretrainedWeightsMissing, encoder_channels, encoder_levels, load_imagenet
+from carmask.models.efficientnet import (
+    DepthwiseConv2d,
+    PretrainedWeightsMissing,
+    encoder_channels,
+    encoder_levels,
+    load_imagenet,
+)
 from carmask.models.unet import UNet
 
 NAMES: tuple[EncoderName, ...] = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
@@ -56,6 +62,26 @@ def test_the_network_gives_the_encoder_pixels_as_it_was_trained_on() -> None:
     pixels_BCHW = torch.randint(0, 256, (1, 3, 32, 64)).float()
     net(pixels_BCHW / 255)
     torch.testing.assert_close(seen[0], (pixels_BCHW - 127) / 128)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 0), (5, 1, 2), (5, 2, 0)])
+def test_depthwise_convolutions_in_bf16_have_the_gradients_of_float32(kernel: int, stride: int, padding: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    conv = DepthwiseConv2d(8, kernel, stride, padding)
+    reference = nn.Conv2d(8, 8, kernel, stride, padding, groups=8, bias=False, dtype=torch.float64)
+    # Values that bf16 represents exactly, so that what differs is the computation.
+    x_BCHW, weight = torch.rand(2, 8, 17, 23, generator=generator).bfloat16(), conv.weight.detach().bfloat16()
+    conv.load_state_dict({"weight": weight.float()})
+    reference.load_state_dict({"weight": weight.double()})
+    gradients = []
+    for module, x in ((conv, x_BCHW.float()), (reference, x_BCHW.double())):
+        x.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=module is conv):
+            y_BCHW = module(x)
+        y_BCHW.backward(torch.ones_like(y_BCHW))
+        gradients.append((y_BCHW.double(), x.grad.double(), module.weight.grad.double()))
+    for ours, exact in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=2**-8, atol=2**-8)
 
 
 def test_a_missing_or_damaged_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
