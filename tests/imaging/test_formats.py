@@ -199,6 +199,15 @@ def test_raw_photos_are_named_and_not_read_as_their_thumbnails() -> None:
             assert "JPEG" in caught.value.advice
 
 
+@pytest.mark.parametrize("head", [b"\xff\x0a\xf8\x3e", b"\0\0\0\x0cJXL \r\n\x87\n"], ids=["codestream", "container"])
+def test_jpeg_xl_is_named_with_what_converts_it(head: bytes) -> None:
+    for read in (decode_photo, decode_mask, read_size):
+        with pytest.raises(UnreadableImage) as caught:
+            read(head + bytes(300))
+        assert "JPEG XL" in caught.value.cause
+        assert "djxl" in caught.value.advice
+
+
 def test_every_damaged_file_is_read_or_named_at_once() -> None:
     files = list(damaged_formats())
     assert len(files) >= 300

@@ -38,6 +38,7 @@ _SHOWN_ENDINGS = 5
 
 POINTER = "a pointer of Git LFS or git-annex, and the picture was not fetched"
 RAW = "a camera's RAW photo"
+JPEG_XL = "a JPEG XL file"
 
 _HEVC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _HEIF_BRANDS = frozenset({b"mif1", b"mif2", b"msf1"})
@@ -105,7 +106,7 @@ _OTHER_KINDS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (lambda head: head.startswith(b"PK\x03\x04"), "a ZIP archive"),
     (lambda head: head.startswith(b"8BPS"), "a Photoshop file"),
     (lambda head: head[4:8] == b"ftyp", "a video or sound (MP4 or MOV)"),
-    (lambda head: head.startswith(b"\xff\x0a") or head[4:8] == b"JXL ", "a JPEG XL file"),
+    (lambda head: head.startswith(b"\xff\x0a") or head[4:8] == b"JXL ", JPEG_XL),
     (lambda head: b"<svg" in head.lower(), "an SVG drawing"),
     (lambda head: head.lstrip().lower().startswith((b"<!doctype html", b"<html")), "an HTML page"),
     (lambda head: not head.strip(b"\0"), "nothing but zero bytes"),

@@ -22,7 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from carmask.errors import CarmaskError
 from carmask.files import SimilarNames
 from carmask.imaging.decode_limits import DecodeLimitExceeded, LimitedReader
-from carmask.imaging.formats import FORMATS, POINTER, RAW, find_reader, is_raw, name_data
+from carmask.imaging.formats import FORMATS, JPEG_XL, POINTER, RAW, find_reader, is_raw, name_data
 from carmask.imaging.readers import UnsupportedPixels
 from carmask.limits import max_pixels as allowed_pixels
 
@@ -43,6 +43,7 @@ _REPAIR = "replace the file with an intact copy or take it out of the folder"
 _CONVERT = f"convert it to {FORMATS}, or take it out of the folder"
 _FETCH = "fetch the file with `git lfs pull` or `git annex get`"
 _EXPORT = "export it as JPEG with a photo editor or the camera's own program"
+_DJXL = "convert it, for example with `djxl photo.jxl photo.png`, or take it out of the folder"
 
 
 class UnreadableImage(CarmaskError):
@@ -196,7 +197,7 @@ def _read_header(stream: IO[bytes], label: str, max_pixels: int | None) -> Image
 
 
 def _unsupported(label: str, found: str) -> UnreadableImage:
-    advice = {POINTER: _FETCH, RAW: _EXPORT}.get(found, _CONVERT)
+    advice = {POINTER: _FETCH, RAW: _EXPORT, JPEG_XL: _DJXL}.get(found, _CONVERT)
     return UnreadableImage(label, f"not a supported picture, this is {found}", advice)
 
 
