@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from carmask.imaging.encode import encode_png
 from carmask.models.card import ModelCard
 from carmask.models.network import Network
 from carmask.training import loggers
@@ -104,13 +105,13 @@ def test_a_full_disk_is_warned_of_once(tmp_path: Path) -> None:
     board = TensorBoard(RunFolder(tmp_path), SETTINGS, 0, warnings.append)
     board.add_scalars(1, {"lr": 0.1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    noise_HWC = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    noise_png = encode_png(np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8))
     # Files may not grow beyond this: writing fails as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, before[1]))
     try:
         until_s = time.monotonic() + 60
         while not warnings and time.monotonic() < until_s:
-            board.add_image(2, "noise", noise_HWC)
+            board.add_image(2, "noise", noise_png, (200, 200))
         for thread in threading.enumerate():
             if type(thread).__name__ == "_AsyncWriterThread":
                 thread.join()

@@ -112,14 +112,15 @@ class RunLogger:
         if time.monotonic() - self._drawn_s >= CURVES_EVERY_S:
             self._draw_curves()
         samples_HWC = draw_samples(result, data)
-        write_bytes_atomically(self.run.samples / f"epoch_{metrics.epoch:03}.png", encode_png(samples_HWC))
+        samples_png = encode_png(samples_HWC)
+        write_bytes_atomically(self.run.samples / f"epoch_{metrics.epoch:03}.png", samples_png)
         if self._tensorboard is not None:
             held_out = {f"held_out/{name}": getattr(metrics, name) for name in ("dice", "dice_median", "dice_worst")}
             held_out |= {f"held_out/dice_{name}": dice for name, dice in metrics.dice_of_dataset.items()}
             self._tensorboard.add_scalars(
                 metrics.step, {"loss/epoch": metrics.train_loss, "lr": metrics.lr, **held_out}
             )
-            self._tensorboard.add_image(metrics.step, "held_out/samples", samples_HWC)
+            self._tensorboard.add_image(metrics.step, "held_out/samples", samples_png, samples_HWC.shape[:2])
 
     def _epoch_text(self, step: int) -> str:
         return f"{min(self._epochs, step // self._epoch_steps + 1)}/{self._epochs}"
@@ -165,9 +166,16 @@ class TensorBoard:
         """Record values after `step` steps, by names such as "held_out/dice"."""
         self._try(lambda: [self._writer.add_scalar(name, value, step) for name, value in values.items()])
 
-    def add_image(self, step: int, name: str, image_HWC: NDArray[np.uint8]) -> None:
-        """Record an image (uint8 RGB, 0..255) after `step` steps."""
-        self._try(lambda: self._writer.add_image(name, image_HWC, step, dataformats="HWC"))
+    def add_image(self, step: int, name: str, png: bytes, size_HW: tuple[int, ...]) -> None:
+        """Record an RGB picture, encoded as PNG, after `step` steps."""
+        self._try(lambda: self._add_image(step, name, png, size_HW))
+
+    def _add_image(self, step: int, name: str, png: bytes, size_HW: tuple[int, ...]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # The writer's own add_image would encode the pixels once more, which takes several times as long.
+        image = Summary.Image(height=size_HW[0], width=size_HW[1], colorspace=3, encoded_image_string=png)
+        self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
     def close(self) -> None:
         """Write what is buffered."""
