@@ -3,6 +3,7 @@
 import email.policy
 import io
 import json
+import time
 import zipfile
 from email.parser import BytesParser
 from pathlib import Path
@@ -144,3 +145,15 @@ def test_head_and_options_elsewhere(service: Service) -> None:
     reply = service.ask("HEAD", "/v1/segment")
     assert (reply.status, reply.body, set(reply.headers["allow"].split(", "))) == (405, b"", {"POST", "OPTIONS"})
     assert service.ask("OPTIONS", "/nothing").refused == (404, "not_found")
+
+
+def test_short_answers_on_a_kept_connection_are_not_held_back(service: Service) -> None:
+    """The body would wait 40 ms for the client to acknowledge the head. One quick answer shows that it does not."""
+    took_s = []
+    with service.connect() as wire:
+        for _ in range(20):
+            began_s = time.monotonic()
+            assert wire.send(b"GET /v1/model HTTP/1.1\r\nHost: x\r\n\r\n").reply().status == 200
+            took_s.append(time.monotonic() - began_s)
+    # The first answers are acknowledged at once.
+    assert min(took_s[10:]) < 0.03, took_s
