@@ -79,8 +79,9 @@ def drawn_shadow(
     # Beside the vehicle nothing is above the ground, and nothing climbs.
     is_below_1w = (x_1w >= left) & (x_1w <= right)
     low_1w = np.interp(x_1w, column + 0.5, low).astype(np.float32)
-    under_hw = np.clip((y_h1 - low_1w) / _STEP + 1, 0, 1) * is_below_1w
-    fill_hw = np.clip((ground_1w + _BELOW * width_px - y_h1) / _STEP, 0, 1) * under_hw
+    under_hw = np.clip((y_h1 - low_1w) / _STEP + 1, 0, 1)
+    # Filled behind the vehicle too: a blur of what is below it alone would be light along the outline.
+    fill_hw = np.clip((ground_1w + _BELOW * width_px - y_h1) / _STEP, 0, 1) * is_below_1w
     fill_hw *= _presence(x_1w, ground_1w - low_1w, (left, right))
     core_hw, halo_hw = (_blurred(fill_hw, share * width_px) for share in (_CORE_BLUR, _HALO_BLUR))
     light_hw = (1 - _CORE * core_hw) * (1 - _HALO * halo_hw)
