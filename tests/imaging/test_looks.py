@@ -58,6 +58,19 @@ def test_the_vehicle_is_where_the_look_places_it(box, size, margin, place):
     assert np.abs(got - expected).max() <= 1
 
 
+@pytest.mark.parametrize("shadow", ["none", "soft", "original"])
+def test_specks_apart_from_the_vehicle_change_nothing(shadow: str) -> None:
+    vehicle_HW = car((241, 402))
+    specked_HW = vehicle_HW.copy()
+    specked_HW[230:235, 30:35] = 0.9  # below the wheels
+    specked_HW[3, 399] = 0.4  # too faint for the mask
+    look = Look(canvas="500x333", floor=0.8, background="studio", shadow=shadow)
+    assert np.array_equal(composed(specked_HW, look), composed(vehicle_HW, look))
+    # A part of 700 pixels may be a vehicle, and stays.
+    specked_HW[20:40, 5:40] = 1
+    assert not np.array_equal(composed(specked_HW, look), composed(vehicle_HW, look))
+
+
 def test_one_scale_for_all_photos_of_a_car():
     sizes = []
     for tall, wide in ((60, 200), (80, 90)):

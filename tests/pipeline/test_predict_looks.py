@@ -12,7 +12,8 @@ from PIL.ExifTags import IFD
 from bright_photos import Command
 from carmask import Segmenter
 from carmask.imaging.look import LOOKS
-from carmask.pipeline.groups import group_of
+from carmask.pipeline.groups import group_of, measure_box
+from carmask.result import Result
 from carmask.runtime.options import RunOptions
 
 
@@ -71,6 +72,15 @@ def test_all_photos_of_a_car_have_one_scale_also_after_a_kill(predict: Command) 
     assert predict("photos", "out", *SAME_CAR) == 0
     assert boxes_in("out")["one_01"][1] < boxes["one_01"][1]
     assert Path("out/two_01.png").stat().st_mtime_ns == two
+
+
+def test_specks_do_not_change_the_scale_of_a_car() -> None:
+    probability_HW = np.zeros((240, 400), dtype=np.float32)
+    probability_HW[80:180, 50:350] = 1
+    probability_HW[5:9, 390:394] = 1
+    found = Result(probability_HW, 0.5, None)
+    assert found.box_px == (5, 50, 180, 394)
+    assert measure_box(None, found) == (80, 50, 180, 350)
 
 
 def test_groups() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.imaging.background import Background, BackgroundInput
-from carmask.imaging.cutout import cut_out
+from carmask.imaging.cutout import cut_out, without_specks
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Size
 from carmask.imaging.look import Look
@@ -50,6 +50,7 @@ def compose(
             icc_profile=photo.icc_profile,
             alpha_HW=photo.alpha_HW,
         )
+    probability_HW, box_px = without_specks(probability_HW, threshold, box_px)
     place = place_vehicle(box_px, photo.size_HW, look, extent_HW)
     given = BackgroundInput(
         photo.image_HWC,

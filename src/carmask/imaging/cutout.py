@@ -15,6 +15,8 @@ from carmask.imaging.masks import Box, box_of, slices
 _HALF_RAMP = 0.25
 # The colors of the edge depend on what is around it.
 EDGE_MARGIN_PX = 24
+# Specks have less than this share of the largest part's area. They are looked for at a quarter of the photo's size.
+_SPECK_SHARE, _SPECK_STEP = 1 / 300, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +89,33 @@ def lift_vehicle(
 def vehicle_box(probability_HW: NDArray[np.float32], threshold: float) -> Box | None:
     """Return the box around all pixels that are not transparent in a cut-out; None if there are none."""
     return box_of(probability_HW > threshold - _half_ramp(threshold))
+
+
+def without_specks(
+    probability_HW: NDArray[np.float32], threshold: float, box_px: Box | None
+) -> tuple[NDArray[np.float32], Box | None]:
+    """Set the specks apart from the vehicle to 0: they would make it small on a canvas, or let it float.
+
+    Of what is visible in a cut-out, a speck is a part with less than a 300th of the largest part's area. Returns the
+    probability (the same array if there are none) and the box around the mask, which is `box_px` with the specks.
+    """
+    visible_HW = cv2.compare(probability_HW, threshold - _half_ramp(threshold), cv2.CMP_GT)
+    height, width = visible_HW.shape
+    below, right = -height % _SPECK_STEP, -width % _SPECK_STEP
+    if below or right:
+        visible_HW = cv2.copyMakeBorder(visible_HW, 0, below, 0, right, cv2.BORDER_CONSTANT)
+    size_WH = ((width + right) // _SPECK_STEP, (height + below) // _SPECK_STEP)
+    visible_hw = cv2.resize(visible_HW, size_WH, interpolation=cv2.INTER_AREA)
+    count, part_hw, stats, _ = cv2.connectedComponentsWithStats(visible_hw, connectivity=8)
+    area = stats[:, cv2.CC_STAT_AREA]
+    is_speck = area < _SPECK_SHARE * area[1:].max(initial=0)
+    if count <= 2 or not is_speck[1:].any():
+        return probability_HW, box_px
+    is_speck[0] = False
+    speck_hw = is_speck[part_hw].view(np.uint8)
+    speck_HW = cv2.resize(speck_hw, visible_HW.shape[::-1], interpolation=cv2.INTER_NEAREST)[:height, :width]
+    kept_HW = np.where(speck_HW, np.float32(0), probability_HW)
+    return kept_HW, box_of(kept_HW >= threshold)
 
 
 def _half_ramp(threshold: float) -> float:

@@ -10,12 +10,14 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from carmask.imaging.masks import Box
 from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import Journal, Provenance, is_unchanged, read_entries, read_provenance
 from carmask.pipeline.kinds import OutputStyle
 from carmask.pipeline.outputs import Plan
+from carmask.result import Result
 
-# Finds the vehicles of photos, and puts nothing.
+# Finds the vehicles of photos; the rows of its outcomes are what `measure_box` puts.
 Measure = Callable[[Iterable[Job]], Generator[PhotoOutcome, None, None]]
 
 _JOURNAL = ".carmask-boxes.jsonl"
@@ -28,6 +30,14 @@ def group_of(name: str) -> str:
     path = PurePosixPath(name)
     view = _VIEW.fullmatch(path.stem)
     return str(path.parent / view["car"]) if view else f"{path.parent}/"
+
+
+def measure_box(_: Job, found: Result) -> Box | None:
+    """Return the box around a vehicle that is placed on a canvas; None if there is none."""
+    # Its tables take a while to build, and masks do not need them.
+    from carmask.imaging.cutout import without_specks
+
+    return without_specks(found.probability, found.threshold, found.box_px)[1]
 
 
 def with_one_scale(plan: Plan, provenance: Provenance, measure: Measure) -> Plan:
@@ -68,7 +78,7 @@ def with_one_scale(plan: Plan, provenance: Provenance, measure: Measure) -> Plan
             # A photo that failed has no result either, and is tried and listed then.
             if outcome.cause is None:
                 made_from = outcome.job.made_from
-                journal.add({"photo": outcome.job.name, "made_from": made_from, "box_px": outcome.box_px})
-                add(outcome.job.name, outcome.box_px)
+                journal.add({"photo": outcome.job.name, "made_from": made_from, "box_px": outcome.row})
+                add(outcome.job.name, outcome.row)
     extent_of = {name: extents[group] for name in plan.jobs.photos.names if (group := group_of(name)) in extents}
     return replace(plan, jobs=replace(plan.jobs, extent_of=extent_of))

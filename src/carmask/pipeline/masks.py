@@ -26,7 +26,7 @@ from carmask.labels.read import SUFFIXES as LABEL_SUFFIXES
 from carmask.labels.read import Labels, read_labels, read_voc_labels
 from carmask.labels.shapes import LabelError, PhotoLabels
 from carmask.labels.voc import is_voc
-from carmask.pipeline.groups import with_one_scale
+from carmask.pipeline.groups import measure_box, with_one_scale
 from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import describe_files
 from carmask.pipeline.kinds import TABLE_SUFFIXES
@@ -89,7 +89,7 @@ def convert_masks(masks: MaskList, plan: Plan, *, overwrite: bool = False, follo
         CarmaskError: the destination holds other results or cannot be written, or the disk is full.
 
     """
-    plan = with_one_scale(plan, masks.provenance(), lambda jobs: _convert(masks, jobs, lambda *_: None))
+    plan = with_one_scale(plan, masks.provenance(), lambda jobs: _convert(masks, jobs, measure_box))
     with plan.open_sink(masks.provenance(), overwrite=overwrite) as sink:
         return collect_outcomes(settle(_convert(masks, sink.jobs, sink.put)), plan, sink, follow)
 

@@ -14,7 +14,7 @@ from carmask.errors import CarmaskError, first_line
 from carmask.files import NoSpace
 from carmask.imaging.decode import Photo, UnreadableImage
 from carmask.imaging.masks import ALL_REGIONS, Regions
-from carmask.pipeline.groups import with_one_scale
+from carmask.pipeline.groups import measure_box, with_one_scale
 from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import describe_files, provenance_of
 from carmask.pipeline.outputs import Plan
@@ -52,7 +52,7 @@ def predict_photos(
     plan = with_one_scale(
         plan,
         provenance,
-        lambda jobs: predict_jobs(jobs, segmenter, lambda *_: None, regions=regions, batch_size=batch_size),
+        lambda jobs: predict_jobs(jobs, segmenter, measure_box, regions=regions, batch_size=batch_size),
     )
     with plan.open_sink(provenance, overwrite=overwrite) as sink:
         outcomes = predict_jobs(
