@@ -66,8 +66,11 @@ def test_specks_apart_from_the_vehicle_change_nothing(shadow: str) -> None:
     specked_HW[3, 399] = 0.4  # too faint for the mask
     look = Look(canvas="500x333", floor=0.8, background="studio", shadow=shadow)
     assert np.array_equal(composed(specked_HW, look), composed(vehicle_HW, look))
-    # A part of 700 pixels may be a vehicle, and stays.
-    specked_HW[20:40, 5:40] = 1
+    # Larger ones count only if they are no more beside, above or below it.
+    specked_HW[5:40, 3:40] = 1
+    assert np.array_equal(composed(specked_HW, look), composed(vehicle_HW, look))
+    specked_HW[5:40, 3:55] = 1
+    specked_HW[70:90, 3:40] = 1
     assert not np.array_equal(composed(specked_HW, look), composed(vehicle_HW, look))
 
 

@@ -15,8 +15,9 @@ from carmask.imaging.masks import Box, box_of, slices
 _HALF_RAMP = 0.25
 # The colors of the edge depend on what is around it.
 EDGE_MARGIN_PX = 24
-# Specks have less than this share of the largest part's area. They are looked for at a quarter of the photo's size.
-_SPECK_SHARE, _SPECK_STEP = 1 / 300, 4
+# Specks have less than the first share of the largest part's area, or outside its box less than the second one. They
+# are looked for at a quarter of the photo's size.
+_SPECK_SHARES, _SPECK_STEP = (1 / 300, 1 / 20), 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +97,9 @@ def without_specks(
 ) -> tuple[NDArray[np.float32], Box | None]:
     """Set the specks apart from the vehicle to 0: they would make it small on a canvas, or let it float.
 
-    Of what is visible in a cut-out, a speck is a part with less than a 300th of the largest part's area. Returns the
-    probability (the same array if there are none) and the box around the mask, which is `box_px` with the specks.
+    Of what is visible in a cut-out, a speck is a part with less than a 300th of the largest part's area, or a 20th if
+    it lies beside, above or below that one. Returns the probability (the same array if there are none) and the box
+    around the mask, which is `box_px` with the specks.
     """
     visible_HW = cv2.compare(probability_HW, threshold - _half_ramp(threshold), cv2.CMP_GT)
     height, width = visible_HW.shape
@@ -107,11 +109,16 @@ def without_specks(
     size_WH = ((width + right) // _SPECK_STEP, (height + below) // _SPECK_STEP)
     visible_hw = cv2.resize(visible_HW, size_WH, interpolation=cv2.INTER_AREA)
     count, part_hw, stats, _ = cv2.connectedComponentsWithStats(visible_hw, connectivity=8)
-    area = stats[:, cv2.CC_STAT_AREA]
-    is_speck = area < _SPECK_SHARE * area[1:].max(initial=0)
-    if count <= 2 or not is_speck[1:].any():
+    if count <= 2:
         return probability_HW, box_px
+    left, top, wide, tall, area = stats.T
+    largest = 1 + int(np.argmax(area[1:]))
+    is_outside = (left + wide <= left[largest]) | (left >= left[largest] + wide[largest])
+    is_outside |= (top + tall <= top[largest]) | (top >= top[largest] + tall[largest])
+    is_speck = area < np.where(is_outside, _SPECK_SHARES[1], _SPECK_SHARES[0]) * area[largest]
     is_speck[0] = False
+    if not is_speck.any():
+        return probability_HW, box_px
     speck_hw = is_speck[part_hw].view(np.uint8)
     speck_HW = cv2.resize(speck_hw, visible_HW.shape[::-1], interpolation=cv2.INTER_NEAREST)[:height, :width]
     kept_HW = np.where(speck_HW, np.float32(0), probability_HW)
