@@ -24,6 +24,7 @@ from torch import nn
 
 from carmask.environment import environment
 from carmask.errors import CarmaskError
+from carmask.models import hub_card
 from carmask.training import distributed, experiments, loggers
 from carmask.training.config import TrainSettings
 
@@ -110,8 +111,10 @@ def main() -> None:
 assert issubclass(nn.SyncBatchNorm, nn.Module)
 assert not torch.cuda.is_initialized()
 assert all((kornia.augmentation, torch._dynamo, torch.utils.tensorboard))
-# What each run would ask Git for, and curves, which take half a second to draw and at which nobody looks.
+# What each run would ask Git for, the template of its model card, and curves, which take half a second to draw and at
+# which nobody looks.
 environment()
+hub_card._template()
 loggers.draw_curves = lambda _history: b""
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from tiny_runs import FAST, assert_same_training, rows, tiny_settings
 
 KILLS = 10
 # A checkpoint after every step; a state of every kind; a network that is soon written.
-RECIPE = {**FAST, "epochs": 4, "checkpoint_minutes": 0, "network": {"widths": [4, 8]}}
+RECIPE = {
+    **FAST, "epochs": 4, "epoch_samples": 8, "checkpoint_minutes": 0, "network": {"widths": [4, 8]},
+    "input": {"height_px": 32, "width_px": 32},
+}  # fmt: skip
 # Fewer than a checkpoint or a network has.
 CUT_BYTES = 5000
 # A run is killed before the last of these calls with this file or folder, or, where it is one to write into, while the
