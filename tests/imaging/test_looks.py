@@ -148,6 +148,17 @@ def test_the_photos_own_shadow_is_kept():
     assert got_HW3[230:].min() > 245
 
 
+def test_what_is_dark_apart_from_a_shadow_is_not_part_of_it():
+    y, x = np.mgrid[:240, :400]
+    image_HW3 = np.full((240, 400, 3), 180, dtype=np.uint8)
+    image_HW3[(y >= 185) & (y < 212) & (x >= 60)] = 90  # up to the photo's border
+    image_HW3[(y >= 222) & (x > 150) & (x < 240)] = 60  # in front of the car
+    got_HW3 = composed(car(), Look(background="white", shadow="original"), image_HW3)
+    assert got_HW3[200, 200].max() < 210
+    assert got_HW3[:, -1].min() >= 250
+    assert got_HW3[228:].min() >= 250
+
+
 def test_shadows_on_nothing_are_black_and_partly_opaque():
     got_HW4 = composed(car(), Look(shadow="soft"))
     assert 60 < got_HW4[202, 110, 3] < 255

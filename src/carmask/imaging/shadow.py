@@ -42,6 +42,8 @@ _RISES, _FULL_BESIDE, _JOIN = 0.12, 0.03, 0.09
 # The photo's own shadow: how far it is followed beside and below the vehicle, as a share of the width; the radius in
 # which the ground without shadow is looked for; the least light that is left; and the ratio from which it is full.
 _OWN_REACH, _GROUND_RADIUS, _LEAST_LIGHT, _FULL_FROM = 0.2, 0.09, 0.2, 0.92
+# What takes less light than this share does not join the photo's shadow to a vehicle.
+_LEAST_DARK = 0.06
 
 
 def drawn_shadow(
@@ -126,8 +128,22 @@ def photo_shadow(
     is_below_1w = (x_1w >= left) & (x_1w <= right)
     under_hw = np.clip((y_h1 - low_1w) / _STEP + 1, 0, 1)
     fades_hw = _fades(y_h1 - ground.at(x_1w), x_1w, (left, right))
+    # A shadow that the photo's border cuts off would end in a straight line.
+    height, width = probability_HW.shape
+    beside_border_hw = np.minimum(height - y_h1, np.minimum(x_1w, width - x_1w))
+    fades_hw = fades_hw * np.clip(beside_border_hw / (_JOIN * width_px), 0, 1)
     darkness_hw = (1 - ratio_hw) * near_hw * fades_hw * np.where(is_below_1w, under_hw, 1)
-    return cv2.convertScaleAbs(darkness_hw, alpha=255)  # type: ignore[no-any-return]
+    vehicle_hw = cv2.resize(probability_HW, light_hw.shape[::-1], interpolation=cv2.INTER_AREA) >= threshold
+    return cv2.convertScaleAbs(darkness_hw * _touching(darkness_hw, vehicle_hw), alpha=255)  # type: ignore[no-any-return]
+
+
+def _touching(darkness_hw: Floats, vehicle_hw: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Where a shadow is joined to the vehicle, 1, elsewhere 0, with soft edges; spots apart from it are not its own."""
+    count, part_hw = cv2.connectedComponents(((darkness_hw > _LEAST_DARK) | vehicle_hw).view(np.uint8))
+    touches = np.zeros(count, dtype=np.float32)
+    touches[part_hw[vehicle_hw]] = 1
+    kept_hw: NDArray[np.float32] = cv2.blur(cv2.dilate(touches[part_hw], np.ones((3, 3), np.uint8)), (5, 5))
+    return kept_hw
 
 
 @dataclass(frozen=True)
