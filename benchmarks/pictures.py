@@ -27,19 +27,20 @@ TILE_WIDTH_PX = 240
 
 
 def draw_demo(data: Path) -> None:
-    """Photos of DATA from four sides, and what the packaged network makes of them: masks, and a showroom."""
+    """Photos of DATA from four sides, and what the packaged network makes of them: masks, cut-outs, and a showroom."""
     segment = Segmenter.load()
     look = load_look("showroom").changed({"canvas": "960x640"})
     pairs = {(pair.group, pair.view): pair for pair in find_pairs(data).pairs}
     cars = sorted({group for group, _ in pairs})
-    photos, masks, cutouts = [], [], []
+    photos, masks, cutouts, composed = [], [], [], []
     for number, view in enumerate(("03", "12", "14", "05")):
         pair = pairs[cars[number * len(cars) // COLUMNS + 1], view]
         result = segment(pair.image)
         photos.append(("", decode_photo(pair.image).image_HWC))
         masks.append(("", np.repeat(result.mask[..., None].astype(np.uint8) * 255, 3, axis=2)))
-        cutouts.append(("", decode_photo(result.compose(look)).image_HWC))
-    _save("demo.png", sheet([*photos, *masks, *cutouts], columns=COLUMNS, tile_width_px=TILE_WIDTH_PX))
+        cutouts.append(("", np.asarray(result.cutout("#1d6f6f"))))
+        composed.append(("", decode_photo(result.compose(look)).image_HWC))
+    _save("demo.png", sheet([*photos, *masks, *cutouts, *composed], columns=COLUMNS, tile_width_px=TILE_WIDTH_PX))
 
 
 def draw_masks(run: Path, data: Path) -> None:
