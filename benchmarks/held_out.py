@@ -15,7 +15,7 @@ class HasNone(SystemExit):
 
 
 def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
-    """Dice and boundary error of a network, or of several as one, each photo at its own size.
+    """Dice, boundary error and recall of thin parts of a network, or of several as one, each photo at its own size.
 
     Raises:
         HasNone: the network learned from all of them, or it is not known from which.
@@ -39,4 +39,5 @@ def figures_of_pairs(segmenter: Segmenter, pairs: Sequence[Pair]) -> dict[str, A
         "median_dice": round(summary["dice"].median, 5),
         "worst_dice": round(summary["dice"].worst, 5),
         "boundary_error_px": round(summary["boundary_error_px"].mean, 3),
+        "thin_recall": round(summary["thin_recall"].mean, 4),
     }

@@ -20,7 +20,7 @@ ROOT = RESULTS.parent.parent
 PICTURES = RESULTS.parent / "pictures"
 # Benchmarks that have tables of their own, or are too long for one.
 ELSEWHERE = (
-    *("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "cars_curve", "ensemble", "mixed"),
+    *("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "cars_curve", "mixed"),
     *("serve_load", "serve_abuse", "cluster", "gpu_training", "gpu_any_vehicle", "expected_dice"),
 )
 # Of benchmarks/any_vehicle.py: what is measured, its part and figure, and what is aimed at.
@@ -71,8 +71,8 @@ def results_table(runs: list[dict[str, Any]]) -> str:
     """One row for each run."""
     lines = [
         "| run | input | parameters | multiply-adds | photos seen | Dice, mean | median | worst | boundary error | "
-        "boundary F1 at 2 px | steps alone, at their median speed |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "boundary F1 at 2 px | thin parts found | steps alone, at their median speed |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
         dice, error, f1 = (run["figures"][name] for name in ("dice", "boundary_error_px", "boundary_f1"))
@@ -80,9 +80,15 @@ def results_table(runs: list[dict[str, Any]]) -> str:
         lines.append(
             f"| `{run['run']}` | {run['input']} | {run['parameters'] / 1e6:.2f} M | {run['gmac']} G "
             f"| {run['photos_seen']:,} | **{dice['mean']:.4f}** | {dice['median']:.4f} | {dice['worst']:.4f} "
-            f"| {error['mean']:.2f} px | {f1['mean']:.3f} | {minutes:.0f} min, at last {run['images_per_s']} img/s |"
+            f"| {error['mean']:.2f} px | {f1['mean']:.3f} | {_thin(run['figures'].get('thin_recall', {}).get('mean'))} "
+            f"| {minutes:.0f} min, at last {run['images_per_s']} img/s |"
         )
     return "\n".join([*lines, "", *sorted({_photos_of(run) for run in runs})])
+
+
+def _thin(recall: float | None) -> str:
+    """The recall of thin parts; older runs were measured without it."""
+    return "-" if recall is None else f"{recall:.3f}"
 
 
 def _photos_of(run: dict[str, Any]) -> str:
@@ -125,7 +131,7 @@ def bars_table(runs: list[dict[str, Any]]) -> str:
         for run in sorted(runs, key=lambda run: float(run["figures"]["dice"]["mean"]))
         if run["settings"]["preset"] == preset
     }
-    row = max(_benchmark("ensemble")["rows"], key=lambda row: float(row["dice"]))
+    row = max(ensemble_rows(), key=lambda row: float(row["dice"]))
     together = " + ".join(f"`{name}`" for name in row["runs"]) + (", mirrored too" if row["tta"] == "flip" else "")
     best["all that helps"] = together, row["dice"], ENSEMBLE_BARS
     lines = [
@@ -141,14 +147,22 @@ def _reached(dice: float, bar: float) -> str:
 
 def ensemble_table() -> str:
     """Several networks and mirror images."""
-    lines = ["| networks | mirror images | Dice, mean | worst | boundary error |", "|---|---|--:|--:|--:|"]
-    for row in _benchmark("ensemble")["rows"]:
+    lines = [
+        "| networks | mirror images | Dice, mean | worst | boundary error | thin parts found |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in ensemble_rows():
         names, mirrored = " + ".join(f"`{name}`" for name in row["runs"]), "yes" if row["tta"] == "flip" else "no"
         lines.append(
             f"| {names} | {mirrored} | {row['dice']:.4f} | {row['worst_dice']:.4f} "
-            f"| {row['boundary_error_px']:.2f} px |"
+            f"| {row['boundary_error_px']:.2f} px | {_thin(row.get('thin_recall'))} |"
         )
     return "\n".join(lines)
+
+
+def ensemble_rows() -> list[dict[str, Any]]:
+    """Rows of all files that benchmarks/ensemble.py wrote."""
+    return [row for path in sorted(RESULTS.glob("ensemble-*.json")) for row in _benchmark(path.stem)["rows"]]
 
 
 def _benchmark(name: str) -> dict[str, Any]:
@@ -282,7 +296,7 @@ def benchmark_tables() -> str:
     for path in sorted(RESULTS.glob("*.json")):
         contents = json.loads(path.read_text())
         name = contents.get("benchmark", "carmask benchmark")
-        if name in ELSEWHERE or name.startswith("any_vehicle-"):
+        if name in ELSEWHERE or name.startswith(("any_vehicle-", "ensemble-")):
             continue
         machine = contents["machine"]
         lines += [
