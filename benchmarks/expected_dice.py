@@ -117,11 +117,19 @@ def main() -> None:
         calibration = calibrate(rows)
         figures[name] = figures_of(rows, cross_validated(rows)) | {"ms": round(time_ms(calibration), 3)}
         if given.note:
-            note_dice_calibration(locate(model), calibration)
+            note(locate(model), calibration)
     record("expected_dice", figures)
     shown = {name: figures[name] for name in sorted(figures)}
     draw_reliability(shown, PICTURES / "expected_dice_reliability.png")
     draw_risk(shown, PICTURES / "expected_dice_risk.png")
+
+
+def note(path: Path, calibration: DiceCalibration) -> None:
+    """Write a calibration into a network's file, whose map of empty masks stays if there are too few for a new one."""
+    before = read_card(path).dice_calibration
+    if before and not calibration.empty:
+        calibration = calibration.model_copy(update={"empty": before.empty})
+    note_dice_calibration(path, calibration)
 
 
 def look(shared: Path, names: Sequence[str], cache: Path) -> dict[str, list[Looked]]:

@@ -15,13 +15,15 @@ CALIBRATION = DiceCalibration(found=FOUND, empty=EMPTY, masks=9, fitted_on="thes
 
 @settings(max_examples=60)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32), st.sampled_from([0.3, 0.5, 0.97]))
-def test_the_score_is_the_dice_of_probability_and_mask(height: int, width: int, seed: int, threshold: float) -> None:
+def test_the_score_is_the_dice_of_cubed_doubts_and_mask(height: int, width: int, seed: int, threshold: float) -> None:
     probability_HW = np.random.default_rng(seed).random((height, width)).astype(np.float32)
     pixels = [float(pixel) for row in probability_HW for pixel in row]
     inside = [pixel for pixel in pixels if pixel >= np.float32(threshold)]
     score, is_empty = certainty(probability_HW, threshold)
     assert is_empty == (not inside)
-    wanted = 2 * sum(inside) / (sum(pixels) + len(inside)) if inside else 1 - max(pixels)
+    sure = [1 - (1 - pixel) ** 3 for pixel in inside]
+    extra = [pixel**3 for pixel in pixels if pixel < np.float32(threshold)]
+    wanted = 2 * sum(sure) / (sum(sure) + sum(extra) + len(inside)) if inside else 1 - max(pixels)
     assert score == pytest.approx(wanted, abs=1e-5)
 
 
@@ -30,16 +32,18 @@ def test_a_large_photo_scores_as_all_its_pixels_do() -> None:
     distance_HW = np.hypot(y_H1 - 600, x_1W - 900)
     probability_HW = (1 / (1 + np.exp((distance_HW - 400) / 6))).astype(np.float32)
     mask_HW = probability_HW >= 0.5
-    wanted = 2 * probability_HW[mask_HW].sum() / (probability_HW.sum() + mask_HW.sum())
+    sure_HW = np.where(mask_HW, 1 - (1 - probability_HW) ** 3, probability_HW**3)
+    wanted = 2 * sure_HW[mask_HW].sum() / (sure_HW.sum() + mask_HW.sum())
     assert certainty(probability_HW, 0.5).score == pytest.approx(wanted, abs=5e-4)
 
 
 def test_what_a_result_expects() -> None:
     probability_HW = np.full((4, 5), 0.5, np.float32)
     assert Result(probability_HW, 0.5).expected_dice is None
-    assert Result(probability_HW, 0.5, calibrations=(CALIBRATION,)).expected_dice == pytest.approx(
-        2 / 3 - 0.2, abs=1e-4
-    )
+    # All pixels are inside, with doubts of a half: 1 - 1 / 8 of each is sure.
+    score = (7 / 8) / (15 / 16)
+    wide = CALIBRATION.model_copy(update={"found": DiceMap(scores=(0.2, 1.0), dice=(0.0, 0.8))})
+    assert Result(probability_HW, 0.5, calibrations=(wide,)).expected_dice == pytest.approx(score - 0.2, abs=1e-4)
     empty = Result(probability_HW / 2, 0.5, calibrations=(CALIBRATION,))
     assert empty.expected_dice == pytest.approx(0.7, abs=1e-4)
     knows_no_empty = CALIBRATION.model_copy(update={"empty": None})
