@@ -1,5 +1,6 @@
 """The command as a user types it: what is written, what is said, and when nothing is."""
 
+import copy
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 from PIL import Image
 
 from bright_network import bright_is_vehicle
@@ -15,6 +17,7 @@ from carmask.cli import main
 from carmask.data.pairs import find_pairs
 from carmask.data.split import Split, make_split
 from carmask.exporting.export import export
+from carmask.exporting.graph import build_graph
 from carmask.exporting.parity import DropError, Int8Comparison, ParityError, check_int8, check_masks
 from carmask.exporting.photos import PhotoOptions, chosen_photos
 from carmask.models.card import EngineParity, read_card
@@ -89,6 +92,17 @@ def typed(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Typed:
     return Typed(run, done.stdout)
 
 
+@pytest.fixture(scope="module")
+def bright_graph(tmp_path_factory: pytest.TempPathFactory) -> ModelProto:
+    return build_graph(Network.load(bright_is_vehicle(tmp_path_factory.mktemp("bright-graph"))))
+
+
+@pytest.fixture
+def graph_is_there(bright_graph: ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch takes seconds for a graph, and that of the bright network is always the same."""
+    monkeypatch.setattr("carmask.exporting.export.build_graph", lambda _network: copy.deepcopy(bright_graph))
+
+
 def test_a_run_becomes_two_files_that_find_what_it_finds(typed: Typed, photos: Path) -> None:
     run, said = typed.run, typed.said
     assert f"2 held-out photos of {photos.name}" in said
@@ -134,6 +148,7 @@ def test_another_export_gives_the_same_bytes(typed: Typed, tmp_path: Path) -> No
         assert file.path.read_bytes() == (typed.run / file.path.name).read_bytes()
 
 
+@pytest.mark.usefixtures("graph_is_there")
 def test_int8_that_loses_dice_is_refused_and_nothing_is_written(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +185,7 @@ def test_photos_are_held_out_ones_and_ranges_come_from_the_others(run: Path, pho
             assert photo.image_HWC.shape == (height, width, 1)
 
 
+@pytest.mark.usefixtures("graph_is_there")
 def test_photos_are_those_of_all_data_sets_of_the_run(tmp_path: Path, photos: Path) -> None:
     """Two data sets, the masks of one with unknown pixels and another foreground, and photos without a vehicle."""
     for name in ("parts", "nothing"):
@@ -223,6 +239,7 @@ def test_the_card_names_the_held_out_groups_once(typed: Typed, photos: Path) -> 
     assert "groups_held_out" not in card.training
 
 
+@pytest.mark.usefixtures("graph_is_there")
 def test_weights_alone_are_compared_on_photos_that_are_named(tmp_path: Path, photos: Path) -> None:
     weights = bright_is_vehicle(tmp_path / "weights")
     with chosen_photos(weights, PhotoOptions(photos, photos=3), channels=1) as chosen:
@@ -235,6 +252,7 @@ def test_weights_alone_are_compared_on_photos_that_are_named(tmp_path: Path, pho
     assert written.card.train_groups == ()
 
 
+@pytest.mark.usefixtures("graph_is_there")
 def test_without_any_photos_some_are_rendered(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)

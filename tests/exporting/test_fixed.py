@@ -27,6 +27,7 @@ from noise_pairs import run
 SHAPES_OF_VALUES = {"Shape", "Mod", "Pad", "Neg", "Slice", "Gather", "Loop", "If"}
 
 
+@pytest.mark.usefixtures("shallow_encoder")
 @pytest.mark.parametrize(("shape", "batch"), [("like fast", 2), ("like small", 1), ("like general", 1)])
 def test_plain_programs_compute_what_pytorch_does(shape: str, batch: int) -> None:
     torch.manual_seed(0)

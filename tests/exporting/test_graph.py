@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,6 @@ from carmask.exporting.parity import ParityError, Reference, check_graph, open_e
 from carmask.exporting.photos import PhotoOptions, chosen_photos
 from carmask.exporting.quantize import quantize
 from carmask.imaging.geometry import Geometry
-from carmask.models import efficientnet
 from carmask.models.card import ModelCard, read_card
 from carmask.models.config import UNetConfig
 from carmask.models.network import Network
@@ -34,6 +33,8 @@ from carmask.runtime.hardware import HardwareSettings, set_up
 from carmask.runtime.options import RunOptions
 from carmask.runtime.torch_engine import TorchEngine, to_input
 from carmask.segmenter import Segmenter
+
+pytestmark = pytest.mark.usefixtures("shallow_encoder")
 
 PLAIN = Path(__file__).with_name("plain_onnxruntime.py")
 SHAPES = {
@@ -63,17 +64,6 @@ class Made:
         with torch.inference_mode():
             logits_N1HW = self.network(torch.nn.functional.pad(x_NCHW, added, mode="replicate"))
         return torch.sigmoid(logits_N1HW[:, 0, :height, :width]).numpy()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shallow_encoder() -> Iterator[None]:
-    """The pretrained encoder with fewer blocks, of every sort that it has: PyTorch exports a graph block by block."""
-    stages = tuple(
-        stage._replace(repeats=min(stage.repeats, 2) if stage.channels <= 40 else 1) for stage in efficientnet._STAGES
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(efficientnet, "_STAGES", stages)
-        yield
 
 
 @pytest.fixture(scope="module")
