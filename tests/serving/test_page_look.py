@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
 from bright_photos import BRIGHT, DARK, SIZE_HW, Command, save
 
@@ -36,7 +37,9 @@ def shown(card: Locator, label: str) -> tuple[int, int]:
 def test_a_look_is_previewed_and_saved_as_the_command_line_writes_it(
     visit: Visitor, predict: Command, bright: Path, tmp_path: Path
 ) -> None:
-    photo = save(tmp_path / "car.jpg", quality=92)
+    exif = Image.Exif()
+    exif[Base.Artist], exif[IFD.GPSInfo] = "A. Dealer", {1: "N", 2: (50.0, 4.0, 7.0)}
+    photo = save(tmp_path / "car.jpg", quality=92, exif=exif)
     here = visit()
     here.add(photo)
     card = here.await_done("car.jpg")
@@ -54,6 +57,9 @@ def test_a_look_is_previewed_and_saved_as_the_command_line_writes_it(
     assert name == "car-showroom.jpg"
     assert data == command_line("jpg", "--look", "showroom")
     assert data == Segmenter.load(bright, RunOptions(engine="onnxruntime", device="cpu"))(photo).compose("showroom")
+    kept = Image.open(io.BytesIO(data)).getexif()
+    assert kept[Base.Artist] == "A. Dealer"
+    assert not kept.get_ifd(IFD.GPSInfo)
     choose(here, "Blurred")
     here.page.get_by_label("Format").select_option("WebP")
     expected = command_line("webp", "--look", "showroom", "--background", "blur", "--format", "webp")

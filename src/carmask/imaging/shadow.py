@@ -44,6 +44,8 @@ _RISES, _FULL_BESIDE, _JOIN = 0.12, 0.03, 0.09
 _OWN_REACH, _GROUND_RADIUS, _LEAST_LIGHT, _FULL_FROM = 0.2, 0.09, 0.2, 0.92
 # What takes less light than this share does not join the photo's shadow to a vehicle.
 _LEAST_DARK = 0.06
+# How many pixels the dark ground is carried on below the edge of the vehicle, where no pixel is surely ground.
+_CARRIED_PX = 24
 
 
 def drawn_shadow(
@@ -81,7 +83,7 @@ def drawn_shadow(
     # Beside the vehicle nothing is above the ground, and nothing climbs.
     is_below_1w = (x_1w >= left) & (x_1w <= right)
     low_1w = np.interp(x_1w, column + 0.5, low).astype(np.float32)
-    under_hw = np.clip((y_h1 - low_1w) / _STEP + 1, 0, 1)
+    under_hw = np.clip((y_h1 - low_1w) / _STEP + 1.5, 0, 1)
     # Filled behind the vehicle too: a blur of what is below it alone would be light along the outline.
     fill_hw = np.clip((ground_1w + _BELOW * width_px - y_h1) / _STEP, 0, 1) * is_below_1w
     fill_hw *= _presence(x_1w, ground_1w - low_1w, (left, right))
@@ -104,8 +106,14 @@ def photo_shadow(
     top, left, bottom, right = box_px
     width_px = right - left
     background_to, _ = sure_bounds(threshold)
-    mean_hw3 = local_mean(image_HW3, probability_HW <= background_to, (_STEP, width_px / 3))
-    light_hw = cv2.GaussianBlur(cv2.cvtColor(mean_hw3, cv2.COLOR_RGB2GRAY), (0, 0), 1.4).astype(np.float32)
+    is_ground_HW = probability_HW <= background_to
+    light_hw = cv2.cvtColor(local_mean(image_HW3, is_ground_HW, (_STEP, width_px / 3)), cv2.COLOR_RGB2GRAY)
+    parts = (slice(None, light_hw.shape[0] * _STEP, _STEP), slice(None, light_hw.shape[1] * _STEP, _STEP))
+    is_ground_hw = is_ground_HW[parts]
+    side = 2 * (_CARRIED_PX // _STEP) + 1
+    darkest_hw = cv2.erode(np.where(is_ground_hw, light_hw, np.uint8(255)), np.ones((side, side), np.uint8))
+    light_hw = np.where(is_ground_hw, light_hw, np.minimum(light_hw, darkest_hw))
+    light_hw = cv2.GaussianBlur(light_hw, (0, 0), 1.4).astype(np.float32)
     # The ground without shadow: a smooth surface that rises to the brighter parts nearby.
     side = 2 * max(1, round(_GROUND_RADIUS * width_px / _STEP)) + 1
     ground_hw = light_hw
@@ -133,15 +141,15 @@ def photo_shadow(
     beside_border_hw = np.minimum(height - y_h1, np.minimum(x_1w, width - x_1w))
     fades_hw = fades_hw * np.clip(beside_border_hw / (_JOIN * width_px), 0, 1)
     darkness_hw = (1 - ratio_hw) * near_hw * fades_hw * np.where(is_below_1w, under_hw, 1)
-    vehicle_hw = cv2.resize(probability_HW, light_hw.shape[::-1], interpolation=cv2.INTER_AREA) >= threshold
-    return cv2.convertScaleAbs(darkness_hw * _touching(darkness_hw, vehicle_hw), alpha=255)  # type: ignore[no-any-return]
+    is_vehicle_hw = probability_HW[parts] >= threshold
+    return cv2.convertScaleAbs(darkness_hw * _touching(darkness_hw, is_vehicle_hw), alpha=255)  # type: ignore[no-any-return]
 
 
-def _touching(darkness_hw: Floats, vehicle_hw: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _touching(darkness_hw: Floats, is_vehicle_hw: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Where a shadow is joined to the vehicle, 1, elsewhere 0, with soft edges; spots apart from it are not its own."""
-    count, part_hw = cv2.connectedComponents(((darkness_hw > _LEAST_DARK) | vehicle_hw).view(np.uint8))
+    count, part_hw = cv2.connectedComponents(((darkness_hw > _LEAST_DARK) | is_vehicle_hw).view(np.uint8))
     touches = np.zeros(count, dtype=np.float32)
-    touches[part_hw[vehicle_hw]] = 1
+    touches[part_hw[is_vehicle_hw]] = 1
     kept_hw: NDArray[np.float32] = cv2.blur(cv2.dilate(touches[part_hw], np.ones((3, 3), np.uint8)), (5, 5))
     return kept_hw
 
