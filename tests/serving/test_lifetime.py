@@ -241,10 +241,13 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], bright: Path) 
         (("--workers", "0"), "workers"),
         (("--cors", "https://cars.example.org/"), "--cors"),
         (("--root-path", "cars"), "--root-path"),
+        (("--port", "70000"), "--port 70000"),
+        (("--port", "-1"), "--port -1"),
     ],
 )
 def test_a_wrong_option_is_named(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], named: str) -> None:
-    Command("serve", capsys).assert_refused(*options, "--port", "0", naming=(named,))
+    anywhere = () if "--port" in options else ("--port", "0")
+    Command("serve", capsys).assert_refused(*options, *anywhere, naming=(named,))
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two\nlines", "umlaut ä"])

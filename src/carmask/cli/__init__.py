@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
@@ -22,12 +22,20 @@ from carmask.limits import MAX_PIXELS_VARIABLE, max_pixels
 # The exit status of a program that Ctrl-C ended, so that `carmask train ... && carmask evaluate ...` stops, too.
 INTERRUPTED = 130
 
+
+def _shown_default(value: object) -> str | None:
+    """Return how `--help` shows the default of an option; None where nothing is the default."""
+    return None if value in (None, "", ()) else str(value)
+
+
 app = App(
     name="carmask",
     help="Cut vehicles out of photographs: train, measure and run U-Net segmentation models.",
     version=__version__,
     result_action="return_value",
-    help_epilogue="All commands: `--max-pixels INT` refuses pictures with more pixels than this, by default 100000000.",
+    default_parameter=Parameter(show_default=_shown_default),
+    help_epilogue="All commands: `--max-pixels INT` refuses pictures with more pixels than this, by default 100000000, "
+    "in `serve` 50000000.",
 )
 # The extra that installs a package; `train` installs those that are not here.
 _EXTRAS = {
@@ -62,6 +70,8 @@ _COMMANDS = {
 }
 for _name, (_target, _summary) in _COMMANDS.items():
     app.command(f"carmask.cli.{_target}", name=_name, help=_summary)
+# It lists the option itself.
+app["serve"].help_epilogue = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from carmask.serving.settings import ServiceLimits
 
 _NETWORK = NetworkOptions()
 _LIMITS = ServiceLimits()
+_MAX_PORT = 65535
 _ORIGIN = re.compile(r"https?://[^/\s]+")
 _TOKEN_VARIABLE = "CARMASK_TOKEN"  # noqa: S105 - a name, not a token
 
@@ -54,6 +55,8 @@ def serve(
     from carmask.serving.app import ROOT_PATH
     from carmask.serving.server import run
 
+    if not 0 <= port <= _MAX_PORT:
+        raise CarmaskError(f"--port {port}: give a number from 1 to {_MAX_PORT}, or 0 for any free port")
     if root_path and not ROOT_PATH.fullmatch(root_path):
         raise CarmaskError(f"--root-path {root_path}: write a path such as /cars")
 
