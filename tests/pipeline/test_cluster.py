@@ -301,6 +301,8 @@ def test_machines_with_other_results_are_refused() -> None:
 
 def test_a_process_is_left_as_it_was() -> None:
     """Environment, loggers and standard error after a cluster was looked for, also where none was found."""
+    pytest.importorskip("ray.data")  # its import sets variables, and the level of its logger
+
     before = dict(os.environ), sys.stderr, os.fstat(2).st_ino, logging.getLogger("ray.data").level
     with pytest.raises(ClusterError), connect("127.0.0.1:1"):
         pass
@@ -312,6 +314,17 @@ def test_a_cluster_that_does_not_exist_is_named(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str
 ) -> None:
     Command("predict", capsys).assert_refused(photos, tmp_path / "out", "--cluster", address, naming=(address,))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_does_not_start_is_said(photos: Path, tmp_path: Path) -> None:
+    """Ray refuses to start with so little memory."""
+    environment = {**os.environ, "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "1000"}
+    process = carmask("predict", str(photos), "out", "--cluster", "auto", cwd=tmp_path, env=environment)
+    _, errors = finish(process, 1)
+    assert "--cluster auto" in errors
+    assert "78643200" in errors
+    assert "Traceback" not in errors
     assert not (tmp_path / "out").exists()
 
 

@@ -39,7 +39,7 @@ def connect(address: str) -> Iterator[Any]:
     machine, with all its cores, for the length of the block.
 
     Raises:
-        ClusterError: the address does not answer.
+        ClusterError: the address does not answer, or Ray does not start.
 
     """
     named = os.environ.get("RAY_ADDRESS") if address == AUTO else address
@@ -55,7 +55,7 @@ def connect(address: str) -> Iterator[Any]:
             folder = stack.enter_context(folder_for_ray())
             stack.callback(ray.shutdown)
             with _without_dashboard(ray):
-                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+                _start(ray, {"include_dashboard": False, "_temp_dir": folder, **quiet})
         yield ray
 
 
@@ -178,6 +178,17 @@ def _check_reachable(address: str) -> None:
         raise ClusterError(
             f"--cluster {address}: does not answer ({first_line(error)}); check the address, and that `ray start "
             "--head` runs there"
+        ) from error
+
+
+def _start(ray: Any, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address="local", **options)
+    except Exception as error:
+        # Ray has no error of its own for a start that takes too long.
+        raise ClusterError(
+            f"--cluster {AUTO}: Ray does not start on this machine ({first_line(error)}); try again "
+            "when the machine is less busy and has more free memory, or leave out --cluster; the results are the same"
         ) from error
 
 
