@@ -7,7 +7,7 @@ RUN := runs/demo
 # The demo takes a few minutes on two cores: 12 cars from 16 sides, `fast` at half its input size.
 CARS := 12
 
-.PHONY: demo test lint docs lesson setup clean openapi lock dist sbom
+.PHONY: demo test lint docs lesson setup clean openapi lock dist sbom wheels
 
 demo: setup
 	rm -rf $(RUN) out/demo
@@ -61,7 +61,7 @@ openapi: setup
 RELEASE := $(VENV)/release
 $(RELEASE)/installed: pyproject.toml
 	$(PYTHON) -m venv $(RELEASE)
-	$(RELEASE)/bin/python -m pip install --quiet build twine cyclonedx-bom pip-tools
+	$(RELEASE)/bin/python -m pip install --quiet cyclonedx-bom pip-tools
 	touch $@
 
 # All that carmask[serve] installs, at the versions of constraints.txt, with the hashes of the files. With Python 3.11.
@@ -71,21 +71,34 @@ lock: $(RELEASE)/installed
 	sed -i -e '/-c constraints.txt$$/d' -e '1i # `make lock` writes this: all that carmask[serve] installs with Python 3.11, with the hashes of the files.' \
 	    deploy/requirements-serve.lock
 
-# The wheel and the source distribution, checked, and the wheel installed with the locked packages.
-dist: $(RELEASE)/installed
-	rm -rf dist
-	$(RELEASE)/bin/python -m build --outdir dist
-	$(RELEASE)/bin/twine check --strict dist/*
-	rm -rf $(VENV)/locked
-	$(PYTHON) -m venv $(VENV)/locked
-	$(VENV)/locked/bin/pip install --quiet --require-hashes --requirement deploy/requirements-serve.lock
-	$(VENV)/locked/bin/pip install --quiet --no-deps --no-index dist/*.whl
-	$(VENV)/locked/bin/carmask --version
+# The wheel and the source distribution, checked, and the wheel installed with the locked packages. CI does it too.
+LOCKED := $(VENV)/locked
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+dist: setup
+	rm -rf dist $(LOCKED)
+	$(VENV)/bin/python -m hatchling build -d dist
+	$(PIP) install --quiet --no-compile --upgrade --target $(VENV)/twine twine
+	PYTHONPATH=$(VENV)/twine $(VENV)/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv --without-pip $(LOCKED)
+	$(PIP) --python $(LOCKED) install --quiet --no-compile --require-hashes --requirement deploy/requirements-serve.lock
+	$(PIP) --python $(LOCKED) install --quiet --no-compile --no-deps --no-index dist/*.whl
+	$(LOCKED)/bin/carmask --help > /dev/null
+	$(LOCKED)/bin/carmask predict --model fast --overwrite src/carmask/serving/self_test.jpg out/self_test.png
+
+# Whether pip finds wheels of all that carmask installs, for each Python that pyproject.toml names.
+PYTHONS := 3.11 3.12 3.13 3.14
+EXTRAS := serve,train,video,cluster
+wheels: $(RELEASE)/installed
+	for version in $(PYTHONS); do \
+	    echo "Python $$version"; \
+	    $(RELEASE)/bin/python -m pip install --quiet --dry-run --ignore-installed --only-binary :all: \
+	        --python-version $$version --target $(RELEASE)/none -c constraints.txt '.[$(EXTRAS)]' || exit 1; \
+	done
 
 # What the locked installation consists of, as CycloneDX: out/carmask.cdx.json.
-sbom: dist
+sbom: dist $(RELEASE)/installed
 	mkdir -p out
-	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o out/carmask.cdx.json $(VENV)/locked
+	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o out/carmask.cdx.json $(LOCKED)
 
 clean:
 	rm -rf $(VENV) runs out data .cache
