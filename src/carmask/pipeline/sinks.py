@@ -95,7 +95,7 @@ class OneFile(Sink):
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         elif isinstance(self.path, URL):
-            self.path.write_bytes(data)
+            self.path.write_bytes(data, tries=3)
         else:
             write_bytes_atomically(self.path, data)
 
