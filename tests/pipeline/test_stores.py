@@ -1,5 +1,7 @@
 """Results in object stores: a real S3 server in its own process, slow, busy and strict, and runs that are killed."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,9 @@ s3fs = pytest.importorskip("s3fs")
 pytest.importorskip("moto.server", reason="needs moto: pip install 'moto[server]'")
 
 PHOTOS = 12
+NODE = Path(sys.executable).parents[1] / "node" / "node_modules" / ".bin"
+# Azurite has the same account everywhere.
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +184,33 @@ def test_google_cloud_storage_has_the_same_bytes(
             assert predict(photos, f"gs://{BUCKET}/masks") == 2
             assert predict.done_before[0] == done_before
             assert stored(f"gs://{BUCKET}/masks") == written(tmp_path / "masks")
+
+
+def test_azure_has_the_same_bytes(
+    predict: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adlfs = pytest.importorskip("adlfs", reason="pip install adlfs")
+    azurite = shutil.which("azurite-blob", path=f"{NODE}{os.pathsep}{os.environ.get('PATH', '')}")
+    if azurite is None:
+        pytest.skip("npm install azurite")
+    options = ["--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+    with subprocess.Popen([azurite, *options], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+        assert server.stdout is not None
+        try:
+            address = next(word for line in server.stdout for word in line.split() if word.startswith("http://"))
+            known = f"AccountName=devstoreaccount1;AccountKey={AZURITE_KEY}"
+            known += f";BlobEndpoint={address}/devstoreaccount1;DefaultEndpointsProtocol=http"
+            monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", known)
+            adlfs.AzureBlobFileSystem.clear_instance_cache()
+            assert predict(photos, f"az://{BUCKET}/masks") == 1
+            adlfs.AzureBlobFileSystem(connection_string=known).mkdir(BUCKET)
+            assert predict(photos, tmp_path / "masks") == 2
+            for done_before in (0, PHOTOS):
+                assert predict(photos, f"az://{BUCKET}/masks") == 2
+                assert predict.done_before[0] == done_before
+                assert stored(f"az://{BUCKET}/masks") == written(tmp_path / "masks")
+        finally:
+            server.kill()
 
 
 def test_photos_and_results_may_be_in_memory(predict: Command, photos: Path) -> None:
