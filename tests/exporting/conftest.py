@@ -10,9 +10,7 @@ from carmask.models import efficientnet
 @pytest.fixture(scope="module")
 def shallow_encoder() -> Iterator[None]:
     """The pretrained encoder with fewer blocks, of every sort that it has: PyTorch exports a graph block by block."""
-    stages = tuple(
-        stage._replace(repeats=min(stage.repeats, 2) if stage.channels <= 40 else 1) for stage in efficientnet._STAGES
-    )
+    stages = tuple(stage._replace(repeats=2 if stage.channels == 24 else 1) for stage in efficientnet._STAGES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(efficientnet, "_STAGES", stages)
         yield
