@@ -21,7 +21,7 @@ from carmask.training.config import TrainSettings
 from carmask.training.distributed import DistributedContext, DistributedError, init_distributed
 from carmask.training.launch import count_devices
 from carmask.training.run_folder import RunFolder
-from tiny_runs import FAST, tiny_settings, untimed
+from tiny_runs import FAST, TINY, tiny_settings, untimed
 
 STEPS = 10
 GRADIENTS = Path(__file__).with_name("distributed_gradients.py")
@@ -165,7 +165,7 @@ def test_devices_are_counted() -> None:
 
 def command(make: Any, **given: Any) -> tuple[list[str], Path]:
     """`carmask train --devices 2` for long enough to be disturbed, and its run."""
-    settings = make({**FAST, "epochs": 400, "network": {"widths": [4, 8]}}, **given)
+    settings = make({**TINY, "epochs": 400}, **given)
     config = settings.runs.parent / "config.yaml"
     config.write_text(settings.to_yaml())
     arguments = ["train", "--config", str(config), "--devices", "2"]
