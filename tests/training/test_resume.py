@@ -226,6 +226,10 @@ def test_best_weights_of_an_epoch_without_a_checkpoint_are_taken_back(stopped: R
     assert "warning" not in resume(run)
     assert_same_training(run, whole)
     assert kept(run) == {"best", "last"}
+    # And where it died at the very end, while it removed what was replaced.
+    shutil.copytree(run.weights("last"), run.weights("last.old"))
+    resume(run)
+    assert kept(run) == {"best", "last"}
 
 
 def test_best_weights_that_are_lost_are_said_and_made_anew(stopped: RunFolder) -> None:

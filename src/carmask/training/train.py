@@ -168,6 +168,9 @@ def train(
             state.save(run.checkpoint, distributed)
             if distributed.is_main:
                 run.remove_old_weights()
+    if distributed.is_main:
+        # Once more: a run that was killed while it removed them has no epoch left in which it would.
+        run.remove_old_weights()
     print_best(run, setup, state)
     return TrainResult(run, finished=True)
 
