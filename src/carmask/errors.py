@@ -27,19 +27,25 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def explain(error: "ValidationError", settings: "type[BaseModel] | None" = None) -> str:
+def explain(error: "ValidationError", settings: "type[BaseModel] | None" = None, *, options_only: bool = False) -> str:
     """Describe the first five validation errors on one line.
 
-    settings: the model that was validated; for an unknown name the closest of its fields is suggested.
+    settings: the model that was validated; for an unknown name the closest of its fields is suggested. options_only:
+    its fields can be given only as options of a command, and are named like these.
     """
     known = sorted(_setting_names(settings)) if settings else []
     errors = error.errors()
     described = [
-        _describe(".".join(map(str, one["loc"])), one["type"], one["msg"], one.get("input"), known)
+        _describe(_name(one["loc"], options_only), one["type"], one["msg"], one.get("input"), known)
         for one in errors[:_MAX_ERRORS]
     ]
     more = [f"and {len(errors) - _MAX_ERRORS} more"] if len(errors) > _MAX_ERRORS else []
     return "; ".join(described + more)
+
+
+def _name(place: tuple[int | str, ...], options_only: bool) -> str:
+    name = ".".join(map(str, place))
+    return f"--{name.replace('_', '-')}" if name and options_only else name
 
 
 def _describe(name: str, kind: str, message: str, value: object, known: list[str]) -> str:

@@ -91,6 +91,8 @@ def test_what_is_not_there_is_a_failure_or_refused(archive: str, predict: Comman
     predict.assert_refused(f"zip://nowhere{archive}", "out", naming=("zip://nowhere",))
     predict.assert_refused(f"zip://photos/sub{archive}", "outlines", "-k", "labelme", naming=("--kind labelme",))
     predict.assert_refused("photos", "ftp://host/out", naming=("ftp://host/out",))
+    for nowhere in ("s3://", "gs:///masks"):
+        predict.assert_refused("photos", nowhere, naming=(nowhere,))
     predict.assert_refused("nostore://bucket", "out", naming=("nostore://bucket",))
     Path("mixed.txt").write_text(f"photos/b.png\nzip://photos/b.png{archive}\n")
     predict.assert_refused("mixed.txt", "out", naming=("mixed.txt",))

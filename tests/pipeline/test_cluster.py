@@ -309,7 +309,7 @@ def test_a_process_is_left_as_it_was() -> None:
     assert (dict(os.environ), sys.stderr, os.fstat(2).st_ino, logging.getLogger("ray.data").level) == before
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "ray://127.0.0.1:10001"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "ray://127.0.0.1:10001", ""])
 def test_a_cluster_that_does_not_exist_is_named(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str
 ) -> None:

@@ -234,14 +234,15 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], bright: Path) 
     [
         (("--work-mb", "100"), "--work-mb"),
         (("--uploads-mb", "31"), "--uploads-mb"),
-        (("--max-bytes", "5"), "max_bytes"),
+        (("--max-bytes", "5"), "--max-bytes"),
         (("--token-file", "nowhere"), "nowhere"),
         (("--host", "300.1.1.1"), "300.1.1.1"),
         (("-m", "nowhere.onnx"), "nowhere.onnx"),
-        (("--workers", "0"), "workers"),
+        (("--workers", "0"), "--workers"),
         (("--cors", "https://cars.example.org/"), "--cors"),
         (("--root-path", "cars"), "--root-path"),
         (("--port", "70000"), "--port 70000"),
+        (("everywhere",), "everywhere"),
         (("--port", "-1"), "--port -1"),
     ],
 )

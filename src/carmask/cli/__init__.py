@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
@@ -96,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _print_error(str(error))
     except ValidationError as error:
         status = _print_error(_explain_settings(error, command))
+    except UnusedCliTokensError as error:
+        unused = " ".join(error.unused_tokens or ())
+        status = _print_error(f"{unused}: this argument is one too many; see `carmask {command} --help`")
     except CycloptsError as error:
         cause = error.__cause__
         status = _print_error(_explain_settings(cause, command) if isinstance(cause, ValidationError) else str(error))
@@ -158,7 +161,9 @@ def _explain_settings(error: ValidationError, command: str) -> str:
 
     # Imported for this command alone: the settings of others may need packages that are not installed.
     module, settings = _SETTINGS.get(command, (None, ""))
-    return explain(error, getattr(import_module(module), settings) if module else None)
+    model = getattr(import_module(module), settings) if module else None
+    # Those of `train` may be in a file.
+    return explain(error, model, options_only=command == "serve")
 
 
 def _print_error(message: str) -> int:

@@ -223,6 +223,8 @@ class URL:
                 f"{self}: results are written to folders and object stores (s3://, gs://, az://, ...), where a file "
                 "appears whole or not at all; choose one of these"
             )
+        if self.protocol != "memory" and not self.path.partition("/")[0]:
+            raise URLError(f"{self}: names no bucket; write {self.protocol}://bucket/folder")
 
     def require_text(self) -> None:
         """Check that a store can hold a file of this name.

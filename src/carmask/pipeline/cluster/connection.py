@@ -42,12 +42,11 @@ def connect(address: str) -> Iterator[Any]:
         ClusterError: the address does not answer, or Ray does not start.
 
     """
-    named = os.environ.get("RAY_ADDRESS") if address == AUTO else address
-    found = named or _find_own_cluster()
+    found = (os.environ.get("RAY_ADDRESS") or _find_own_cluster()) if address == AUTO else address
     # If something other than Ray answers, one attempt takes most of a minute; the default is twenty attempts.
-    with quiet_ray({"RAY_NUM_REDIS_GET_RETRIES": "1"} if found else _new_token()) as ray, ExitStack() as stack:
+    with quiet_ray(_new_token() if found is None else {"RAY_NUM_REDIS_GET_RETRIES": "1"}) as ray, ExitStack() as stack:
         quiet = {"log_to_driver": False, "logging_level": _SILENT}
-        if found:
+        if found is not None:
             _check_reachable(found)
             stack.callback(ray.shutdown)
             _join(ray, found, quiet)
