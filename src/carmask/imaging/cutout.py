@@ -106,11 +106,14 @@ def without_specks(
     below, right = -height % _SPECK_STEP, -width % _SPECK_STEP
     if below or right:
         visible_HW = cv2.copyMakeBorder(visible_HW, 0, below, 0, right, cv2.BORDER_CONSTANT)
-    size_WH = ((width + right) // _SPECK_STEP, (height + below) // _SPECK_STEP)
-    visible_hw = cv2.resize(visible_HW, size_WH, interpolation=cv2.INTER_AREA)
-    count, part_hw, stats, _ = cv2.connectedComponentsWithStats(visible_hw, connectivity=8)
-    if count <= 2:
+    # Four pixels at once: whether any is visible in each square of four by four.
+    four_HW = visible_HW.view(np.uint32).reshape(-1, _SPECK_STEP, visible_HW.shape[1] // _SPECK_STEP)
+    visible_hw = (np.bitwise_or.reduce(four_HW, axis=1) != 0).view(np.uint8)
+    # Contours are found much faster than parts are labeled, and most photos have one part.
+    contours, inside = cv2.findContours(visible_hw, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if len(contours) <= 1 or np.count_nonzero(inside[0, :, 3] < 0) <= 1:
         return probability_HW, box_px
+    _, part_hw, stats, _ = cv2.connectedComponentsWithStats(visible_hw, connectivity=8)
     left, top, wide, tall, area = stats.T
     largest = 1 + int(np.argmax(area[1:]))
     is_outside = (left + wide <= left[largest]) | (left >= left[largest] + wide[largest])
