@@ -32,8 +32,8 @@ def add(run: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     for machine_path in ("data", "runs"):
         settings.pop(machine_path)
-    settings["init"] = settings["init"] and Path(settings["init"]).name
     held_out = run_fold(settings)
+    settings["init"] = settings["init"] and Path(settings["init"]).name
     settings["dataset"].pop("cache")
     settings["dataset"].pop("split")
     contents = {
@@ -83,5 +83,9 @@ def run_fold(settings: dict[str, Any]) -> str:
     """Name of the part that was held out."""
     options = settings["dataset"]
     if options["split"]:
-        return Path(options["split"]).stem
+        split = Path(options["split"])
+        if settings["init"] and split.parent == Path(settings["init"]):
+            # A stage goes on with the split of the one before it.
+            return run_fold(yaml.safe_load((split.parent / "config.yaml").read_text()))
+        return split.stem
     return f"fraction{options['fraction']}" if options["fraction"] else f"fold{options['fold']}of{options['folds']}"
