@@ -177,7 +177,7 @@ def test_the_error_names_the_missing_extra(core: Path, tmp_path: Path, tiny: Pat
 def test_a_wrong_setting_is_explained_without_the_settings_of_training(core: Path, tmp_path: Path) -> None:
     status, _, stderr, imported = command(core, "serve", "--max-bytes", "5", folder=tmp_path)
     assert (status, imported & EXTRAS) == (1, set())
-    assert stderr.startswith("error: max_bytes = '5': ")
+    assert stderr.startswith("error: --max-bytes = '5': ")
     assert "Traceback" not in stderr
 
 

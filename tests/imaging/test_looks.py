@@ -58,6 +58,17 @@ def test_the_vehicle_is_where_the_look_places_it(box, size, margin, place):
     assert np.abs(got - expected).max() <= 1
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("threshold", [5e-324, 0.5])
+def test_a_photo_of_one_pixel_is_placed(threshold: float) -> None:
+    image_HW3, probability_HW = np.full((1, 1, 3), 77, np.uint8), np.full((1, 1), 0.9, np.float32)
+    look = Look(canvas="40x30", background="white")
+    background = parse_background(look.background)
+    placed_HWC = compose(Photo(image_HW3, (1, 1)), probability_HW, (0, 0, 1, 1), look, background, threshold=threshold)
+    assert placed_HWC.shape == (30, 40, 3)
+    assert (placed_HWC[15, 20] < 128).all()
+
+
 @pytest.mark.parametrize("shadow", ["none", "soft", "original"])
 def test_specks_apart_from_the_vehicle_change_nothing(shadow: str) -> None:
     vehicle_HW = car((241, 402))

@@ -319,7 +319,8 @@ def test_a_cluster_that_does_not_exist_is_named(
 
 def test_a_cluster_that_does_not_start_is_said(photos: Path, tmp_path: Path) -> None:
     """Ray refuses to start with so little memory."""
-    environment = {**os.environ, "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "1000"}
+    # With a folder of its own it does not find the cluster of another test.
+    environment = {**os.environ, "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "1000", "RAY_TMPDIR": str(tmp_path)}
     process = carmask("predict", str(photos), "out", "--cluster", "auto", cwd=tmp_path, env=environment)
     _, errors = finish(process, 1)
     assert "--cluster auto" in errors

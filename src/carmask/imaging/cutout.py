@@ -75,7 +75,8 @@ def lift_vehicle(
     part = slices(box_px, margin_px=EDGE_MARGIN_PX, size_HW=probability_HW.shape)
     probability_HW = np.ascontiguousarray(probability_HW[part])
     opacity_HW = probability_HW - np.float32(threshold)
-    opacity_HW /= 2 * ramp
+    # Thresholds next to 0 or 1 have almost no ramp.
+    opacity_HW /= max(2 * ramp, 1e-6)
     opacity_HW += 0.5
     np.clip(opacity_HW, 0, 1, out=opacity_HW)
     color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW, threshold)
@@ -101,7 +102,7 @@ def without_specks(
     it lies beside, above or below that one. Returns the probability (the same array if there are none) and the box
     around the mask, which is `box_px` with the specks.
     """
-    visible_HW = cv2.compare(probability_HW, threshold - _half_ramp(threshold), cv2.CMP_GT)
+    visible_HW = (probability_HW > threshold - _half_ramp(threshold)).view(np.uint8)
     height, width = visible_HW.shape
     below, right = -height % _SPECK_STEP, -width % _SPECK_STEP
     if below or right:

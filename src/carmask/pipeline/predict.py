@@ -143,6 +143,8 @@ def failed(job: Job, error: Exception) -> PhotoOutcome:
         return PhotoOutcome(job, str(UnreadableImage(name, error.cause, error.advice)))
     if isinstance(error, CarmaskError):
         return PhotoOutcome(job, str(error))
+    if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+        return PhotoOutcome(job, f"{job.origin}: OpenCV cannot process it ({first_line(error)})")
     if isinstance(error, MemoryError | cv2.error):
         return PhotoOutcome(
             job, f"{job.origin}: needs more memory than there is ({first_line(error)}); make it smaller"
