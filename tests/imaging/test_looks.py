@@ -164,6 +164,7 @@ def test_the_photos_own_shadow_is_kept():
     shadow_HW = in_shadow_HW & (probability_HW == 0) & (y > 203) & (y < 210) & (x > 80) & (x < 320)
     assert 110 < got_HW3[shadow_HW].mean() < 180, "half of the light"
     assert got_HW3[:160][probability_HW[:160] == 0].min() == 255, "nothing above the sill"
+    assert got_HW3[230:].min() > 245
 
 
 def test_what_is_dark_apart_from_a_shadow_is_not_part_of_it():
