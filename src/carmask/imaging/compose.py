@@ -50,7 +50,8 @@ def compose(
             icc_profile=photo.icc_profile,
             alpha_HW=photo.alpha_HW,
         )
-    probability_HW, box_px = without_specks(probability_HW, threshold, box_px)
+    vehicle = without_specks(probability_HW, threshold, box_px)
+    probability_HW, box_px = vehicle.probability_HW, vehicle.box_px
     place = place_vehicle(box_px, photo.size_HW, look, extent_HW)
     given = BackgroundInput(
         photo.image_HWC,
@@ -61,7 +62,7 @@ def compose(
         floor=place.floor,
     )
     canvas_HWC = background(given)
-    layer = lift_to_canvas(photo, probability_HW, threshold, place)
+    layer = lift_to_canvas(photo, vehicle, threshold, place)
     if layer is None or box_px is None:
         return canvas_HWC
     if look.shadow == "original":

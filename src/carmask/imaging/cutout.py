@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from carmask.imaging.background import Background, BackgroundInput
 from carmask.imaging.foreground import own_colors
+from carmask.imaging.geometry import Size
 from carmask.imaging.masks import Box, box_of, slices
 
 # Alpha rises from 0 to 1 within this distance of the threshold. Networks see reduced photos, so their edges are wider
@@ -66,13 +67,17 @@ def lift_vehicle(
     probability_HW: NDArray[np.float32],
     threshold: float,
     alpha_HW: NDArray[np.uint8] | None = None,
+    visible_px: Box | None = None,
 ) -> VehicleLayer | None:
-    """Return the vehicle without the colors of the background around it; None if there is none. See `cut_out`."""
-    box_px = vehicle_box(probability_HW, threshold)
-    if box_px is None:
-        return None
+    """Return the vehicle without the colors of the background around it; None if there is none. See `cut_out`.
+
+    visible_px: a box around all pixels that are not transparent in a cut-out, which is found if it is not given.
+    """
     ramp = _half_ramp(threshold)
-    part = slices(box_px, margin_px=EDGE_MARGIN_PX, size_HW=probability_HW.shape)
+    visible_px = visible_px or box_of(probability_HW > threshold - ramp)
+    if visible_px is None:
+        return None
+    part = slices(visible_px, margin_px=EDGE_MARGIN_PX, size_HW=probability_HW.shape)
     probability_HW = np.ascontiguousarray(probability_HW[part])
     opacity_HW = probability_HW - np.float32(threshold)
     # Thresholds next to 0 or 1 have almost no ramp.
@@ -88,33 +93,32 @@ def lift_vehicle(
     return VehicleLayer(part, color_HW3, opacity_HW)
 
 
-def vehicle_box(probability_HW: NDArray[np.float32], threshold: float) -> Box | None:
-    """Return the box around all pixels that are not transparent in a cut-out; None if there are none."""
-    return box_of(probability_HW > threshold - _half_ramp(threshold))
+@dataclass(frozen=True, eq=False)
+class WholeVehicle:
+    """A vehicle without the specks that lie apart from it.
+
+    probability_HW: float32 0..1. box_px: around its mask, None if that is empty. visible_px: around all pixels that are
+    not transparent in a cut-out, and up to three pixels wider; None if there are none.
+    """
+
+    probability_HW: NDArray[np.float32]
+    box_px: Box | None
+    visible_px: Box | None
 
 
-def without_specks(
-    probability_HW: NDArray[np.float32], threshold: float, box_px: Box | None
-) -> tuple[NDArray[np.float32], Box | None]:
+def without_specks(probability_HW: NDArray[np.float32], threshold: float, box_px: Box | None) -> WholeVehicle:
     """Set the specks apart from the vehicle to 0: they would make it small on a canvas, or let it float.
 
     Of what is visible in a cut-out, a speck is a part with less than a 300th of the largest part's area, or a 20th if
-    it lies beside, above or below that one. Returns the probability (the same array if there are none) and the box
-    around the mask, which is `box_px` with the specks.
+    it lies beside, above or below that one. box_px: around the mask, with the specks. `probability_HW` is not changed.
     """
-    visible_HW = (probability_HW > threshold - _half_ramp(threshold)).view(np.uint8)
-    height, width = visible_HW.shape
-    below, right = -height % _SPECK_STEP, -width % _SPECK_STEP
-    if below or right:
-        visible_HW = cv2.copyMakeBorder(visible_HW, 0, below, 0, right, cv2.BORDER_CONSTANT)
-    # Four pixels at once: whether any is visible in each square of four by four.
-    four_HW = visible_HW.view(np.uint32).reshape(-1, _SPECK_STEP, visible_HW.shape[1] // _SPECK_STEP)
-    visible_hw = (np.bitwise_or.reduce(four_HW, axis=1) != 0).view(np.uint8)
+    visible_hw = _visible_in_squares(probability_HW, threshold)
+    visible_px = _enlarged(box_of(visible_hw), probability_HW.shape)
     # Contours are found much faster than parts are labeled, and most photos have one part.
-    contours, inside = cv2.findContours(visible_hw, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    contours, inside = cv2.findContours(visible_hw.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if len(contours) <= 1 or np.count_nonzero(inside[0, :, 3] < 0) <= 1:
-        return probability_HW, box_px
-    _, part_hw, stats, _ = cv2.connectedComponentsWithStats(visible_hw, connectivity=8)
+        return WholeVehicle(probability_HW, box_px, visible_px)
+    _, part_hw, stats, _ = cv2.connectedComponentsWithStats(visible_hw.view(np.uint8), connectivity=8)
     left, top, wide, tall, area = stats.T
     largest = 1 + int(np.argmax(area[1:]))
     is_outside = (left + wide <= left[largest]) | (left >= left[largest] + wide[largest])
@@ -122,11 +126,32 @@ def without_specks(
     is_speck = area < np.where(is_outside, _SPECK_SHARES[1], _SPECK_SHARES[0]) * area[largest]
     is_speck[0] = False
     if not is_speck.any():
-        return probability_HW, box_px
-    speck_hw = is_speck[part_hw].view(np.uint8)
-    speck_HW = cv2.resize(speck_hw, visible_HW.shape[::-1], interpolation=cv2.INTER_NEAREST)[:height, :width]
+        return WholeVehicle(probability_HW, box_px, visible_px)
+    speck_hw = is_speck[part_hw]
+    height, width = probability_HW.shape
+    speck_HW = speck_hw.repeat(_SPECK_STEP, axis=0)[:height].repeat(_SPECK_STEP, axis=1)[:, :width]
     kept_HW = np.where(speck_HW, np.float32(0), probability_HW)
-    return kept_HW, box_of(kept_HW >= threshold)
+    visible_px = _enlarged(box_of(visible_hw & ~speck_hw), kept_HW.shape)
+    return WholeVehicle(kept_HW, box_of(kept_HW >= threshold), visible_px)
+
+
+def _visible_in_squares(probability_HW: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
+    """Whether a cut-out shows any pixel of each square of four by four; those at the right and lower border are cut."""
+    height, width = probability_HW.shape
+    visible_HW = np.zeros((height + -height % _SPECK_STEP, width + -width % _SPECK_STEP), dtype=np.bool_)
+    np.greater(probability_HW, threshold - _half_ramp(threshold), out=visible_HW[:height, :width])
+    # Four pixels of a row at once.
+    rows_HW = visible_HW.view(np.uint32).reshape(-1, _SPECK_STEP, visible_HW.shape[1] // _SPECK_STEP)
+    squares_hw: NDArray[np.bool_] = np.bitwise_or.reduce(rows_HW, axis=1) != 0
+    return squares_hw
+
+
+def _enlarged(box_hw: Box | None, size_HW: Size) -> Box | None:
+    """The box, found among squares of four by four pixels, in pixels."""
+    if box_hw is None:
+        return None
+    top, left, bottom, right = (_SPECK_STEP * edge for edge in box_hw)
+    return top, left, min(bottom, size_HW[0]), min(right, size_HW[1])
 
 
 def _half_ramp(threshold: float) -> float:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.imaging.cutout import EDGE_MARGIN_PX, VehicleLayer, lift_vehicle, vehicle_box
+from carmask.imaging.cutout import EDGE_MARGIN_PX, VehicleLayer, WholeVehicle, lift_vehicle
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import P, Size, resize
 from carmask.imaging.look import Look
@@ -81,16 +81,16 @@ class PlacedLayer:
         return cls(layer.part, color_HW3, level_HW)
 
 
-def lift_to_canvas(
-    photo: Photo, probability_HW: NDArray[np.float32], threshold: float, place: CanvasPlacement
-) -> PlacedLayer | None:
+def lift_to_canvas(photo: Photo, vehicle: WholeVehicle, threshold: float, place: CanvasPlacement) -> PlacedLayer | None:
     """Lift the vehicle out of a photo and bring it to its size and place on the canvas; None if nothing is on it.
 
     A vehicle that gets much smaller is scaled first, because then lifting it is faster. See `lift_vehicle`.
     """
     if place.scale < _AREAS_BELOW:
-        return _scale_and_lift(photo, probability_HW, threshold, place)
-    layer = lift_vehicle(photo.image_HWC, probability_HW, threshold, photo.alpha_HW)
+        return _scale_and_lift(photo, vehicle, threshold, place)
+    if vehicle.visible_px is None:
+        return None
+    layer = lift_vehicle(photo.image_HWC, vehicle.probability_HW, threshold, photo.alpha_HW, vehicle.visible_px)
     if layer is None:
         return None
     lifted = PlacedLayer.of(layer)
@@ -109,18 +109,18 @@ def lift_to_canvas(
 
 
 def _scale_and_lift(
-    photo: Photo, probability_HW: NDArray[np.float32], threshold: float, place: CanvasPlacement
+    photo: Photo, vehicle: WholeVehicle, threshold: float, place: CanvasPlacement
 ) -> PlacedLayer | None:
-    box_px = vehicle_box(probability_HW, threshold)
-    if box_px is None:
+    if vehicle.visible_px is None:
         return None
-    around = slices(box_px, margin_px=math.ceil(EDGE_MARGIN_PX / place.scale), size_HW=probability_HW.shape)
+    margin_px = math.ceil(EDGE_MARGIN_PX / place.scale)
+    around = slices(vehicle.visible_px, margin_px=margin_px, size_HW=vehicle.probability_HW.shape)
     frame = _frame(around, place)
     if frame is None:
         return None
     # Beside the photo are the colors of its border, but nothing of the vehicle.
     image_HW3 = resize(_window(photo.image_HWC, frame, border=cv2.BORDER_REPLICATE), frame.size_HW)
-    probability_HW = resize(_window(probability_HW, frame), frame.size_HW)
+    probability_HW = resize(_window(vehicle.probability_HW, frame), frame.size_HW)
     alpha_HW = None if photo.alpha_HW is None else resize(_window(photo.alpha_HW, frame), frame.size_HW)
     layer = lift_vehicle(image_HW3, probability_HW, threshold, alpha_HW)
     if layer is None:

@@ -37,7 +37,7 @@ def measure_box(_: Job, found: Result) -> Box | None:
     # Its tables take a while to build, and masks do not need them.
     from carmask.imaging.cutout import without_specks
 
-    return without_specks(found.probability, found.threshold, found.box_px)[1]
+    return without_specks(found.probability, found.threshold, found.box_px).box_px
 
 
 def with_one_scale(plan: Plan, provenance: Provenance, measure: Measure) -> Plan:
