@@ -10,6 +10,7 @@ photos with what was found; it is not to be committed.
 """
 
 import argparse
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -32,6 +33,7 @@ from carmask.imaging.encode import encode_png
 from carmask.models.card import HeldOut
 from carmask.runtime.locate import locate
 from carmask.segmenter import Segmenter
+from carstudio import render_dataset
 from record import RESULTS, record
 from wild_composites import Composite, figures_of_composites, make_composites
 from wild_photos import VEHICLES_UNLABELED
@@ -51,6 +53,8 @@ PARTS = {
 # Folders that only composites are made of.
 MATERIAL = ("wild/backgrounds", "wild/cutouts")
 COMPOSITES_ON_SHEET = 5
+# Composites of rendered cars.
+RENDERED = 48
 # Mask values that mean unknown.
 IGNORE = {"car-parts": 128}
 
@@ -75,6 +79,7 @@ def main() -> None:
     if given.note:
         note_held_out(locate(given.model), [noted(name, part, segmenter) for name, part in parts.items()])
     parts["composites"] = figures_of_composites(segmenter, composites_of(pairs))
+    parts["rendered"] = figures_of_composites(segmenter, rendered_composites(pairs))
     record(
         f"any_vehicle-{given.name}",
         {"model": Path(given.model).name, "engine": segmenter.describe_engine(), "twin": bool(given.studio), **parts},
@@ -166,7 +171,7 @@ def composites_of(pairs: dict[str, list[Pair]]) -> Iterator[Composite]:
     moto = [pair for pair in pairs["cutouts"] if pair.id.startswith("moto_")]
     studio = {pair.group: pair for pair in pairs[STUDIO]}
     return make_composites(
-        [pair.image for name in ("no-vehicle", "backgrounds") for pair in pairs[name]],
+        grounds_of(pairs),
         {
             "car": [pair for pair in pairs["cutouts"] if pair not in moto],
             "moto": moto,
@@ -174,6 +179,18 @@ def composites_of(pairs: dict[str, list[Pair]]) -> Iterator[Composite]:
             "street": pairs[STREET],
         },
     )
+
+
+def rendered_composites(pairs: dict[str, list[Pair]]) -> Iterator[Composite]:
+    """Composites of rendered cars, which no network has learned from."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = render_dataset(Path(folder) / "rendered", cars=6, views=4, size_HW=(640, 960)).root
+        yield from make_composites(grounds_of(pairs), {"rendered": find_pairs(root).pairs}, RENDERED)
+
+
+def grounds_of(pairs: dict[str, list[Pair]]) -> list[Path]:
+    """The photos without a vehicle."""
+    return [pair.image for name in ("no-vehicle", "backgrounds") for pair in pairs[name]]
 
 
 def draw_sheet(segmenter: Segmenter, pairs: dict[str, list[Pair]], path: Path) -> None:

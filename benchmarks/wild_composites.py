@@ -47,11 +47,13 @@ class Composite:
     vehicles: tuple[Vehicle, ...]
 
 
-def make_composites(grounds: Sequence[Path], cutouts: Mapping[str, Sequence[Pair]]) -> Iterator[Composite]:
-    """Lay one to six vehicles of the kinds in `cutouts` onto each ground in turn, until there are `COUNT` pictures."""
+def make_composites(
+    grounds: Sequence[Path], cutouts: Mapping[str, Sequence[Pair]], count: int = COUNT
+) -> Iterator[Composite]:
+    """Lay one to six vehicles of the kinds in `cutouts` onto each ground in turn, until there are `count` pictures."""
     choices = [(kind, pair) for kind, pairs in cutouts.items() for pair in pairs]
     order = np.random.default_rng(0).permutation(len(grounds))
-    for number in range(COUNT):
+    for number in range(count):
         rng = np.random.default_rng((0, number))
         ground = grounds[order[number % len(grounds)]]
         yield _compose(decode_photo(ground).image_HWC, choices, rng)
