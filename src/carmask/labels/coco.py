@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat
 
-from carmask.imaging.geometry import Size
 from carmask.imaging.rle import parse_coco
 from carmask.labels.shapes import (
     LabeledShape,
@@ -24,8 +23,9 @@ from carmask.labels.shapes import (
     Pixels,
     Points,
     box,
-    draw_rings,
+    draw_ring,
     draw_runs,
+    known_size,
     named_errors,
     validate,
 )
@@ -72,9 +72,7 @@ def read_coco(path: Path, document: Any, digest: str) -> LabelFile:
     instances = validate(_Instances, document, path)
     name_of = {category.id: category.name for category in instances.categories}
     photos = {
-        image.id: PhotoLabels(
-            path, image.file_name, "COCO", digest, (image.height, image.width) if image.height and image.width else None
-        )
+        image.id: PhotoLabels(path, image.file_name, "COCO", digest, known_size(image.height, image.width))
         for image in instances.images
     }
     if len(photos) < len(instances.images):
@@ -88,10 +86,6 @@ def read_coco(path: Path, document: Any, digest: str) -> LabelFile:
         shapes[annotation.image_id].append(replace(shape, ignored=annotation.iscrowd))
     labeled = [replace(photo, shapes=tuple(shapes[id_])) for id_, photo in photos.items()]
     return LabelFile(labeled, frozenset(name_of.values()))
-
-
-def _size(height: int | None, width: int | None) -> Size | None:
-    return (height, width) if height and width else None
 
 
 def _shape(annotation: _Annotation, label: str) -> LabeledShape:
@@ -116,4 +110,4 @@ def _points(numbers: list[float]) -> Points:
 
 def _draw_polygons(polygons: tuple[Points, ...], mask_HW: NDArray[np.bool_]) -> float:
     """An object may have several polygons, which may overlap."""
-    return max(draw_rings((points_xy,), None, mask_HW) for points_xy in polygons)
+    return max(draw_ring(points_xy, None, mask_HW) for points_xy in polygons)

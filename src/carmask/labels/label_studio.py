@@ -24,6 +24,7 @@ from carmask.labels.shapes import (
     PhotoLabels,
     Pixels,
     box,
+    known_size,
     named_errors,
     polygon,
     validate,
@@ -97,8 +98,7 @@ def read_label_studio(path: Path, document: Any, digest: str) -> LabelFile:
             with named_errors(f"{path}: task {number}, {name}"):
                 shapes = [shape for region in labeling.result for shape in _read_region(region)]
             sizes = {(one.original_height, one.original_width) for one in labeling.result if one.original_height}
-            height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-            size = (height, width) if height and width else None
+            size = known_size(*sizes.pop()) if len(sizes) == 1 else None
             photos.append(PhotoLabels(path, name, kind, digest, size, tuple(shapes)))
     return LabelFile(photos)
 

@@ -30,6 +30,7 @@ from carmask.labels.shapes import (
     draw_picture,
     draw_through_pixels,
     from_base64,
+    known_size,
     named_errors,
     polygon,
     validate,
@@ -106,7 +107,7 @@ def read_labelme(path: Path, document: Any, digest: str) -> PhotoLabels:
 
     """
     found = validate(_LabelmeFile, document, path)
-    size = (found.imageHeight, found.imageWidth) if found.imageHeight and found.imageWidth else None
+    size = known_size(found.imageHeight, found.imageWidth)
     shapes = []
     for number, shape in enumerate(found.shapes):
         with named_errors(f"{path}: shapes.{number}, {shape.label}"):

@@ -93,7 +93,7 @@ class _LabelReader:
         return replace(photo, photo="/".join(parts))
 
 
-def read_labels(source: Path, labels: tuple[str, ...] = (), ignored: tuple[str, ...] = ()) -> Labels | None:
+def read_labels(source: Path, labels: tuple[str, ...], ignored: tuple[str, ...]) -> Labels | None:
     """Read the labels in a file, or in a folder and below; None if there are none.
 
     Raises:
@@ -108,14 +108,15 @@ def read_labels(source: Path, labels: tuple[str, ...] = (), ignored: tuple[str, 
             raise LabelError(cause)
     else:
         for folder, names in walk_files(source, on_error=_raise):
-            for name in sorted(names):
+            for name in names:
                 if name.lower().endswith(SUFFIXES):
                     reader.read(folder / name)
     if len(reader.found) > 1:
         listed = ", ".join(f"{format_} ({path.relative_to(source)})" for format_, path in reader.files.items())
         raise LabelError(f"{source}: holds labels of several formats: {listed}; name one file, or move the others away")
-    for format_, files in reader.found.items():
-        return chosen(format_, files, source, labels, ignored, reader.problems)
+    if reader.found:
+        ((format_, files),) = reader.found.items()
+        return _choose(format_, files, source, labels, ignored, reader.problems)
     if reader.problems:
         raise LabelError(reader.problems[0][1])
     return None
@@ -123,10 +124,10 @@ def read_labels(source: Path, labels: tuple[str, ...] = (), ignored: tuple[str, 
 
 def read_voc_labels(photos: Path, masks: Path, labels: tuple[str, ...], ignored: tuple[str, ...]) -> Labels:
     """As `read_labels`, for the masks of Pascal VOC."""
-    return chosen("Pascal VOC", [read_voc(photos, masks)], masks, labels, ignored, [])
+    return _choose("Pascal VOC", [read_voc(photos, masks)], masks, labels, ignored, [])
 
 
-def chosen(
+def _choose(
     format_: str,
     files: list[LabelFile],
     where: Path,

@@ -144,6 +144,11 @@ def digest_of(data: bytes) -> str:
     return sha256(data).hexdigest()
 
 
+def known_size(height: int | None, width: int | None) -> Size | None:
+    """Height and width, if a label file says both."""
+    return (height, width) if height and width else None
+
+
 @contextmanager
 def named_errors(place: str) -> Iterator[None]:
     """Raise `LabelError` with the place in a label file where something inside fails."""
@@ -166,30 +171,26 @@ def validate(model: type[Model], document: object, path: Path) -> Model:
         raise LabelError(f"{path}: {explain(error)}") from error
 
 
-def draw_rings(rings_xy: tuple[Points, ...], scale_xy: tuple[float, float] | None, mask_HW: NDArray[np.bool_]) -> float:
-    """Fill rings by the centers of pixels. scale_xy: what the picture's width and height are in the rings' unit."""
+def draw_ring(ring_xy: Points, scale_xy: tuple[float, float] | None, mask_HW: NDArray[np.bool_]) -> float:
+    """Fill a ring by the centers of pixels. scale_xy: what the picture's width and height are in the ring's unit."""
     height, width = mask_HW.shape
     if scale_xy is not None:
-        rings_xy = tuple(ring_xy * (width / scale_xy[0], height / scale_xy[1]) for ring_xy in rings_xy)
-    fill_rings(rings_xy, mask_HW)
-    return _outside_px(np.concatenate(rings_xy), mask_HW)
+        ring_xy = ring_xy * (width / scale_xy[0], height / scale_xy[1])
+    fill_rings((ring_xy,), mask_HW)
+    return _outside_px(ring_xy, mask_HW)
 
 
-def polygon(label: str, *rings: list[float] | Points, scale_xy: tuple[float, float] | None = None) -> LabeledShape:
-    """A polygon with holes; see `draw_rings`. Each ring is x, y, x, y, ... or (points, 2).
+def polygon(label: str, ring: list[float] | Points, *, scale_xy: tuple[float, float] | None = None) -> LabeledShape:
+    """A polygon without holes; see `draw_ring`. The ring is x, y, x, y, ... or (points, 2).
 
     Raises:
-        LabelError: a ring has an odd count of numbers, or fewer than three points.
+        LabelError: the ring has an odd count of numbers, or fewer than three points.
 
     """
-    return LabeledShape(label, partial(draw_rings, tuple(map(_ring, rings)), scale_xy))
-
-
-def _ring(numbers: list[float] | Points) -> Points:
-    flat = np.asarray(numbers, np.float64).reshape(-1)
+    flat = np.asarray(ring, np.float64).reshape(-1)
     if flat.size % 2 or flat.size < 6:
         raise LabelError(f"a polygon needs at least three points, x and y each, not {flat.size} numbers")
-    return flat.reshape(-1, 2)
+    return LabeledShape(label, partial(draw_ring, flat.reshape(-1, 2), scale_xy))
 
 
 def draw_through_pixels(rings_xy: tuple[Points, ...], mask_HW: NDArray[np.bool_]) -> float:
@@ -249,10 +250,12 @@ def paste(part_HW: NDArray[np.bool_], left_top_px: tuple[int, int], mask_HW: NDA
     return _outside_px(corners_xy, mask_HW)
 
 
-def box(label: str, left: float, top: float, right: float, bottom: float, **scale: tuple[float, float]) -> LabeledShape:
+def box(
+    label: str, left: float, top: float, right: float, bottom: float, *, scale_xy: tuple[float, float] | None = None
+) -> LabeledShape:
     """A box around an object."""
     ring = [left, top, right, top, right, bottom, left, bottom]
-    return replace(polygon(label, ring, **scale), is_box=True)
+    return replace(polygon(label, ring, scale_xy=scale_xy), is_box=True)
 
 
 def _outside_px(points_xy: Points, mask_HW: NDArray[np.bool_]) -> float:
