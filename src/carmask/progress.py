@@ -1,12 +1,15 @@
 """Progress bars and lines on a console."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich import progress
 from rich.console import Console
 from rich.text import Text
+
+Item = TypeVar("Item")
 
 # Called with (done, total).
 Progress = Callable[[int, int], None]
@@ -48,6 +51,14 @@ def progress_bar(what: str, *, unit: str | None = None, console: Console | None 
             bar.update(task, completed=done, total=total)
 
         yield advance
+
+
+def counted(items: Iterable[Item], progress: Progress | None, total: int) -> Iterator[Item]:
+    """Yield the items, of which there are `total`, and tell `progress` after each how many are done."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        if progress is not None:
+            progress(done, total)
 
 
 class _SpeedColumn(progress.ProgressColumn):

@@ -17,7 +17,7 @@ What `load` returns beside the photo (a true mask, the full-size frame) reaches 
 `on_error` the first error ends the run. With it a failed item becomes what `on_error` returns, in its place in the
 order, and the rest goes on; what should end the run all the same (a full disk) `on_error` raises again.
 
-`map_ahead` and `in_batches`, of which the scheduler is made, serve other ordered work in threads too.
+`map_ahead` and `in_batches`, of which the scheduler is made, and `in_threads` do other ordered work.
 """
 
 from collections import deque
@@ -205,6 +205,18 @@ def map_ahead(pool: Executor, function: Callable[[Item], Done], items: Iterable[
         for item in islice(source, 1):
             coming.append(pool.submit(function, item))
         yield done
+
+
+def in_threads(
+    function: Callable[[Item], Done], items: Iterable[Item], workers: int | None = None
+) -> Generator[Done, None, None]:
+    """Yield `function(item)` for every item, in order. Threads are enough, since decoders release the GIL.
+
+    workers: number of threads; one for each usable CPU if not given.
+    """
+    workers = workers or usable_cpus()
+    with ThreadPoolExecutor(workers) as pool:
+        yield from map_ahead(pool, function, items, 4 * workers)
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from carmask.cli.console import print_line, print_problems
-from carmask.progress import progress_bar
+from carmask.progress import counted, progress_bar
 
 
 def crops(
@@ -42,11 +42,8 @@ def crops(
     print_problems(dataset.problems)
     train = set(Split.load(split).train) if split else None
     pairs = [pair for pair in dataset.pairs if train is None or pair.id in train]
-    count = 0
     with progress_bar("cutting crops") as progress:
-        writing = write_crops(pairs, Segmenter.load(model), out, per_photo=per_photo, seed=seed)
-        for done, written in enumerate(writing, start=1):
-            count += written
-            progress(done, len(pairs))
+        written = write_crops(pairs, Segmenter.load(model), out, per_photo=per_photo, seed=seed)
+        count = sum(counted(written, progress, len(pairs)))
     print_line(f"written: {count} crops of {len(pairs)} photos in {out}")
     return 0

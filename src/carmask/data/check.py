@@ -2,11 +2,9 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, signature_of
 from carmask.data.layout import Problem, ProblemKind
@@ -16,12 +14,8 @@ from carmask.data.turned import TURNED, fits_turned
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
 from carmask.imaging.mask_values import FOREGROUND_FROM
-from carmask.limits import usable_cpus
-from carmask.progress import Progress
-from carmask.runner import map_ahead
-
-S = TypeVar("S")
-T = TypeVar("T")
+from carmask.progress import Progress, counted
+from carmask.runner import in_threads
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,8 @@ def check_dataset(
     """
     started = time.perf_counter()
     pairs = {pair.id: pair for pair in dataset.pairs}
-    findings = dict(zip(pairs, in_threads(_examine, dataset.pairs, progress), strict=True))
+    examined = counted(in_threads(_examine, dataset.pairs), progress, len(pairs))
+    findings = dict(zip(pairs, examined, strict=True))
     problems = list(dataset.problems)
     kinds_of: dict[str, list[str]] = defaultdict(list)
     for id_, found in findings.items():
@@ -127,22 +122,13 @@ def measure_areas(pairs: Sequence[Pair], *, progress: Progress | None = None) ->
 
     area_of: dict[str, float] = {}
     problems = []
-    for pair, found in zip(pairs, in_threads(measure, pairs, progress), strict=True):
+    measured = counted(in_threads(measure, pairs), progress, len(pairs))
+    for pair, found in zip(pairs, measured, strict=True):
         if isinstance(found, Problem):
             problems.append(found)
         else:
             area_of[pair.id] = found
     return area_of, problems
-
-
-def in_threads(work: Callable[[S], T], items: Sequence[S], progress: Progress | None = None) -> Iterator[T]:
-    """Yield `work(item)` for every item, in order. Threads are enough, since decoders release the GIL."""
-    workers = usable_cpus()
-    with ThreadPoolExecutor(workers) as pool:
-        for done, result in enumerate(map_ahead(pool, work, items, 4 * workers), start=1):
-            if progress:
-                progress(done, len(items))
-            yield result
 
 
 def _examine(pair: Pair) -> _PairFindings:

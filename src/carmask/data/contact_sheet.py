@@ -6,13 +6,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.data.check import in_threads
 from carmask.data.pairs import Dataset, Pair, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.draw import draw_overlay, hatch_unknown, sheet
 from carmask.imaging.geometry import Geometry, fit_image, fit_known, fit_mask, plan
 from carmask.imaging.mask_values import FOREGROUND_FROM
+from carmask.runner import in_threads
 
 _TILE_WIDTH_PX = 480
 _COLUMNS = 4

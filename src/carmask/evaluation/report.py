@@ -14,7 +14,7 @@ from carmask.evaluation.evaluate import assign_segmenters
 from carmask.evaluation.results import Evaluation, EvaluationFailure, PhotoRow, Subject
 from carmask.evaluation.selection import Selection
 from carmask.files import write_bytes_atomically
-from carmask.progress import Progress
+from carmask.progress import Progress, counted
 from carmask.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -51,12 +51,7 @@ def draw_worst(
 
     assigned = {pair.id: (pair, one) for one, pairs in assign_segmenters(selection, segmenter) for pair in pairs}
     rows = evaluation.worst(count)
-    cases = []
-    for row in rows:
-        cases.append(draw_case(row, *assigned[row.id]))
-        if progress is not None:
-            progress(len(cases), len(rows))
-    return cases
+    return [draw_case(row, *assigned[row.id]) for row in counted(rows, progress, len(rows))]
 
 
 def write_report(

@@ -22,7 +22,7 @@ from carmask.data.composite import CompositeSettings, Cutout, draw_widths_px, la
 from carmask.evaluation.metrics import BoolArray, photo_dice
 from carmask.exporting.photos import ExportPhotos
 from carmask.models.dice_calibration import Certainty, DiceCalibration, DiceMap, certainty
-from carmask.progress import Progress
+from carmask.progress import Progress, counted
 from carmask.segmenter import Segmenter
 
 ALTERED_WEIGHT = 0.1
@@ -91,7 +91,7 @@ def calibrate(segmenter: Segmenter, photos: ExportPhotos, progress: Progress) ->
     """
     masks = []
     cutout = None
-    for number, pair in enumerate(photos.with_dice, 1):
+    for pair in counted(photos.with_dice, progress, len(photos.with_dice)):
         image_HWC, truth = photos.read(pair)
         versions = list(altered(image_HWC, truth.mask_HW, truth.known_HW, pair.id))
         if cutout is not None and truth.known_HW is None:
@@ -102,7 +102,6 @@ def calibrate(segmenter: Segmenter, photos: ExportPhotos, progress: Progress) ->
             certain = certainty(result.probability, result.threshold)
             masks.append(ScoredMask(certain, dice, ALTERED_WEIGHT if one.version else 1.0))
         cutout = Cutout.of(image_HWC, truth.soft_HW) or cutout
-        progress(number, len(photos.with_dice))
     return fit(masks, f"{photos.dice_description}; also cropped, darkened, blurred and pasted")
 
 

@@ -1,14 +1,12 @@
 """Export a network: build the graph, compare it with PyTorch, quantize it, and only then write."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from carmask.data.split import Split
 from carmask.evaluation.selection import find_run
@@ -31,6 +29,7 @@ from carmask.exporting.quantize import quantize
 from carmask.files import write_bytes_atomically
 from carmask.models.card import EngineParity, Measured, ModelCard
 from carmask.models.network import Network
+from carmask.progress import counted
 from carmask.runtime.hardware import HardwareSettings, set_up
 from carmask.runtime.load import open_onnx
 from carmask.runtime.locate import locate
@@ -210,14 +209,9 @@ def _int8_file(
 ) -> _OnnxFile:
     """Return the int8 file, if it loses little Dice and keeps PyTorch's masks. Raises `DropError`."""
     photos = reference.photos
+    canvases = (reference.segmenter.fit(photo).views[0].image_HWC for photo in photos.calibration_photos())
     with logger.bar("calibrating") as progress:
-
-        def canvases() -> Iterator[NDArray[np.uint8]]:
-            for number, photo in enumerate(photos.calibration_photos(), 1):
-                yield reference.segmenter.fit(photo).views[0].image_HWC
-                progress(number, len(photos.calibration))
-
-        quantized = quantize(graph, canvases())
+        quantized = quantize(graph, counted(canvases, progress, len(photos.calibration)))
     card = int8_card(floating.card)
     data = to_file(quantized, card)
     with logger.bar("running int8") as progress:

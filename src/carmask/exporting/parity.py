@@ -24,7 +24,7 @@ from carmask.exporting.photos import ExportPhotos
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import Geometry, Size, fit_image, plan
 from carmask.models.card import EngineParity, ModelCard
-from carmask.progress import Progress
+from carmask.progress import Progress, counted
 from carmask.runtime.engine import Engine, EngineMissing
 from carmask.runtime.load import Member, open_onnx
 from carmask.runtime.options import EngineName, Precision, RunOptions
@@ -111,12 +111,11 @@ class Reference:
         self.segmenter = segmenter = segmenter_of(engine)
         self.references: list[ReferencePhoto] = []
         probed: list[Photo] = []
-        for number, (photo, truth_HW, known_HW) in enumerate(photos.samples(), 1):
+        for photo, truth_HW, known_HW in counted(photos.samples(), progress, len(photos.compared)):
             fitted = segmenter.fit(photo)
             self.references.append(ReferencePhoto(fitted, truth_HW, known_HW, *_infer(segmenter, fitted)))
-            if number <= max(PROBE_BATCHES):
+            if len(probed) < max(PROBE_BATCHES):
                 probed.append(photo)
-            progress(number, len(photos.compared))
         self.dice = fmean(one.dice(one.mask_HW) for one in self.references)
         self.probe_sizes = _probe_sizes(engine.card)
         pictures = [_probe(probed, size_HW, batch) for size_HW in self.probe_sizes for batch in PROBE_BATCHES]
@@ -131,14 +130,13 @@ class Reference:
         """Run the photos through an engine. `progress` is called with (photos done, photos in all)."""
         segmenter = segmenter_of(engine)
         dices, same, largest, mean = [], [], [], []
-        for number, one in enumerate(self.references, 1):
+        for one in counted(self.references, progress, len(self.references)):
             probability_HW, mask_HW = _infer(segmenter, one.fitted)
             difference_HW = np.abs(probability_HW - one.probability_HW)
             largest.append(float(difference_HW.max()))
             mean.append(float(difference_HW.mean()))
             dices.append(one.dice(mask_HW))
             same.append(one.same_mask(mask_HW))
-            progress(number, len(self.references))
         return EngineParity(
             engine=engine.name,
             precision=engine.precision,

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +36,7 @@ from carmask.pipeline.sinks import Put
 from carmask.pipeline.sources import find_photos
 from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
 from carmask.result import Result
-from carmask.runner import default_workers, map_ahead
+from carmask.runner import default_workers, in_threads
 
 _THRESHOLD = 0.5
 
@@ -109,9 +108,7 @@ def _convert(masks: MaskList, jobs: Iterable[Job], put: Put) -> Generator[PhotoO
             return failed(job, error)
         return replace(outcome, seconds=time.perf_counter() - started_s)
 
-    workers = default_workers()
-    with ThreadPoolExecutor(workers, "convert") as pool:
-        yield from map_ahead(pool, convert, work, ahead=4 * workers)
+    return in_threads(convert, work, default_workers())
 
 
 def find_masks(

@@ -4,7 +4,6 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,8 @@ from carmask.imaging.rle import decode_carvana
 from carmask.pipeline.masks import Read, find_masks, match_rows
 from carmask.pipeline.photo_list import PhotoList
 from carmask.pipeline.sources import find_photos
-from carmask.progress import Progress
-from carmask.runner import default_workers, map_ahead
+from carmask.progress import Progress, counted
+from carmask.runner import default_workers, in_threads
 
 _SHOWN = 20
 
@@ -85,18 +84,16 @@ def check_submission(
         report.unusable_masks += [one.cause for one in masks.photos.unlisted if one not in found.unlisted]
         true_masks.update(masks.readers())
     check = partial(_check, table, found, true_masks)
-    with ThreadPoolExecutor(default_workers(), "check") as pool:
-        rows = _read_valid_rows(table, found, report)
-        for number, checked in enumerate(map_ahead(pool, check, rows, 64), start=1):
-            if checked.cause is not None:
-                report.add_problem("runs that do not fit the photo", checked.cause)
-            if checked.unusable_mask is not None:
-                report.unusable_masks.append(checked.unusable_mask)
-            if checked.dice is not None:
-                report.dice.append(checked.dice)
-                report.worst = min(report.worst or (2.0, ""), (checked.dice, checked.name))
-            if progress is not None:
-                progress(number, max(number, report.photos))
+    rows = _read_valid_rows(table, found, report)
+    # Each photo has at most one row here.
+    for checked in counted(in_threads(check, rows, default_workers()), progress, report.photos):
+        if checked.cause is not None:
+            report.add_problem("runs that do not fit the photo", checked.cause)
+        if checked.unusable_mask is not None:
+            report.unusable_masks.append(checked.unusable_mask)
+        if checked.dice is not None:
+            report.dice.append(checked.dice)
+            report.worst = min(report.worst or (2.0, ""), (checked.dice, checked.name))
     return report
 
 

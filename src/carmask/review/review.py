@@ -15,7 +15,7 @@ from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.predict import predict_jobs
-from carmask.progress import Progress
+from carmask.progress import Progress, counted
 from carmask.result import Result
 from carmask.review.choice import ReviewChoice
 from carmask.review.page import ReviewItem, draw_item, write_page
@@ -88,13 +88,7 @@ def write_review(
     def draw(job: Job, found: Result) -> tuple[ReviewItem, bytes]:
         return draw_item(path, plan, job, found, count=len(positions))
 
-    def count(items: Iterator[Drawn]) -> Iterator[Drawn]:
-        for done, item in enumerate(items, start=1):
-            yield item
-            if progress is not None:
-                progress(done, len(positions))
-
     if positions:
-        review.path = path
-        review.shown = write_page(path, plan.destination, segmenter, count(predict_again(positions, draw)))
+        items = counted(predict_again(positions, draw), progress, len(positions))
+        review.path, review.shown = path, write_page(path, plan.destination, segmenter, items)
     return review
