@@ -7,13 +7,13 @@ bug and keeps its traceback.
 
 import difflib
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-_MAX_ERRORS = 5
+_MAX_ERRORS, _MAX_NAMES = 5, 3
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 
@@ -25,6 +25,12 @@ class CarmaskError(Exception):
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or the name of its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def first_few(names: Collection[str]) -> str:
+    """Return the first three names in their sorted order, for a message, and how many more there are."""
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(sorted(names)[:_MAX_NAMES]) + more
 
 
 def explain(error: "ValidationError", settings: "type[BaseModel] | None" = None, *, options_only: bool = False) -> str:

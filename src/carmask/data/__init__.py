@@ -1,1 +1,1 @@
-"""What there is to learn from: pairs, checks, splits, the cache, augmentation, example data."""
+"""Training data: photos with masks, checks, splits, the cache, augmentation."""

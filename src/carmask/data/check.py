@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, signature_of
-from carmask.data.layout import Problem, ProblemKind
+from carmask.data.layout import Problem, ProblemKind, in_order
 from carmask.data.pairs import Dataset, Pair, describe_inverted, load_soft_mask
 from carmask.data.split import Split, SplitError, find_own_split, shared_groups
 from carmask.data.turned import TURNED, fits_turned
@@ -99,7 +99,7 @@ def check_dataset(
             kinds_of[id_].append(problem.kind)
     return CheckReport(
         dataset=dataset,
-        problems=tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind))),
+        problems=in_order(problems),
         rules=dict(Counter(found.rule for found in findings.values() if found.rule).most_common()),
         sizes=dict(Counter(found.size_HW for found in findings.values() if found.size_HW).most_common()),
         area_of={id_: found.area for id_, found in findings.items() if found.area is not None},

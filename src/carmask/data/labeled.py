@@ -4,7 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carmask.data.layout import VOC_MASKS, DatasetError, DatasetPaths, Layout, Problem, index_folder, photo_folder
+from carmask.data.layout import (
+    VOC_MASKS,
+    DatasetError,
+    DatasetPaths,
+    Layout,
+    Problem,
+    describe_first,
+    index_folder,
+    photo_folder,
+)
 from carmask.labels.match import PhotoNames
 from carmask.labels.read import SUFFIXES, Labels, read_labels, read_voc_labels
 from carmask.labels.shapes import LabelError, PhotoLabels
@@ -112,8 +121,8 @@ def match_labels(root: Path, labels: Labels, photos: Path | None = None) -> Foun
             cause = f"no {labels.format} label file names it"
             problems += [Problem(name, "missing mask", cause) for name in named]
     if not found:
-        first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])
-        raise DatasetError(f"{root}: no photo has a label in {labels.format}'s files. {first}", problems)
+        cause = f"{root}: no photo has a label in {labels.format}'s files"
+        raise DatasetError(f"{cause}. {describe_first(problems)}", problems)
     left_out = {end: count for end, count in index.left_out.items() if end not in (*SUFFIXES, ".txt")}
     return FoundPhotos(root, LAYOUT_OF[labels.format], found, problems, left_out)
 

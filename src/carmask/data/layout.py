@@ -24,7 +24,7 @@ Every folder is listed once, and names are only compared, so that they may conta
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -76,6 +76,17 @@ class Problem:
     subject: str
     kind: ProblemKind
     detail: str
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Sort problems by what they are of, and by their kind."""
+    return tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
+
+
+def describe_first(problems: Sequence[Problem]) -> str:
+    """Describe the first three problems, and how many more there are."""
+    first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])
+    return first + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
 
 
 class DatasetError(CarmaskError):
@@ -171,7 +182,7 @@ def locate_empty(root: Path) -> Path:
 
 
 def index_folder(folder: Path) -> FileIndex:
-    """List a folder and all folders below it, without hidden files and the clutter of file managers.
+    """List a folder and all folders below it, without hidden files and those that file managers leave behind.
 
     Raises:
         DatasetError: a folder cannot be listed.
@@ -278,7 +289,7 @@ def _locate_or_none(root: Path) -> list[DatasetPaths]:
 
 
 def _list_folder(folder: Path) -> dict[str, Path]:
-    """Return the entries of a folder by lower-case name, without hidden files and clutter."""
+    """Return the entries of a folder by lower-case name, as `index_folder` lists them."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:

@@ -1,9 +1,10 @@
 """Photos whose truth is in files of masks, by their names, or in run lengths; and photos without a vehicle."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
+from carmask.data.labeled import FoundPhotos, Truth
 from carmask.data.layout import (
     CARVANA_CSV,
     EMPTY_PHOTOS,
@@ -12,6 +13,8 @@ from carmask.data.layout import (
     DatasetPaths,
     FileIndex,
     Problem,
+    describe_first,
+    in_order,
     index_folder,
     is_text,
 )
@@ -19,22 +22,34 @@ from carmask.files import SimilarNames
 from carmask.imaging.rle import TableError, read_rows
 
 
-def find_mask_files(
-    paths: DatasetPaths,
-    found: dict[str, tuple[Path, Path | str]],
-    without: dict[str, Path],
-    problems: list[Problem],
-    left_out: Counter[str],
-) -> int:
-    """Add photos with their masks to `found`, photos without a vehicle, faults, and the endings of files left out.
+def find_mask_files(located: Sequence[DatasetPaths]) -> FoundPhotos:
+    """Find the photos of a data set that have masks, and those without a vehicle.
 
-    Returns the number of photos.
+    Raises:
+        DatasetError: there are none.
+
     """
+    parts = [_find_in(paths) for paths in located]
+    problems = in_order(problem for part in parts for problem in part.problems)
+    found = {id_: photo for part in parts for id_, photo in part.found.items()}
+    if not found:
+        raise DatasetError(_no_pairs(located, problems), problems)
+    left_out = sum((Counter(part.left_out) for part in parts), Counter[str]())
+    return FoundPhotos(located[0].root, located[0].layout, found, problems, left_out)
+
+
+def _no_pairs(located: Sequence[DatasetPaths], problems: Sequence[Problem]) -> str:
+    photos = sum(len(index_folder(paths.photos).pictures) for paths in located)
+    if not photos:
+        return f"{located[0].photos}: holds no photos"
+    return f"{located[0].root}: none of {photos} photos has a mask. {describe_first(problems)}"
+
+
+def _find_in(paths: DatasetPaths) -> FoundPhotos:
     photos = index_folder(paths.photos)
     masks = index_folder(paths.masks) if paths.masks else FileIndex({}, {}, [])
     files_of, orphans = _masks_by_photo(photos, masks)
-    problems += [*photos.problems, *masks.problems]
-    left_out += photos.left_out
+    problems = [*photos.problems, *masks.problems]
     rows: dict[str, str] = {}
     if paths.csv and not photos.pictures.keys() <= files_of.keys():
         rows, row_problems = read_run_lengths(paths.csv)
@@ -44,6 +59,7 @@ def find_mask_files(
         if not masks.pictures:
             orphans += [(stem, paths.csv) for stem in rows if stem not in photos.pictures]
     problems += [_orphan(stem, path, photos, paths) for stem, path in orphans]
+    found: dict[str, tuple[Path, Truth]] = {}
     for stem, images in sorted(photos.pictures.items()):
         files = files_of.get(stem, [])
         if len(images) > 1 or len(files) > 1:
@@ -55,34 +71,29 @@ def find_mask_files(
             found[paths.prefix + stem] = (images[0], files[0] if files else rows[stem])
         else:
             problems.append(_missing_mask(stem, images[0], masks, paths))
+    left_out = photos.left_out
     if paths.empty:
-        prefix = f"{paths.prefix}{EMPTY_PHOTOS}/"
         taken = {paths.prefix + stem for stem in photos.pictures}
-        empty, faults, others = photos_without(paths.empty, paths.root, prefix, taken)
-        left_out += others
-        without |= empty
-        problems += faults
-    return len(photos.pictures)
+        without = photos_without(paths.empty, paths.root, f"{paths.prefix}{EMPTY_PHOTOS}/", taken)
+        found |= without.found
+        problems += without.problems
+        left_out += Counter(without.left_out)
+    return FoundPhotos(paths.root, paths.layout, found, problems, left_out)
 
 
-def photos_without(
-    folder: Path, root: Path, prefix: str = "", taken: Collection[str] = ()
-) -> tuple[dict[str, Path], list[Problem], Counter[str]]:
-    """Find photos without a vehicle (by id, sorted), faults, and the endings of files left out.
-
-    taken: the ids of other photos.
-    """
+def photos_without(folder: Path, root: Path, prefix: str = "", taken: Collection[str] = ()) -> FoundPhotos:
+    """Find photos without a vehicle. prefix: begins their ids. taken: the ids of other photos."""
     photos = index_folder(folder)
     problems = photos.problems
-    found = {}
+    found: dict[str, tuple[Path, Truth]] = {}
     for stem, images in sorted(photos.pictures.items()):
         id_ = prefix + stem
         if len(images) > 1 or id_ in taken:
             names = ", ".join(_relative(path, root) for path in images)
             problems.append(Problem(id_, "ambiguous", f"several files have this name, keep one: {names}"))
         else:
-            found[id_] = images[0]
-    return found, problems, photos.left_out
+            found[id_] = images[0], None
+    return FoundPhotos(root, "folders", found, problems, photos.left_out)
 
 
 def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:

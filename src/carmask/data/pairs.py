@@ -13,10 +13,10 @@ from carmask.data.labeled import FoundPhotos, Truth, find_labeled, find_voc
 from carmask.data.layout import (
     CARVANA_CSV,
     DatasetError,
-    DatasetPaths,
     Layout,
     Problem,
     has_masks,
+    in_order,
     locate_dataset,
     locate_empty,
 )
@@ -121,7 +121,7 @@ def find_pairs(
         Pair(id_, image, truth, *group_and_view[id_], foreground, ignore)
         for id_, (image, truth) in sorted(data.found.items())
     )
-    return Dataset(data.root, data.layout, pairs, _in_order(data.problems), data.left_out)
+    return Dataset(data.root, data.layout, pairs, in_order(data.problems), data.left_out)
 
 
 def _find(root: Path, labels: Sequence[str], ignored: Sequence[str]) -> FoundPhotos:
@@ -130,29 +130,15 @@ def _find(root: Path, labels: Sequence[str], ignored: Sequence[str]) -> FoundPho
     located = locate_dataset(root)
     if labeled := find_voc(located, labels, ignored):
         return labeled
-    files: dict[str, tuple[Path, Path | str]] = {}
-    without: dict[str, Path] = {}
-    problems: list[Problem] = []
-    left_out: Counter[str] = Counter()
-    photos = 0
-    for paths in located:
-        photos += find_mask_files(paths, files, without, problems, left_out)
-    if not files and not without:
-        raise DatasetError(_no_pairs(located[0], photos, _in_order(problems)), _in_order(problems))
-    found = {**files, **{id_: (image, None) for id_, image in without.items()}}
-    return FoundPhotos(located[0].root, located[0].layout, found, problems, left_out)
+    return find_mask_files(located)
 
 
 def _find_empty(root: Path) -> FoundPhotos:
     folder = locate_empty(root)
-    found, problems, left_out = photos_without(folder, root)
-    if not found:
-        raise DatasetError(f"{folder}: holds no photos", problems)
-    return FoundPhotos(root, "folders", {id_: (image, None) for id_, image in found.items()}, problems, left_out)
-
-
-def _in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:
-    return tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
+    data = photos_without(folder, root)
+    if not data.found:
+        raise DatasetError(f"{folder}: holds no photos", data.problems)
+    return data
 
 
 def load_soft_mask(pair: Pair, *, photo_HW: tuple[int, int] | None = None) -> MaskReading:
@@ -256,14 +242,6 @@ def _group_and_view(
             f"for example {', '.join(unmatched[:3])}; it must find the group in every id"
         )
     return {id_: (group_of.get(id_, id_), view) for id_, (_, view) in known.items()}
-
-
-def _no_pairs(paths: DatasetPaths, photos: int, problems: Sequence[Problem]) -> str:
-    if not photos:
-        return f"{paths.photos}: holds no photos"
-    first = "; ".join(f"{problem.subject}: {problem.kind}, {problem.detail}" for problem in problems[:3])
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"{paths.root}: none of {photos} photos has a mask. {first}{more}"
 
 
 def spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:

@@ -7,7 +7,7 @@ on a car that it has seen. Cars are assigned by their mean mask area, so that bo
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from carmask import __version__
 from carmask.data.layout import Side, read_side_lists, side_of
 from carmask.data.pairs import Dataset, Pair
-from carmask.errors import CarmaskError, explain
+from carmask.errors import CarmaskError, explain, first_few
 from carmask.files import SimilarNames, write_bytes_atomically
 
 # The default number of folds, of which one is held out.
@@ -309,9 +309,3 @@ def _generator(seed: int) -> np.random.Generator:
     if seed < 0:
         raise SplitError(f"seed {seed}: must be 0 or more")
     return np.random.default_rng(seed)
-
-
-def first_few(names: Collection[str]) -> str:
-    """The first three names, for a message, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(sorted(names)[:3]) + more

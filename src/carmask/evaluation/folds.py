@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from carmask.data.pairs import Dataset, Pair
-from carmask.data.split import Split, first_few
+from carmask.data.split import Split
+from carmask.errors import first_few
 from carmask.evaluation.results import EvaluationError
 from carmask.evaluation.selection import Selection, TrainingSplit, select_pairs
 from carmask.models.config import SPLIT_OF_RUN

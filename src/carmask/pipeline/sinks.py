@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from carmask.errors import first_few
 from carmask.files import remove_stale_temporary_files, write_bytes_atomically
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, PhotoOutcome, Shard
 from carmask.pipeline.journal import (
@@ -39,7 +40,6 @@ Put = Callable[[Job, Result], Any]
 OpenRemotely = Callable[[], AbstractContextManager[Put]]
 
 _JOURNAL_OF_JSON = ".carmask-annotations"
-_SHOWN = 3
 # Processes on other machines have a journal each: not every file system locks files between machines.
 _PROCESS = secrets.token_hex(4)
 
@@ -256,10 +256,9 @@ def find_undone(
             if entry.expected_dice is not None:
                 dice[job.position] = entry.expected_dice
     if unknown:
-        shown = ", ".join(unknown[:_SHOWN]) + (f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else "")
         raise BadDestination(
-            f"{path}: {shown} would be overwritten, and carmask did not write them there; use --overwrite to replace "
-            "them, or choose another destination"
+            f"{path}: {first_few(unknown)} would be overwritten, and carmask did not write them there; use --overwrite "
+            "to replace them, or choose another destination"
         )
     return todo, outdated, empty, dice
 
