@@ -167,6 +167,16 @@ def walk_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tu
         yield Path(path), sorted(name for name in files if not is_hidden_file(name))
 
 
+def as_valid_text(name: object) -> str:
+    """Return a name with its bytes that are not valid text as escapes."""
+    return str(name).encode(errors="backslashreplace").decode()
+
+
+def unlistable(error: OSError) -> str:
+    """Return the message for a folder that cannot be listed, from the error that `walk_files` passes on."""
+    return f"{error.filename}: cannot be listed ({error.strerror}); check its permissions"
+
+
 def is_hidden_file(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or a system file."""
     return name.startswith(".") or is_system_file(name)

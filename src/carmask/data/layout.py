@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from carmask.errors import CarmaskError
-from carmask.files import is_hidden_file, walk_files
+from carmask.files import as_valid_text, is_hidden_file, unlistable, walk_files
 from carmask.imaging.decode import IMAGE_SUFFIXES
 
 ProblemKind = Literal[
@@ -194,8 +194,8 @@ def index_folder(folder: Path) -> FileIndex:
         for name in names:
             relative = PurePosixPath(below, name)
             if not is_text(str(relative)):
-                shown = str(relative).encode("utf-8", "backslashreplace").decode()
-                index.problems.append(Problem(shown, "unreadable", "its name is not valid UTF-8; rename it"))
+                cause = "its name is not valid UTF-8; rename it"
+                index.problems.append(Problem(as_valid_text(relative), "unreadable", cause))
                 continue
             files = index.pictures if relative.suffix.lower() in IMAGE_SUFFIXES else index.others
             files.setdefault(str(relative.with_suffix("")), []).append(path / name)
@@ -293,7 +293,7 @@ def _list_folder(folder: Path) -> dict[str, Path]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise _unlistable(error) from error
+        raise DatasetError(unlistable(error)) from error
     return {path.name.lower(): path for path in entries if not is_hidden_file(path.name)}
 
 
@@ -304,11 +304,7 @@ def _unnest(folder: Path) -> Path:
 
 
 def _refuse_unlistable(error: OSError) -> None:
-    raise _unlistable(error) from error
-
-
-def _unlistable(error: OSError) -> DatasetError:
-    return DatasetError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions")
+    raise DatasetError(unlistable(error)) from error
 
 
 def is_text(name: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.evaluation.results import Evaluation, TableRow
+from carmask.files import as_valid_text
 from carmask.privacy import fonts_in_temporary_folder
 
 with fonts_in_temporary_folder():
@@ -196,7 +197,7 @@ def _numeric_columns(log: Path) -> dict[str, NDArray[np.float64]]:
 
 def _label(name: str) -> str:
     """A name short enough for an axis, without bytes that are no text; the end tells cars apart."""
-    name = name.encode(errors="backslashreplace").decode()
+    name = as_valid_text(name)
     return name if len(name) <= 24 else "…" + name[-23:]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from carmask.errors import CarmaskError
-from carmask.files import walk_files
+from carmask.files import unlistable, walk_files
 from carmask.labels.classes import choose_labels
 from carmask.labels.coco import read_coco
 from carmask.labels.cvat import parse_xml, read_cvat
@@ -161,4 +161,4 @@ def _format_of(document: Any, path: Path) -> str | None:
 
 
 def _raise(error: OSError) -> None:
-    raise LabelError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions") from error
+    raise LabelError(unlistable(error)) from error

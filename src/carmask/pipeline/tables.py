@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.files import BinaryWriter, atomic_write, gzip_writer, remove_stale_temporary_files
+from carmask.files import BinaryWriter, as_valid_text, atomic_write, gzip_writer, remove_stale_temporary_files
 from carmask.imaging.rle import encode_carvana, write_rows
 from carmask.labels.cvat import cvat_row
 from carmask.labels.label_studio import label_studio_row
@@ -228,10 +228,9 @@ def _write_parquet(stream: BinaryWriter, rows: Rows) -> None:
 
 
 def _to_parquet(job: Job, entry: Entry) -> dict[str, Any]:
-    # A name that is not valid text is written with its bytes as escapes.
-    row = {PATH_COLUMN: str(job.photo).encode(errors="backslashreplace").decode()}
+    row = {PATH_COLUMN: as_valid_text(job.photo)}
     if "error" in entry:
-        return {**row, "error": entry["error"].encode(errors="backslashreplace").decode()}
+        return {**row, "error": as_valid_text(entry["error"])}
     sides = dict(zip(("top", "left", "bottom", "right"), entry["box_px"] or (), strict=False)) or None
     noted = {key: entry.get(key) for key in ("coverage", "expected_dice", "seconds")}
     return {**row, **entry["row"], "box_px": sides, **noted}

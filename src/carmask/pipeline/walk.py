@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
-from carmask.files import is_hidden_file, walk_files
+from carmask.files import is_hidden_file, unlistable, walk_files
 from carmask.imaging.formats import FORMATS, IMAGE_SUFFIXES, describe_left_out
 from carmask.pipeline.photo_list import PhotoFailure, PhotoList, SourceError
 from carmask.pipeline.urls import URL
@@ -33,17 +33,11 @@ def list_url(root: URL, results: URL | None) -> PhotoList:
     """List the photos below a folder at a URL; see `find_photos`."""
     if results == root:
         raise SourceError(f"{root}: is the folder of the photos itself; choose another one, such as {root / 'results'}")
-    names, left_out = [], Counter[str]()
-    for name in root.names_below():
-        if f"{root / name}".startswith(f"{results}/"):
-            continue
-        if is_photo(name):
-            names.append(name)
-        else:
-            left_out[_ending(name)] += 1
-    if not names:
+    names = (name for name in root.names_below() if not f"{root / name}".startswith(f"{results}/"))
+    photos, left_out = _divide(names)
+    if not photos:
         raise SourceError(f"{root}: no photo in it; looked in all sub-folders for {FORMATS}")
-    return PhotoList(root, names, left_out=left_out)
+    return PhotoList(root, photos, left_out=left_out)
 
 
 def is_pattern(source: str) -> bool:
@@ -135,12 +129,7 @@ class _Walk:
 
     def list_photos(self, names: Iterable[str], looked_for: str) -> PhotoList:
         """Return the list of the photos among these files. looked_for: how an error begins if there are none."""
-        photos, left_out = set(), Counter[str]()
-        for name in names:
-            if is_photo(name):
-                photos.add(name)
-            else:
-                left_out[_ending(name)] += 1
+        photos, left_out = _divide(names)
         if not photos:
             but = f", but not in results of carmask: {', '.join(map(str, self._skipped))}" if self._skipped else ""
             but += f"; there are {describe_left_out(left_out)}" if left_out else ""
@@ -149,14 +138,16 @@ class _Walk:
         return PhotoList(self.root, sorted(photos), tuple(self._unlisted), tuple(self._skipped), left_out)
 
     def _add_unlisted(self, error: OSError) -> None:
-        cause = f"{error.filename}: cannot be listed ({error.strerror}); check its permissions"
-        self._unlisted.append(PhotoFailure(Path(error.filename), cause))
+        self._unlisted.append(PhotoFailure(Path(error.filename), unlistable(error)))
 
 
-def is_photo(name: str) -> bool:
-    """Whether the ending of a file's name is that of a picture that is read."""
-    return _ending(name) in IMAGE_SUFFIXES
-
-
-def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path is ten times slower
+def _divide(names: Iterable[str]) -> tuple[list[str], Counter[str]]:
+    """Return the photos among these files, and how many others there are by the ending of their names."""
+    photos, left_out = [], Counter[str]()
+    for name in names:
+        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path is ten times slower
+        if ending in IMAGE_SUFFIXES:
+            photos.append(name)
+        else:
+            left_out[ending] += 1
+    return photos, left_out

@@ -22,7 +22,7 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
-from carmask.files import UnwritableFile, atomic_write
+from carmask.files import UnwritableFile, as_valid_text, atomic_write
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.polygons import Polygon, find_polygons
 from carmask.pipeline.jobs import Job
@@ -126,10 +126,10 @@ def _item(path: Path, plan: Plan, job: Job, found: Result) -> ReviewItem:
     result = plan.result_of(job)
     assert isinstance(result, Path), "the command refuses stores"
     return ReviewItem(
-        key=f"{crc32(outline.encode()):08x} {_text(job.name)}",
-        name=_text(job.name),
-        photo=_text(job.photo.absolute() if isinstance(job.photo, Path) else job.photo),
-        result=_text(result.absolute()),
+        key=f"{crc32(outline.encode()):08x} {as_valid_text(job.name)}",
+        name=as_valid_text(job.name),
+        photo=as_valid_text(job.photo.absolute() if isinstance(job.photo, Path) else job.photo),
+        result=as_valid_text(result.absolute()),
         link=_link(job.photo, path.parent),
         result_link=_link(result, path.parent),
         score=round(found.score, 4),
@@ -162,11 +162,6 @@ def _link(place: Path | URL, folder: Path) -> str | None:
         return quote(os.fsencode(Path(os.path.relpath(place, folder)).as_posix()))
     except ValueError:  # another drive
         return place.absolute().as_uri()
-
-
-def _text(name: object) -> str:
-    # A name that is not valid text is written with its bytes as escapes.
-    return str(name).encode(errors="backslashreplace").decode()
 
 
 def _template() -> str:
