@@ -14,6 +14,7 @@ from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
 from carmask.imaging.encode import encode_png
 from carmask.imaging.formats import describe_left_out
+from carmask.imaging.geometry import size_text
 from carmask.models.config import PresetName
 from carmask.progress import progress_bar
 
@@ -101,7 +102,7 @@ def _print_summary(report: CheckReport, sheet: Path | None) -> None:
         ("data", str(dataset.root)),
         ("layout", dataset.layout),
         ("pairs", f"{len(dataset.pairs)} in {groups} groups"),
-        *(("photo size", f"{height} x {width} px: {count}") for (height, width), count in frequent),
+        *(("photo size", f"{size_text(size_HW)}: {count}") for size_HW, count in frequent),
         *(("mask rule", rule) for rule in describe_rules(report.rules)),
     ]
     if len(report.sizes) > _SHOWN_SIZES:

@@ -13,6 +13,7 @@ from carmask.data.split import Split, SplitError, find_own_split, shared_groups
 from carmask.data.turned import TURNED, fits_turned
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo
+from carmask.imaging.geometry import size_text
 from carmask.imaging.mask_values import FOREGROUND_FROM
 from carmask.progress import Progress, counted
 from carmask.runner import in_threads
@@ -162,8 +163,8 @@ def _mask_problems(reading: MaskReading, photo_HW: tuple[int, int] | None) -> It
     height, width = reading.soft_HW.shape
     if photo_HW and photo_HW != (height, width):
         turned = ", as if one of them were rotated" if photo_HW == (width, height) else ""
-        photo_text = f"{photo_HW[0]} x {photo_HW[1]}"
-        yield "size mismatch", f"the photo is {photo_text} px (height x width), the mask {height} x {width}{turned}"
+        sizes = f"the photo is {size_text(photo_HW)} (height x width), the mask {size_text((height, width))}"
+        yield "size mismatch", f"{sizes}{turned}"
     known = reading.soft_HW if reading.known_HW is None else reading.soft_HW[reading.known_HW]
     brightest, darkest = int(known.max()), int(known.min())
     if brightest < FOREGROUND_FROM:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from carmask.imaging.masks import box_of, slices
+
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -63,11 +65,8 @@ class Cutout:
         Only the inner half of a soft edge is kept: the outer half shows more of the old ground than of the vehicle.
         """
         soft_HW = cv2.subtract(soft_HW, cv2.bitwise_not(soft_HW))
-        rows, columns = np.flatnonzero(soft_HW.any(axis=1)), np.flatnonzero(soft_HW.any(axis=0))
-        if not len(rows):
-            return None
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return cls(image_HWC[box], soft_HW[box])
+        box_px = box_of(soft_HW > 0)
+        return None if box_px is None else cls(image_HWC[slices(box_px)], soft_HW[slices(box_px)])
 
     def resized(self, height_px: int, width_px: int, *, mirrored: bool) -> "Cutout":
         """The vehicle at another size."""

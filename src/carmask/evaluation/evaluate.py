@@ -18,6 +18,7 @@ from carmask.evaluation.metrics import BoolArray, empty_dice, measure
 from carmask.evaluation.results import Evaluation, EvaluationError, EvaluationFailure, PhotoRow
 from carmask.evaluation.selection import Part, Selection, TrainingSplit, find_training_split, select_pairs
 from carmask.imaging.decode import MaskReading, Photo, UnreadableImage
+from carmask.imaging.geometry import size_text
 from carmask.models.series_file import fold_folders
 from carmask.progress import Progress
 from carmask.runner import Prediction, run_segmenter
@@ -208,11 +209,8 @@ def load_truth(pair: Pair, size_HW: tuple[int, int]) -> MaskReading:
     """
     reading = load_soft_mask(pair, photo_HW=size_HW)
     if reading.soft_HW.shape != size_HW:
-        (height, width), (photo_height, photo_width) = reading.soft_HW.shape, size_HW
-        raise MaskSizeError(
-            f"the mask is {height} x {width} px, its photo {photo_height} x {photo_width} px; "
-            "replace one of them, or take both out of the folder"
-        )
+        sizes = f"the mask is {size_text(reading.soft_HW.shape)}, its photo {size_text(size_HW)}"
+        raise MaskSizeError(f"{sizes}; replace one of them, or take both out of the folder")
     return reading
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carmask.errors import CarmaskError
+from carmask.imaging.masks import box_of, slices
 
 BoolArray = npt.NDArray[np.bool_]
 Distances = npt.NDArray[np.float32]
@@ -290,13 +291,11 @@ def _window_around(mask_HW: BoolArray) -> tuple[slice, slice]:
     All pixels that decide about a boundary or thin pixel lie in it, so nothing computed on it differs from the whole
     picture's.
     """
-    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
-    if not rows.size:
+    box_px = box_of(mask_HW)
+    if box_px is None:
         return slice(0, 0), slice(0, 0)
-    return (
-        slice(max(rows[0] - _MARGIN_PX, 0), rows[-1] + _MARGIN_PX + 1),
-        slice(max(columns[0] - _MARGIN_PX, 0), columns[-1] + _MARGIN_PX + 1),
-    )
+    height, width = mask_HW.shape
+    return slices(box_px, margin_px=_MARGIN_PX, size_HW=(height, width))
 
 
 def _ratio(part: float, whole: float, *, undefined: float) -> float:

@@ -148,3 +148,8 @@ def _pad(pixels: P, placement: Placement) -> P:
 
 def _text(size_HW: tuple[int, ...]) -> str:
     return " x ".join(map(str, size_HW))
+
+
+def size_text(size_HW: tuple[int, ...]) -> str:
+    """Return a size in words, height first."""
+    return f"{size_HW[0]} x {size_HW[1]} px"

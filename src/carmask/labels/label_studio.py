@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat, RootModel
 
 from carmask.imaging.decode import IMAGE_SUFFIXES
+from carmask.imaging.geometry import size_text
 from carmask.labels.shapes import (
     LabeledShape,
     LabelError,
@@ -135,9 +136,7 @@ def _read_region(region: _Region) -> list[LabeledShape]:
 
 def _draw_brush(data: bytes, size_HW: tuple[int, int], mask_HW: NDArray[np.bool_]) -> float:
     if size_HW != mask_HW.shape:
-        raise LabelError(
-            f"its mask is {size_HW[0]} x {size_HW[1]} px, the photo {mask_HW.shape[0]} x {mask_HW.shape[1]}"
-        )
+        raise LabelError(f"its mask is {size_text(size_HW)}, the photo {size_text(mask_HW.shape)}")
     mask_HW |= decode_brush(data, size_HW)
     return 0.0
 
@@ -163,7 +162,7 @@ def decode_brush(data: bytes, size_HW: tuple[int, int]) -> NDArray[np.bool_]:
 
     total, word_bits, *count_bits = (read(count) + (count < 32) for count in _HEADER)
     if word_bits != 8 or total != 4 * size_HW[0] * size_HW[1]:
-        raise LabelError(f"its brush mask is not one of {size_HW[0]} x {size_HW[1]} px")
+        raise LabelError(f"its brush mask is not one of {size_text(size_HW)}")
     values = np.zeros(total, np.uint8)
     done = 0
     while done < total:

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, Field, ValidationError
 
 from carmask.errors import CarmaskError, explain
-from carmask.imaging.geometry import Size
+from carmask.imaging.geometry import Size, size_text
 from carmask.imaging.image_file import open_image
 from carmask.imaging.mask_values import MaskReading
 from carmask.imaging.polygons import fill_rings
@@ -101,7 +101,7 @@ class PhotoLabels:
         """
         size_HW = self.size_HW or photo_HW
         if size_HW[0] * size_HW[1] > max_pixels():
-            raise self._error(f"says that the photo has {size_HW[0]} x {size_HW[1]} px, more than --max-pixels allows")
+            raise self._error(f"says that the photo has {size_text(size_HW)}, more than --max-pixels allows")
         mask_HW, unknown_HW = np.zeros(size_HW, np.bool_), np.zeros(size_HW, np.bool_)
         outside_px = []
         for number, shape in enumerate(self.shapes, start=1):
@@ -213,7 +213,7 @@ def draw_runs(
     """Add a mask of run lengths, whose top left corner is at `left_top_px`."""
     height, width = size_HW
     if height * width > mask_HW.size:
-        raise LabelError(f"its mask of {height} x {width} px is larger than the photo")
+        raise LabelError(f"its mask of {size_text(size_HW)} is larger than the photo")
     part_HW = runs_to_mask(lengths, (width, height)).T if by_column else runs_to_mask(lengths, size_HW)
     return paste(part_HW, left_top_px, mask_HW)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.imaging.decode import IMAGE_SUFFIXES, read_size
-from carmask.imaging.geometry import Size
+from carmask.imaging.geometry import Size, size_text
 from carmask.imaging.image_file import UnreadableImage, open_image
 from carmask.labels.shapes import LabeledShape, LabelError, LabelFile, PhotoLabels, digest_of
 from carmask.limits import max_pixels
@@ -99,8 +99,8 @@ def _parse_color(text: str) -> Color:
 def _draw_class(path: Path, index: int, color: Color, mask_HW: NDArray[np.bool_]) -> float:
     with open_image(path, max_pixels=max_pixels(), name=None) as image:
         if (image.height, image.width) != mask_HW.shape:
-            (height, width) = mask_HW.shape
-            raise LabelError(f"is {image.height} x {image.width} px, its photo {height} x {width}")
+            own_HW = image.height, image.width
+            raise LabelError(f"is {size_text(own_HW)}, its photo {size_text(mask_HW.shape)}")
         if image.mode == "L":
             mask_HW |= np.asarray(image) == index
         else:

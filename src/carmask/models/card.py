@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carmask import __version__
 from carmask.errors import CarmaskError, explain
-from carmask.imaging.geometry import Geometry
+from carmask.imaging.geometry import Geometry, size_text
 from carmask.models.config import PRESETS, PresetName, UNetConfig
 from carmask.models.dice_calibration import DiceCalibration
 
@@ -141,12 +141,11 @@ class ModelCard(BaseModel):
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs of all fields, for people."""
-        height, width = self.geometry.size_HW
         fit = "proportions kept" if self.geometry.keep_aspect else "stretched"
         rows = [
             ("name", self.name),
             ("preset", self.preset or "none"),
-            ("input size", f"{height} x {width} px, {fit}, {self.colors}"),
+            ("input size", f"{size_text(self.geometry.size_HW)}, {fit}, {self.colors}"),
             ("threshold", f"{self.threshold:g}"),
             ("precision", self.precision),
             ("trained on", f"{len(self.train_groups)} groups" if self.train_groups else "not known"),

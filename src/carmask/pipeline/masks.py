@@ -17,6 +17,7 @@ from carmask.data.mask_files import photo_stems
 from carmask.data.pairs import SCALED, Pair, load_soft_mask
 from carmask.files import SimilarNames
 from carmask.imaging.decode import FIRST, MaskReading, UnreadableImage, read_size
+from carmask.imaging.geometry import size_text
 from carmask.imaging.mask_values import LOOKS_LIKE_A_PHOTO
 from carmask.imaging.rle import RleError, decode_carvana, read_rows
 from carmask.labels.classes import parse_names
@@ -282,8 +283,8 @@ def _read_file(path: Path, photo: Path, foreground: int | None) -> tuple[Result,
     if reading.odd == LOOKS_LIKE_A_PHOTO and foreground is None:
         raise UnreadableImage(str(path), LOOKS_LIKE_A_PHOTO, "move photos out of the folder of masks")
     if photo_HW is not None and reading.soft_HW.shape != photo_HW:
-        sizes = [f"{height} x {width} px" for height, width in (reading.soft_HW.shape, photo_HW)]
-        raise SourceError(f"{path}: is {sizes[0]}, its photo {sizes[1]}; replace one of them")
+        sizes = f"is {size_text(reading.soft_HW.shape)}, its photo {size_text(photo_HW)}"
+        raise SourceError(f"{path}: {sizes}; replace one of them")
     scaled = SCALED if reading.rule.endswith(SCALED) else ""
     return _result(reading), FIRST if reading.is_first else scaled
 
@@ -292,10 +293,11 @@ def _read_labels(labels: PhotoLabels, photo: Path) -> tuple[Result, str]:
     if labels.size_HW and not photo.exists():
         reading = labels.read(labels.size_HW)
     else:
-        height, width = read_size(photo)
-        reading = load_soft_mask(Pair(photo.stem, photo, labels, photo.stem), photo_HW=(height, width))
-        if reading.soft_HW.shape != (height, width):
-            raise LabelError(f"{labels.file}: is for a photo of {labels.size_HW}, but {photo} is {height} x {width} px")
+        photo_HW = read_size(photo)
+        reading = load_soft_mask(Pair(photo.stem, photo, labels, photo.stem), photo_HW=photo_HW)
+        if reading.soft_HW.shape != photo_HW:
+            label_size = size_text(reading.soft_HW.shape)
+            raise LabelError(f"{labels.file}: is for a photo of {label_size}, but {photo} is {size_text(photo_HW)}")
     return _result(reading), "shapes that reach out of the picture are clipped" if reading.odd else ""
 
 

@@ -16,6 +16,7 @@ from carmask.errors import CarmaskError
 from carmask.imaging.decode import Photo, decode_photo
 from carmask.imaging.draw import draw_compare, draw_overlay
 from carmask.imaging.encode import encode_mask, encode_picture, encode_soft
+from carmask.imaging.geometry import size_text
 from carmask.imaging.metadata import NO_METADATA, read_metadata
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO, OutputStyle
@@ -155,10 +156,8 @@ def _decode_full_size(job: Job, found: Result) -> Photo:
     """Decode the photo again: the networks may have seen it smaller."""
     photo = decode_photo(job.read(), name=str(job.photo))
     if photo.size_HW != found.mask.shape:
-        (height, width), (mask_height, mask_width) = photo.size_HW, found.mask.shape
-        raise CarmaskError(
-            f"{job.origin}: is {mask_height} x {mask_width} px, its photo {height} x {width} px; replace one of them"
-        )
+        sizes = f"is {size_text(found.mask.shape)}, its photo {size_text(photo.size_HW)}"
+        raise CarmaskError(f"{job.origin}: {sizes}; replace one of them")
     return photo
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.imaging.decode import read_size
+from carmask.imaging.geometry import size_text
 from carmask.imaging.rle import decode_carvana
 from carmask.pipeline.masks import Read, find_masks, match_rows
 from carmask.pipeline.photo_list import PhotoList
@@ -129,8 +130,7 @@ def _check(table: Path, photos: PhotoList, true_masks: dict[str, Read], row: tup
     try:
         truth_HW = true_masks[name]()[0].mask
         if truth_HW.shape != mask_HW.shape:
-            sizes = (f"{height} x {width} px" for height, width in (mask_HW.shape, truth_HW.shape))
-            raise CarmaskError(f"{photo}: is {next(sizes)}, its true mask {next(sizes)}")
+            raise CarmaskError(f"{photo}: is {size_text(mask_HW.shape)}, its true mask {size_text(truth_HW.shape)}")
     except CarmaskError as error:
         return _Checked(name, unusable_mask=str(error))
     return _Checked(name, dice=dice(truth_HW, mask_HW))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from carmask.errors import CarmaskError
 from carmask.imaging.background import picture_background
 from carmask.imaging.decode import UnreadableImage, decode_photo
+from carmask.imaging.geometry import size_text
 from carmask.imaging.image_file import open_image
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO
@@ -250,11 +251,8 @@ class SegmentationWorker:
         name = form.mask_file.filename if form.mask_file else None
         level_HW = decode_photo(mask, channels=1, max_pixels=self.limits.max_pixels, name=name).image_HWC[..., 0]
         if level_HW.shape != fitted.size_HW:
-            (height, width), (mask_height, mask_width) = fitted.size_HW, level_HW.shape
-            raise CarmaskError(
-                f"{name}: the mask is {mask_height} x {mask_width} px, the photo {height} x {width} px; send a mask of "
-                "the photo's size"
-            )
+            sizes = f"the mask is {size_text(level_HW.shape)}, the photo {size_text(fitted.size_HW)}"
+            raise CarmaskError(f"{name}: {sizes}; send a mask of the photo's size")
         return np.divide(level_HW, 255, dtype=np.float32)
 
     def _pixels(self, data: bytes, name: str | None) -> int:

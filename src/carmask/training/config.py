@@ -17,7 +17,7 @@ from carmask.data.augment import AugmentSettings
 from carmask.data.cache import CacheKey
 from carmask.data.composite import CompositeSettings
 from carmask.errors import CarmaskError, explain
-from carmask.imaging.geometry import Geometry
+from carmask.imaging.geometry import Geometry, size_text
 from carmask.models.card import ModelCard, read_card
 from carmask.models.config import EMPTY_SOURCE, PRESETS, WEIGHTS, PresetName, UNetConfig, weights_folder
 from carmask.runtime.locate import packaged_models
@@ -165,7 +165,7 @@ class TrainSettings(Section):
         canvas_HW = self.geometry().canvas_HW(unet.stride_px)
         if self.batch_size == self.accumulate and unet.norm == "batch" and max(canvas_HW) == unet.stride_px:
             raise ValueError(
-                f"batch_size {self.batch_size}: with single photos of {canvas_HW[0]} x {canvas_HW[1]} px, BatchNorm "
+                f"batch_size {self.batch_size}: with single photos of {size_text(canvas_HW)}, BatchNorm "
                 "has only one value for each channel at the lowest level; use a larger batch or input"
             )
         return self
