@@ -15,7 +15,7 @@ thread that iterates:
 
 What `load` returns beside the photo (a true mask, the full-size frame) reaches `consume` as `Prediction.extra`. Without
 `on_error` the first error ends the run. With it a failed item becomes what `on_error` returns, in its place in the
-order, and the rest goes on; what should end the run all the same (a full disk) `on_error` raises again.
+order, and the rest goes on; `on_error` raises again what must end the run (a full disk).
 
 `map_ahead` and `in_batches`, of which the scheduler is made, and `in_threads` do other ordered work.
 """
@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count, islice, takewhile
 from time import perf_counter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -106,7 +106,7 @@ def run_segmenter(
         if items_in_thread:
             items = _take_in_thread(source, iter(items), ahead or workers)
         loaded = map_ahead(loaders, stages.load_and_fit, items, ahead or workers + 2 * batch_size)
-        inferred: Iterator[_Loaded[Item, Extra] | _Failed[Done]]
+        inferred: Iterator[_Passed[Item, Extra, Done]]
         inferred = chain.from_iterable(map(stages.infer, in_batches(loaded, batch_size)))
         if smooth is not None:
             inferred = map_ahead(smoother, partial(stages.smooth, smooth), inferred, ahead or workers)
@@ -131,6 +131,9 @@ class _Failed(Generic[Done]):
     done: Done
 
 
+_Passed: TypeAlias = _Loaded[Item, Extra] | _Failed[Done]
+
+
 @dataclass(frozen=True)
 class _Stages(Generic[Item, Extra, Done]):
     """What `run_segmenter` does with each item; it explains the fields."""
@@ -141,7 +144,7 @@ class _Stages(Generic[Item, Extra, Done]):
     on_error: Callable[[Item, Exception], Done] | None
     batch_size: int
 
-    def load_and_fit(self, item: Item) -> _Loaded[Item, Extra] | _Failed[Done]:
+    def load_and_fit(self, item: Item) -> _Passed[Item, Extra, Done]:
         """Decode an item and place it on the canvases of the networks; in any thread."""
         started_s = perf_counter()
         try:
@@ -150,9 +153,7 @@ class _Stages(Generic[Item, Extra, Done]):
         except Exception as error:  # noqa: BLE001 - `on_error` decides
             return self._fail(item, error)
 
-    def infer(
-        self, batch: Sequence[_Loaded[Item, Extra] | _Failed[Done]]
-    ) -> list[_Loaded[Item, Extra] | _Failed[Done]]:
+    def infer(self, batch: Sequence[_Passed[Item, Extra, Done]]) -> list[_Passed[Item, Extra, Done]]:
         """Run the networks on what could be loaded; in the iterating thread."""
         loaded = [one for one in batch if isinstance(one, _Loaded)]
         started_s = perf_counter()
@@ -169,13 +170,13 @@ class _Stages(Generic[Item, Extra, Done]):
         ]
 
     def smooth(
-        self, smooth: Callable[["Fitted", "Raw"], "Raw"], one: _Loaded[Item, Extra] | _Failed[Done]
-    ) -> _Loaded[Item, Extra] | _Failed[Done]:
+        self, smooth: Callable[["Fitted", "Raw"], "Raw"], one: _Passed[Item, Extra, Done]
+    ) -> _Passed[Item, Extra, Done]:
         """Smooth what was found in one item; in one thread, in order."""
         return one if isinstance(one, _Failed) else replace(one, raw=smooth(one.fitted, one.raw))
 
-    def restore_and_consume(self, one: _Loaded[Item, Extra] | _Failed[Done]) -> Done:
-        """Bring what was found to the photo's size and hand it over; in any thread."""
+    def restore_and_consume(self, one: _Passed[Item, Extra, Done]) -> Done:
+        """Bring what was found to the photo's size, and consume it; in any thread."""
         if isinstance(one, _Failed):
             return one.done
         started_s = perf_counter()

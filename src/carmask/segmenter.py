@@ -190,19 +190,13 @@ class Segmenter:
         """
         if not fitted:
             return []
-        found = [[np.empty(0, np.float32)] * len(photo.views) for photo in fitted]
-        for member_index, member in enumerate(self.members):
-            places = [
-                (photo, view)
-                for photo, one in enumerate(fitted)
-                for view, seen in enumerate(one.views)
-                if seen.member == member_index
-            ]
-            canvases = [fitted[photo].views[view].image_HWC for photo, view in places]
+        found: dict[View, NDArray[np.float32]] = {}
+        for index, member in enumerate(self.members):
+            views = [view for photo in fitted for view in photo.views if view.member == index]
+            canvases = [view.image_HWC for view in views]
             results = _run(member, canvases, at_once=pad_to or len(fitted), steady=pad_to is not None)
-            for (photo, view), canvas_HW in zip(places, results, strict=True):
-                found[photo][view] = canvas_HW
-        return [tuple(canvases) for canvases in found]
+            found.update(zip(views, results, strict=True))
+        return [tuple(found[view] for view in photo.views) for photo in fitted]
 
     def restore(self, fitted: Fitted, raw: Raw) -> NDArray[np.float32]:
         """Average the probabilities at the photo's own size, and refine them: float32 0..1, (height, width).
@@ -225,19 +219,19 @@ class Segmenter:
         return paste_crops(probability_HW, cells, refined, crop_px)
 
     def _average(self, views: Sequence[View], raw: Raw, size_HW: Size) -> NDArray[np.float32]:
-        by_look: dict[tuple[int, Box | None], list[NDArray[np.float32]]] = {}
+        # Of each network the whole photo (None) and its tiles, each once or also mirrored.
+        canvases: dict[tuple[int, Box | None], list[NDArray[np.float32]]] = {}
         placements: dict[tuple[int, Box | None], Placement] = {}
         for view, canvas_HW in zip(views, raw, strict=True):
-            look = view.member, view.tile
-            by_look.setdefault(look, []).append(canvas_HW[:, ::-1] if view.flipped else canvas_HW)
-            placements[look] = view.placement
-        whole = {look: restore(_mean(canvases), placements[look]) for look, canvases in by_look.items()}
+            part = view.member, view.tile
+            canvases.setdefault(part, []).append(canvas_HW[:, ::-1] if view.flipped else canvas_HW)
+            placements[part] = view.placement
+        restored = {part: restore(_mean(maps), placements[part]) for part, maps in canvases.items()}
         averaged = []
         for member in range(len(self.members)):
-            averaged.append(whole[member, None])
-            tiles = [(tile, part_HW) for (of, tile), part_HW in whole.items() if of == member and tile]
-            if tiles:
-                averaged[-1] = _mean([averaged[-1], blend(tiles, size_HW)])
+            whole_HW = restored[member, None]
+            tiles = [(tile, part_HW) for (of, tile), part_HW in restored.items() if of == member and tile]
+            averaged.append(_mean([whole_HW, blend(tiles, size_HW)]) if tiles else whole_HW)
         return _mean(averaged)
 
     def predict_photos(self, photos: Sequence[Photo]) -> list[NDArray[np.float32]]:
