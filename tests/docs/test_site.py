@@ -3,11 +3,14 @@
 `make docs` builds it first; without it, these tests are skipped.
 """
 
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "out" / "site"
@@ -42,24 +45,18 @@ def test_no_page_loads_anything_from_another_host() -> None:
     assert foreign == set()
 
 
-def test_search_finds_pages_that_are_opened_as_files() -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium")
+def test_search_finds_pages_that_are_opened_as_files(chromium: "Browser") -> None:
     requested: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.on("request", lambda request: requested.append(request.url))
-        page.goto((SITE / "index.html").as_uri())
-        page.get_by_role("textbox", name="Search").click()
-        page.keyboard.type("receptive field")
-        result = page.locator(".md-search-result__item a").first
-        result.wait_for(timeout=20_000)
-        address = result.get_attribute("href") or ""
-        page.goto((SITE / "reference" / "commands.html").as_uri())
-        page.wait_for_load_state()
-        browser.close()
+    page = chromium.new_page(viewport={"width": 1280, "height": 800})
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto((SITE / "index.html").as_uri())
+    page.get_by_role("textbox", name="Search").click()
+    page.keyboard.type("receptive field")
+    result = page.locator(".md-search-result__item a").first
+    result.wait_for(timeout=20_000)
+    address = result.get_attribute("href") or ""
+    page.goto((SITE / "reference" / "commands.html").as_uri())
+    page.wait_for_load_state()
+    page.close()
     assert "unet" in address or "networks" in address
     assert [url for url in requested if not url.startswith(("file:", "data:", "blob:"))] == []
