@@ -46,7 +46,7 @@ def carmask(*arguments: object) -> None:
 
 def serve(photo: bytes) -> None:
     """Run the service, in a home folder that does not exist, and send it a few requests."""
-    command = [sys.executable, "-m", "carmask", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "carmask", "serve", "--port", "0", "--model", "tiny.onnx"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "HOME": "/nonexistent"})
     assert process.stdout is not None
     line = next(line for line in process.stdout if "http://" in line)

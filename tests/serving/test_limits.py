@@ -248,7 +248,7 @@ def test_who_does_not_take_the_answer_is_cut_off(tight: Service) -> None:
 
 def test_a_full_queue_says_so_at_once(narrow: Service, large_photo: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        held = [pool.submit(narrow.segment, large_photo, kind="cutout", format="webp") for _ in range(2)]
+        held = [pool.submit(narrow.segment, large_photo, kind="cutout") for _ in range(2)]
         narrow.await_count(2, "carmask_photos_now")
         with narrow.connect() as wire:
             # Before a byte of the photo is there.
