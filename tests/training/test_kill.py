@@ -14,7 +14,7 @@ from tiny_runs import FAST, assert_same_training, rows, tiny_settings
 KILLS = 10
 # A checkpoint after every step; a state of every kind; a network that is soon written.
 RECIPE = {
-    **FAST, "epochs": 4, "epoch_samples": 8, "checkpoint_minutes": 0, "network": {"widths": [4, 8]},
+    **FAST, "epochs": 3, "epoch_samples": 8, "checkpoint_minutes": 0, "network": {"widths": [4, 8]},
     "input": {"height_px": 32, "width_px": 32},
 }  # fmt: skip
 # Fewer than a checkpoint or a network has.
@@ -84,5 +84,5 @@ def test_killed_in_writing_and_resumed_is_as_if_left_alone(killed: tuple[Path, d
 def assert_undisturbed(folder: Path, name: str, processes: int) -> None:
     run = RunFolder(folder / f"{name}-{processes}")
     assert_same_training(run, RunFolder(folder / f"whole-{processes}"))
-    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3", "4"]
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert not [*run.path.rglob("*.partial"), *run.path.rglob("*.old")]
