@@ -1,8 +1,6 @@
 """What the page saves, in real Chromium: the same bytes as `carmask predict` writes."""
 
 import io
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -115,13 +113,13 @@ def test_a_zip_beyond_its_format_is_refused(visit: Visitor) -> None:
     assert "too large for one zip" in said
 
 
-def test_page_api_and_command_line_agree_with_the_packaged_weights(chromium: Browser, tmp_path: Path) -> None:
+def test_page_api_and_command_line_agree_with_the_packaged_weights(
+    chromium: Browser, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     render_dataset(tmp_path / "studio", cars=1, views=1, size_HW=(320, 480), workers=1)
     (photo,) = (tmp_path / "studio" / "train").iterdir()
-    run = [sys.executable, "-m", "carmask", "predict", photo, tmp_path / "out.png"]
     for kind in ("mask", "cutout"):
-        subprocess.run([*run, "--kind", kind, "--overwrite"], check=True, capture_output=True)
-        (tmp_path / "out.png").rename(tmp_path / f"{kind}.png")
+        assert Command("predict", capsys)(photo, tmp_path / f"{kind}.png", "--kind", kind) == 0
     with running("--quiet") as service:
         here = Visit(chromium, f"{service.address}/", {})
         here.add(photo)
