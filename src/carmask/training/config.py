@@ -25,6 +25,7 @@ from carmask.training.config_sections import (
     DataSettings,
     InputSettings,
     LossSettings,
+    MaskSettings,
     NetworkSettings,
     OptimizerSettings,
     ScheduleSettings,
@@ -191,9 +192,7 @@ class TrainSettings(Section):
                 name: source.model_copy(update={"path": self.data / source.path})
                 for name, source in self.datasets.items()
             }
-        options = self.dataset.model_dump(
-            include={"split", "group_pattern", "foreground", "ignore", "labels", "ignore_labels"}
-        )
+        options = self.dataset.model_dump(include={"split", *MaskSettings.model_fields})
         sources = {"": SourceSettings(path=self.data, **options)}
         if self.dataset.empty is not None:
             sources[EMPTY_SOURCE] = SourceSettings(path=self.dataset.empty, empty=True)

@@ -19,7 +19,22 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DataSettings(Section):
+class MaskSettings(Section):
+    """How the photos and masks of a data set are grouped and read; see `find_pairs`."""
+
+    group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
+    foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")
+    ignore: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="mask value that means unknown: loss and metrics leave these pixels out",
+    )
+    labels: LabelNames = Field(default=(), description="classes of label files that are vehicles: car,truck")
+    ignore_labels: LabelNames = Field(default=(), description="classes of label files that mean unknown")
+
+
+class DataSettings(MaskSettings):
     """Which photos the network is trained on, and which are held out for validation."""
 
     split: Path | None = Field(default=None, description="split.json to use; default: a new split")
@@ -32,21 +47,11 @@ class DataSettings(Section):
         default=None, ge=0, lt=1, description="hold out this share instead of a fold; 0 to train on all photos"
     )
     split_seed: int = Field(default=0, ge=0, description="seed of the split; independent of the training seed")
-    group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
-    foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")
-    ignore: int | None = Field(
-        default=None,
-        ge=0,
-        le=65535,
-        description="mask value that means unknown: loss and metrics leave these pixels out",
-    )
-    labels: LabelNames = Field(default=(), description="classes of label files that are vehicles: car,truck")
-    ignore_labels: LabelNames = Field(default=(), description="classes of label files that mean unknown")
     empty: Path | None = Field(default=None, description="folder of photos without a vehicle, to train on too")
     cache: Path = Field(default=Path(".cache/carmask"), description="folder for decoded and resized photos")
 
 
-class SourceSettings(Section):
+class SourceSettings(MaskSettings):
     """One of several data sets of a run."""
 
     path: Path = Field(description="folder of photos and masks; a relative path starts from DATA")
@@ -56,11 +61,6 @@ class SourceSettings(Section):
     split: Path | None = Field(
         default=None, description="split.json to use; default: a new split with the settings of `dataset`"
     )
-    group_pattern: str | None = Field(default=None, description="regular expression for the group in a photo's id")
-    foreground: int | None = Field(default=None, ge=0, le=65535, description="mask value that means foreground")
-    ignore: int | None = Field(default=None, ge=0, le=65535, description="mask value that means unknown")
-    labels: LabelNames = Field(default=(), description="classes of label files that are vehicles")
-    ignore_labels: LabelNames = Field(default=(), description="classes of label files that mean unknown")
     empty: bool = Field(
         default=False, description="only photos without a vehicle, without masks; backgrounds of composites"
     )
