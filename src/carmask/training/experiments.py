@@ -66,7 +66,7 @@ def run_experiment(
     distributed = distributed or DistributedContext()
     console = (console or Console()) if distributed.is_main else Console(quiet=True)
     # Folders are looked at by rank 0 only: other machines need not see them.
-    series = distributed.broadcast_object(lambda: open_series(settings, resume, all_folds=all_folds, data=moved_to))
+    series = distributed.broadcast_object(lambda: open_series(settings, resume, all_folds=all_folds, moved_to=moved_to))
     if series is not None:
         if epochs is not None:
             raise SettingsError(
@@ -74,8 +74,9 @@ def run_experiment(
                 "their weights with --init"
             )
         return run_series(series, console, distributed, stop)
-    run = distributed.broadcast_object(lambda: find_run(settings, resume))
+    run = distributed.broadcast_object(lambda: run_to_resume(settings, resume))
     if run is not None and settings is not None:
+        # "auto" has found a run: what may differ from its settings is passed on.
         moved_to, epochs, settings = settings.data, settings.epochs, None
     result = train(
         settings,
@@ -136,7 +137,7 @@ def run_series(
     return ExperimentResult(folder, finished)
 
 
-def find_run(settings: TrainSettings | None, resume: Path | str | None) -> Path | None:
+def run_to_resume(settings: TrainSettings | None, resume: Path | str | None) -> Path | None:
     """Return the folder of the single run to resume; None to start a new one.
 
     Raises:

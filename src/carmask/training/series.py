@@ -49,9 +49,9 @@ class PlannedRun:
 
 
 def open_series(
-    settings: TrainSettings | None, resume: Path | str | None, *, all_folds: bool, data: Path | None = None
+    settings: TrainSettings | None, resume: Path | str | None, *, all_folds: bool, moved_to: Path | None = None
 ) -> Series | None:
-    """Read or create the record of a series; None for a single run. `data` is where its photos are now.
+    """Read or create the record of a series; None for a single run. `moved_to` is where its photos are now.
 
     Raises:
         CarmaskError: it cannot be created, or was started with different settings.
@@ -60,7 +60,7 @@ def open_series(
     if settings is None:
         folder = Path(resume or "")
         file = find_series_file(folder)
-        return None if file is None else Series(folder, file, _with_data(SeriesFile.load(file), data))
+        return None if file is None else Series(folder, file, _with_data(SeriesFile.load(file), moved_to))
     if all_folds:  # train/ and val/ folders would make the same split of every fold
         own = settings.dataset.model_copy(update={"own_split": False})
         settings = settings.model_copy(update={"dataset": own})

@@ -59,7 +59,7 @@ def open_run(
     distributed: DistributedContext,
     logger: RunLogger,
     *,
-    data: Path | None = None,
+    moved_to: Path | None = None,
     epochs: int | None = None,
 ) -> tuple[RunFolder, TrainSettings, Split | None, dict[str, Any] | None]:
     """Choose the folder of a new run, or read the one to resume, on rank 0: other machines need not see it.
@@ -73,7 +73,7 @@ def open_run(
     split, checkpoint = None, None
     if resume is not None:
         run = distributed.broadcast_object(lambda: RunFolder.existing(resume))
-        settings = distributed.broadcast_object(lambda: resumed_settings(run, data, epochs))
+        settings = distributed.broadcast_object(lambda: resumed_settings(run, moved_to, epochs))
         split = distributed.broadcast_object(lambda: Split.load(run.split))
         checkpoint = distributed.broadcast_object(lambda: load_checkpoint(run.checkpoint, logger.info))
     else:
@@ -94,7 +94,7 @@ def open_run(
     return run, settings, split, checkpoint
 
 
-def resumed_settings(run: RunFolder, data: Path | None, epochs: int | None) -> TrainSettings:
+def resumed_settings(run: RunFolder, moved_to: Path | None, epochs: int | None) -> TrainSettings:
     """Return a run's settings, with what may change when it is resumed.
 
     Raises:
@@ -109,7 +109,7 @@ def resumed_settings(run: RunFolder, data: Path | None, epochs: int | None) -> T
             f"({settings.schedule.name}) depends in every step, so it cannot go on to {epochs}; start another run from "
             f"its weights: --init {run.path}"
         )
-    data = settings.data if data is None else data.absolute()
+    data = settings.data if moved_to is None else moved_to.absolute()
     return settings.model_copy(update={"data": data, "epochs": epochs})
 
 

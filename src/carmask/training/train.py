@@ -87,7 +87,7 @@ def train(
     stop = StopRequest(max_minutes)
     distributed = distributed or DistributedContext()
     logger = RunLogger((console or Console()) if distributed.is_main else Console(quiet=True))
-    run, settings, split, checkpoint = open_run(settings, resume, distributed, logger, data=moved_to, epochs=epochs)
+    run, settings, split, checkpoint = open_run(settings, resume, distributed, logger, moved_to=moved_to, epochs=epochs)
     logger.run = run if distributed.is_main else None
     try:
         setup, state = set_up_training(settings, distributed, logger, split, stop.is_time_over)
