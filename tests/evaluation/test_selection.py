@@ -42,7 +42,7 @@ def test_photos_that_were_trained_on_are_warned_of(tmp_path):
     )
     assert not any(remark.startswith("Held out") for remark in everything.remarks)
     other_split = some_split(("b_1",), ("a_2", "c_1"))
-    chosen = select_pairs(pairs, split=other_split, trained_on=TrainingSplit.from_split(run))
+    chosen = select_pairs(pairs, split=TrainingSplit.from_split(other_split), trained_on=TrainingSplit.from_split(run))
     assert [pair.id for pair in chosen.pairs] == ["a_2", "c_1"]
     assert chosen.warnings == ("1 of 2 photos were trained on; these figures are not held-out.",)
 
@@ -89,7 +89,8 @@ def test_an_exported_model_says_itself_what_it_held_out(tmp_path):
     new = select_pairs(pairs[-1:], trained_on=trained_on)
     assert (new.part, len(new.pairs), new.warnings) == ("all", 1, ())
     assert not any("best epoch" in remark for remark in new.remarks)
-    by_other_split = select_pairs(pairs, split=some_split(("c_1",), ("a_1",)), trained_on=trained_on)
+    other_split = TrainingSplit.from_split(some_split(("c_1",), ("a_1",)))
+    by_other_split = select_pairs(pairs, split=other_split, trained_on=trained_on)
     assert by_other_split.warnings[-1].startswith("1 of 1 photos are of groups that were trained on")
 
 

@@ -95,7 +95,7 @@ def test_no_two_photos_have_one_result_and_every_photo_is_in_one_shard(names: se
         for name in names:
             (source / name).touch()
         photos = find_photos(source, results=destination)
-        jobs = Jobs.plan(photos, ".png")
+        jobs = Jobs.plan(photos, ".png", Shard())
         assert {job.photo for job in jobs} == set(source.iterdir())
         results = [job.result for job in jobs]
         assert len(set(results)) == len(jobs)

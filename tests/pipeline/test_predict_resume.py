@@ -18,7 +18,7 @@ import pytest
 from bright_onnx import write_bright_onnx
 from bright_photos import Command, contents, files, mask_of, save, vehicle
 from carmask.files import NoSpace, unwritable
-from carmask.pipeline.jobs import Job, Jobs
+from carmask.pipeline.jobs import Job, Jobs, Shard
 from carmask.pipeline.journal import read_entries
 from carmask.pipeline.predict import predict_jobs
 from carmask.pipeline.sources import find_photos
@@ -304,7 +304,7 @@ def test_a_table_that_is_there_is_kept_and_one_with_failures_is_completed(predic
 def test_a_full_disk_ends_the_run_at_once_and_another_failure_does_not(model: Path, tmp_path: Path) -> None:
     for number in range(40):
         save(tmp_path / f"{number:02}.png")
-    jobs = Jobs.plan(find_photos(tmp_path, results=None), ".png")
+    jobs = Jobs.plan(find_photos(tmp_path, results=None), ".png", Shard())
     segmenter = Segmenter.load(model, RunOptions("onnxruntime"))
     tried: list[int] = []
 

@@ -158,7 +158,6 @@ def _missing_package(error: BaseException | None) -> str | None:
 
 
 def _explain_settings(error: ValidationError, command: str) -> str:
-
     # Imported for this command alone: the settings of others may need packages that are not installed.
     module, settings = _SETTINGS.get(command, (None, ""))
     model = getattr(import_module(module), settings) if module else None

@@ -70,13 +70,12 @@ def check(
     print_problems(report.problems)
     _print_summary(report, written)
     if augmented:
-        values = {"foreground": options.foreground, "ignore": options.ignore}
-        _save_augmented(augmented, report, preset, config, values)
+        _save_augmented(augmented, report, preset, config, options)
     return 1 if report.problems else 0
 
 
 def _save_augmented(
-    path: Path, report: CheckReport, preset: PresetName | None, config: Path | None, values: dict[str, int | None]
+    path: Path, report: CheckReport, preset: PresetName | None, config: Path | None, options: DataOptions
 ) -> None:
     pairs = [pair for pair in report.dataset.pairs if pair.id not in report.doubtful]
     if not pairs:
@@ -85,7 +84,7 @@ def _save_augmented(
     from carmask.training.config import TrainSettings
     from carmask.training.preview import augmented_sheet
 
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name in ("foreground", "ignore") if (value := getattr(options, name)) is not None}
     given: dict[str, Any] = {"data": report.dataset.root} | ({"dataset": values} if values else {})
     if config:
         given["config"] = config

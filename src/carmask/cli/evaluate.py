@@ -121,11 +121,10 @@ def _print_metrics(evaluation: Evaluation) -> None:
 
 
 def _print_folds(evaluation: Evaluation) -> None:
-    labels = [METRICS[name].label for name in ("boundary_f1", "boundary_error_px")]
-    rows = []
-    for row in evaluation.by_fold:
-        scores = [format_metric(score, "dice") for score in (row.dice, row.worst_dice)]
-        scores.append(format_metric(row.boundary_f1, "boundary_f1"))
-        scores.append(format_metric(row.boundary_error_px, "boundary_error_px"))
-        rows.append([row.name, str(row.photos), *scores])
+    columns = ("dice", "worst_dice", "boundary_f1", "boundary_error_px")
+    labels = [METRICS[name].label for name in columns[2:]]
+    rows = [
+        [row.name, str(row.photos), *(format_metric(getattr(row, name), name) for name in columns)]
+        for row in evaluation.by_fold
+    ]
     print_table("by fold", ["fold"], ["photos", "Dice", "worst Dice", *labels], rows)

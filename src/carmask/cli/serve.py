@@ -59,7 +59,6 @@ def serve(
         raise CarmaskError(f"--port {port}: give a number from 1 to {_MAX_PORT}, or 0 for any free port")
     if root_path and not ROOT_PATH.fullmatch(root_path):
         raise CarmaskError(f"--root-path {root_path}: write a path such as /cars")
-
     for origin in cors:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise CarmaskError(f"--cors {origin}: write a site as https://cars.example.org, without a path")

@@ -163,7 +163,7 @@ def select_pairs(
     pairs: Sequence[Pair],
     *,
     part: Part | None = None,
-    split: Split | TrainingSplit | None = None,
+    split: TrainingSplit | None = None,
     trained_on: TrainingSplit | None = None,
 ) -> Selection:
     """Choose the photos to measure: by default those that the model held out, where that is known, otherwise all.
@@ -178,7 +178,7 @@ def select_pairs(
         EvaluationError: The part is not known, or none of its photos is among `pairs`.
 
     """
-    sides = TrainingSplit.from_split(split) if isinstance(split, Split) else split or trained_on
+    sides = split or trained_on
     remarks: list[str] = []
     warnings: list[str] = []
     if part is None:

@@ -12,11 +12,10 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import helper
 from torch import Tensor, nn
 
 from carmask.errors import first_line
-from carmask.exporting.graph import IMAGE, PROBABILITY, cleaned, export_onnx
+from carmask.exporting.graph import IMAGE, PROBABILITY, cleaned, export_onnx, serialize
 from carmask.imaging.geometry import Size
 from carmask.models.card import FIXED_CARD_KEY, ModelCard
 from carmask.models.network import Network
@@ -53,14 +52,13 @@ def build_fixed_graph(network: Network, batch: int) -> onnx.ModelProto:
 def to_fixed_file(model: onnx.ModelProto, card: ModelCard, batch: int) -> bytes:
     """Return the `.onnx` file, with the card in its metadata under a key of its own: carmask cannot run it."""
     height, width = card.geometry.canvas_HW(card.stride_px)
-    model.producer_name, model.producer_version = "carmask", card.version
-    model.doc_string = (
+    return serialize(
+        model,
+        card,
+        FIXED_CARD_KEY,
         f"{card.name}: {IMAGE} (float32 0..255, {batch} x {card.channels} x {height} x {width}, {card.colors}) -> "
-        f"{PROBABILITY} (float32 0..1, {batch} x 1 x {height} x {width})"
+        f"{PROBABILITY} (float32 0..1, {batch} x 1 x {height} x {width})",
     )
-    helper.set_model_props(model, {FIXED_CARD_KEY: card.to_json()})
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
 
 
 class PlainEngine(Engine):

@@ -21,6 +21,7 @@ from onnx import TensorProto, compose, helper, numpy_helper, parser
 from torch import Tensor, nn
 
 from carmask.files import write_bytes_atomically
+from carmask.imaging.geometry import size_text
 from carmask.models.card import CARD_KEY, HeldOut, ModelCard, read_card
 from carmask.models.dice_calibration import DiceCalibration
 from carmask.models.network import Network
@@ -113,14 +114,22 @@ def cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def to_file(model: onnx.ModelProto, card: ModelCard) -> bytes:
     """Return the `.onnx` file, with the card in its metadata."""
+    return serialize(
+        model,
+        card,
+        CARD_KEY,
+        f"{card.name}: {IMAGE} (uint8, N x H x W x {card.channels}, {card.colors}) -> "
+        f"{PROBABILITY} (float32 0..1, N x H x W). Made for photos fitted to {size_text(card.geometry.size_HW)} "
+        f"(height x width); the card under '{CARD_KEY}' in the metadata says more.",
+    )
+
+
+def serialize(model: onnx.ModelProto, card: ModelCard, card_key: str, description: str) -> bytes:
+    """Return a model as bytes, with its card under a key of the metadata."""
     model = copy.deepcopy(model)
     model.producer_name, model.producer_version = "carmask", card.version
-    model.doc_string = (
-        f"{card.name}: {IMAGE} (uint8, N x H x W x {card.channels}, {card.colors}) -> "
-        f"{PROBABILITY} (float32 0..1, N x H x W). Made for photos fitted to {card.geometry.height_px} x "
-        f"{card.geometry.width_px} px (height x width); the card under '{CARD_KEY}' in the metadata says more."
-    )
-    helper.set_model_props(model, {CARD_KEY: card.to_json()})
+    model.doc_string = description
+    helper.set_model_props(model, {card_key: card.to_json()})
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 

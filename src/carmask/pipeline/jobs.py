@@ -122,15 +122,15 @@ class Jobs:
     extent_of: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
-    def plan(cls, photos: PhotoList, suffix: str, shard: Shard | None = None, folder: str = "") -> "Jobs":
+    def plan(cls, photos: PhotoList, suffix: str, shard: Shard) -> "Jobs":
         """Name every result: the photo's stem and `suffix`, or its whole name and `suffix` where two would be equal.
 
         The names do not depend on the shard.
         """
         positions: Sequence[int] = range(len(photos.names))
-        if shard is not None and shard.count > 1:
+        if shard.count > 1:
             positions = array("q", (position for position in positions if shard.holds(photos.names[position])))
-        return cls(photos, suffix, _whole_names(photos.names, suffix), positions, folder)
+        return cls(photos, suffix, _whole_names(photos.names, suffix), positions)
 
     def only(self, positions: Sequence[int]) -> "Jobs":
         """Return the jobs of these photos."""

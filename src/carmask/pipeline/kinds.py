@@ -21,7 +21,6 @@ STREAM = Path("-")
 # Kinds that show the photo, in any format of pictures; a mask is always PNG.
 OF_PHOTO: tuple[Kind, ...] = ("cutout", "overlay", "compare")
 TEXT_SUFFIXES: dict[Kind, str] = {"polygons": ".json", "labelme": ".json", "yolo": ".txt"}
-JSON_KINDS: tuple[Kind, ...] = ("polygons", "labelme")
 TABLE_SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "carvana-csv": (".csv", ".csv.gz"),
     "coco": (".json", ".json.gz"),

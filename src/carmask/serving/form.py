@@ -35,7 +35,7 @@ from carmask.imaging.look import (
     load_look,
 )
 from carmask.imaging.masks import Area, Regions
-from carmask.pipeline.kinds import JSON_KINDS, OF_PHOTO, OutputStyle, refuse_cutout_options
+from carmask.pipeline.kinds import OF_PHOTO, OutputStyle, refuse_cutout_options
 from carmask.serving.schemas import GEOJSON, JSON, PICTURE_TYPES, PNG, WEBP
 
 SegmentKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons"]
@@ -235,7 +235,7 @@ class SegmentForm(BaseModel):
 
     def media_types(self) -> list[str]:
         """Media types in which the result of a photo can be sent, the default first."""
-        if self.kind in JSON_KINDS:
+        if self.kind == "polygons":
             return [GEOJSON, JSON]
         if self.kind not in OF_PHOTO:
             return [PNG, JSON]

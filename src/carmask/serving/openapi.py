@@ -8,7 +8,7 @@ from carmask.serving.app import describe_api
 
 
 def as_text() -> str:
-    """The description as it stands in the file."""
+    """The text of the file."""
     return json.dumps(describe_api(), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -16,6 +16,8 @@ from carmask.imaging.geometry import resize
 from carmask.runner import Prediction, run_segmenter
 from carmask.segmenter import Segmenter
 
+# Side of a crop: the input of `sharp`.
+_CROP_PX = 64
 # Half of the photos are reduced, down to this scale, so that the refiner sees blurred and sharp edges.
 _SMALLEST = 0.4
 # A network is surer of the photos it has learned than of others. Its logits are scaled and shifted at random, and its
@@ -30,7 +32,6 @@ def write_crops(
     segmenter: Segmenter,
     out: Path,
     *,
-    crop_px: int = 64,
     per_photo: int = 24,
     seed: int = 0,
 ) -> Iterator[int]:
@@ -54,7 +55,7 @@ def write_crops(
     def consume(found: Prediction[tuple[int, Pair], _Extra]) -> int:
         number, pair = found.item
         rng = np.random.default_rng((seed, number))
-        crops, masks = _crops_of(found.probability_HW, *found.extra, crop_px=crop_px, count=per_photo, rng=rng)
+        crops, masks = _crops_of(found.probability_HW, *found.extra, count=per_photo, rng=rng)
         for place, (crop_HWC, mask_HW) in enumerate(zip(crops, masks, strict=True)):
             name = f"{pair.id}-{place}.png"
             write_bytes_atomically(out / "images" / name, encode_png(crop_HWC))
@@ -70,32 +71,31 @@ def _crops_of(
     soft_HW: NDArray[np.uint8],
     known_HW: NDArray[np.bool_] | None,
     *,
-    crop_px: int,
     count: int,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return crops (uint8 N x crop x crop x 4) and their masks (0 or 255, uint8 N x crop x crop) of one photo."""
     scale = 1.0 if rng.random() < 0.5 else rng.uniform(_SMALLEST, 1.0)
-    height, width = (max(crop_px, round(side * scale)) for side in refined_size(probability_HW.shape))
+    height, width = (max(_CROP_PX, round(side * scale)) for side in refined_size(probability_HW.shape))
     size_HW = height, width
     probability_HW = resize(probability_HW, size_HW)
     image_HWC, soft_HW = resize(image_HWC, size_HW), resize(soft_HW, size_HW)
     # Moved at random, since the outline is in the middle of a cell only where there is room.
-    far_px = crop_px // 4
+    far_px = _CROP_PX // 4
     cells = [
         (min(max(0, top + down), height - 1), min(max(0, left + right), width - 1))
-        for top, left in outline_cells(probability_HW, crop_px)
+        for top, left in outline_cells(probability_HW, _CROP_PX)
         for down, right in [rng.integers(-far_px, far_px, 2, endpoint=True).tolist()]
     ]
     if known_HW is not None:
         known_share_HW = resize(known_HW.astype(np.float32), size_HW)
-        known = cut_crops((known_share_HW == 1).view(np.uint8), cells, crop_px)
+        known = cut_crops((known_share_HW == 1).view(np.uint8), cells, _CROP_PX)
         cells = [cell for cell, is_known_HW in zip(cells, known, strict=True) if is_known_HW.all()]
     cells = [cells[place] for place in rng.permutation(len(cells))[:count]]
-    crops = cut_inputs(image_HWC, _disturbed(probability_HW, rng), cells, crop_px)
+    crops = cut_inputs(image_HWC, _disturbed(probability_HW, rng), cells, _CROP_PX)
     # Of two values, since one crop cannot tell a soft mask from one of classes.
     mask_HW = (soft_HW >= 128).view(np.uint8) * np.uint8(255)
-    return crops, cut_crops(mask_HW, cells, crop_px)
+    return crops, cut_crops(mask_HW, cells, _CROP_PX)
 
 
 def _disturbed(probability_HW: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
