@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.data.composite import CompositeSettings, Cutout, draw_widths_px, lay
+from carmask.data.composite import CompositeSettings, Cutout, draw_widths_px, paste_cutout
 from carmask.data.pairs import Pair, load_soft_mask
 from carmask.evaluation.metrics import BoolArray, measure
 from carmask.imaging.decode import decode_photo
@@ -67,7 +67,7 @@ def _compose(image_HWC: NDArray[np.uint8], choices: Sequence[tuple[str, Pair]], 
         kind, pair = choices[int(rng.integers(len(choices)))]
         own_HW = np.zeros_like(soft_HW)
         cutout = _cut_out(kind, pair)
-        lay(image_HWC, own_HW, cutout, width_px, rng, _SETTINGS)
+        paste_cutout(image_HWC, own_HW, cutout, width_px, rng, _SETTINGS)
         in_front_HW = own_HW >= 128
         laid = [(*vehicle[:2], vehicle[2] & ~in_front_HW, vehicle[3]) for vehicle in laid]
         laid.append((kind, width_px / image_HWC.shape[1], in_front_HW, int(in_front_HW.sum())))

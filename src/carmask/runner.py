@@ -84,7 +84,7 @@ def run_segmenter(
         items: Photos, pairs, frames; taken one by one, in the iterating thread unless `items_in_thread`.
         segmenter: Its networks run on the items.
         load: Decodes an item, and returns the photo with anything else that `consume` needs; in any thread.
-        consume: Does what is wanted with the probability map; in any thread.
+        consume: Uses the probability map, and writes a result, for example; in any thread.
         on_error: Called with an item and the error of `load`, the networks or `consume`, in any thread. Where the
             networks refuse a batch, each of its items is tried alone.
         smooth: Changes what the networks found before it is brought to the photo's size; in one thread, in order.

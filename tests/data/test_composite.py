@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from carmask.data.composite import CompositeSettings, Cutout, draw_widths_px, lay
+from carmask.data.composite import CompositeSettings, Cutout, draw_widths_px, paste_cutout
 
 PLAIN = CompositeSettings(probability=1, light=0, shadow=0, blur_px=0)
 
@@ -29,7 +29,7 @@ def test_where_the_mask_is_full_the_vehicle_shows_and_elsewhere_nothing_changes(
     seed: int, width_px: int, channels: int
 ) -> None:
     image_HWC, soft_HW = gray(120, 160, channels)
-    lay(image_HWC, soft_HW, disk(60, 100, channels), width_px, np.random.default_rng(seed), PLAIN)
+    paste_cutout(image_HWC, soft_HW, disk(60, 100, channels), width_px, np.random.default_rng(seed), PLAIN)
     inside_HW = soft_HW == 255
     np.testing.assert_allclose(image_HWC[inside_HW][:, 0].astype(int), 200, atol=1)
     assert (image_HWC[soft_HW == 0] == 90).all()
@@ -40,7 +40,7 @@ def test_an_edge_is_mixed_as_the_mask_says(seed: int) -> None:
     image_HWC, soft_HW = gray(120, 160)
     settings = PLAIN.model_copy(update={"blur_px": 2.0})
     whole = Cutout(np.full((40, 60, 3), 200, np.uint8), np.full((40, 60), 255, np.uint8))
-    lay(image_HWC, soft_HW, whole, 50, np.random.default_rng(seed), settings)
+    paste_cutout(image_HWC, soft_HW, whole, 50, np.random.default_rng(seed), settings)
     expected_HW = 90 + (soft_HW / 255) * (200 - 90)
     np.testing.assert_allclose(image_HWC[..., 0], expected_HW, atol=1.5)
 
@@ -50,7 +50,7 @@ def test_a_second_vehicle_hides_the_first_and_joins_its_mask() -> None:
     rng = np.random.default_rng(5)
     for _ in range(6):
         before_HW = soft_HW.copy()
-        lay(image_HWC, soft_HW, disk(60, 100), 90, rng, PLAIN)
+        paste_cutout(image_HWC, soft_HW, disk(60, 100), 90, rng, PLAIN)
         assert (soft_HW >= before_HW).all()
     assert (soft_HW == 255).sum() > 90 * 54 * np.pi / 4
 
@@ -75,12 +75,12 @@ def test_counts_and_widths_keep_to_the_settings(seed: int) -> None:
 def test_light_moves_toward_that_of_the_ground_and_a_shadow_darkens_it() -> None:
     white = Cutout(np.full((40, 60, 3), 250, np.uint8), np.full((40, 60), 255, np.uint8))
     image_HWC, soft_HW = gray(120, 160)
-    lay(image_HWC, soft_HW, white, 50, np.random.default_rng(0), PLAIN.model_copy(update={"light": 1.0}))
+    paste_cutout(image_HWC, soft_HW, white, 50, np.random.default_rng(0), PLAIN.model_copy(update={"light": 1.0}))
     assert 90 <= image_HWC[soft_HW == 255].mean() < 249
     image_HWC, soft_HW = gray(120, 160)
     shaded = PLAIN.model_copy(update={"shadow": 1.0})
     for seed in range(20):
-        lay(image_HWC, soft_HW, white, 50, np.random.default_rng(seed), shaded)
+        paste_cutout(image_HWC, soft_HW, white, 50, np.random.default_rng(seed), shaded)
     assert image_HWC[soft_HW == 0].min() < 80
 
 

@@ -9,7 +9,7 @@ from clips import Clip, av, make_clip
 
 from bright_photos import Command
 from carmask.imaging.background import parse_background
-from carmask.pipeline.video.hdr import lay_in_range, to_range
+from carmask.pipeline.video.hdr import in_video_range, to_video_range
 from carmask.pipeline.video.pixels import ColorProperties
 
 PQ, HLG, BT709, BT2020 = 16, 18, 1, 9
@@ -32,9 +32,9 @@ def test_white_is_laid_at_203_nits(transfer: int, video: Command) -> None:
 def test_other_videos_keep_the_background() -> None:
     background = parse_background("white")
     color = ColorProperties.default(1080)
-    assert lay_in_range(background, color) is background
+    assert in_video_range(background, color) is background
     for primaries in (BT709, BT2020):
         pq = replace(color, transfer=PQ, primaries=primaries)
-        assert (to_range(np.zeros((1, 1, 3), np.uint8), pq) == 0).all()
-    red_rgb = to_range(np.array([[[255, 0, 0]]], np.uint8), replace(color, transfer=PQ, primaries=BT2020))[0, 0]
+        assert (to_video_range(np.zeros((1, 1, 3), np.uint8), pq) == 0).all()
+    red_rgb = to_video_range(np.array([[[255, 0, 0]]], np.uint8), replace(color, transfer=PQ, primaries=BT2020))[0, 0]
     assert red_rgb[0] > red_rgb[1] > red_rgb[2] > 0, "the red of sRGB lies inside BT.2020"

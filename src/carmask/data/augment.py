@@ -127,7 +127,7 @@ class Augmenter:
 
 
 def random_zoom(image_BCHW: Tensor, mask_BCHW: Tensor, zoom: float) -> tuple[Tensor, Tensor]:
-    """Magnify or reduce each image with its mask by up to `zoom`, and show a part of it drawn by chance.
+    """Magnify or reduce each image with its mask by up to `zoom`, and show a random part of it.
 
     The factor is drawn evenly on a logarithmic scale. What a reduced image leaves free is filled with its reflection.
     """

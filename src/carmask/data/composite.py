@@ -1,4 +1,4 @@
-"""Composites: cut-out vehicles laid onto photos that have none.
+"""Composites: cut-out vehicles pasted onto photos that have none.
 
 A network that has seen only single vehicles in the middle of a photo learns that there is one. Composites teach it
 the rest: any number of vehicles, at any size and place, in front of each other and cut off by the photo's border, on
@@ -29,7 +29,7 @@ _LEAST_BLUR_PX = 0.3
 
 
 class CompositeSettings(BaseModel):
-    """How cut-out vehicles are laid onto photos without a vehicle."""
+    """How cut-out vehicles are pasted onto photos without a vehicle."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,7 +79,7 @@ class Cutout:
 
 
 def draw_widths_px(rng: np.random.Generator, photo_width_px: int, settings: CompositeSettings) -> list[int]:
-    """Draw how many vehicles are laid onto a photo, and their widths, the smallest first.
+    """Draw how many vehicles are pasted onto a photo, and their widths, the smallest first.
 
     Even on a logarithmic scale: as many from 5 % to 10 % of the photo's width as from 50 % to 100 %.
     """
@@ -89,7 +89,7 @@ def draw_widths_px(rng: np.random.Generator, photo_width_px: int, settings: Comp
     return [round(share * photo_width_px) for share in sorted(shares)]
 
 
-def lay(
+def paste_cutout(
     image_HWC: Bytes,
     soft_HW: Bytes,
     cutout: Cutout,
@@ -97,7 +97,7 @@ def lay(
     rng: np.random.Generator,
     settings: CompositeSettings,
 ) -> None:
-    """Lay a vehicle of this width into an image and its mask, in place, at a place drawn by chance."""
+    """Paste a vehicle of this width into an image and its mask, in place, at a random position."""
     own_height, own_width = cutout.soft_HW.shape
     height_px = round(own_height * width_px / own_width * rng.uniform(0.9, 1.1))
     is_mirrored = bool(rng.random() < 0.5)
@@ -132,7 +132,7 @@ def _draw_start(rng: np.random.Generator, side: int, own: int) -> int:
 def _match_light(
     vehicle_HWC: Bytes, soft_HW: Bytes, ground_HWC: Floats, rng: np.random.Generator, most: float
 ) -> Floats:
-    """Bring a vehicle's brightness toward its ground's by a share drawn by chance, up to `most`."""
+    """Bring a vehicle's brightness toward its ground's by a random share, up to `most`."""
     own, ground = sum(cv2.mean(vehicle_HWC, soft_HW)), sum(cv2.mean(ground_HWC))
     share = rng.uniform(0, most)
     gain = ((1 - share) * own + share * ground) / max(own, 1.0)
@@ -141,7 +141,7 @@ def _match_light(
 
 
 def _darken(image_HWC: Bytes, bottom: int, middle: float, width: int, rng: np.random.Generator) -> None:
-    """A soft dark ellipse where wheels would stand, in place: else a missing shadow would tell real from pasted."""
+    """A soft dark ellipse where wheels would stand, in place: else a missing shadow would show what was pasted."""
     half_height, half_width = max(2.0, width * rng.uniform(0.04, 0.12)), width * rng.uniform(0.45, 0.6)
     strength = rng.uniform(0.2, 0.7)
     height, image_width = image_HWC.shape[:2]

@@ -30,7 +30,7 @@ LAYOUT_OF: dict[str, Layout] = {
 }
 
 
-# A mask file, Carvana's run lengths, or labels; None where nothing is to be marked.
+# A mask file, Carvana's run lengths, or labels; None for a photo without a vehicle.
 Truth = Path | str | PhotoLabels | None
 
 

@@ -10,7 +10,7 @@
 
     images/<any>/<stem>.<suffix>    (or imgs/, im/, JPEGImages/)
     masks/<any>/<stem>.<suffix>     (or gt/, SegmentationClass/; <stem>_mask.<suffix>)
-    no_vehicle/<any>/<stem>.<suffix>    optional: photos that have no mask, since nothing in them is to be marked
+    no_vehicle/<any>/<stem>.<suffix>    optional: photos without a vehicle, which have no mask
 
 `folders` once for each side of a split, whose name begins the ids::
 

@@ -41,7 +41,7 @@ _SHOWN_ODD = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """One photo and its mask, or a photo in which nothing is to be marked.
+    """One photo and its mask, or a photo without a vehicle.
 
     Attributes:
         id: Path of the photo relative to its folder, without suffix, with forward slashes: "00087_01".

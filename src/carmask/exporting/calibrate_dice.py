@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.data.composite import CompositeSettings, Cutout, draw_widths_px, lay
+from carmask.data.composite import CompositeSettings, Cutout, draw_widths_px, paste_cutout
 from carmask.evaluation.metrics import BoolArray, photo_dice
 from carmask.exporting.photos import ExportPhotos
 from carmask.models.dice_calibration import Certainty, DiceCalibration, DiceMap, certainty
@@ -76,11 +76,11 @@ def altered(
 
 
 def pasted(image_HWC: NDArray[np.uint8], truth_HW: BoolArray, cutout: Cutout, key: str) -> AlteredPhoto:
-    """Lay a vehicle of another photo onto a photo, whose mask must be known everywhere."""
+    """Paste a vehicle of another photo onto a photo, whose mask must be known everywhere."""
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     image_HWC, soft_HW = image_HWC.copy(), truth_HW.astype(np.uint8) * np.uint8(255)
     width_px = draw_widths_px(rng, image_HWC.shape[1], _PASTED)[0]
-    lay(image_HWC, soft_HW, cutout, width_px, rng, _PASTED)
+    paste_cutout(image_HWC, soft_HW, cutout, width_px, rng, _PASTED)
     return AlteredPhoto("pasted", image_HWC, soft_HW >= 128, None)
 
 

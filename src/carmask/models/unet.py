@@ -3,9 +3,9 @@
 One class for every preset: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image
 Segmentation" (MICCAI 2015), with padded convolutions so that the mask has the size of the image, an optional
 BatchNorm, and an optional space-to-depth stem (Shi et al., "Real-Time Single Image and Video Super-Resolution Using an
-Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016, run backwards at the entrance and forwards at the exit).
-An EfficientNet can take the place of the encoder; its finest features have half the size of the image, so the exit is
-depth-to-space, too.
+Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016, run backwards at the input and forwards at the output).
+An EfficientNet can take the place of the encoder; its finest features have half the size of the image, so the
+output is depth-to-space, too.
 
 Shapes: B batch, C channels, H height, W width. `x_BCHW` float 0..1, `logits_B1HW` float, before the sigmoid.
 """

@@ -25,8 +25,8 @@ from carmask.runner import Prediction, run_segmenter
 from carmask.runtime.engine import EngineError
 from carmask.segmenter import Segmenter
 
-# Results that may be on their way into a store: a few hundred requests a second, each of a fifth of a second.
-_MAX_ON_THEIR_WAY = 64
+# Results that may wait for their upload: a store takes a few hundred a second, each in a fifth of a second.
+_MAX_UPLOADING = 64
 
 
 def predict_photos(
@@ -84,8 +84,8 @@ def predict_jobs(
     def load(job: Job) -> tuple[Photo, Job]:
         made_from = describe_files(job)
         picture = job.read()
-        # Drawing may decode the photo again; a photo at a URL is downloaded only once.
         photo = segmenter.decode(picture)
+        # With the bytes that were read: drawing decodes the photo again, and a URL is downloaded only once.
         return photo, replace(job, picture=picture, made_from=made_from, remark=photo.remark)
 
     def consume(found: Prediction[Job, Job]) -> PhotoOutcome:
@@ -103,12 +103,12 @@ def predict_jobs(
 
 
 def settle(outcomes: Generator[PhotoOutcome, None, None]) -> Generator[PhotoOutcome, None, None]:
-    """Wait for results that are on their way into a store, while more are made; yields the outcomes in order."""
+    """Wait for results that are being uploaded, while more are made; yields the outcomes in order."""
     waiting: deque[PhotoOutcome] = deque()
     with closing(outcomes):
         for outcome in outcomes:
             waiting.append(outcome)
-            while waiting and (len(waiting) > _MAX_ON_THEIR_WAY or _is_settled(waiting[0])):
+            while waiting and (len(waiting) > _MAX_UPLOADING or _is_settled(waiting[0])):
                 yield _settled(waiting.popleft())
     yield from map(_settled, waiting)
 

@@ -32,8 +32,8 @@ from carmask.pipeline.urls import URL, StoredFile
 from carmask.pipeline.walk import PICTURE_JOURNAL
 from carmask.result import Result
 
-# Writes the result of one photo, or returns its row of a table; runs in any thread. What is still on its way into a
-# store is a future.
+# Writes the result of one photo, or returns its row of a table; runs in any thread. A future if the result is still
+# being uploaded.
 Put = Callable[[Job, Result], Any]
 
 # Opens a sink on another machine, to which it can be sent; the function that it gives is valid inside the block.

@@ -165,7 +165,7 @@ class StoreFolder(Sink):
     writer: SegmentWriter
 
     def put(self, job: Job, found: Result) -> "Future[None]":
-        """See `Sink.put`. The result is on its way."""
+        """See `Sink.put`. The result is uploaded meanwhile."""
         return _put(self.path, self.render, self.writer, job, found)
 
     def remote(self) -> OpenRemotely:

@@ -1,4 +1,4 @@
-"""The response to several photos: their results as a ZIP file or as multipart/mixed, each sent when it is there."""
+"""The response to several photos: results as a ZIP file or as multipart/mixed, each sent as soon as it is ready."""
 
 import io
 import secrets

@@ -121,7 +121,7 @@ class SegmentationWorker:
     async def segment_each(
         self, tasks: Sequence[PhotoTask], send: Callable[[PhotoTask, ResultResponse | Exception], Awaitable[None]]
     ) -> None:
-        """Segment photos, as many at a time as the network takes; `send` gets each result as soon as it is there.
+        """Segment photos, as many at a time as the network takes; `send` gets each result as soon as it is ready.
 
         One result is sent at a time. An exception stands for the result of a photo that has none.
 

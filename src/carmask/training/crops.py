@@ -92,13 +92,13 @@ def _crops_of(
         known = cut_crops((known_share_HW == 1).view(np.uint8), cells, _CROP_PX)
         cells = [cell for cell, is_known_HW in zip(cells, known, strict=True) if is_known_HW.all()]
     cells = [cells[place] for place in rng.permutation(len(cells))[:count]]
-    crops = cut_inputs(image_HWC, _disturbed(probability_HW, rng), cells, _CROP_PX)
+    crops = cut_inputs(image_HWC, _perturbed(probability_HW, rng), cells, _CROP_PX)
     # Of two values, since one crop cannot tell a soft mask from one of classes.
     mask_HW = (soft_HW >= 128).view(np.uint8) * np.uint8(255)
     return crops, cut_crops(mask_HW, cells, _CROP_PX)
 
 
-def _disturbed(probability_HW: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _perturbed(probability_HW: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     if rng.random() < 1 / 3:
         return probability_HW
     scale, shift = np.exp(_LOGIT_SCALE * rng.standard_normal()), _LOGIT_SHIFT * rng.standard_normal()
@@ -106,8 +106,8 @@ def _disturbed(probability_HW: NDArray[np.float32], rng: np.random.Generator) ->
     logits_HW = np.log(clipped_HW / (1 - clipped_HW)) * scale + shift
     moved = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
     moved[:, 2] = _MOVE_PX * rng.standard_normal(2)
-    disturbed_HW = (1 / (1 + np.exp(-logits_HW))).astype(np.float32)
+    perturbed_HW = (1 / (1 + np.exp(-logits_HW))).astype(np.float32)
     result_HW: NDArray[np.float32] = cv2.warpAffine(
-        disturbed_HW, moved, disturbed_HW.shape[::-1], borderMode=cv2.BORDER_REPLICATE
+        perturbed_HW, moved, perturbed_HW.shape[::-1], borderMode=cv2.BORDER_REPLICATE
     )
     return result_HW

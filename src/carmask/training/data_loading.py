@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from carmask.data.composite import CompositeSettings, draw_widths_px, lay
+from carmask.data.composite import CompositeSettings, draw_widths_px, paste_cutout
 from carmask.limits import usable_cpus
 from carmask.runner import map_ahead
 from carmask.runtime.torch_engine import to_input
@@ -134,7 +134,7 @@ def iterate_batches(
 def read_pair(
     data: TrainingData, pair_id: str, draw: tuple[int, int, int], composite: CompositeSettings | None
 ) -> FittedPair:
-    """Read a photo, and lay vehicles onto it if it is drawn for that; `draw` is seed, step and place in the batch."""
+    """Read a photo, and paste vehicles onto it if it is drawn for that; `draw`: seed, step and place in the batch."""
     pair = data.read(pair_id)
     if composite is None or not data.source_of(pair_id).settings.empty:
         return pair
@@ -145,7 +145,7 @@ def read_pair(
     for width_px in draw_widths_px(rng, image_HWC.shape[1], composite):
         cutout = data.read_cutout(data.cutouts[int(rng.integers(len(data.cutouts)))].id)
         if cutout is not None:
-            lay(image_HWC, soft_HW, cutout, width_px, rng, composite)
+            paste_cutout(image_HWC, soft_HW, cutout, width_px, rng, composite)
     return FittedPair(image_HWC, soft_HW, pair.known_HW)
 
 

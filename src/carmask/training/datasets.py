@@ -60,8 +60,8 @@ class Source:
 class TrainingData:
     """The photos to train on, those held out, and why others cannot be used (photo, cause).
 
-    `split` names the photos of all sources. `train` and `validation` have those that are shown; `cutouts` are those
-    to train on whose vehicles are laid onto photos without a vehicle. If no photo is held out, `validation` is `train`.
+    `split` names the photos of all sources. `train` and `validation` have those that are shown; `cutouts` are those to
+    train on whose vehicles are pasted onto photos without a vehicle. If no photo is held out, `validation` is `train`.
     """
 
     sources: Sequence[Source]

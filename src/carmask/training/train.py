@@ -128,8 +128,8 @@ def train(
                 settings.composite,
             ):
                 seed_step(settings.seed, step, distributed.rank)
+                lr = learning_rate(step, total_steps, settings.optimizer.lr, settings.schedule)
                 for group in state.optimizer.param_groups:
-                    lr = learning_rate(step, total_steps, settings.optimizer.lr, settings.schedule)
                     group["lr"] = lr * group["scale"]
                 result = train_step(setup, state, batch, stop)
                 state.step = step + 1

@@ -1,4 +1,4 @@
-"""Backgrounds behind videos in high dynamic range: sRGB's white is laid at 203 cd/m2, as ITU-R BT.2408 says."""
+"""Backgrounds behind videos in high dynamic range: sRGB's white is shown at 203 cd/m2, as ITU-R BT.2408 says."""
 
 from functools import lru_cache
 
@@ -16,7 +16,7 @@ _TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.01
 _LUMINANCE = np.array([0.2627, 0.6780, 0.0593])
 
 
-def lay_in_range(background: Background, color: ColorProperties) -> Background:
+def in_video_range(background: Background, color: ColorProperties) -> Background:
     """Return a color or picture as it must be coded behind a video: the same one, but for videos in PQ or HLG."""
     if color.transfer not in (_PQ, _HLG):
         return background
@@ -24,12 +24,12 @@ def lay_in_range(background: Background, color: ColorProperties) -> Background:
     @lru_cache(maxsize=1)
     def canvas(size_HW: tuple[int, int]) -> NDArray[np.uint8]:
         blank_HW3 = np.zeros((*size_HW, 3), dtype=np.uint8)
-        return to_range(background(BackgroundInput(blank_HW3, np.zeros(size_HW, dtype=np.float32), 0.5)), color)
+        return to_video_range(background(BackgroundInput(blank_HW3, np.zeros(size_HW, dtype=np.float32), 0.5)), color)
 
     return lambda given: canvas(given.size_HW).copy()
 
 
-def to_range(image_HW3: NDArray[np.uint8], color: ColorProperties) -> NDArray[np.uint8]:
+def to_video_range(image_HW3: NDArray[np.uint8], color: ColorProperties) -> NDArray[np.uint8]:
     """Code sRGB pixels in the transfer characteristics (PQ or HLG) and primaries of a video; uint8 RGB."""
     level_HW3 = image_HW3 / 255
     linear_HW3 = np.where(level_HW3 <= 0.04045, level_HW3 / 12.92, ((level_HW3 + 0.055) / 1.055) ** 2.4)

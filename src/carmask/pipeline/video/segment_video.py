@@ -17,7 +17,7 @@ from carmask.pipeline.video.audio import AudioTracks
 from carmask.pipeline.video.codecs import choose_encoding
 from carmask.pipeline.video.frame_files import FrameFiles
 from carmask.pipeline.video.frames import is_transparent, segment_frames
-from carmask.pipeline.video.hdr import lay_in_range
+from carmask.pipeline.video.hdr import in_video_range
 from carmask.pipeline.video.moving_background import MovingBackground, is_moving
 from carmask.pipeline.video.reader import VideoReader
 from carmask.pipeline.video.writer import open_video_writer
@@ -75,7 +75,7 @@ def segment_video(
     moves = style.kind == "cutout" and is_moving(style.look.background)
     background = None if moves else load_background(style)
     if background is not None and style.look.background.strip().lower() not in (TRANSPARENT, "blur"):
-        background = lay_in_range(background, info.color)
+        background = in_video_range(background, info.color)
     empty = 0
     with (
         MovingBackground(Path(style.look.background.strip())) if moves else nullcontext() as moving,
@@ -86,7 +86,7 @@ def segment_video(
         def read() -> Iterator[tuple[Any, Background | None]]:
             for frame in reader:
                 ground = moving.at(float(frame.pts * info.time_base)) if moving is not None else background
-                yield frame, lay_in_range(ground, info.color) if moves and ground is not None else ground
+                yield frame, in_video_range(ground, info.color) if moves and ground is not None else ground
 
         frames = segment_frames(
             read(),
