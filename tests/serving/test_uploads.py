@@ -38,8 +38,7 @@ def read(pieces: Iterable[bytes], content_type: str = FORM, **limits: int) -> di
         }
         found = await UploadRequest(scope, receive).form()
         return {
-            name: (value.filename, await take(value)) if isinstance(value, UploadFile) else value
-            for name, value in found.multi_items()
+            name: await take(value) if isinstance(value, UploadFile) else value for name, value in found.multi_items()
         }
 
     return asyncio.run(read_all())

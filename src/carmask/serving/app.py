@@ -125,7 +125,6 @@ async def segment(request: Request, form: Annotated[SegmentForm, Form(media_type
     tasks = [
         PhotoTask(
             form=form,
-            name=str(file.filename),
             photo=await take(file),
             background=background,
             mask=mask,

@@ -109,7 +109,7 @@ class BatchResponse(Response):
         del self.headers["content-length"]
         self._tasks, self._worker, self._metrics = tasks, worker, metrics
         self._names = _result_names(tasks)
-        self._entries = [BatchEntry(file=task.name) for task in tasks]
+        self._entries = [BatchEntry(file=task.photo.name) for task in tasks]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Send the archive. When the client disconnects, the rest of the work is dropped."""
@@ -129,7 +129,7 @@ class BatchResponse(Response):
                 error = self._as_service_error(result, task)
                 part = error_response(error, task.request_id)
                 details = ErrorDetails(code=error.code, message=error.detail, request_id=task.request_id)
-                self._entries[place] = BatchEntry(file=task.name, error=details)
+                self._entries[place] = BatchEntry(file=task.photo.name, error=details)
             piece = self._archive.add(self._names[place], part)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
@@ -151,7 +151,7 @@ class BatchResponse(Response):
 def _describe(task: PhotoTask, name: str, result: ResultResponse) -> BatchEntry:
     found = result.found
     return BatchEntry(
-        file=task.name,
+        file=task.photo.name,
         result=name,
         size=found.mask.shape,
         box=found.box_px,
@@ -165,7 +165,7 @@ def _result_names(tasks: Sequence[PhotoTask]) -> list[str]:
     names: list[str] = []
     taken = {_SUMMARY}
     for task in tasks:
-        stem, suffix = PurePosixPath(task.name).stem, _SUFFIXES[task.media_type]
+        stem, suffix = PurePosixPath(task.photo.name).stem, _SUFFIXES[task.media_type]
         candidates = (f"{stem}{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
         name = next(candidate for candidate in candidates if candidate.casefold() not in taken)
         taken.add(name.casefold())

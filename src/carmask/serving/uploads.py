@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
@@ -78,11 +78,18 @@ def _is_untouched(part: UploadFile | str) -> bool:
     return isinstance(part, UploadFile) and not part.filename and not part.size
 
 
-async def take(file: UploadFile) -> bytes:
+class UploadedFile(NamedTuple):
+    """A file that a client sent, with its name for messages."""
+
+    name: str
+    data: bytes
+
+
+async def take(file: UploadFile) -> UploadedFile:
     """Take a file out of a form. The form's copy is closed, so that the photo is in memory once."""
     data = await file.read()
     await file.close()
-    return data
+    return UploadedFile(str(file.filename), data)
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.imaging.background import picture_background
-from carmask.imaging.decode import UnreadableImage, decode_photo
+from carmask.imaging.decode import Photo, UnreadableImage, decode_photo
 from carmask.imaging.geometry import size_text
 from carmask.imaging.image_file import open_image
 from carmask.pipeline.jobs import Job
@@ -41,21 +41,20 @@ from carmask.serving.settings import (
     MB,
     ServiceLimits,
 )
+from carmask.serving.uploads import UploadedFile
 
 
 @dataclass(eq=False)
 class PhotoTask:
     """One photo and what to make of it.
 
-    name: of the photo. background: a picture as the background of a cut-out. mask: a picture of the mask, with which no
-    network runs.
+    background: a picture as the background of a cut-out. mask: a picture of the mask, with which no network runs.
     """
 
     form: SegmentForm
-    name: str
-    photo: bytes
-    background: bytes | None
-    mask: bytes | None
+    photo: UploadedFile
+    background: UploadedFile | None
+    mask: UploadedFile | None
     media_type: str
     request_id: str
     arrived_s: float = field(default_factory=time.perf_counter)
@@ -184,14 +183,14 @@ class SegmentationWorker:
         return response
 
     def _decode(self, task: PhotoTask) -> Fitted:
-        reserved_bytes = self._memory.reserve(self._pixels(task.photo, task.name) * DECODING_BYTES_PER_PX)
+        reserved_bytes = self._memory.reserve(self._pixels(task.photo) * DECODING_BYTES_PER_PX)
         try:
             if task.is_abandoned:
                 raise CancelledError
             with self._metrics.stage_seconds.labels("decode").time():
-                return self.segmenter.fit(self.segmenter.decode(task.photo))
+                return self.segmenter.fit(self.segmenter.decode(task.photo.data))
         except UnreadableImage as error:
-            raise type(error)(task.name, error.cause, error.advice) from error
+            raise type(error)(task.photo.name, error.cause, error.advice) from error
         finally:
             self._memory.release(reserved_bytes)
 
@@ -206,10 +205,10 @@ class SegmentationWorker:
         is_drawn = task.form.kind in OF_PHOTO and task.media_type != JSON
         canvas_px = task.form.canvas_px if is_drawn else 0
         size_bytes = (height * width + canvas_px) * (DRAWING_BYTES_PER_PX if is_drawn else MASKING_BYTES_PER_PX)
-        if is_drawn and task.background is not None and task.form.background_file is not None:
-            size_bytes += self._pixels(task.background, task.form.background_file.filename) * DECODING_BYTES_PER_PX
-        if task.mask is not None and task.form.mask_file is not None:
-            size_bytes += self._pixels(task.mask, task.form.mask_file.filename) * DECODING_BYTES_PER_PX
+        if is_drawn and task.background is not None:
+            size_bytes += self._pixels(task.background) * DECODING_BYTES_PER_PX
+        if task.mask is not None:
+            size_bytes += self._pixels(task.mask) * DECODING_BYTES_PER_PX
         reserved_bytes = self._memory.reserve(size_bytes)
         try:
             if task.is_abandoned:
@@ -227,37 +226,37 @@ class SegmentationWorker:
 
     def _draw(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> tuple[bytes, Result]:
         """The bytes that `carmask predict` writes for the same photo with the same options, or a description."""
-        form, name = task.form, task.name
+        form, photo = task.form, task.photo
         threshold = form.threshold or self.segmenter.threshold
         if task.mask is None:
             probability_HW = form.regions().keep(self.segmenter.restore(fitted, raw), threshold)
             found = self.segmenter.result(probability_HW, threshold=threshold, remark=fitted.remark)
         else:
             # No network is asked, so there is no expected Dice.
-            probability_HW = form.regions().keep(self._read_mask(task.mask, task.form, fitted), threshold)
+            probability_HW = form.regions().keep(self._read_mask(task.mask, fitted), threshold)
             found = Result(probability_HW, threshold, remark=fitted.remark)
         if task.media_type == JSON:
             seconds = time.perf_counter() - task.arrived_s
             return json_body(found, self.segmenter.name, seconds=seconds, request_id=task.request_id), found
         background = form.parsed_background()
-        if form.background_file is not None and task.background is not None:
-            picture_name = form.background_file.filename
-            picture = decode_photo(task.background, max_pixels=self.limits.max_pixels, name=picture_name)
-            background = picture_background(picture)
+        if task.background is not None:
+            background = picture_background(self._decode_upload(task.background))
         render = make_render(form.style(task.media_type), Path(), of_one=True, background=background)
-        return render(Job(0, name, Path(name), task.photo, Path(name), ""), found), found
+        return render(Job(0, photo.name, Path(photo.name), photo.data, Path(photo.name), ""), found), found
 
-    def _read_mask(self, mask: bytes, form: SegmentForm, fitted: Fitted) -> NDArray[np.float32]:
-        name = form.mask_file.filename if form.mask_file else None
-        level_HW = decode_photo(mask, channels=1, max_pixels=self.limits.max_pixels, name=name).image_HWC[..., 0]
+    def _read_mask(self, mask: UploadedFile, fitted: Fitted) -> NDArray[np.float32]:
+        level_HW = self._decode_upload(mask, channels=1).image_HWC[..., 0]
         if level_HW.shape != fitted.size_HW:
             sizes = f"the mask is {size_text(level_HW.shape)}, the photo {size_text(fitted.size_HW)}"
-            raise CarmaskError(f"{name}: {sizes}; send a mask of the photo's size")
+            raise CarmaskError(f"{mask.name}: {sizes}; send a mask of the photo's size")
         return np.divide(level_HW, 255, dtype=np.float32)
 
-    def _pixels(self, data: bytes, name: str | None) -> int:
+    def _decode_upload(self, file: UploadedFile, channels: int = 3) -> Photo:
+        return decode_photo(file.data, channels=channels, max_pixels=self.limits.max_pixels, name=file.name)
+
+    def _pixels(self, file: UploadedFile) -> int:
         """Number of pixels of a picture, from its header."""
-        with open_image(data, max_pixels=self.limits.max_pixels, name=name) as image:
+        with open_image(file.data, max_pixels=self.limits.max_pixels, name=file.name) as image:
             return image.width * image.height
 
 
