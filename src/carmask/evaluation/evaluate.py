@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
 from carmask.data.split import Split, find_own_split
 from carmask.data.turned import TURNED, fits_turned
 from carmask.errors import CarmaskError
 from carmask.evaluation.folds import read_folds, select_out_of_fold
-from carmask.evaluation.metrics import BoolArray, empty_dice, measure
+from carmask.evaluation.metrics import empty_dice, measure
 from carmask.evaluation.results import Evaluation, EvaluationError, EvaluationFailure, PhotoRow
 from carmask.evaluation.selection import Part, Selection, TrainingSplit, find_training_split, select_pairs
 from carmask.imaging.decode import MaskReading, Photo, UnreadableImage
@@ -130,26 +131,28 @@ def evaluate_selection(
     started_s = time.perf_counter()
     rows: list[PhotoRow] = []
     failures: list[EvaluationFailure] = []
-    readings: dict[str, tuple[str, str | None, int | None]] = {}
+    notes_of: dict[str, _MaskNotes] = {}
     for one, pairs in assign_segmenters(selection, segmenter):
-        for measured in _measure(pairs, one, readings, batch_size):
-            if isinstance(measured, PhotoRow):
-                rows.append(measured)
-            else:
+        for measured in _measure(pairs, one, batch_size):
+            if isinstance(measured, EvaluationFailure):
                 failures.append(measured)
+            else:
+                row, notes = measured
+                rows.append(row)
+                notes_of[row.id] = notes
             if progress is not None:
                 progress(len(rows) + len(failures), len(selection.pairs))
     if selection.folds:
         rows.sort(key=lambda row: row.id)
         failures.sort(key=lambda failure: failure.id)
-    in_order = {pair.id: readings[pair.id] for pair in selection.pairs if pair.id in readings}
+    in_order = {pair.id: notes_of[pair.id] for pair in selection.pairs if pair.id in notes_of}
     return Evaluation(
         rows=tuple(rows),
         failures=tuple(failures),
         seconds=time.perf_counter() - started_s,
-        rules=dict(Counter(rule for rule, *_ in in_order.values()).most_common()),
-        odd={id_: odd for id_, (_, odd, _) in in_order.items() if odd},
-        inverted={id_: value for id_, (*_, value) in in_order.items() if value is not None},
+        rules=dict(Counter(notes.rule for notes in in_order.values()).most_common()),
+        odd={id_: notes.odd for id_, notes in in_order.items() if notes.odd},
+        inverted={id_: notes.inverted for id_, notes in in_order.items() if notes.inverted is not None},
         part=selection.part,
         remarks=selection.remarks,
         warnings=selection.warnings,
@@ -167,31 +170,35 @@ def assign_segmenters(selection: Selection, segmenter: Segmenter) -> list[tuple[
     ]
 
 
-def _measure(
-    pairs: Sequence[Pair],
-    segmenter: Segmenter,
-    readings: dict[str, tuple[str, str | None, int | None]],
-    batch_size: int,
-) -> Iterator[PhotoRow | EvaluationFailure]:
-    """Measure each pair, in order. `readings` gets rule, oddity and `inverted` of each mask."""
+class _MaskNotes(NamedTuple):
+    """How a true mask was read; see `MaskReading`."""
 
-    def load(pair: Pair) -> tuple[Photo, tuple[BoolArray, BoolArray | None]]:
+    rule: str
+    odd: str | None
+    inverted: int | None
+
+
+def _measure(
+    pairs: Sequence[Pair], segmenter: Segmenter, batch_size: int
+) -> Iterator[tuple[PhotoRow, _MaskNotes] | EvaluationFailure]:
+    """Measure each pair, in order."""
+
+    def load(pair: Pair) -> tuple[Photo, MaskReading]:
         photo = segmenter.decode(pair.image)
         truth = load_truth(pair, photo.size_HW)
-        odd = TURNED if fits_turned(photo, truth.soft_HW) else truth.odd
-        readings[pair.id] = truth.rule, odd, truth.inverted
-        return photo, (truth.mask_HW, truth.known_HW)
+        return photo, replace(truth, odd=TURNED) if fits_turned(photo, truth.soft_HW) else truth
 
-    def compare(predicted: Prediction[Pair, tuple[BoolArray, BoolArray | None]]) -> PhotoRow | EvaluationFailure:
-        pair, (truth_HW, known_HW) = predicted.item, predicted.extra
-        height, width = truth_HW.shape
+    def compare(predicted: Prediction[Pair, MaskReading]) -> tuple[PhotoRow, _MaskNotes] | EvaluationFailure:
+        pair, truth = predicted.item, predicted.extra
+        height, width = truth.soft_HW.shape
         found = segmenter.result(predicted.probability_HW)
-        metrics = measure(truth_HW, found.mask, known_HW)
+        metrics = measure(truth.mask_HW, found.mask, truth.known_HW)
         if metrics.truth_area == 0:
             metrics = replace(metrics, dice=empty_dice(metrics.predicted_area))
-        return PhotoRow(pair.id, pair.group, pair.view, (height, width), metrics, found.expected_dice)
+        row = PhotoRow(pair.id, pair.group, pair.view, (height, width), metrics, found.expected_dice)
+        return row, _MaskNotes(truth.rule, truth.odd, truth.inverted)
 
-    def fail(pair: Pair, error: Exception) -> PhotoRow | EvaluationFailure:
+    def fail(pair: Pair, error: Exception) -> EvaluationFailure:
         if isinstance(error, CarmaskError):
             return make_failure(pair, error)
         raise error
