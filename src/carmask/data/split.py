@@ -7,10 +7,10 @@ on a car that it has seen. Cars are assigned by their mean mask area, so that bo
 import json
 import math
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -240,30 +240,31 @@ def make_split(
         SplitError: a number is out of range, or there are too few groups.
 
     """
-    if fraction == 0:
-        validation = set()
-    elif fraction is not None:
-        validation = set(_fraction_of(_groups_by_area(group_of, area_of), fraction, seed))
-    elif folds >= 2 and not 0 <= fold < folds:
+    if fraction is not None:
+        validation = _fraction_of(_groups_by_area(group_of, area_of), fraction, seed) if fraction else []
+        return _split(group_of, validation, seed=seed, fraction=fraction)
+    assigned = split_folds(group_of, area_of, folds=folds, seed=seed)
+    if not 0 <= fold < folds:
         raise SplitError(f"fold {fold}: the folds of {folds} are numbered 0 to {folds - 1}")
-    else:
-        validation = set(split_folds(group_of, area_of, folds=folds, seed=seed)[fold])
-    return Split(
-        seed=seed,
-        folds=folds if fraction is None else None,
-        fold=fold if fraction is None else None,
-        fraction=fraction,
-        train=tuple(sorted(group_of.keys() - validation)),
-        validation=tuple(sorted(validation)),
-        group_of={id_: group_of[id_] for id_ in sorted(group_of)},
-    )
+    return _split(group_of, assigned[fold], seed=seed, folds=folds, fold=fold)
 
 
 def make_fold_splits(
     group_of: Mapping[str, str], area_of: Mapping[str, float], *, folds: int = FOLDS, seed: int = 0
 ) -> list[Split]:
     """Return one split for each fold; every id is held out in exactly one of them."""
-    return [make_split(group_of, area_of, folds=folds, fold=fold, seed=seed) for fold in range(max(folds, 1))]
+    assigned = split_folds(group_of, area_of, folds=folds, seed=seed)
+    return [_split(group_of, ids, seed=seed, folds=folds, fold=fold) for fold, ids in enumerate(assigned)]
+
+
+def _split(group_of: Mapping[str, str], validation: Collection[str], **how: Any) -> Split:
+    """Hold out these ids, and train on the others. how: the other fields of `Split`."""
+    return Split(
+        train=tuple(sorted(group_of.keys() - set(validation))),
+        validation=tuple(sorted(validation)),
+        group_of={id_: group_of[id_] for id_ in sorted(group_of)},
+        **how,
+    )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ STREAM = Path("-")
 
 # Kinds that show the photo, in any format of pictures; a mask is always PNG.
 OF_PHOTO: tuple[Kind, ...] = ("cutout", "overlay", "compare")
+# The settings of a look that all of these have; the others are for cut-outs.
+OF_FILE = ("format", "quality", "strip")
 TEXT_SUFFIXES: dict[Kind, str] = {"polygons": ".json", "labelme": ".json", "yolo": ".txt"}
 TABLE_SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "carvana-csv": (".csv", ".csv.gz"),
@@ -45,6 +47,17 @@ class OutputStyle:
     def __post_init__(self) -> None:
         if self.kind == "cutout":
             self.look.require_opaque_jpeg()
+
+
+def refuse_file_options(kind: Kind, options: Iterable[str]) -> None:
+    """Refuse options of `OF_FILE` for kinds that have one format.
+
+    Raises:
+        CarmaskError: with the names of the options.
+
+    """
+    if kind not in OF_PHOTO and (names := " and ".join(options)):
+        raise CarmaskError(f"{names}: only for {', '.join(OF_PHOTO)}; {kind} has a single format")
 
 
 def refuse_cutout_options(kind: Kind, options: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from carmask.imaging.look import PLAIN_LOOK, Look
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, Shard, refuse_overwriting_photos
 from carmask.pipeline.journal import Provenance
 from carmask.pipeline.kinds import (
+    OF_FILE,
     OF_PHOTO,
     STREAM,
     TABLE_SUFFIXES,
@@ -23,6 +24,7 @@ from carmask.pipeline.kinds import (
     TableKind,
     is_table,
     refuse_cutout_options,
+    refuse_file_options,
 )
 from carmask.pipeline.photo_list import PhotoList
 from carmask.pipeline.render import describe_style, make_render
@@ -32,8 +34,6 @@ from carmask.pipeline.tables import open_table
 from carmask.pipeline.urls import URL
 
 _WHOLE = Shard()
-# What pictures of other kinds have too.
-_OF_FILE = ("format", "quality", "strip")
 _FORMATS: dict[str, PictureFormat] = {
     ".png": "png",
     ".webp": "webp",
@@ -130,11 +130,9 @@ def plan_outputs(
     if isinstance(destination, URL):
         _check_store(destination, kind, look)
     given = look.model_fields_set
-    if kind not in OF_PHOTO and given & {*_OF_FILE}:
-        values = {name: getattr(look, name) for name in _OF_FILE if name in given}
-        options = " and ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in values.items())
-        raise CarmaskError(f"{options}: only for {', '.join(OF_PHOTO)}; {kind} has a single format")
-    refuse_cutout_options(kind, (f"--{name}" for name in Look.model_fields if name in given - {*_OF_FILE}))
+    values = {name: getattr(look, name) for name in OF_FILE if name in given}
+    refuse_file_options(kind, (f"--{name}" if value is True else f"--{name} {value}" for name, value in values.items()))
+    refuse_cutout_options(kind, (f"--{name}" for name in Look.model_fields if name in given - {*OF_FILE}))
     if look.scale == "same-car" and shard.count > 1:
         raise CarmaskError("--scale same-car: needs all photos of a car; leave out --shard")
     if photos.alone and shard.count > 1:

@@ -19,7 +19,7 @@ from carmask.imaging.encode import encode_mask, encode_picture, encode_soft
 from carmask.imaging.geometry import size_text
 from carmask.imaging.metadata import NO_METADATA, read_metadata
 from carmask.pipeline.jobs import Job
-from carmask.pipeline.kinds import OF_PHOTO, OutputStyle
+from carmask.pipeline.kinds import OF_FILE, OF_PHOTO, OutputStyle
 from carmask.pipeline.urls import URL
 from carmask.result import Result
 
@@ -114,7 +114,7 @@ def describe_style(style: OutputStyle) -> dict[str, Any]:
         return described
     settings = style.look.described()
     if style.kind != "cutout":
-        return described | {name: settings[name] for name in ("format", "quality", "strip") if name in settings}
+        return described | {name: settings[name] for name in OF_FILE if name in settings}
     picture = Path(style.look.background)
     if picture.is_file():
         settings["background"] = f"picture {sha256(picture.read_bytes()).hexdigest()[:16]}"

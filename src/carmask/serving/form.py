@@ -35,13 +35,10 @@ from carmask.imaging.look import (
     load_look,
 )
 from carmask.imaging.masks import Area, Regions
-from carmask.pipeline.kinds import OF_PHOTO, OutputStyle, refuse_cutout_options
+from carmask.pipeline.kinds import OF_FILE, OF_PHOTO, OutputStyle, refuse_cutout_options, refuse_file_options
 from carmask.serving.schemas import GEOJSON, JSON, PICTURE_TYPES, PNG, WEBP
 
 SegmentKind = Literal["mask", "soft", "cutout", "overlay", "compare", "polygons"]
-
-# What pictures of all kinds that show the photo have.
-_OF_FILE = {"format", "quality", "strip"}
 
 # As OpenAPI described files before 3.1, for tools that know only that.
 _BINARY: JsonDict = {"format": "binary"}
@@ -188,10 +185,9 @@ class SegmentForm(BaseModel):
             raise ValueError("background and background_file: send only one of them")
         if self.mask_file is not None and len(self.file) > 1:
             raise ValueError("mask_file: is the mask of one photo; send each photo in a request of its own")
-        if self.kind not in OF_PHOTO and (names := sorted(given & _OF_FILE)):
-            raise ValueError(f"{' and '.join(names)}: only for {', '.join(OF_PHOTO)}; {self.kind} has one format")
         try:
-            of_look = {"look", "background_file", *Look.model_fields} - _OF_FILE
+            refuse_file_options(self.kind, sorted(given & {*OF_FILE}))
+            of_look = {"look", "background_file", *Look.model_fields} - {*OF_FILE}
             refuse_cutout_options(self.kind, sorted(given & of_look))
             settings = {name: getattr(self, name) for name in given & Look.model_fields.keys()}
             if "background_file" in given:
