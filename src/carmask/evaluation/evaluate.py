@@ -68,7 +68,7 @@ def evaluate(
         progress: Called with (photos done, photos in all).
 
     Raises:
-        CarmaskError: The data, the model or the part cannot be found or read.
+        CarmaskError: the data, the model or the part cannot be found or read.
 
     """
     dataset = find_pairs(
@@ -97,7 +97,7 @@ def select(
     """Choose the photos to measure; see `evaluate`. `folds`: the folder of folds that `segmenter` was loaded from.
 
     Raises:
-        CarmaskError: The part is not known, none of its photos is in the data set, or a split cannot be read.
+        CarmaskError: the part is not known, none of its photos is in the data set, or a split cannot be read.
 
     """
     if folds is not None and part in (None, "validation") and split is None:
@@ -123,7 +123,7 @@ def evaluate_selection(
     """Predict the chosen photos and compare each with its mask, at the photo's own size; see `evaluate`.
 
     Raises:
-        EvaluationError: There are no photos.
+        EvaluationError: there are no photos.
 
     """
     if not selection.pairs:
@@ -210,8 +210,8 @@ def load_truth(pair: Pair, size_HW: tuple[int, int]) -> MaskReading:
     """Read a pair's true mask, which must have its photo's size, (height, width).
 
     Raises:
-        MaskSizeError: It has another size.
-        CarmaskError: It cannot be read.
+        MaskSizeError: it has another size.
+        CarmaskError: it cannot be read.
 
     """
     reading = load_soft_mask(pair, photo_HW=size_HW)

@@ -19,8 +19,8 @@ def read_folds(folders: Sequence[Path]) -> dict[str, Split]:
     """Read the splits of the runs of all folds, by the names of their folders.
 
     Raises:
-        SplitError: A split is missing or damaged.
-        FoldsError: They are not all the folds of one split.
+        SplitError: a split is missing or damaged.
+        FoldsError: they are not all the folds of one split.
 
     """
     splits = {folder.name: Split.load(folder / SPLIT_OF_RUN) for folder in folders}
@@ -37,7 +37,7 @@ def check_folds(splits: Mapping[str, Split]) -> None:
     """Check that folds, all or some of them, are of one split: the same photos and groups, and no overlap.
 
     Raises:
-        FoldsError: They are not; it names the folds.
+        FoldsError: they are not; it names the folds.
 
     """
     (first, reference), *others = splits.items()

@@ -74,7 +74,7 @@ def write_report(
         training_log: The `metrics.csv` of the model's training run, for its curves.
 
     Raises:
-        UnwritableFile: A file cannot be written.
+        UnwritableFile: a file cannot be written.
 
     """
     page, summary = folder / "report.html", folder / "summary.json"

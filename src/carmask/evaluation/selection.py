@@ -175,7 +175,7 @@ def select_pairs(
         trained_on: The model's own split, where it is known.
 
     Raises:
-        EvaluationError: The part is not known, or none of its photos is among `pairs`.
+        EvaluationError: the part is not known, or none of its photos is among `pairs`.
 
     """
     sides = split or trained_on
