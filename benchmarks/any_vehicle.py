@@ -35,7 +35,7 @@ from carmask.runtime.locate import locate
 from carmask.segmenter import Segmenter
 from carstudio import render_dataset
 from record import RESULTS, record
-from wild_composites import Composite, figures_of_composites, make_composites
+from wild_composites import COUNT, Composite, figures_of_composites, make_composites
 from wild_photos import VEHICLES_UNLABELED
 
 STUDIO = "carvana"
@@ -90,10 +90,14 @@ def main() -> None:
 
 def held_out(root: Path) -> list[Pair]:
     """The photos of a folder that its committed split holds out."""
+    return parts_of(root)[1]
+
+
+def parts_of(root: Path) -> tuple[list[Pair], list[Pair]]:
+    """The photos of a folder that networks learn from, and those that its committed split holds out."""
     split = "carvana-fold0of5" if root.name == STUDIO else root.name
     pairs = find_pairs(root, ignore=IGNORE.get(root.name), empty=root.name in ("no-vehicle", "backgrounds")).pairs
-    _, validation = Split.load(RESULTS / f"split-{split}.json").select(pairs)
-    return validation
+    return Split.load(RESULTS / f"split-{split}.json").select(pairs)
 
 
 def figures_of_part(segmenter: Segmenter, name: str, pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -166,7 +170,7 @@ def _means(evaluation: Evaluation, ids: Collection[str] | None = None) -> dict[s
     return {"photos": len(rows), **{key: round(value, 5) for key, value in figures.items()}}
 
 
-def composites_of(pairs: dict[str, list[Pair]]) -> Iterator[Composite]:
+def composites_of(pairs: dict[str, list[Pair]], count: int = COUNT) -> Iterator[Composite]:
     """The composites: cut-outs of web sites, and cars of the studio and the street, on grounds of two folders."""
     moto = [pair for pair in pairs["cutouts"] if pair.id.startswith("moto_")]
     studio = {pair.group: pair for pair in pairs[STUDIO]}
@@ -178,6 +182,7 @@ def composites_of(pairs: dict[str, list[Pair]]) -> Iterator[Composite]:
             "studio": list(studio.values()),
             "street": pairs[STREET],
         },
+        count,
     )
 
 
