@@ -1,6 +1,6 @@
 """Write composites as a data set to train on: vehicles and grounds of the parts that networks learn from.
 
-    python benchmarks/train_composites.py SHARED OUT [--count 400]
+    python benchmarks/train_composites.py SHARED OUT [--count 240]
 
 SHARED is as in benchmarks/any_vehicle.py, whose held-out composites are made in the same way of other photos. Writes
 OUT/images and OUT/masks as PNG; the same folders and count give the same pictures. `carmask crops OUT crops/composites`
@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--count", type=int, default=240)
     given = parser.parse_args()
     folders = [STUDIO, STREET, "wild/no-vehicle", *MATERIAL]
     pairs = {Path(folder).name: parts_of(given.shared / folder)[0] for folder in folders}
