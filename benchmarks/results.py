@@ -237,7 +237,7 @@ def any_vehicle_table() -> str:
         "|---|--:" + "|--:" * len(names) + "|",
     ]
     for label, part, figure, aim in ANY_VEHICLE:
-        cells = [_figure_of_part(figures[part], figure) if part in figures else "-" for figures in columns.values()]
+        cells = [_figure_of_part(figures[part], figure) for figures in columns.values()]
         lines.append(f"| {label} | {aim} | {' | '.join(cells)} |")
     composites = [figures["composites"]["vehicles"] for figures in columns.values()]
     for vehicle in composites[0]:

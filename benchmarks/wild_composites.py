@@ -50,7 +50,7 @@ class Composite:
 def make_composites(
     grounds: Sequence[Path], cutouts: Mapping[str, Sequence[Pair]], count: int = COUNT
 ) -> Iterator[Composite]:
-    """Lay one to six vehicles of the kinds in `cutouts` onto each ground in turn, until there are `count` pictures."""
+    """Paste one to six vehicles of the kinds in `cutouts` onto each ground in turn, for `count` pictures."""
     choices = [(kind, pair) for kind, pairs in cutouts.items() for pair in pairs]
     order = np.random.default_rng(0).permutation(len(grounds))
     for number in range(count):
@@ -62,19 +62,19 @@ def make_composites(
 def _compose(image_HWC: NDArray[np.uint8], choices: Sequence[tuple[str, Pair]], rng: np.random.Generator) -> Composite:
     image_HWC = image_HWC.copy()
     soft_HW = np.zeros(image_HWC.shape[:2], np.uint8)
-    laid: list[tuple[str, float, BoolArray, int]] = []
+    pasted: list[tuple[str, float, BoolArray, int]] = []
     for width_px in draw_widths_px(rng, image_HWC.shape[1], _SETTINGS):
         kind, pair = choices[int(rng.integers(len(choices)))]
         own_HW = np.zeros_like(soft_HW)
         cutout = _cut_out(kind, pair)
         paste_cutout(image_HWC, own_HW, cutout, width_px, rng, _SETTINGS)
         in_front_HW = own_HW >= 128
-        laid = [(*vehicle[:2], vehicle[2] & ~in_front_HW, vehicle[3]) for vehicle in laid]
-        laid.append((kind, width_px / image_HWC.shape[1], in_front_HW, int(in_front_HW.sum())))
+        pasted = [(*vehicle[:2], vehicle[2] & ~in_front_HW, vehicle[3]) for vehicle in pasted]
+        pasted.append((kind, width_px / image_HWC.shape[1], in_front_HW, int(in_front_HW.sum())))
         soft_HW = np.maximum(soft_HW, own_HW)
     vehicles = tuple(
         Vehicle(kind, width, visible_HW)
-        for kind, width, visible_HW, area_px in laid
+        for kind, width, visible_HW, area_px in pasted
         if visible_HW.sum() > _LEAST_VISIBLE * area_px
     )
     return Composite(image_HWC, soft_HW >= 128, vehicles)

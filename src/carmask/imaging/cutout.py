@@ -113,7 +113,7 @@ def without_specks(probability_HW: NDArray[np.float32], threshold: float, box_px
     it lies beside, above or below that one. box_px: around the mask, with the specks. `probability_HW` is not changed.
     """
     visible_hw = _visible_in_squares(probability_HW, threshold)
-    visible_px = _enlarged(box_of(visible_hw), probability_HW.shape)
+    visible_px = _box_in_pixels(box_of(visible_hw), probability_HW.shape)
     # Contours are found much faster than parts are labeled, and most photos have one part.
     contours, inside = cv2.findContours(visible_hw.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if len(contours) <= 1 or np.count_nonzero(inside[0, :, 3] < 0) <= 1:
@@ -131,7 +131,7 @@ def without_specks(probability_HW: NDArray[np.float32], threshold: float, box_px
     height, width = probability_HW.shape
     speck_HW = speck_hw.repeat(_SPECK_STEP, axis=0)[:height].repeat(_SPECK_STEP, axis=1)[:, :width]
     kept_HW = np.where(speck_HW, np.float32(0), probability_HW)
-    visible_px = _enlarged(box_of(visible_hw & ~speck_hw), kept_HW.shape)
+    visible_px = _box_in_pixels(box_of(visible_hw & ~speck_hw), kept_HW.shape)
     return WholeVehicle(kept_HW, box_of(kept_HW >= threshold), visible_px)
 
 
@@ -146,7 +146,7 @@ def _visible_in_squares(probability_HW: NDArray[np.float32], threshold: float) -
     return squares_hw
 
 
-def _enlarged(box_hw: Box | None, size_HW: Size) -> Box | None:
+def _box_in_pixels(box_hw: Box | None, size_HW: Size) -> Box | None:
     """The box, found among squares of four by four pixels, in pixels."""
     if box_hw is None:
         return None

@@ -152,4 +152,4 @@ def _text(size_HW: tuple[int, ...]) -> str:
 
 def size_text(size_HW: tuple[int, ...]) -> str:
     """Return a size in words, height first."""
-    return f"{size_HW[0]} x {size_HW[1]} px"
+    return f"{_text(size_HW)} px"

@@ -88,8 +88,6 @@ def lift_to_canvas(photo: Photo, vehicle: WholeVehicle, threshold: float, place:
     """
     if place.scale < _AREAS_BELOW:
         return _scale_and_lift(photo, vehicle, threshold, place)
-    if vehicle.visible_px is None:
-        return None
     layer = lift_vehicle(photo.image_HWC, vehicle.probability_HW, threshold, photo.alpha_HW, vehicle.visible_px)
     if layer is None:
         return None
