@@ -241,6 +241,8 @@ def test_errors_of_libraries_that_ran_out_of_memory_are_recognized(message: str,
     assert is_out_of_memory(RuntimeError(message)) == is_memory
 
 
+# Only parts of more than four photos run with little memory: how much address space a smaller one takes depends on how
+# the C library has split the heap and on how many threads have just started, and differs from run to run.
 LITTLE_MEMORY = """
 import re, resource, sys
 from pathlib import Path
@@ -250,12 +252,14 @@ from carmask.training.config import TrainSettings
 
 whole = train.forward_backward
 
-def with_little_memory(*arguments):
+def with_little_memory(setup, state, batch):
+    if len(batch.images_BCHW) <= 4 * state.accumulate:
+        return whole(setup, state, batch)
     used = re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
     limit = (int(used) << 10) + (int(sys.argv[2]) << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     try:
-        return whole(*arguments)
+        return whole(setup, state, batch)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
@@ -272,10 +276,10 @@ def test_a_batch_too_large_for_memory_runs_in_parts(make: Any, tmp_path: Path) -
         network={"widths": [16, 32], "stem": 1}, tensorboard=False,
     )  # fmt: skip
     (tmp_path / "config.yaml").write_text(settings.to_yaml())
-    command = [sys.executable, "-c", LITTLE_MEMORY, str(tmp_path / "config.yaml"), "500"]
+    command = [sys.executable, "-c", LITTLE_MEMORY, str(tmp_path / "config.yaml"), "200"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) > 1
+    assert int(done.stdout) in (2, 4)
 
 
 def test_one_batch_is_overfitted_or_not(make: Any) -> None:
