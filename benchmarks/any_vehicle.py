@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -165,6 +166,8 @@ def _means(evaluation: Evaluation, ids: Collection[str] | None = None) -> dict[s
     rows = [row.metrics for row in evaluation.vehicle_rows if ids is None or row.id in ids]
     dice = [one.dice for one in rows]
     figures = {"dice": fmean(dice), "median_dice": median(dice), "worst_dice": min(dice)}
+    if thin := [one.thin_recall for one in rows if not isnan(one.thin_recall)]:
+        figures["thin_recall"] = fmean(thin)
     if evaluation.unknown:
         figures |= {"found": fmean(one.found for one in rows), "spilled": fmean(one.spilled for one in rows)}
     return {"photos": len(rows), **{key: round(value, 5) for key, value in figures.items()}}

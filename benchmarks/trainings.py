@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 
-def measure(data: Path, run: Path, options: Sequence[str]) -> None:
-    """Train the run (`options` of `carmask train`) and evaluate it, as far as that was not done before."""
+def measure(
+    data: Path, run: Path, options: Sequence[str], *, evaluate_on: Path | None = None, split: Path | None = None
+) -> None:
+    """Train the run (`options` of `carmask train`) and evaluate it, as far as that was not done before.
+
+    A run that learns from crops is evaluated on the whole photos that `split` holds out.
+    """
     if evaluations(run):
         return
     given = (
         ["--resume", str(run)] if run.exists() else [str(data), *options, "--runs", str(run.parent), "--name", run.name]
     )
-    for command in (["train", *given], ["evaluate", str(data), "--model", str(run)]):
+    held_out = ["--split", str(split)] if split else []
+    for command in (["train", *given], ["evaluate", str(evaluate_on or data), "--model", str(run), *held_out]):
         subprocess.run([sys.executable, "-m", "carmask", *command], check=True)
 
 
