@@ -43,7 +43,7 @@ ANY_VEHICLE = (
 # The order of the tables. A run that is not named here comes after.
 ORDER = (
     *("small-published", "small-best", "classic-cpu", "classic-gpu"),
-    *("fast-cpu", "fast-best", "fast-large", "fast-full", "deep-cpu"),
+    *("fast-cpu", "fast-best", "fast-large", "fast-full", "deep-cpu", "deep-large"),
 )
 # Dice that a careful run should reach, and Dice that is aimed at.
 BARS = {
@@ -52,7 +52,7 @@ BARS = {
     "fast": (0.9930, 0.9965),
     "deep": (0.9950, 0.9975),
 }
-ENSEMBLE_BARS = (0.9960, 0.9978)
+ENSEMBLE_BARS = (0.9962, 0.9978)
 # Reported Dice on the challenge's own test photos, after training on all of its 318 cars, and our measure of the time
 # that a network such as the first takes when it is run the naive way.
 PEERS = (

@@ -141,7 +141,8 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
         compared = spread(shown, options.photos if others else min(options.photos, half))
         others = others or [pair for pair in selection.pairs if pair not in compared] or list(compared)
         roots = ", ".join(dataset.root.resolve().name for dataset in datasets.values())
-        source = "rendered example photos" if remark else f"photos of {roots}"
+        # A network that refines masks is compared on the crops that it learned from, whose alpha is a probability.
+        source = "rendered example photos" if remark else f"{'crops' if channels == 4 else 'photos'} of {roots}"
         files = [pair.image for pair in others]
         calibration_source = source
         if options.calibration:

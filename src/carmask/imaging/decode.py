@@ -99,9 +99,8 @@ def decode_photo(
     animation or a TIFF of several pages the first picture is decoded.
 
     channels: 3 for RGB, 1 for luma (ITU-R BT.601); gray files are replicated to 3. 4 for RGBA as it is stored, not
-    flattened, as in the crops that refiners learn from. at_least_HW: a JPEG may be decoded
-    at 1/2, 1/4 or 1/8 of its size, averaged, as long as both displayed sides keep this many pixels. name: the picture's
-    name in error messages.
+    flattened, as in the crops that refiners learn from. at_least_HW: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
+    size, averaged, as long as both displayed sides keep this many pixels. name: the picture's name in error messages.
 
     Raises `UnreadableImage` for anything that cannot be decoded completely.
     """
