@@ -50,7 +50,7 @@ class NetworkOptions:
         model: Packaged weights (general, the default, for any vehicle in any photo; sharp, which refines the outlines
             of general; fast, for studios and single cars; small; and general-int8, fast-int8, small-int8), an .onnx
             file, a folder of a run, of folds or of weights, or a Hub id (owner/name). If you give several, their
-            probabilities are averaged.
+            probabilities are averaged, and sharp refines the result.
         run: Engine, device, precision and threads.
         tta: Test-time augmentation. flip averages each photo with its mirror image, and takes twice the time.
         tile: Also run the network on overlapping tiles of photos that are larger than its input. Takes up to five times
