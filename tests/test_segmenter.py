@@ -13,6 +13,7 @@ from PIL import Image
 
 from bright_network import bright_is_vehicle
 from carmask.errors import CarmaskError
+from carmask.imaging.crops import cut_inputs, outline_cells, paste_crops
 from carmask.imaging.decode import UnreadableImage
 from carmask.imaging.geometry import Geometry
 from carmask.models.card import ModelCard
@@ -186,6 +187,24 @@ def test_a_network_for_crops_moves_the_outline_to_the_pixel(tmp_path: Path, size
     np.testing.assert_allclose(sharp.restore(again, raw), sharp(image_HWC).probability, atol=1e-5)
     nothing_HWC = np.zeros((90, 70, 3), np.uint8)
     np.testing.assert_array_equal(sharp(nothing_HWC).probability, alone(nothing_HWC).probability)
+
+
+def test_flipping_mirrors_the_crops_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    unet = UNetConfig(in_channels=4, widths=(4, 6), norm="none")
+    coarse = bright_is_vehicle(tmp_path / "coarse", channels=3)
+    card = ModelCard(name="random", unet=unet, geometry=Geometry(height_px=64, width_px=64), refines=str(coarse))
+    Network(card).save_pretrained(tmp_path / "refiner")
+    image_HWC = rectangle((200, 300), (60, 80, 140, 220))
+    sharp = Segmenter.load(tmp_path / "refiner", CPU, tta="flip")
+    assert sharp.refiner is not None
+    coarse_HW = Segmenter(sharp.members, tta="flip")(image_HWC).probability
+    cells = outline_cells(coarse_HW, 64)
+    crops = cut_inputs(image_HWC, coarse_HW, cells, 64)
+    seen, mirrored = (sharp.refiner.engine.run(one) for one in (crops, np.ascontiguousarray(crops[:, :, ::-1])))
+    wanted_HW = paste_crops(coarse_HW, cells, (seen + mirrored[:, :, ::-1]) / 2, 64)
+    np.testing.assert_allclose(sharp(image_HWC).probability, wanted_HW, atol=1e-5)
+    assert np.abs(seen - mirrored[:, :, ::-1]).max() > 1e-3
 
 
 def test_only_one_network_refines(tmp_path: Path) -> None:

@@ -216,6 +216,9 @@ class Segmenter:
         cells = outline_cells(probability_HW, crop_px)
         crops = cut_inputs(image_HWC, probability_HW, cells, crop_px)
         refined = _run(self.refiner, list(crops), at_once=_CROPS_AT_ONCE, steady=True)
+        if self.tta == "flip":
+            mirrored = _run(self.refiner, list(crops[:, :, ::-1]), at_once=_CROPS_AT_ONCE, steady=True)
+            refined = (_mean([one_HW, other_HW[:, ::-1]]) for one_HW, other_HW in zip(refined, mirrored, strict=True))
         return paste_crops(probability_HW, cells, refined, crop_px)
 
     def _average(self, views: Sequence[View], raw: Raw, size_HW: Size) -> NDArray[np.float32]:
