@@ -237,6 +237,7 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], bright: Path) 
         (("--max-bytes", "5"), "--max-bytes"),
         (("--token-file", "nowhere"), "nowhere"),
         (("--host", "300.1.1.1"), "300.1.1.1"),
+        (("--host", "cars..example.org"), "cars..example.org"),
         (("-m", "nowhere.onnx"), "nowhere.onnx"),
         (("--workers", "0"), "--workers"),
         (("--cors", "https://cars.example.org/"), "--cors"),

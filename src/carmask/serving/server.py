@@ -156,7 +156,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(info[4][:2], family=info[0], backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise CannotListen(f"{host}:{port}: cannot listen there ({reason}); choose another --port or --host") from error
     with listener:
