@@ -10,7 +10,7 @@ import time
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -133,8 +133,9 @@ def remove_stale_temporary_files(folders: Iterable[Path]) -> int:
             continue  # does not exist yet, or cannot be listed: then writing a result there reports it
         for name in names:
             if _is_stale(folder / name):
-                (folder / name).unlink(missing_ok=True)
-                removed += 1
+                with suppress(OSError):  # another process was faster, or it is another user's
+                    (folder / name).unlink()
+                    removed += 1
     return removed
 
 

@@ -80,4 +80,8 @@ def test_only_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     other.touch()
     assert remove_stale_temporary_files([tmp_path]) == 0
     os.utime(other, (time.time() - 90_000, time.time() - 90_000))
+    # One that cannot be removed, as another user's in /tmp, stops nobody.
+    held = other.with_name(other.name.replace("-1-", "-2-"))
+    held.mkdir()
+    os.utime(held, (time.time() - 90_000, time.time() - 90_000))
     assert remove_stale_temporary_files([tmp_path]) == 1
