@@ -23,7 +23,7 @@ def system(root: Path, groups: dict[str, dict[str, str]], *, own: str = "/", ava
     for name, content in contents.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     return root
 
 
@@ -72,6 +72,7 @@ def test_free_memory_is_what_groups_leave(
         ({"a": {"cpu.max": "30000 20000"}, "a/b": {"cpu.max": "max 20000"}, "a/b/c": {}}, "/a/b/c", 2),
         ({"a": {"cpu.max": "30000 20000"}, "a/b": {"cpu.max": "5000 10000"}}, "/a/b", 1),
         ({".": {"cpu.max": "100000 100000"}}, "/kubepods/pod1", 1),
+        ({"größe": {"cpu.max": "100000 100000"}}, "/größe", 1),
     ],
 )
 def test_cpus_are_what_groups_allow(

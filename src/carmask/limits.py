@@ -106,6 +106,6 @@ def _fields(text: str) -> dict[str, str]:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="ascii").strip()
+        return os.fsdecode(path.read_bytes()).strip()
     except OSError:
         return None
