@@ -1,6 +1,7 @@
 """What people decided on a review page, and what becomes of it: lists of photos, or folders with copies."""
 
 import csv
+import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Literal, cast
 
 from carmask.errors import CarmaskError
 from carmask.files import atomic_write
+from carmask.pipeline.urls import parse_path
 
 Decision = Literal["accept", "reject", "correct"]
 # The list, and the folder, of each decision.
@@ -22,11 +24,11 @@ class BadDecisions(CarmaskError):
 
 @dataclass(frozen=True)
 class Reviewed:
-    """The decision on one photo. name: below the folder of all photos. result: the file made from it."""
+    """The decision on one photo. name: below all photos. photo: its path or URL. result: the file made from it."""
 
     name: PurePosixPath
     decision: Decision
-    photo: Path
+    photo: str
     result: Path
 
 
@@ -38,23 +40,26 @@ def read_decisions(path: Path) -> list[Reviewed]:
 
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        # Line breaks as they are: names may hold some.
+        rows = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
+        table = [(rows.line_num, row) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadDecisions(f"{path}: cannot be read ({error}); export it again from the review page") from error
-    rows = csv.DictReader(text.splitlines(keepends=True))
     if not set(_COLUMNS) <= set(rows.fieldnames or ()):
         raise BadDecisions(f"{path}: is not an export of a review page; its first line needs {','.join(_COLUMNS)}")
     reviewed: dict[PurePosixPath, Reviewed] = {}
-    for row in rows:
+    for line_number, row in table:
         name, decision = PurePosixPath(row["name"] or ""), row["decision"]
-        where = f"{path}, line {rows.line_num}"
+        where = f"{path}, line {line_number}"
         if decision not in GROUPS:
             raise BadDecisions(f"{where}: decision {decision!r}; allowed are {', '.join(GROUPS)}")
         if not name.name or name.is_absolute() or ".." in name.parts:
             raise BadDecisions(f"{where}: name {row['name']!r} is not a path below a folder")
+        if not row["photo"] or not row["result"]:
+            raise BadDecisions(f"{where}: names no photo or no result; export it again from the review page")
         if name in reviewed:
             raise BadDecisions(f"{where}: {name} is there twice; keep one of the lines")
-        reviewed[name] = Reviewed(name, cast(Decision, decision), Path(row["photo"] or ""), Path(row["result"] or ""))
+        reviewed[name] = Reviewed(name, cast(Decision, decision), str(parse_path(row["photo"])), Path(row["result"]))
     return list(reviewed.values())
 
 
@@ -78,7 +83,9 @@ def apply_decisions(reviewed: Sequence[Reviewed], destination: Path, *, copy: bo
             raise BadDecisions(
                 f"{there[0]}: is there already and may hold corrections; move it away, or name another destination"
             )
-        files = [file for one in reviewed for file in (one.photo, one.result)]
+        if stored := [one.photo for one in reviewed if "://" in one.photo]:
+            raise BadDecisions(f"{stored[0]}: is in a store, and --copy copies files alone; leave it out")
+        files = [file for one in reviewed for file in (Path(one.photo), one.result)]
         if missing := [file for file in files if not file.is_file()]:
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise BadDecisions(
@@ -92,11 +99,12 @@ def apply_decisions(reviewed: Sequence[Reviewed], destination: Path, *, copy: bo
             stream.writelines(f"{one.photo}\n".encode() for one in chosen)
         if copy:
             for one in chosen:
-                _copy(one.photo, destination / group / "images" / one.name)
+                _copy(Path(one.photo), destination / group / "images" / one.name)
                 _copy(one.result, destination / group / "masks" / one.name.parent / one.result.name)
     return counts
 
 
 def _copy(source: Path, target: Path) -> None:
-    with atomic_write(target) as stream, source.open("rb") as file:
+    # The source first: that it cannot be opened is no fault of the target.
+    with source.open("rb") as file, atomic_write(target) as stream:
         shutil.copyfileobj(file, stream)
