@@ -1,6 +1,7 @@
 """Reading an upload in memory, within the limits, and only if it is complete: a form, or a photo as the body."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from io import BytesIO
 from typing import Any, NamedTuple, TypeVar
@@ -45,9 +46,9 @@ class UploadRequest(Request):
             items = [*queried, *await (self._read_form() if is_form else self._read_photo())]
         except ClientDisconnect as error:
             raise ClientDisconnected from error
-        names = [name for name, value in items if name != "file" or isinstance(value, str)]
-        for name in names:
-            if names.count(name) > 1:
+        names = Counter(name for name, value in items if name != "file" or isinstance(value, str))
+        for name, count in names.items():
+            if count > 1:
                 raise bad_form(f"{printable(name)}: sent twice; send it once, in the query or in the form")
         return FormData(items)
 
