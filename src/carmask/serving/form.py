@@ -223,7 +223,7 @@ class SegmentForm(BaseModel):
 
         """
         if self.canvas_px > max_pixels:
-            raise BadLook(f"canvas {self.canvas}: this service makes pictures of up to {max_pixels:,} pixels")
+            raise BadLook(f"canvas {self._look.canvas}: this service makes pictures of up to {max_pixels:,} pixels")
 
     def regions(self) -> Regions:
         """Which regions of the mask are kept."""
