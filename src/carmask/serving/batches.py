@@ -1,6 +1,5 @@
 """The response to several photos: results as a ZIP file or as multipart/mixed, each sent as soon as it is ready."""
 
-import io
 import secrets
 import zipfile
 from collections.abc import Sequence
@@ -74,19 +73,22 @@ class _MultipartArchive:
         return f"--{self._boundary}--\r\n".encode()
 
 
-class _Unseekable(io.RawIOBase):
-    """A file that can only be written; what was written is taken piece by piece."""
+class _Unseekable:
+    """A file that can only be written; what was written is taken piece by piece.
+
+    No `io.RawIOBase`: the collector would close it before a ZIP file that was given up, which still writes its end.
+    """
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
 
-    def writable(self) -> bool:
-        return True
+    def write(self, data: bytes) -> int:
+        self._pieces.append(data)
+        return len(data)
 
-    def write(self, data: object) -> int:
-        piece = bytes(data)  # type: ignore[call-overload]
-        self._pieces.append(piece)
-        return len(piece)
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
 
     def take(self) -> bytes:
         data = b"".join(self._pieces)
@@ -112,14 +114,20 @@ class BatchResponse(Response):
         self._entries = [BatchEntry(file=task.photo.name) for task in tasks]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        """Send the archive. When the client disconnects, the rest of the work is dropped."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            await while_connected(receive, self._send_archive(send))
-        except ClientDisconnected:
-            self._metrics.clients_gone.inc()
+        """Send the archive. When the client disconnects, the rest of the work is dropped.
 
-    async def _send_archive(self, send: Send) -> None:
+        Raises:
+            ServiceError: 503, the queue is full; nothing was sent.
+
+        """
+        with self._worker.admitted(len(self._tasks)) as at_once:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                await while_connected(receive, self._send_archive(at_once, send))
+            except ClientDisconnected:
+                self._metrics.clients_gone.inc()
+
+    async def _send_archive(self, at_once: int, send: Send) -> None:
         async def send_result(task: PhotoTask, result: ResultResponse | Exception) -> None:
             place = self._tasks.index(task)
             if isinstance(result, ResultResponse):
@@ -133,7 +141,7 @@ class BatchResponse(Response):
             piece = self._archive.add(self._names[place], part)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-        await self._worker.segment_each(self._tasks, send_result)
+        await self._worker.segment_each(self._tasks, at_once, send_result)
         summary = TypeAdapter(list[BatchEntry]).dump_json(self._entries, indent=1)
         await send({"type": "http.response.body", "body": self._archive.end(summary)})
 

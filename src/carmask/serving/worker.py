@@ -114,21 +114,19 @@ class SegmentationWorker:
             EngineError: a network failed.
 
         """
-        with self._admitted(1):
+        with self.admitted(1):
             return await self._segment(task)
 
     async def segment_each(
-        self, tasks: Sequence[PhotoTask], send: Callable[[PhotoTask, ResultResponse | Exception], Awaitable[None]]
+        self,
+        tasks: Sequence[PhotoTask],
+        at_once: int,
+        send: Callable[[PhotoTask, ResultResponse | Exception], Awaitable[None]],
     ) -> None:
-        """Segment photos, as many at a time as the network takes; `send` gets each result as soon as it is ready.
+        """Segment photos that are `admitted`, so many at a time; `send` gets each result as soon as it is ready.
 
         One result is sent at a time. An exception stands for the result of a photo that has none.
-
-        Raises:
-            ServiceError: 503, the queue is full.
-
         """
-        at_once = min(len(tasks), self.limits.batch_size, self.limits.queue)
         waiting = iter(tasks)
         sending = asyncio.Lock()
 
@@ -145,26 +143,34 @@ class SegmentationWorker:
                     if isinstance(result, ResultResponse):
                         result.release()
 
-        with self._admitted(at_once):
-            async with asyncio.TaskGroup() as group:
-                for _ in range(at_once):
-                    group.create_task(segment_next())
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(segment_next())
 
     @contextmanager
-    def _admitted(self, photos: int) -> Iterator[None]:
+    def admitted(self, photos: int) -> Iterator[int]:
+        """Count photos of a request as in progress; yields how many at a time, as many as the network takes.
+
+        Raises:
+            ServiceError: 503, the queue is full, or the self-test has not passed.
+
+        """
         self.check_ready()
-        self._photos += photos
+        at_once = min(photos, self.limits.batch_size, self.limits.queue)
+        self._photos += at_once
         try:
-            yield
+            yield at_once
         finally:
-            self._photos -= photos
+            self._photos -= at_once
 
     async def _segment(self, task: PhotoTask) -> ResultResponse:
         try:
             task.form.check_canvas(self.limits.max_pixels)
             fitted = await asyncio.wrap_future(self._decoders.submit(self._decode, task))
-            raw = await self.batcher.infer(fitted) if task.mask is None else ()
-            self.problem = None
+            raw: Raw = ()
+            if task.mask is None:
+                raw = await self.batcher.infer(fitted)
+                self.problem = None
             drawing = self._drawers.submit(self._finish, task, fitted, raw)
             try:
                 response = await asyncio.wrap_future(drawing)

@@ -1,0 +1,96 @@
+"""The application in this process: what happens between requests that meet at one moment."""
+
+import asyncio
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_process import FORM, form, part_of_file
+from starlette.datastructures import UploadFile
+
+from carmask.imaging.look import BadLook
+from carmask.runtime.options import RunOptions
+from carmask.segmenter import Segmenter
+from carmask.serving.app import build_app
+from carmask.serving.form import SegmentForm
+from carmask.serving.metrics import ServiceMetrics
+from carmask.serving.settings import ServiceLimits
+from carmask.serving.uploads import UploadedFile
+from carmask.serving.worker import PhotoTask, SegmentationWorker
+
+
+@pytest.fixture
+def worker(bright: Path) -> Iterator[SegmentationWorker]:
+    """One that takes one photo at a time."""
+    segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
+    started = SegmentationWorker(segmenter, ServiceLimits(queue=1, workers=1), ServiceMetrics())
+    started.accept_photos()
+    yield started
+    started.close()
+
+
+def test_a_batch_that_finds_the_queue_full_is_refused_before_its_answer_begins(
+    worker: SegmentationWorker, photo: Path
+) -> None:
+    """Both were let in when they began to arrive, and the first took the last place while the second arrived."""
+    metrics = ServiceMetrics()
+    app = build_app(worker, metrics)
+    body = part_of_file("file", "a.png", photo.read_bytes()) + form(file=photo)
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/v1/segment",
+        "raw_path": b"/v1/segment",
+        "query_string": b"",
+        "headers": [(b"content-type", FORM.encode())],
+        "scheme": "http",
+    }
+
+    async def ask(*, is_late: bool) -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+        pieces = [body]
+
+        async def receive() -> dict[str, Any]:
+            while is_late and b"carmask_photos_now 1.0" not in worker._metrics.text():
+                await asyncio.sleep(0)
+            if not pieces:
+                await asyncio.Event().wait()
+            return {"type": "http.request", "body": pieces.pop(), "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await app(dict(scope), receive, send)
+        return sent
+
+    async def ask_both() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        return await asyncio.gather(ask(is_late=True), ask(is_late=False))
+
+    late, first = asyncio.run(ask_both())
+    assert first[0]["status"] == 200
+    assert late[0]["status"] == 503
+    assert b"queue_full" in late[1]["body"]
+
+
+def test_a_mask_of_ones_own_does_not_say_that_the_network_is_well(worker: SegmentationWorker, photo: Path) -> None:
+    file = UploadedFile("car.png", photo.read_bytes())
+
+    def segment(mask: UploadedFile | None) -> None:
+        form = SegmentForm(file=[UploadFile(io.BytesIO(file.data))])
+        response = asyncio.run(worker.segment(PhotoTask(form, file, None, mask, "image/png", "r-1")))
+        response.release()
+
+    worker.problem = "the network fails"
+    segment(file)
+    assert worker.problem == "the network fails"
+    segment(None)
+    assert worker.problem is None
+
+
+def test_a_canvas_that_is_too_large_is_named_also_where_a_look_says_it() -> None:
+    form = SegmentForm(file=[UploadFile(io.BytesIO())], look="showroom")
+    with pytest.raises(BadLook, match="1600x1200"):
+        form.check_canvas(1_000_000)
