@@ -107,7 +107,7 @@ def encode_picture(
     if picture_format == "webp":
         stored |= {"quality": quality, "method": _WEBP_METHOD}
     elif picture_format == "tiff":
-        stored |= {"compression": "tiff_adobe_deflate", "exif": metadata.short_exif}
+        stored |= {"compression": "tiff_adobe_deflate", "exif": metadata.tiff_tags}
     elif not features.check("avif"):
         raise CarmaskError("this Pillow cannot write AVIF; install pillow 11.3 or later, or choose another format")
     else:

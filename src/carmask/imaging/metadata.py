@@ -5,7 +5,9 @@ and programs write in forms of their own (maker notes, XMP, comments) are never 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 from PIL.ExifTags import IFD, Base
@@ -28,12 +30,12 @@ _MOST_DPI = 100_000
 class PictureMetadata:
     """What is stored beside the pixels.
 
-    exif: a TIFF structure as Pillow writes it, without orientation. short_exif: without the tags of the camera, which
-    Pillow cannot write into a compressed TIFF. dpi: horizontal, vertical.
+    exif: a TIFF structure as Pillow writes it, without orientation. tiff_tags: the same by tag, without those of the
+    camera, which Pillow cannot write into a compressed TIFF. dpi: horizontal, vertical.
     """
 
     exif: bytes | None = None
-    short_exif: bytes | None = None
+    tiff_tags: Mapping[int, Any] | None = None
     dpi: tuple[float, float] | None = None
 
 
@@ -51,26 +53,33 @@ def read_metadata(source: ImageSource, *, name: str | None = None) -> PictureMet
 
 def kept_metadata(image: Image.Image) -> PictureMetadata:
     """Return what a result may keep of an opened picture."""
-    kept, exif_bytes, short_bytes = Image.Exif(), None, None
+    kept, exif_bytes = Image.Exif(), None
+    tags: dict[int, Any] = {}
     try:
         exif = Image.Image.getexif(image)
-        camera = exif.get_ifd(IFD.Exif)
-        for tag in _MAIN:
-            if _is_plain(value := exif.get(tag)):
-                kept[tag] = value
-        of_camera = {int(tag): value for tag in _CAMERA if _is_plain(value := camera.get(tag))}
-        short_bytes = kept.tobytes() if kept else None
-        if of_camera:
+        # Pillow reads texts as Latin-1 and writes them as ASCII, so these are written as their bytes.
+        tags = {tag: _as_bytes(value) for tag, value in _plain_tags(exif, _MAIN).items()}
+        kept.update(tags)
+        if of_camera := _plain_tags(exif.get_ifd(IFD.Exif), _CAMERA):
             kept[IFD.Exif] = of_camera
         exif_bytes = kept.tobytes() if kept else None
     except Exception:  # noqa: BLE001 - Pillow raises almost anything for damaged metadata
-        exif_bytes = short_bytes = None
-    return PictureMetadata(exif_bytes, short_bytes, _dpi(image.info.get("dpi")))
+        exif_bytes, tags = None, {}
+    return PictureMetadata(exif_bytes, tags or None, _dpi(image.info.get("dpi")))
+
+
+def _plain_tags(found: Mapping[int, Any], wanted: Sequence[int]) -> dict[int, Any]:
+    return {int(tag): value for tag in wanted if _is_plain(value := found.get(tag))}
+
+
+def _as_bytes(value: Any) -> Any:
+    return value.encode("latin-1", "replace") if isinstance(value, str) else value
 
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, str):
-        return 0 < len(value) <= _LONGEST_TEXT and value.isprintable()
+        # Most programs write UTF-8.
+        return 0 < len(value) <= _LONGEST_TEXT and _as_bytes(value).decode("utf-8", "replace").isprintable()
     if isinstance(value, IFDRational):
         return value.denominator != 0
     return isinstance(value, int)
