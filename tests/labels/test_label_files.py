@@ -21,6 +21,9 @@ from carmask.data.pairs import Dataset, find_pairs, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.imaging.geometry import Geometry
 from carmask.labels.classes import choose_labels
+from carmask.labels.cvat import cvat_lines
+from carmask.labels.label_studio import label_studio_task
+from carmask.labels.read import read_labels
 
 HW = (20, 30)
 SQUARE = [4, 5, 14, 5, 14, 15, 4, 15]
@@ -202,7 +205,8 @@ def test_supervisely_s_polygons_with_holes_and_bitmaps() -> None:
     write("ds/ann/a.png.json", {"size": {"height": 20, "width": 30}, "objects": objects})
     write("meta.json", {"classes": [{"title": "car"}, {"title": "tree"}], "tags": []})
     wanted_HW = (square() & ~square(7, 8, 10, 11)) | square(20, 2, 24, 5)
-    np.testing.assert_array_equal(read_one(find_pairs("."))[0], wanted_HW)
+    for source in (".", "ds"):
+        np.testing.assert_array_equal(read_one(find_pairs(source))[0], wanted_HW)
 
 
 def test_which_classes_are_vehicles() -> None:
@@ -272,6 +276,8 @@ REFUSED = {
     "too deep.json": "[" * 200_000,
     "no name.json": {"images": [{"id": 1}], "annotations": [], "categories": []},
     "no category.json": coco({"segmentation": [SQUARE], "category_id": 9}),
+    "no categories.json": {"images": [], "annotations": [], "categories": [1]},
+    "no address.json": [{"data": {"image": "http://[b.png"}, "annotations": [{}]}],
     "half a point.json": coco({"segmentation": [[1, 2, 3, 4, 5]]}),
     "two points.xml": '<annotations><image id="0" name="a.png" width="30" height="20">'
     '<polygon label="car" points="1,1;2,2"/></image></annotations>',
@@ -287,6 +293,24 @@ def test_wrong_files_are_named(name: str) -> None:
         find_pairs(".")
     assert name in str(error.value)
     assert "a.png" in str(error.value) or "point" not in name
+
+
+def test_a_list_of_classes_that_is_no_text_is_named() -> None:
+    for folder in ("JPEGImages", "SegmentationClass"):
+        save_photo(Path(folder, "a.png"), HW)
+    Path("labelmap.txt").write_bytes("Löschzug:128,0,0::".encode("latin-1"))
+    with pytest.raises(CarmaskError, match=r"labelmap\.txt"):
+        find_pairs(".")
+
+
+def test_names_of_any_bytes_are_written() -> None:
+    row = {"height": 20, "width": 30, "rle": [], "polygons": [], "masks": []}
+    name = "\udcff\x01&#?+ ä.jpg"
+    write("tasks.json", [label_studio_task(1, name, row, None)])
+    assert [photo.photo for photo in read_labels(Path("tasks.json"), (), ()).photos] == [name]
+    lines = "".join(cvat_lines([(1, name, row)]))
+    Path("cars.xml").write_bytes(lines.encode(errors="backslashreplace"))
+    assert len(read_labels(Path("cars.xml"), (), ()).photos) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Polygons have no holes there, so a region with a hole is written as a mask, as C
 around it and run lengths, row by row, of which the first is background.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,9 @@ _HEAD = """<?xml version="1.0" encoding="utf-8"?>
  <version>1.1</version>
  <meta><task><name>carmask</name><labels><label><name>vehicle</name><attributes></attributes></label></labels></task></meta>
 """
+
+# No XML file can contain these, not even escaped (XML 1.0, 2.2).
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 class _Photo(BaseModel):
@@ -159,7 +163,8 @@ def cvat_lines(rows: Iterable[tuple[int, str, dict[str, Any]]]) -> Iterator[str]
     common = 'label="vehicle" source="auto" occluded="0"'
     for number, name, row in rows:
         size = f'width="{row["width"]}" height="{row["height"]}"'
-        yield f' <image id="{number}" name={quoteattr(name)} {size}>\n'
+        shown = quoteattr(_NOT_IN_XML.sub(lambda found: found[0].encode("unicode_escape").decode(), name))
+        yield f' <image id="{number}" name={shown} {size}>\n'
         for points in row["polygons"]:
             yield f'  <polygon {common} points="{points}" z_order="0"></polygon>\n'
         for mask in row["masks"]:

@@ -40,6 +40,8 @@ _HEADER = (32, 5, 4, 4, 4, 4)
 _COUNT_BITS = (3, 4, 8, 16)
 _LONGEST_PX = 1 << 14  # of four bytes each, 2**16 values
 
+# File names may hold bytes that are not valid text.
+_ERRORS = "surrogateescape"
 # Label Studio writes eight digits before the name of an uploaded file.
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 
@@ -108,8 +110,11 @@ def _photo_name(data: dict[str, Any]) -> str:
     """The photo's name, from the address at which Label Studio shows it."""
     texts = [value for value in data.values() if isinstance(value, str)]
     address = next((text for text in texts if text.lower().endswith(tuple(IMAGE_SUFFIXES))), (*texts, "")[0])
-    parts = urlsplit(address)
-    name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0].lstrip("/")
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return address  # no address, so no photo has this name
+    name = parse_qs(parts.query, errors=_ERRORS).get("d", [unquote(parts.path, errors=_ERRORS)])[0].lstrip("/")
     folder, _, file = name.rpartition("/")
     uploaded = folder.startswith("data/upload") and _UPLOADED.match(file)
     return file[uploaded.end() :] if uploaded else name
@@ -223,5 +228,5 @@ def label_studio_task(number: int, name: str, row: dict[str, Any], score: float 
     }
     prediction: dict[str, Any] = {"model_version": "carmask", "result": [region] if row["rle"] else []}
     prediction |= {} if score is None else {"score": score}
-    address = f"/data/local-files/?d={quote(name)}"
+    address = f"/data/local-files/?d={quote(name, errors=_ERRORS)}"
     return {"id": number, "data": {"image": address}, "annotations": [], "predictions": [prediction]}

@@ -85,7 +85,9 @@ class _LabelReader:
     def _placed(self, photo: PhotoLabels, folder: Path) -> PhotoLabels:
         """Name a photo, whose name starts from `folder`, by its path from the root."""
         parts: list[str] = []
-        for part in PurePosixPath(folder.relative_to(self.root).as_posix(), photo.photo).parts:
+        # The root may be a part of Supervisely's project. Then the photo's name has more folders than needed.
+        above = folder.relative_to(self.root).as_posix() if folder.is_relative_to(self.root) else ""
+        for part in PurePosixPath(above, photo.photo).parts:
             if part == ".." and parts:
                 parts.pop()
             elif part not in ("..", ".", "/"):
@@ -151,8 +153,8 @@ def _format_of(document: Any, path: Path) -> str | None:
     if {"images", "annotations", "categories"} <= keys:
         # COCO's folder of annotations also has keypoints of people, of the same photos.
         categories = document["categories"]
-        has_keypoints = isinstance(categories, list) and any("keypoints" in one for one in categories[:1])
-        return None if has_keypoints else "COCO"
+        first = categories[0] if isinstance(categories, list) and categories else None
+        return None if isinstance(first, dict) and "keypoints" in first else "COCO"
     if {"shapes", "imagePath"} <= keys:
         return "LabelMe"
     if {"objects", "size"} <= keys and path.parent.name == "ann":

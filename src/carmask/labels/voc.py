@@ -78,9 +78,9 @@ def _size_of(path: Path) -> Size | None:
 def _read_label_map(path: Path) -> dict[str, tuple[int, Color]]:
     found = {name: (index, color_of(index)) for index, name in enumerate(_CLASSES)}
     if path.is_file():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
         try:
-            words = [line.split(":") for line in lines]
+            lines = path.read_text(encoding="utf-8").splitlines()
+            words = [line.split(":") for line in lines if line and not line.startswith("#")]
             # Without colors they are those of VOC.
             found = {
                 name: (index, _parse_color(text) if text else color_of(index))
