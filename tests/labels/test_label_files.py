@@ -318,6 +318,7 @@ def test_names_of_any_bytes_are_written() -> None:
     [
         {"size": [20, 30], "counts": [1, 2]},
         {"size": [20, 31], "counts": [620]},
+        {"size": [10, 15], "counts": [30, 120]},
         {"size": [100_000, 100_000], "counts": [10**10]},
         {"size": [20, 30], "counts": "0~~~~"},
         {"size": [20, 30], "counts": "oooooooooooo"},

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat
 
-from carmask.imaging.rle import parse_coco
+from carmask.imaging.geometry import Size
+from carmask.imaging.rle import parse_coco, runs_to_mask
 from carmask.labels.shapes import (
     LabeledShape,
     LabelError,
@@ -24,9 +25,9 @@ from carmask.labels.shapes import (
     Points,
     box,
     draw_ring,
-    draw_runs,
     known_size,
     named_errors,
+    require_size,
     validate,
 )
 
@@ -93,7 +94,7 @@ def _shape(annotation: _Annotation, label: str) -> LabeledShape:
     if isinstance(segmentation, _Runs):
         counts = segmentation.counts
         lengths = parse_coco(counts) if isinstance(counts, str) else np.array(counts, np.int64)
-        return LabeledShape(label, partial(draw_runs, lengths, segmentation.size, (0, 0), True))
+        return LabeledShape(label, partial(_draw_runs, lengths, segmentation.size))
     # Some tools write a line for an object of two pixels.
     polygons = tuple(_points(numbers) for numbers in segmentation or ())
     if polygons:
@@ -106,6 +107,13 @@ def _points(numbers: list[float]) -> Points:
     if len(numbers) % 2:
         raise LabelError(f"a polygon of {len(numbers)} numbers, which are not pairs of x and y")
     return np.array(numbers, np.float64).reshape(-1, 2)
+
+
+def _draw_runs(lengths: NDArray[np.int64], size_HW: Size, mask_HW: NDArray[np.bool_]) -> float:
+    require_size(size_HW, mask_HW)
+    # COCO's runs go column by column.
+    mask_HW |= runs_to_mask(lengths, size_HW[::-1]).T
+    return 0.0
 
 
 def _draw_polygons(polygons: tuple[Points, ...], mask_HW: NDArray[np.bool_]) -> float:

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, FiniteFloat
 
+from carmask.imaging.geometry import Size, size_text
 from carmask.imaging.masks import box_of, slices
 from carmask.imaging.polygons import fill_rings, find_polygons
+from carmask.imaging.rle import runs_to_mask
 from carmask.labels.shapes import (
     LabeledShape,
     LabelError,
@@ -26,8 +28,8 @@ from carmask.labels.shapes import (
     PhotoLabels,
     Pixels,
     box,
-    draw_runs,
     named_errors,
+    paste,
     polygon,
     validate,
 )
@@ -123,13 +125,21 @@ def _read_shape(element: ElementTree.Element, path: Path) -> list[LabeledShape]:
         case "mask":
             mask = validate(_Mask, element.attrib, path)
             lengths = np.array(mask.rle, np.int64)
-            draw = partial(draw_runs, lengths, (mask.height, mask.width), (mask.left, mask.top), False)
+            draw = partial(_draw_runs, lengths, (mask.height, mask.width), (mask.left, mask.top))
             return [LabeledShape(mask.label, draw)]
         case "box":
             b = validate(_Box, element.attrib, path)
             return [box(b.label, b.xtl, b.ytl, b.xbr, b.ybr)]
         case _:
             return []
+
+
+def _draw_runs(
+    lengths: NDArray[np.int64], size_HW: Size, left_top_px: tuple[int, int], mask_HW: NDArray[np.bool_]
+) -> float:
+    if size_HW[0] * size_HW[1] > mask_HW.size:
+        raise LabelError(f"its mask of {size_text(size_HW)} is larger than the photo")
+    return paste(runs_to_mask(lengths, size_HW), left_top_px, mask_HW)
 
 
 def cvat_row(mask_HW: NDArray[np.bool_]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from carmask.labels.shapes import (
     known_size,
     named_errors,
     polygon,
+    require_size,
     validate,
 )
 
@@ -140,8 +141,7 @@ def _read_region(region: _Region) -> list[LabeledShape]:
 
 
 def _draw_brush(data: bytes, size_HW: tuple[int, int], mask_HW: NDArray[np.bool_]) -> float:
-    if size_HW != mask_HW.shape:
-        raise LabelError(f"its mask is {size_text(size_HW)}, the photo {size_text(mask_HW.shape)}")
+    require_size(size_HW, mask_HW)
     mask_HW |= decode_brush(data, size_HW)
     return 0.0
 

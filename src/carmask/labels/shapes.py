@@ -25,7 +25,6 @@ from carmask.imaging.geometry import Size, size_text
 from carmask.imaging.image_file import open_image
 from carmask.imaging.mask_values import MaskReading
 from carmask.imaging.polygons import fill_rings
-from carmask.imaging.rle import runs_to_mask
 from carmask.limits import max_pixels
 
 # Adds a shape to a bool mask (height, width); returns how far the shape reaches out of the picture, in pixels.
@@ -207,15 +206,10 @@ def draw_through_pixels(rings_xy: tuple[Points, ...], mask_HW: NDArray[np.bool_]
     return _outside_px(rings_xy[0], mask_HW)
 
 
-def draw_runs(
-    lengths: NDArray[np.int64], size_HW: Size, left_top_px: tuple[int, int], by_column: bool, mask_HW: NDArray[np.bool_]
-) -> float:
-    """Add a mask of run lengths, whose top left corner is at `left_top_px`."""
-    height, width = size_HW
-    if height * width > mask_HW.size:
-        raise LabelError(f"its mask of {size_text(size_HW)} is larger than the photo")
-    part_HW = runs_to_mask(lengths, (width, height)).T if by_column else runs_to_mask(lengths, size_HW)
-    return paste(part_HW, left_top_px, mask_HW)
+def require_size(size_HW: Size, mask_HW: NDArray[np.bool_]) -> None:
+    """Refuse a mask of the whole photo that has another size, (height, width). Raises `LabelError`."""
+    if size_HW != mask_HW.shape:
+        raise LabelError(f"its mask is {size_text(size_HW)}, the photo {size_text(mask_HW.shape)}")
 
 
 def draw_picture(data: bytes, left_top_px: tuple[int, int], channel: str | None, mask_HW: NDArray[np.bool_]) -> float:
