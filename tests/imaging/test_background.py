@@ -111,7 +111,9 @@ def test_one_background_serves_many_threads_and_is_never_changed(tmp_path, text)
         assert all(pool.map(spoil, range(16)))
 
 
-@pytest.mark.parametrize("text", ["whit", "blurr", "", "no/such/picture", "#12", "#zzzzzz", "#ffffff80", "rgb(1,2,3)"])
+@pytest.mark.parametrize(
+    "text", ["whit", "blurr", "", "no/such/picture", "#12", "#zzzzzz", "#ffffff80", "rgb(1,2,3)", "x" * 300]
+)
 def test_what_is_no_background_is_named(text):
     with pytest.raises(BadBackground) as caught:
         parse_background(text)

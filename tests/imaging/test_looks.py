@@ -275,7 +275,7 @@ def test_what_cannot_be_a_look_is_refused(settings, tmp_path: Path):
 
 
 def test_files_that_are_no_looks_are_refused(tmp_path: Path):
-    for text in ("- a\n", "format: [", "just words"):
+    for text in ("- a\n", "format: [", "just words", "canvas: 2024-13-45"):
         (tmp_path / "look.yaml").write_text(text)
         with pytest.raises(BadLook):
             load_look(tmp_path / "look.yaml")

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from os.path import isfile
 from pathlib import Path
 from typing import TypeAlias
 
@@ -78,7 +79,7 @@ def parse_background(text: str, *, may_be_picture: bool = True) -> Background:
     if wanted.startswith("#") or wanted.lower() in ImageColor.colormap:
         rgb = _rgb(wanted)
         return lambda given: _filled(given.size_HW, rgb, given.icc_profile)
-    if may_be_picture and (Path(wanted).suffix.lower() in IMAGE_SUFFIXES or Path(wanted).is_file()):
+    if may_be_picture and (Path(wanted).suffix.lower() in IMAGE_SUFFIXES or isfile(wanted)):  # noqa: PTH113 - unlike is_file it never raises
         return picture_background(decode_photo(wanted))
     near = difflib.get_close_matches(wanted.lower(), (*_NAMES, *ImageColor.colormap), n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""

@@ -6,6 +6,7 @@ The command line, Python, the service and its page fill in a `Look`. A YAML file
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -150,14 +151,14 @@ def load_look(name: str | Path) -> Look:
         raise BadLook(f"look {str(name)!r}: there is no such look or file; give {known}, or a YAML file") from error
     except OSError as error:
         raise BadLook(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadLook(
             f"{path}: not YAML ({first_line(error)}); write one setting per line, such as format: jpg"
         ) from error
     if not isinstance(settings, dict):
         raise BadLook(f"{path}: not a look; write one setting per line, such as format: jpg")
     background = settings.get("background")
-    if isinstance(background, str) and (path.parent / background).is_file():
+    if isinstance(background, str) and isfile(path.parent / background):  # noqa: PTH113 - unlike is_file it never raises
         settings["background"] = str(path.parent / background)
     return _validated(settings, str(path))
 
