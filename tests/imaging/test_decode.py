@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from carmask.errors import CarmaskError
 from carmask.imaging.decode import UnreadableImage, decode_mask, decode_photo, photo_of_pixels, read_size
 from hostile_files import encoded, photo, png_from_chunks
 
@@ -289,3 +290,10 @@ def test_real_photos(carvana):
         assert scaled.image_HWC.shape == (640, 959, 3)
         blocks = full.image_HWC.reshape(640, 2, 959, 2, 3).mean(axis=(1, 3))
         assert np.abs(scaled.image_HWC - blocks).mean() < 2
+
+
+def test_a_wrong_setting_is_no_fault_of_the_picture(monkeypatch):
+    monkeypatch.setenv("CARMASK_MAX_PIXELS", "many")
+    with pytest.raises(CarmaskError) as caught:
+        read_size(encoded(photo(20, 30), "PNG"))
+    assert not isinstance(caught.value, UnreadableImage)

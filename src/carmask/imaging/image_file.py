@@ -70,6 +70,8 @@ class TooManyPixels(UnreadableImage):
 def open_image(source: ImageSource, *, max_pixels: int | None, name: str | None) -> Iterator[ImageFile.ImageFile]:
     """Open a picture, header only. Whatever Pillow raises inside the `with` block is raised as `UnreadableImage`.
 
+    A `CarmaskError` stays as it is.
+
     Raises:
         UnreadableImage: also if the file is missing, not a plain file, empty or in no format that is read.
         TooManyPixels: it declares more than `max_pixels` pixels; by default `carmask.limits.max_pixels`.
@@ -80,7 +82,7 @@ def open_image(source: ImageSource, *, max_pixels: int | None, name: str | None)
         try:
             image = _read_header(stream, label, max_pixels)
             yield image
-        except UnreadableImage:
+        except CarmaskError:
             raise
         except UnsupportedPixels as failure:
             advice = "convert it to 8 or 16 bits a channel, or take it out of the folder"
