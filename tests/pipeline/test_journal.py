@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from carmask.files import remove_stale_temporary_files, write_bytes_atomically
-from carmask.pipeline.journal import Journal, JournalError, read_entries, read_provenance
+from carmask.pipeline.jobs import Jobs, Shard
+from carmask.pipeline.journal import (
+    Journal,
+    JournalError,
+    _digest_of_samples,
+    delete_journal,
+    describe_files,
+    read_entries,
+    read_provenance,
+)
+from carmask.pipeline.photo_list import PhotoList
 
 
 def test_half_a_line_at_the_end_of_a_journal_is_dropped(tmp_path: Path) -> None:
@@ -50,6 +60,8 @@ def test_a_journal_is_sorted_and_keeps_the_last_of_each(tmp_path: Path) -> None:
 def test_two_at_once_do_not_write_to_one_place(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", {}), pytest.raises(JournalError, match=r"journal.*--shard"):
         Journal(tmp_path / "journal", {})
+    with Journal(tmp_path / "journal", {}), pytest.raises(JournalError, match="journal"):
+        delete_journal(tmp_path / "journal")
     with Journal(tmp_path / "journal", {}):
         pass
 

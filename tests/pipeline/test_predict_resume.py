@@ -19,7 +19,7 @@ from bright_onnx import write_bright_onnx
 from bright_photos import Command, contents, files, mask_of, save, vehicle
 from carmask.files import NoSpace, unwritable
 from carmask.pipeline.jobs import Job, Jobs, Shard
-from carmask.pipeline.journal import read_entries
+from carmask.pipeline.journal import Journal, read_entries
 from carmask.pipeline.predict import predict_jobs
 from carmask.pipeline.sources import find_photos
 from carmask.runtime.options import RunOptions
@@ -117,6 +117,20 @@ def test_what_was_made_otherwise_is_never_taken_for_done(predict: Command) -> No
     Path("out/a.png").unlink()
     assert predict("photos", "out") == 0
     assert contents("out") == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such locks")
+@pytest.mark.parametrize(
+    ("destination", "journal"), [("out", "out/.carmask-results.jsonl"), ("out.csv", "out.csv.part")]
+)
+def test_what_another_process_writes_is_not_even_overwritten(predict: Command, destination: str, journal: str) -> None:
+    save("photos/a.png")
+    save("out/a.png")
+    with Journal(Path(journal), {"kind": "soft"}) as other:
+        other.add({"result": "a.png", "photo": "a.png"})
+        before = contents(".")
+        predict.assert_refused("photos", destination, "--overwrite", naming=(journal,))
+        assert contents(".") == before
 
 
 def test_another_network_of_the_same_name_is_another_recipe(predict: Command) -> None:

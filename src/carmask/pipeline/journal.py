@@ -121,6 +121,18 @@ class Journal:
         self._end += len(line)
 
 
+def delete_journal(path: Path) -> None:
+    """Delete a journal, if there is one.
+
+    Raises:
+        JournalError: another process has it open.
+
+    """
+    if path.exists():
+        _open_locked(path).close()
+        path.unlink(missing_ok=True)
+
+
 def read_provenance(path: Path) -> Provenance | None:
     """Return how the results in a journal were made; None without a journal or without a complete first line."""
     try:

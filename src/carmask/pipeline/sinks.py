@@ -19,6 +19,7 @@ from carmask.pipeline.journal import (
     Entry,
     Journal,
     Provenance,
+    delete_journal,
     is_unchanged,
     journal_entry,
     other_provenance,
@@ -269,6 +270,11 @@ def read_journals(
     """Read what the journals in a folder say of results of this provenance; refuse or delete other journals.
 
     path: where the results are, of which `exists` says whether one is there.
+
+    Raises:
+        BadDestination: there are results of another provenance.
+        JournalError: another process writes to a journal that is to be deleted.
+
     """
     written: dict[str, Written] = {}
     for file in sorted(folder.glob(f"{stem}*.jsonl")):
@@ -279,7 +285,7 @@ def read_journals(
                 found = entry["box_px"] is None, entry.get("expected_dice"), extent_HW
                 written[entry["result"]] = Written(entry["bytes"], entry.get("made_from", ""), *found)
         elif overwrite:
-            file.unlink(missing_ok=True)
+            delete_journal(file)
         elif any(exists(entry["result"]) for _, entry in read_entries(file)):
             raise other_provenance(path, earlier, provenance)
     return written

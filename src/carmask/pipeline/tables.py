@@ -26,6 +26,7 @@ from carmask.pipeline.journal import (
     Entry,
     Journal,
     Provenance,
+    delete_journal,
     is_unchanged,
     journal_entry,
     other_provenance,
@@ -128,7 +129,7 @@ def open_table(
         import pyarrow  # noqa: F401 - if it is not installed, nothing is done
     part = part_of(path)
     if overwrite:
-        part.unlink(missing_ok=True)
+        delete_journal(part)
     elif part.exists():
         earlier = read_provenance(part)
         if earlier is None and part.stat().st_size:
