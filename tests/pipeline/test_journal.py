@@ -97,3 +97,16 @@ def test_only_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     held.mkdir()
     os.utime(held, (time.time() - 90_000, time.time() - 90_000))
     assert remove_stale_temporary_files([tmp_path]) == 1
+
+
+def test_a_file_of_many_photos_is_read_once_until_it_changes(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.json"
+    labels.write_text("first")
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    jobs = list(Jobs.plan(PhotoList(tmp_path, names, origins=[labels] * len(names)), ".png", Shard()))
+    before = _digest_of_samples.cache_info().misses
+    first = {describe_files(job) for job in jobs}
+    assert _digest_of_samples.cache_info().misses == before + 1
+    labels.write_text("other")
+    assert first.isdisjoint(describe_files(job) for job in jobs)
+    assert _digest_of_samples.cache_info().misses == before + 2

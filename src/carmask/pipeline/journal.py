@@ -13,6 +13,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -231,7 +232,8 @@ def _describe(path: Path) -> str:
     status = stat_file(path)
     if status is None:
         return _NO_FILE
-    return ":".join(map(str, (*file_identity(status), _digest_of_samples(path))))
+    identity = file_identity(status)
+    return ":".join(map(str, (*identity, _digest_of_samples(path, identity))))
 
 
 def _is_same(path: Path, word: str, since_ns: int) -> bool:
@@ -244,10 +246,11 @@ def _is_same(path: Path, word: str, since_ns: int) -> bool:
     # Cameras whose clock is wrong date photos into the future.
     if since_ns < status.st_mtime_ns <= time.time_ns() or int(identity.partition(":")[0]) != status.st_size:
         return False
-    return digest == _digest_of_samples(path)
+    return digest == _digest_of_samples(path, file_identity(status))
 
 
-def _digest_of_samples(path: Path) -> str:
+@lru_cache(maxsize=256)  # an archive, or a label file of many photos, is a file of each of them
+def _digest_of_samples(path: Path, _identity: tuple[int, ...]) -> str:
     """Return a digest of the beginning of each 256 KB of a file, and of every 251st byte; none if it is unreadable.
 
     The first holds a photo's metadata, the second has bytes of every row of a picture that is not compressed.
