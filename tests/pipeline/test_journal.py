@@ -43,6 +43,21 @@ def test_half_a_line_at_the_end_of_a_journal_is_dropped(tmp_path: Path) -> None:
     assert read_provenance(path) == {"kind": "soft"}
 
 
+def test_lines_that_a_power_failure_damaged_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with Journal(path, {}) as opened:
+        places = [opened.add({"n": number}) for number in range(3)]
+    damaged = bytearray(path.read_bytes())
+    damaged[places[1] : places[1] + 4] = bytes(4)
+    path.write_bytes(damaged)
+    assert [(at, entry["n"]) for at, entry in read_entries(path)] == [(places[0], 0), (places[2], 2)]
+    with Journal(path, {}) as opened:
+        opened.sort("n")
+    assert [entry["n"] for _, entry in read_entries(path)] == [0, 2]
+    path.write_bytes(b"[1]\n")
+    assert read_provenance(path) is None
+
+
 def test_a_journal_is_sorted_and_keeps_the_last_of_each(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", {}) as journal:
         for number, name in enumerate("cabca"):

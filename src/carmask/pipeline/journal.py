@@ -145,11 +145,8 @@ def read_provenance(path: Path) -> Provenance | None:
 
 def parse_provenance(line: bytes) -> Provenance | None:
     """Return the provenance that the first line of a journal holds; None if it is not complete."""
-    try:
-        header = json.loads(line) if line.endswith(b"\n") else {}
-        provenance = header["recipe"] if header["carmask"] == _FORMAT else None
-    except (ValueError, KeyError, TypeError):
-        return None
+    header = _parse(line)
+    provenance = header.get("recipe") if header.get("carmask") == _FORMAT else None
     return provenance if isinstance(provenance, dict) else None
 
 
@@ -159,9 +156,9 @@ def read_entries(path: Path) -> Iterator[tuple[int, Entry]]:
         with path.open("rb") as stream:
             at = len(stream.readline())
             for line in stream:
-                if line.endswith(b"\n"):
-                    yield at, json.loads(line)
-                    at += len(line)
+                if entry := _parse(line):
+                    yield at, entry
+                at += len(line)
     except FileNotFoundError:
         return
 
@@ -313,6 +310,15 @@ def entry_line(entry: Entry) -> bytes:
     """Return one line of a journal."""
     # Names that are not valid text come out as the escapes of their surrogates.
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+
+
+def _parse(line: bytes) -> Entry:
+    """Return what a line holds; nothing if it is not complete, or if a power failure left other bytes in its place."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else {}
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
 
 
 def _each(words: Iterable[str]) -> str:
