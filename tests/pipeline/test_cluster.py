@@ -13,19 +13,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
+from PIL import Image
 
 from bright_photos import Command, contents, files, save
 from carmask.cli import main
 from carmask.pipeline.cluster.connection import _without_dashboard, connect, folder_for_ray, quiet_ray
-from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport
+from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport, report_machine
 from carmask.pipeline.jobs import PhotoOutcome
 from carmask.pipeline.kinds import choose_kind, is_picture
 from carmask.pipeline.outputs import Plan, plan_outputs
@@ -170,6 +172,23 @@ def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             main(["predict", str(photos), str(folder / destination), *options])
         assert ended.value.code == 2
     return folder
+
+
+def test_a_worker_says_what_it_left_out_of_a_photo(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from carmask.pipeline.cluster.workers import PhotoWorker, _from_table, _to_table
+
+    monkeypatch.setenv("CARMASK_MAX_PIXELS", "100000000")  # is put back afterwards
+    frame = Image.new("L", (30, 20))
+    frame.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("L", (30, 20), 255)])
+    frame.save(tmp_path / "b.gif")
+    jobs = list(make_plan(tmp_path, tmp_path / "out.csv").jobs)
+    job = ClusterJob.plan([str(model)], tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda value: value))
+    worker = PhotoWorker(job, lambda: nullcontext(lambda *_: None), report_machine(job).provenance, 2, 1)
+    (outcomes,) = _from_table(worker(_to_table([jobs])))
+    assert ["first" in outcome.job.remark for outcome in outcomes] == [True, False]
 
 
 def test_a_table_and_its_failures_are_those_of_one_machine(

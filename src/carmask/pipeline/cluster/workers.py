@@ -74,7 +74,10 @@ class PhotoWorker:
                         workers=self._threads,
                     )
                     # The jobs of the outcomes hold downloaded photos, which must not be sent.
-                    return [replace(outcome, job=job) for outcome, job in zip(outcomes, jobs, strict=True)]
+                    return [
+                        replace(outcome, job=replace(job, remark=outcome.job.remark))
+                        for outcome, job in zip(outcomes, jobs, strict=True)
+                    ]
         except CarmaskError as error:
             return ClusterError(f"{socket.gethostname()}: {error}")
         except Exception:  # noqa: BLE001 - Ray would retry what always fails, without a traceback
