@@ -21,7 +21,17 @@ def test_names_are_of_the_packaged_weights(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "model", ["fats", "runs/fast", "./owner/name", "/owner/name", "owner/name.onnx", "a/b/c", Path("owner/name")]
+    "model",
+    [
+        "fats",
+        "~nobody/model",
+        "runs/fast",
+        "./owner/name",
+        "/owner/name",
+        "owner/name.onnx",
+        "a/b/c",
+        Path("owner/name"),
+    ],
 )
 def test_what_may_be_a_path_is_never_looked_for_on_the_hub(
     model: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

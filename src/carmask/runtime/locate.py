@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from carmask.errors import CarmaskError, first_line
+from carmask.files import expand_home
 from carmask.models.config import WEIGHTS, weights_folder
 from carmask.models.series_file import fold_folders
 from carmask.runtime.options import EngineName
@@ -49,7 +50,7 @@ def locate(model: str | Path | None, engine: EngineName = "auto") -> Path:
     model = DEFAULT_MODEL if model is None else model
     if isinstance(model, str) and model in packaged:
         return packaged[model]
-    path = Path(model).expanduser()
+    path = Path(expand_home(str(model)))
     exported = engine != "torch"
     if path.exists():
         return _prefer_exported(path) if exported else path
@@ -93,7 +94,7 @@ def folder_of_folds(model: str | Path | None) -> Path | None:
     """
     if model is None or (isinstance(model, str) and model in packaged_models()):
         return None
-    path = Path(model).expanduser()
+    path = Path(expand_home(str(model)))
     return path if fold_folders(path) else None
 
 
