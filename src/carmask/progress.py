@@ -43,7 +43,7 @@ def progress_bar(what: str, *, unit: str | None = None, console: Console | None 
         transient=True,
         disable=not console.is_terminal,
         # Rich would print standard output above the bar; if a file or a program reads it, it must get every line.
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
     ) as bar:
         task = bar.add_task(what, total=None)
 

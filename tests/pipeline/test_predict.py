@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +284,15 @@ def test_bars_are_drawn_on_standard_error(predict: Command, monkeypatch: pytest.
     assert "img/s" in predict.err
     assert "cutting out" not in predict.out
     assert predict.written == (1, 1)
+
+
+def test_standard_streams_may_be_closed(predict: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    save("photos/a.png")
+    monkeypatch.setattr(sys, "stdin", None)
+    predict.assert_refused("-", "out", naming=("standard input",))
+    monkeypatch.setattr(sys, "stdout", None)
+    assert predict("photos", "out") == 0
+    assert files("out") == {"a.png"}
 
 
 def test_what_is_left_out_of_a_photo_is_said(predict: Command) -> None:

@@ -99,7 +99,10 @@ def predict(
     chosen = look.read()
     kind = choose_kind(kind or ("cutout" if look.look is not None else None), results)
     photos = find_photos_of_all(
-        sources, results=results if is_picture(kind) else None, read_stdin=sys.stdin.buffer.read
+        sources,
+        results=results if is_picture(kind) else None,
+        # There is none where it was closed.
+        read_stdin=sys.stdin.buffer.read if sys.stdin else None,
     )
     plan = plan_outputs(photos, results, kind, look=chosen, shard=part)
     reporter = ResultReporter(plan, json)
