@@ -111,6 +111,14 @@ def test_every_command_has_a_limit_of_pixels(
     assert python(program, photo).stdout == "(200, 300)\n"
 
 
+def test_the_service_checks_a_limit_of_pixels_that_stands_before_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi")
+    monkeypatch.setenv("CARMASK_MAX_PIXELS", "100000000")  # is put back afterwards
+    CommandResult(capsys, "--max-pixels", 10**12, "serve", "--port", "-1").assert_error("--work-mb", "--max-pixels")
+
+
 def test_a_closed_pipe_is_no_error() -> None:
     # More is printed than a pipe holds.
     much = "app.command(lambda: print('x' * 10**6), name='much')"

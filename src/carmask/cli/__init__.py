@@ -86,9 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # Names of files may hold characters that the console cannot show.
             stream.reconfigure(errors="backslashreplace")
     arguments = [_expand_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    command = next(iter(arguments), "")
+    command = ""
     try:
         arguments = _set_max_pixels(arguments)
+        command = next(iter(arguments), "")
         _show_full_help(arguments)
         returned = app(arguments, exit_on_error=False, print_error=False)
         status = returned if isinstance(returned, int) else 0
@@ -139,7 +140,7 @@ def _set_max_pixels(arguments: list[str]) -> list[str]:
     os.environ[MAX_PIXELS_VARIABLE] = options.max_pixels
     max_pixels()
     # The service has this option itself, with another default.
-    return arguments if arguments[0] == "serve" else others
+    return [*others, "--max-pixels", options.max_pixels] if others[:1] == ["serve"] else others
 
 
 def _show_full_help(arguments: Sequence[str]) -> None:
