@@ -117,6 +117,23 @@ def test_lists_and_photos_in_memory() -> None:
         photos.path("b.jpg")
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_results_below_the_photos_of_a_store_are_no_photos(slash: str) -> None:
+    import fsspec
+
+    for name in ("a.jpg", "masks/a.png", "masks2/b.png"):
+        fsspec.filesystem("memory").pipe_file(f"/lot/cars/{name}", b"")
+    cars = parse_path("memory://lot/cars")
+    found = {
+        destination: list(find_photos(cars, results=parse_path(f"memory://lot/{destination}{slash}")).names)
+        for destination in ("cars/masks", "car", "")
+    }
+    every = ["a.jpg", "masks/a.png", "masks2/b.png"]
+    assert found == {"cars/masks": ["a.jpg", "masks2/b.png"], "car": every, "": every}
+    with pytest.raises(SourceError, match="memory://lot/cars"):
+        find_photos(cars, results=parse_path(f"memory://lot/cars{slash}"))
+
+
 @pytest.mark.usefixtures("archive")
 def test_parquet_of_paths_and_of_results(predict: Command) -> None:
     import pyarrow as pa

@@ -31,9 +31,13 @@ def list_folder(root: Path, results: Path | None, with_results: bool) -> PhotoLi
 
 def list_url(root: URL, results: URL | None) -> PhotoList:
     """List the photos below a folder at a URL; see `find_photos`."""
-    if results == root:
+    # Both end in a slash, however they were written.
+    start, taken = f"{root / ''}", f"{results / ''}" if results is not None else ""
+    if taken == start:
         raise SourceError(f"{root}: is the folder of the photos itself; choose another one, such as {root / 'results'}")
-    names = (name for name in root.names_below() if not f"{root / name}".startswith(f"{results}/"))
+    names = root.names_below()
+    if taken.startswith(start):  # a destination above the source does not make results of the photos
+        names = [name for name in names if not f"{root / name}".startswith(taken)]
     photos, left_out = _divide(names)
     if not photos:
         raise SourceError(f"{root}: no photo in it; looked in all sub-folders for {FORMATS}")
