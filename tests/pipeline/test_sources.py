@@ -41,6 +41,8 @@ def test_folders_patterns_and_single_photos() -> None:
     assert listed("c?rs/2025/*") == (".", ["cars/2025/d.JPG"])
     # Folders that match are taken with all that is in them.
     assert listed("cars/202?") == ("cars", ["2024/c.jpg", "2025/d.JPG"])
+    # Before `**` only they match.
+    assert listed("cars/[2a]*/**/*.jpg") == ("cars", ["2024/c.jpg"])
     assert listed(str(Path.cwd() / "*.jpg")) == (Path.cwd().as_posix(), ["e.jpg"])
     with pytest.raises(SourceError, match=r"cars/\*\.bmp"):
         listed("cars/*.bmp")

@@ -69,7 +69,7 @@ def list_pattern(pattern: str, results: Path | None, with_results: bool) -> Phot
             continue
         if path.is_dir():
             names += (name for name in walk.below(path) if _matches(name.split("/")[len(found) :], parts[deep:]))
-        elif not walk.is_result(path.parent):
+        elif deep == len(parts) and not walk.is_result(path.parent):
             names.append("/".join(found))
     names = each_once(str(walk.root), names)
     return walk.list_photos(names, f"{pattern}: does not exist, and as a pattern it matches no photo; looked for")
