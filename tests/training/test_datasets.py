@@ -21,6 +21,7 @@ from carmask.training.data_loading import Batch, epoch_steps, iterate_batches
 from carmask.training.datasets import TrainingData, load_data
 from carmask.training.distributed import DistributedContext
 from carmask.training.experiments import run_experiment
+from carmask.training.overfit import overfit_batch
 from carmask.training.run_folder import RunFolder
 from carmask.training.train import train as train_network
 from tiny_runs import TINY, assert_same_training, resume, rows, tiny_settings, train
@@ -159,6 +160,11 @@ def test_a_folder_of_photos_without_a_vehicle_can_be_added_to_one_data_set(
     names = {pair.id.split("/")[0] for pair in data.train}
     assert "no-vehicle" in names
     assert any(name.startswith("car") for name in names)
+
+
+def test_a_batch_of_photos_without_a_vehicle_can_be_learned(make: Any) -> None:
+    nothing = make(datasets={"nothing": {"path": "nothing", "empty": True}}, composite={"probability": 0})
+    overfit_batch(nothing, Console(quiet=True))
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,12 @@ def overfit_batch(settings: TrainSettings, console: Console) -> None:
 
 @torch.no_grad()
 def _dice(network: torch.nn.Module, batch: Batch) -> float:
-    """Dice at network size, with BatchNorm in training mode: its running statistics have hardly moved."""
+    """Dice at network size, with BatchNorm in training mode: its running statistics have hardly moved.
+
+    That of an empty mask that is found empty is 1.
+    """
     found, true = network(batch.images_BCHW) >= 0, batch.soft_B1HW >= 0.5
     if batch.known_B1HW is not None:
-        found &= batch.known_B1HW > 0
+        found, true = found & (batch.known_B1HW > 0), true & (batch.known_B1HW > 0)
     overlap_B, total_B = (found & true).sum((1, 2, 3)), found.sum((1, 2, 3)) + true.sum((1, 2, 3))
-    return float((2 * overlap_B / total_B.clamp(min=1)).mean())
+    return float((2 * overlap_B / total_B).nan_to_num(1).mean())
