@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from carmask.training.config import SettingsError, TrainSettings
 from carmask.training.experiments import ExperimentResult, run_experiment
 from carmask.training.run_folder import RunError, RunFolder
 from carmask.training.series import stage_settings
+from carmask.training.validation import ValidationResult, validate
 from tiny_runs import TINY, assert_same_training, tiny_settings, train
 
 FOLDS = 2
@@ -131,6 +133,20 @@ def test_a_run_in_stages_is_resumed_by_its_name(whole: tuple[Path, str], make: A
     assert_same_training(RunFolder(folder), RunFolder(whole[0] / "fold-0"))
     assert sorted(path.name for path in settings.runs.iterdir()) == ["staged", "staged.stages"]
     assert len(Segmenter.load(folder).members) == 1
+
+
+def test_a_signal_during_the_last_validation_of_a_run_stops_the_series(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any) -> ValidationResult:
+        signal.raise_signal(signal.SIGINT)
+        return validate(*given)
+
+    monkeypatch.setattr("carmask.training.train.validate", interrupted)
+    result = run_all(make(STAGED, name="interrupted"), folds=False)
+    assert not result.finished
+    assert SeriesFile.load(stages_folder(result.folder) / "series.json").finished == ("1",)
+    assert not result.folder.exists()
 
 
 def test_what_changes_between_folds_is_noticed(tiny: Path, make: Any, tmp_path: Path) -> None:

@@ -128,6 +128,9 @@ def run_series(
         record = record.model_copy(update={"finished": (*record.finished, name)})
         if distributed.is_main:
             record.save(series.file)
+        # It came after the last step, so no step has obeyed it.
+        if any(distributed.all_gather_object(result.signaled)):
+            break
     finished = runs.keys() <= set(record.finished)
     if not finished:
         counts = f"{len(record.finished)} of {len(runs)} runs finished"

@@ -20,7 +20,7 @@ class StopRequest:
     def __init__(self, max_minutes: float | None = None) -> None:
         self.has_deadline = max_minutes is not None
         self._deadline_s = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-        self._signaled = False
+        self.is_signaled = False
 
     def is_time_over(self) -> bool:
         """Whether `max_minutes` have passed."""
@@ -32,7 +32,7 @@ class StopRequest:
 
     def is_set(self) -> bool:
         """Whether to stop after this step."""
-        return self._signaled or self.is_time_over()
+        return self.is_signaled or self.is_time_over()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -48,6 +48,6 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._signaled:
+        if self.is_signaled:
             raise KeyboardInterrupt
-        self._signaled = True
+        self.is_signaled = True

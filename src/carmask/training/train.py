@@ -45,10 +45,14 @@ LOG_STEPS = 10
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The run's folder, which exists once photos are decoded, and whether the run reached its end or was stopped."""
+    """The run's folder, which exists once photos are decoded, and whether the run reached its end or was stopped.
+
+    signaled: a signal asked this process to stop, perhaps too late for a step to be left.
+    """
 
     run: RunFolder
     finished: bool
+    signaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ def train(
         # Once more: a run that was killed while it removed them has no epoch left in which it would.
         run.remove_old_weights()
     print_best(run, setup, state)
-    return TrainResult(run, finished=True)
+    return TrainResult(run, finished=True, signaled=stop.is_signaled)
 
 
 def train_step(setup: TrainingSetup, state: TrainingState, batch: Batch, stop: StopRequest | None = None) -> StepResult:
