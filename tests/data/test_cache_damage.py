@@ -17,6 +17,7 @@ from tiny_cache import KEY, assert_right, pairs_of, relabel
 from carmask.data.cache import CacheKey
 from carmask.data.cache_build import CacheError, CacheUnfinished, open_cache
 from carmask.imaging.geometry import Geometry
+from carmask.limits import MAX_PIXELS_VARIABLE
 
 OPEN = """
 import os, signal, sys
@@ -40,6 +41,20 @@ def open_in_a_process(data: Path, folder: Path, killed_at: int | None = None) ->
     """Print the ids of the failures; `killed_at`: after how many photos the process is killed."""
     command = [sys.executable, "-c", OPEN, str(data), str(folder), KEY.model_dump_json(), str(killed_at)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_pairs_that_can_be_used_now_are_decoded(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = pairs_of(data)[:3]
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, str(90 * 60 - 1))
+    cache = open_cache(pairs, KEY, tmp_path / "cache")
+    assert set(cache.failures) == {pair.id for pair in pairs}
+    assert not open_cache(pairs, KEY, tmp_path / "cache").fresh
+    monkeypatch.delenv(MAX_PIXELS_VARIABLE)
+    allowed = open_cache(pairs, KEY, tmp_path / "cache")
+    assert allowed.fresh
+    assert allowed.folder == cache.folder
+    assert_right(allowed, pairs)
+    assert not open_cache(pairs, KEY, tmp_path / "cache").fresh
 
 
 def flip_a_byte(place: Path, name: str) -> None:

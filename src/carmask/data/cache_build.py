@@ -73,6 +73,8 @@ def open_cache(
 ) -> Cache:
     """Open the cache of these pairs below `folder`. Build it if it is missing, outdated or damaged.
 
+    Pairs that failed are tried again; if one of them can be used now, the cache is outdated.
+
     progress: called with (photos decoded, photos in all). wants_stop: called after each file that was read; if it
     returns True, the build stops. Every call of this function makes some progress, however early that is.
 
@@ -89,13 +91,13 @@ def open_cache(
         contents = {"form": CACHE_FORM, "recipe": key.model_dump(), "pairs": digests}
         path = folder / hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
         found = open_intact(path)
-        if found is not None:
+        if found and not any(_can_be_used(pair, key) for pair in pairs if pair.id in found.failures):
             return found
         partial = _partial_folder(path)
         _remove_abandoned(folder)
         try:
-            _build(partial, pairs, key, progress, wants_stop)
-            _publish(partial, path)
+            failures = _build(partial, pairs, key, progress, wants_stop)
+            _publish(partial, path, failures)
         finally:
             if not (partial / STOPPED).exists():
                 shutil.rmtree(partial, ignore_errors=True)
@@ -150,6 +152,15 @@ def _read_digests(pairs: Sequence[Pair], known_file: Path, wants_stop: Callable[
     return digests
 
 
+def _can_be_used(pair: Pair, key: CacheKey) -> bool:
+    """Whether a pair that failed can be used now: with a larger `--max-pixels`, or where the disk had failed."""
+    try:
+        fit_pair(pair, key)
+    except CarmaskError:
+        return False
+    return True
+
+
 def _partial_folder(path: Path) -> Path:
     """A folder in which this process alone builds the cache: that of a stopped build, or a new one."""
     new = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent))
@@ -173,19 +184,21 @@ def _remove_abandoned(folder: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _publish(partial: Path, path: Path) -> None:
+def _publish(partial: Path, path: Path, failures: int) -> None:
     """Rename a finished cache to its final path, unless another process has just published the same one."""
     try:
         partial.replace(path)
     except OSError:
-        if open_intact(path) is None:
+        found = open_intact(path)
+        if found is None or len(found.failures) > failures:
             shutil.rmtree(path, ignore_errors=True)
             partial.replace(path)
 
 
 def _build(
     folder: Path, pairs: Sequence[Pair], key: CacheKey, progress: Progress | None, wants_stop: Callable[[], bool]
-) -> None:
+) -> int:
+    """Fill the cache in `folder`, and return how many pairs cannot be used."""
     cache = _begin(folder, pairs, key)
     # From here on its checksums are no longer true.
     (folder / STOPPED).unlink(missing_ok=True)
@@ -229,6 +242,7 @@ def _build(
     file.write_text(json.dumps({**notes, "checksums": checksums_of(folder, notes)}))
     if not is_finished:
         raise CacheUnfinished(f"{cache.done} of {len(pairs)} photos are decoded")
+    return len(cache.failures)
 
 
 def _begin(folder: Path, pairs: Sequence[Pair], key: CacheKey) -> Cache:
