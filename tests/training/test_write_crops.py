@@ -1,12 +1,16 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from bright_network import bright_is_vehicle
 from carmask.cli.crops import crops as crops_command
 from carmask.data.pairs import find_pairs
+from carmask.errors import CarmaskError
+from carmask.imaging.color import display_p3, to_srgb
 from carmask.imaging.decode import decode_photo
 from carmask.segmenter import Segmenter
 from carmask.training.config import TrainSettings
@@ -57,6 +61,62 @@ def test_crops_show_the_outline_with_what_the_network_found_and_the_truth(photos
         assert 0 < crop_HWC[..., 3].mean() < 255
         for file in (pair.image, pair.mask):
             assert file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "crops")).read_bytes()
+
+
+def save_pair(root: Path, image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.uint8], **options: Any) -> Path:
+    for folder, pixels, given in (("images", image_HWC, options), ("masks", mask_HW, {})):
+        (root / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(root / folder / "0.png", **given)
+    return root
+
+
+@pytest.fixture
+def square() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A photo of a bright reddish square, and its mask."""
+    mask_HW = np.zeros((200, 300), np.uint8)
+    mask_HW[60:140, 100:200] = 255
+    return np.where(mask_HW[..., None] > 0, (255, 200, 150), (60, 20, 20)).astype(np.uint8), mask_HW
+
+
+def test_crops_away_from_unknown_pixels_are_kept(
+    square: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    """Also where the photo is reduced, as with half of the seeds."""
+    segmenter = Segmenter.load(bright_is_vehicle(tmp_path / "net", channels=3))
+    image_HWC, mask_HW = square
+    unknown_HW = mask_HW.copy()
+    unknown_HW[:2, :2] = 128
+    counts = []
+    for name, values_HW in (("all", mask_HW), ("some", unknown_HW)):
+        (pair,) = find_pairs(save_pair(tmp_path / name, image_HWC, values_HW), ignore=128).pairs
+        found = [list(write_crops([pair], segmenter, tmp_path / f"{name}-crops", seed=seed)) for seed in range(4)]
+        counts.append(found)
+    assert counts[0] == counts[1]
+
+
+def test_crops_have_the_colors_that_the_refiner_will_see(
+    square: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    segmenter = Segmenter.load(bright_is_vehicle(tmp_path / "net", channels=3))
+    image_HWC, mask_HW = square
+    save_pair(tmp_path / "p3", image_HWC, mask_HW, icc_profile=display_p3())
+    save_pair(tmp_path / "srgb", to_srgb(image_HWC, display_p3()), mask_HW)
+    for name in ("p3", "srgb"):
+        assert list(write_crops(find_pairs(tmp_path / name).pairs, segmenter, tmp_path / f"{name}-crops")) > [0]
+    for path in (tmp_path / "p3-crops" / "images").iterdir():
+        seen_HWC, right_HWC = (
+            np.array(Image.open(tmp_path / f"{name}-crops" / "images" / path.name))[..., :3].astype(int)
+            for name in ("p3", "srgb")
+        )
+        # Unconverted they differ by more than 1 level.
+        assert np.abs(seen_HWC - right_HWC).mean() < 0.5
+
+
+def test_a_mask_of_another_size_is_refused(square: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path: Path) -> None:
+    segmenter = Segmenter.load(bright_is_vehicle(tmp_path / "net", channels=3))
+    pairs = find_pairs(save_pair(tmp_path / "turned", square[0], square[1].T)).pairs
+    with pytest.raises(CarmaskError, match=r"0\.png"):
+        list(write_crops(pairs, segmenter, tmp_path / "crops"))
 
 
 def test_a_network_can_be_trained_on_crops(photos: Path, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.data.pairs import Pair, load_soft_mask
+from carmask.errors import CarmaskError
 from carmask.files import write_bytes_atomically
+from carmask.imaging.color import to_srgb
 from carmask.imaging.crops import cut_crops, cut_inputs, outline_cells, refined_size
-from carmask.imaging.decode import Photo, decode_photo
+from carmask.imaging.decode import MaskReading, Photo, decode_photo
 from carmask.imaging.encode import encode_png
-from carmask.imaging.geometry import resize
+from carmask.imaging.geometry import resize, size_text
 from carmask.runner import Prediction, run_segmenter
 from carmask.segmenter import Segmenter
 
@@ -24,7 +26,7 @@ _SMALLEST = 0.4
 # outline is moved by so many pixels (standard deviation), as it is off on photos that it does not know.
 _LOGIT_SCALE, _LOGIT_SHIFT, _MOVE_PX = 0.5, 0.7, 1.2
 
-_Extra = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_] | None]
+_Extra = tuple[Photo, MaskReading]
 
 
 def write_crops(
@@ -41,7 +43,7 @@ def write_crops(
     number of crops of each photo, in order. The same photos, network and seed give the same crops.
 
     Raises:
-        CarmaskError: a photo or mask cannot be read, or a file cannot be written.
+        CarmaskError: a photo or mask cannot be read, they differ in size, or a file cannot be written.
 
     """
     numbered = list(enumerate(pairs))
@@ -50,7 +52,10 @@ def write_crops(
         pair = item[1]
         photo = decode_photo(pair.image)
         reading = load_soft_mask(pair, photo_HW=photo.size_HW)
-        return photo, (photo.image_HWC, reading.soft_HW, reading.known_HW)
+        if reading.soft_HW.shape != photo.size_HW:
+            sizes = f"{size_text(photo.size_HW)}, its mask {size_text(reading.soft_HW.shape)}"
+            raise CarmaskError(f"{pair.image}: the photo is {sizes}; see `carmask check`")
+        return photo, (photo, reading)
 
     def consume(found: Prediction[tuple[int, Pair], _Extra]) -> int:
         number, pair = found.item
@@ -67,9 +72,8 @@ def write_crops(
 
 def _crops_of(
     probability_HW: NDArray[np.float32],
-    image_HWC: NDArray[np.uint8],
-    soft_HW: NDArray[np.uint8],
-    known_HW: NDArray[np.bool_] | None,
+    photo: Photo,
+    reading: MaskReading,
     *,
     count: int,
     rng: np.random.Generator,
@@ -79,7 +83,9 @@ def _crops_of(
     height, width = (max(_CROP_PX, round(side * scale)) for side in refined_size(probability_HW.shape))
     size_HW = height, width
     probability_HW = resize(probability_HW, size_HW)
-    image_HWC, soft_HW = resize(image_HWC, size_HW), resize(soft_HW, size_HW)
+    # In the colors in which the refiner will see photos.
+    image_HWC = to_srgb(resize(photo.image_HWC, size_HW), photo.icc_profile)
+    soft_HW = resize(reading.soft_HW, size_HW)
     # Moved at random, since the outline is in the middle of a cell only where there is room.
     far_px = _CROP_PX // 4
     cells = [
@@ -87,10 +93,11 @@ def _crops_of(
         for top, left in outline_cells(probability_HW, _CROP_PX)
         for down, right in [rng.integers(-far_px, far_px, 2, endpoint=True).tolist()]
     ]
-    if known_HW is not None:
-        known_share_HW = resize(known_HW.astype(np.float32), size_HW)
-        known = cut_crops((known_share_HW == 1).view(np.uint8), cells, _CROP_PX)
-        cells = [cell for cell, is_known_HW in zip(cells, known, strict=True) if is_known_HW.all()]
+    if reading.known_HW is not None:
+        # Unlike the share of the known pixels, which rounding moves off 1, this is exactly 0 where all are known.
+        unknown_share_HW = resize((~reading.known_HW).astype(np.float32), size_HW)
+        unknown = cut_crops((unknown_share_HW > 0).view(np.uint8), cells, _CROP_PX)
+        cells = [cell for cell, is_unknown_HW in zip(cells, unknown, strict=True) if not is_unknown_HW.any()]
     cells = [cells[place] for place in rng.permutation(len(cells))[:count]]
     crops = cut_inputs(image_HWC, _perturbed(probability_HW, rng), cells, _CROP_PX)
     # Of two values, since one crop cannot tell a soft mask from one of classes.
