@@ -141,16 +141,15 @@ def _choose_folder(root: Path, wanted: dict[str, object]) -> Path:
     """The folder to render into: `root` if it already holds this set, else <root>.partial."""
     if root.exists() and not root.is_dir():
         raise StudioError(f"{root}: a file; name a folder for the example data")
-    if root.exists() and any(root.iterdir()):
-        _refuse_others(root, wanted)
-        return root
-    partial = root.with_name(root.name + ".partial")
-    if partial.exists() and any(partial.iterdir()):
-        _refuse_others(partial, wanted)
+    holds_set = root.exists() and any(root.iterdir())
+    folder = root if holds_set else root.with_name(root.name + ".partial")
+    if folder.exists() and any(folder.iterdir()):
+        _refuse_others(folder, wanted)
     for name in ("train", "train_masks"):
-        (partial / name).mkdir(parents=True, exist_ok=True)
-    _write_file(partial / _MANIFEST, (json.dumps(wanted, indent=2) + "\n").encode())
-    return partial
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    if not holds_set:
+        _write_file(folder / _MANIFEST, (json.dumps(wanted, indent=2) + "\n").encode())
+    return folder
 
 
 def _move(folder: Path, root: Path) -> None:
