@@ -96,6 +96,18 @@ def test_what_cannot_be_measured_is_named_and_the_rest_goes_on(folder):
         assert row.metrics.dice == pytest.approx(independent_dice(folder, row.id))
 
 
+def test_labels_that_cannot_be_drawn_are_named_without_their_folder(folder):
+    image = {"id": 1, "file_name": "aa_01.png"}
+    only_a_box = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    document = {"images": [image], "annotations": [only_a_box], "categories": [{"id": 1, "name": "car"}]}
+    (folder / "train" / "cars.json").write_text(json.dumps(document))
+    evaluation = evaluate_selection(Selection(find_pairs(folder / "train").pairs), BrightnessSegmenter())
+    ((cause, file),) = [(failure.cause, failure.file) for failure in evaluation.failures]
+    assert file == "aa_01.png"
+    assert "cars.json" in cause
+    assert str(folder) not in cause
+
+
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(EvaluationError):
         evaluate_selection(Selection(()), BrightnessSegmenter())

@@ -20,6 +20,7 @@ from carmask.evaluation.results import Evaluation, EvaluationError, EvaluationFa
 from carmask.evaluation.selection import Part, Selection, TrainingSplit, find_training_split, select_pairs
 from carmask.imaging.decode import MaskReading, Photo, UnreadableImage
 from carmask.imaging.geometry import size_text
+from carmask.labels.shapes import PhotoLabels
 from carmask.models.series_file import fold_folders
 from carmask.progress import Progress
 from carmask.runner import Prediction, run_segmenter
@@ -228,4 +229,6 @@ def make_failure(pair: Pair, error: CarmaskError) -> EvaluationFailure:
         file, cause = Path(error.name).name, f"{error.cause}; {error.advice}"
     elif isinstance(error, MaskSizeError) and isinstance(pair.mask, Path):
         file = pair.mask.name
+    elif isinstance(pair.mask, PhotoLabels):
+        cause = cause.replace(str(pair.mask.file), pair.mask.file.name)
     return EvaluationFailure(pair.id, pair.group, pair.view, file, cause)
