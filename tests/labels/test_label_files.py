@@ -23,6 +23,7 @@ from carmask.imaging.geometry import Geometry
 from carmask.labels.classes import choose_labels
 from carmask.labels.cvat import cvat_lines
 from carmask.labels.label_studio import label_studio_task
+from carmask.labels.match import PhotoNames
 from carmask.labels.read import read_labels
 
 HW = (20, 30)
@@ -301,6 +302,13 @@ def test_a_list_of_classes_that_is_no_text_is_named() -> None:
     Path("labelmap.txt").write_bytes("Löschzug:128,0,0::".encode("latin-1"))
     with pytest.raises(CarmaskError, match=r"labelmap\.txt"):
         find_pairs(".")
+
+
+def test_a_name_without_suffix_may_mean_several_photos() -> None:
+    names = PhotoNames(["b/car.png", "b/car.jpg"])
+    for end in ("", "images/"):
+        assert names.find(f"{end}b/car.png") == ["b/car.png"]
+        assert set(names.find(f"{end}b/car")) == {"b/car.png", "b/car.jpg"}
 
 
 def test_names_of_any_bytes_are_written() -> None:

@@ -14,11 +14,11 @@ class PhotoNames:
         """names: paths of the photos below their folder, with forward slashes."""
         # By each end of the path, with and without the photo's suffix: the paths.
         self._by_end: dict[str, list[str]] = defaultdict(list)
-        self._whole: dict[str, str] = {}
+        self._whole: dict[str, list[str]] = defaultdict(list)
         for name in names:
             for path in {name, _stem(name)}:
                 parts = path.split("/")
-                self._whole.setdefault(path, name)
+                self._whole[path].append(name)
                 for start in range(len(parts)):
                     self._by_end["/".join(parts[start:])].append(name)
 
@@ -31,11 +31,16 @@ class PhotoNames:
         path = plain_name(name)
         parts = path.split("/")
         if path in self._whole:
-            return [self._whole[path]]
+            return self._with_suffix(path)
         if found := self._by_end.get(path):
             return found
         below = ("/".join(parts[start:]) for start in range(1, len(parts)))
-        return [self._whole[end] for end in below if end in self._whole][:1]
+        return next((self._with_suffix(end) for end in below if end in self._whole), [])
+
+    def _with_suffix(self, path: str) -> list[str]:
+        """The photo of this path, or those of this path without their suffix."""
+        found = self._whole[path]
+        return [path] if path in found else found
 
 
 def plain_name(name: str) -> str:
