@@ -87,6 +87,9 @@ def open_image(source: ImageSource, *, max_pixels: int | None, name: str | None)
         except UnsupportedPixels as failure:
             advice = "convert it to 8 or 16 bits a channel, or take it out of the folder"
             raise UnreadableImage(label, f"{failure}, which cannot be read", advice) from failure
+        except MemoryError as failure:
+            advice = "reduce the picture first, or allow the process more memory"
+            raise UnreadableImage(label, "there is not enough memory to decode it", advice) from failure
         except Exception as failure:
             raise UnreadableImage(label, _plain_words(failure)) from failure
 
@@ -230,8 +233,6 @@ def _plain_words(failure: Exception) -> str:
     lowered = text.lower()
     if isinstance(failure, DecodeLimitExceeded):
         return text
-    if isinstance(failure, MemoryError):
-        return "there is not enough memory to decode it"
     if isinstance(failure, Image.DecompressionBombError):
         return "it declares more pixels than Pillow allows"
     if lowered.startswith("conversion from"):
