@@ -1,8 +1,13 @@
 """`carmask crops`."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from carmask.cli.console import print_line, print_problems
+from carmask.cli.options import Count
 from carmask.progress import counted, progress_bar
 
 
@@ -11,9 +16,9 @@ def crops(
     out: Path,
     *,
     model: str | None = None,
-    per_photo: int = 24,
+    per_photo: Annotated[int, Parameter(validator=Number(gte=1))] = 24,
     split: Path | None = None,
-    seed: int = 0,
+    seed: Count = 0,
     foreground: int | None = None,
     ignore: int | None = None,
 ) -> int:

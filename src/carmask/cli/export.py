@@ -1,5 +1,6 @@
 """`carmask export`."""
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -74,10 +75,10 @@ def export(
 
     fixed = None
     if fixed_size or size is not None:
-        sides = [int(side) for side in (size or "").split("x") if side.isdecimal()]
-        if size is not None and len(sides) != 2:
+        sides = re.fullmatch(r"(\d+)x(\d+)", size or "")
+        if size is not None and sides is None:
             raise CarmaskError(f"--size {size}: write height and width in pixels, such as 512x768")
-        fixed = FixedSize((sides[0], sides[1]) if sides else None, batch)
+        fixed = FixedSize((int(sides[1]), int(sides[2])) if sides else None, batch)
     elif batch != 1:
         raise CarmaskError("--batch: needs --fixed-size or --size; other files take batches of any size")
     options = PhotoOptions(data, calibration, photos, calibration_photos, dice_photos, foreground, ignore)
