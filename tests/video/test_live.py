@@ -68,6 +68,7 @@ def test_a_source_without_frames_is_refused_by_name(live: Command, source: str) 
         (("--height-px", "720"), "--width-px"),
         (("--record", "b.avi"), "b.avi"),
         (("--record", "a.mp4"), "a.mp4"),
+        (("--record", "a.mp4", "--overwrite"), "a.mp4"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(live: Command, arguments: tuple[str, ...], named: str) -> None:

@@ -82,7 +82,7 @@ def live(
         raise CarmaskError("--height-px and --width-px: give both")
     size_HW = None if height_px is None or width_px is None else (height_px, width_px)
     if record is not None:
-        check_destination(record, overwrite=overwrite)
+        check_destination(record, overwrite=overwrite, source=Path(source))
     regions = Regions(vehicles, Area.parse(min_area))
     segmenter = network.load()
     newest: deque[tuple[NDArray[np.uint8], str]] = deque(maxlen=1)
