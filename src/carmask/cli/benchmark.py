@@ -36,7 +36,7 @@ def benchmark(
         photos: A folder of photos. Default: rendered example photos of 1918 x 1280 px.
         model: Packaged weights or .onnx files to measure the stages and the whole with. Default: all packaged weights.
         preset: Untrained networks to measure too, in PyTorch and exported, which takes minutes. The naive way is
-            measured with each, and the whole with `classic`.
+            measured with each, and the whole, of masks alone, with those that are not among the models.
         kind: Kinds of results to measure the stages and the whole for.
         count: Number of photos to measure the whole with.
         seconds: How long to measure each figure of a network.
