@@ -105,6 +105,14 @@ def test_an_empty_scene_has_an_empty_mask_and_is_listed_so_that_it_can_be_tried_
     assert len(Path("out/no_vehicle.txt").read_text().splitlines()) == 1 + 12
 
 
+def test_a_list_holds_names_that_would_be_comments_or_lose_a_space(predict: Command) -> None:
+    for name in ("#a.png", " b.png", "c d.png"):
+        save(name, NOTHING_HW)
+    assert predict(".", "out") == 0
+    assert predict("out/no_vehicle.txt", "again") == 0
+    assert files("again") == {"#a.png", " b.png", "c d.png", "no_vehicle.txt"}
+
+
 def test_failures_are_listed_and_the_list_goes_when_all_is_well(predict: Command) -> None:
     save("photos/a.png")
     save("photos/z.png")

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import re
 from array import array
 from bisect import insort
 from collections.abc import Callable, Generator, Iterator
@@ -169,8 +170,13 @@ def _write_no_vehicle(path: Path, jobs: Jobs) -> None:
         _refuse_foreign(path, _NO_VEHICLE_HEADER, "photos without a vehicle")
     with atomic_write(path) as stream:
         stream.write(f"{_NO_VEHICLE_HEADER}\n".encode())
-        # A line cannot hold a name with a line break.
-        stream.writelines(os.fsencode(str(job.origin)).replace(b"\n", b"?") + b"\n" for job in jobs)
+        stream.writelines(_to_line(str(job.origin)) for job in jobs)
+
+
+def _to_line(path: str) -> bytes:
+    # A line cannot hold a line break. It would be a comment with # at the beginning, and lose a space there.
+    line = re.sub(rb"[\r\n]", b"?", os.fsencode(path))
+    return (b"./" if re.match(rb"[#\s]", line) else b"") + line + b"\n"
 
 
 def _remove_own(path: Path, header: str) -> bool:
