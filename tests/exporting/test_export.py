@@ -19,9 +19,10 @@ from carmask.data.split import Split, make_split
 from carmask.exporting.export import export
 from carmask.exporting.graph import build_graph
 from carmask.exporting.parity import DropError, Int8Comparison, ParityError, check_int8, check_masks
-from carmask.exporting.photos import PhotoOptions, chosen_photos
+from carmask.exporting.photos import ExportError, PhotoOptions, chosen_photos
 from carmask.models.card import EngineParity, read_card
 from carmask.models.network import Network
+from carmask.runtime.locate import locate
 from carmask.segmenter import Segmenter
 from carmask.training.config import TrainSettings
 from carmask.training.run_folder import RunFolder
@@ -146,6 +147,13 @@ def test_another_export_gives_the_same_bytes(typed: Typed, tmp_path: Path) -> No
         assert file.size_bytes == file.path.stat().st_size
         assert read_card(file.path) == file.card
         assert file.path.read_bytes() == (typed.run / file.path.name).read_bytes()
+
+
+def test_a_model_is_never_replaced_by_its_own_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(locate("small", "torch"), "small.onnx")
+    with pytest.raises(ExportError, match="--out"):
+        export("small.onnx")
 
 
 @pytest.mark.usefixtures("graph_is_there")

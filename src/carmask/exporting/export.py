@@ -95,6 +95,8 @@ def export(
     path = _output_path(model, card.name, out)
     if fixed is not None and path != out:
         path = path.with_stem("{}-{}x{}".format(path.stem, *card.geometry.size_HW))
+    if path.resolve() == model.resolve():
+        raise ExportError(f"{path}: is the model itself, and its card would be lost; name another file with --out")
     with chosen_photos(model, photos, channels=card.channels) as chosen:
         logger.photos(chosen)
         hardware = set_up(HardwareSettings(device="cpu", precision="float32"))
