@@ -160,9 +160,12 @@ def test_yolo_s_sides() -> None:
     for side in ("train", "valid"):
         save_photo(Path(side, "images", "a.png"), HW)
         write(f"{side}/labels/a.txt", f"0 0.1 0.1 0.2 0.1 0.2 0.3\n1 {shares}\n")
+        write(f"{side}/labels/classes.txt", "dog\ncar\n")
+        write(f"{side}/labels/._a.txt", "\0\5\x16")
     Path("a.png").unlink()
     dataset = find_pairs(".")
     assert [pair.id for pair in dataset.pairs] == ["train/images/a", "valid/images/a"]
+    assert dataset.problems == ()
     for pair in dataset.pairs:
         np.testing.assert_array_equal(load_soft_mask(pair).mask_HW, square())
 
@@ -181,7 +184,10 @@ def test_pascal_voc_with_its_border(convert: Command) -> None:
     drawing.rectangle((26, 2, 28, 8), fill=8)
     Path("SegmentationClass").mkdir()
     classes.save("SegmentationClass/a.png")
-    mask_HW, known_HW = read_one(find_pairs("."))
+    Path("SegmentationClass/._a.png").write_bytes(b"\0\5\x16\7")  # as macOS leaves it
+    dataset = find_pairs(".")
+    mask_HW, known_HW = read_one(dataset)
+    assert dataset.problems == ()
     np.testing.assert_array_equal(mask_HW, square() | square(20, 2, 25, 9))
     np.testing.assert_array_equal(~known_HW, square(3, 4, 15, 16) & ~square())
     np.testing.assert_array_equal(read_one(find_pairs(".", labels="bus"))[0], square(20, 2, 25, 9))

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, Field, ValidationError
 
 from carmask.errors import CarmaskError, explain
+from carmask.files import is_hidden_file
 from carmask.imaging.geometry import Size, size_text
 from carmask.imaging.image_file import open_image
 from carmask.imaging.mask_values import MaskReading
@@ -141,6 +142,15 @@ class LabelFile:
 def digest_of(data: bytes) -> str:
     """A digest of a label file's content."""
     return sha256(data).hexdigest()
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files in a folder and below with one of these suffixes (in lower case), sorted, without hidden files."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes and not any(map(is_hidden_file, path.relative_to(folder).parts))
+    ]
 
 
 def known_size(height: int | None, width: int | None) -> Size | None:

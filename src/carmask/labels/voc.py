@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from carmask.imaging.decode import IMAGE_SUFFIXES, read_size
 from carmask.imaging.geometry import Size, size_text
 from carmask.imaging.image_file import UnreadableImage, open_image
-from carmask.labels.shapes import LabeledShape, LabelError, LabelFile, PhotoLabels, digest_of
+from carmask.labels.shapes import LabeledShape, LabelError, LabelFile, PhotoLabels, digest_of, files_below
 from carmask.limits import max_pixels
 
 Color = tuple[int, int, int]
@@ -36,7 +36,7 @@ def is_voc(masks: Path) -> bool:
     """Whether the pictures in this folder have VOC's palette, or there is a labelmap.txt beside it."""
     if (masks.parent / "labelmap.txt").is_file():
         return True
-    first = next((path for path in sorted(masks.iterdir()) if path.suffix.lower() == ".png"), None)
+    first = next(iter(files_below(masks, (".png",))), None)
     try:
         if first is None:
             return False
@@ -56,9 +56,7 @@ def read_voc(photos: Path, masks: Path) -> LabelFile:
     """
     color_by_class = _read_label_map(masks.parent / "labelmap.txt")
     labeled = []
-    for path in sorted(masks.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
+    for path in files_below(masks, IMAGE_SUFFIXES):
         shapes = tuple(
             LabeledShape(name, partial(_draw_class, path, index, color), ignored=name == _VOID)
             for name, (index, color) in color_by_class.items()

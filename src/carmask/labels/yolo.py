@@ -14,15 +14,26 @@ from pydantic import BaseModel
 
 from carmask.errors import CarmaskError
 from carmask.imaging.polygons import find_polygons, joined
-from carmask.labels.shapes import LabeledShape, LabelError, LabelFile, PhotoLabels, box, digest_of, polygon, validate
+from carmask.labels.shapes import (
+    LabeledShape,
+    LabelError,
+    LabelFile,
+    PhotoLabels,
+    box,
+    digest_of,
+    files_below,
+    polygon,
+    validate,
+)
 
 _SHARES = (1.0, 1.0)
 _SIDES = ("train", "val", "test")
+# Some programs write a list of the classes among the labels.
+_CLASSES = "classes.txt"
 
 
 class _Data(BaseModel):
     names: list[str] | dict[int, str]
-    path: str | None = None
     train: str | list[str] | None = None
     val: str | list[str] | None = None
     test: str | list[str] | None = None
@@ -50,7 +61,9 @@ def read_yolo(path: Path, problems: list[tuple[Path, str]]) -> LabelFile:
     names = data.names if isinstance(data.names, dict) else dict(enumerate(data.names))
     photos: dict[Path, PhotoLabels] = {}
     for folder in _label_folders(path.parent, data):
-        for file in sorted(folder.rglob("*.txt")):
+        for file in files_below(folder, (".txt",)):
+            if file.name == _CLASSES:
+                continue
             try:
                 content = file.read_bytes()
                 shapes = tuple(
