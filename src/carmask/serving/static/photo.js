@@ -101,7 +101,8 @@ export class Photo extends EventTarget {
       // Once more, if something else was chosen meanwhile.
       do found = await this.#find(queue);
       while (!this.#isWanted(found.asked));
-      this.#become({ state: "done", found: { ...found, ownThreshold } });
+      // A mask that was corrected meanwhile stays.
+      this.#become({ state: "done", found: this.isCorrected ? this.found : { ...found, ownThreshold } });
     } catch (error) {
       if (!this.signal.aborted) this.#become({ state: "failed", problem: error.message });
     }
