@@ -168,3 +168,14 @@ def test_a_bar_shows_how_many_photos_are_done(visit: Visitor, tmp_path: Path) ->
         route.continue_()
     expect(here.page.get_by_role("status")).to_have_text("3 of 3 photos done.")
     expect(bar).to_be_hidden()
+
+
+def test_what_was_sent_is_not_kept_in_memory(visit: Visitor) -> None:
+    page = visit().page
+    page.evaluate(
+        "async () => { const { Queue } = await import('./static/queue.js'); window.gone = new AbortController();"
+        " const sent = {}; window.sent = new WeakRef(sent);"
+        " await new Queue(1, {}).add(async () => typeof sent, { signal: gone.signal }); }"
+    )
+    page.request_gc()
+    assert page.evaluate("() => sent.deref() === undefined")

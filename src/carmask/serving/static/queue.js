@@ -34,11 +34,12 @@ export class Queue {
         reject(signal.reason);
         return;
       }
-      const entry = { work, signal, resolve, reject };
-      signal?.addEventListener("abort", () => {
+      const giveUp = () => {
         this.#waiting = this.#waiting.filter((other) => other !== entry);
         reject(signal.reason);
-      });
+      };
+      const entry = { work, signal, resolve, reject, giveUp };
+      signal?.addEventListener("abort", giveUp);
       if (isUrgent) this.#waiting.unshift(entry);
       else this.#waiting.push(entry);
       this.#startNext();
@@ -47,13 +48,15 @@ export class Queue {
 
   async #startNext() {
     if (this.#running >= this.#atOnce || this.#waiting.length === 0) return;
-    const { work, signal, resolve, reject } = this.#waiting.shift();
+    const { work, signal, resolve, reject, giveUp } = this.#waiting.shift();
     this.#running += 1;
     try {
       resolve(await this.#untilAnswered(work, signal));
     } catch (error) {
       reject(error);
     } finally {
+      // It would keep what was sent in memory for as long as there is the photo.
+      signal?.removeEventListener("abort", giveUp);
       this.#running -= 1;
       this.#startNext();
     }
