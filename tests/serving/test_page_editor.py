@@ -15,7 +15,7 @@ from bright_photos import SIZE_HW, save, vehicle
 
 pytest.importorskip("playwright.sync_api", reason="the page is not tested: no Playwright (pip install playwright)")
 from page_browser import Visit, Visitor, expect
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, Route
 
 pytest_plugins = ["page_fixtures"]
 
@@ -246,3 +246,51 @@ def test_a_zip_has_what_was_corrected(visit: Visitor, tmp_path: Path) -> None:
     _, data = here.download(here.page.get_by_role("button", name="Download all as zip"))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         np.testing.assert_array_equal(np.asarray(Image.open(archive.open("masks/car.png"))), wanted_HW)
+
+
+def test_what_the_service_finds_later_does_not_replace_what_was_corrected(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    held: list[Route] = []
+
+    def hold_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        held.append(route)
+
+    here.page.route("**/v1/segment", hold_first)
+    here.page.get_by_role("radio", name="Largest").check()
+    expect(card).to_contain_text("Looking for vehicles")
+    paper = edit(here, card)
+    paper.set(size=60)
+    paper.stroke((20.5, 20.5))
+    done(here)
+    held[0].continue_()
+    expect(card).to_contain_text("corrected by hand")
+    expect(card.locator(".working")).to_have_count(0)
+    assert saved(here, card)[20, 20]
+
+
+def test_a_finger_that_is_down_while_the_window_closes_is_forgotten(visit: Visitor, tmp_path: Path) -> None:
+    here = visit(has_touch=True)
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    paper = edit(here, card)
+    paper.set(size=30)
+    session = here.context.new_cdp_session(here.page)
+
+    def touch(kind: str, *points: tuple[int, Point]) -> None:
+        touches = [{"x": at[0], "y": at[1], "id": number} for number, at in points]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+    touch("touchStart", (0, paper.on_page(20.5, 20.5)))
+    here.page.keyboard.press("Escape")
+    expect(here.page.get_by_role("dialog")).to_be_hidden()
+    touch("touchEnd")
+    paper = edit(here, card)
+    at = paper.on_page(20.5, 100.5)
+    touch("touchStart", (1, at))
+    touch("touchEnd")
+    done(here)
+    assert saved(here, card)[100, 20]

@@ -59,6 +59,9 @@ export class Editor {
     this.#update();
     await new Promise((resolve) => this.#dialog.addEventListener("close", resolve, { once: true }));
     const { levels } = this.#mask;
+    // A finger that is still down lifts elsewhere.
+    this.#pointers.clear();
+    this.#last = null;
     this.#picture.close();
     this.#mask = this.#picture = null;
     if (levels.every((level, pixel) => level === before[pixel])) return null;
