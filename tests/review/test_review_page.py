@@ -121,6 +121,27 @@ def test_a_whole_review(predict: Command, photos: Path, open_page: Opener, tmp_p
     assert [Path(row["photo"]) for row in rows] == [photos / name for name in ORDER[:3]]
 
 
+def test_a_held_key_decides_once_and_undo_gives_back_what_was_decided_before(
+    predict: Command, photos: Path, open_page: Opener, tmp_path: Path
+) -> None:
+    assert predict(photos, tmp_path / "out", "--review", "4") == 0
+    page = open_page(tmp_path / "out" / "review.html")
+    for _ in range(3):
+        page.keyboard.down("a")
+    page.keyboard.up("a")
+    expect(page.get_by_role("status")).to_contain_text("3 of 4 left; 1 accepted")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("r")
+    expect(page.get_by_role("status")).to_contain_text("3 of 4 left; 0 accepted, 1 rejected")
+    page.keyboard.press("z")
+    assert shown(page) == ORDER[0]
+    expect(page.get_by_role("status")).to_contain_text("3 of 4 left; 1 accepted, 0 rejected")
+    page.keyboard.press("z")
+    expect(page.get_by_role("status")).to_contain_text("4 of 4 left")
+    # Beside a page on a Windows server.
+    assert page.evaluate("placeOf('file://server/share/a%20b.jpg', '')") == "//server/share/a b.jpg"
+
+
 def test_folders_and_decisions_filter(predict: Command, photos: Path, open_page: Opener, tmp_path: Path) -> None:
     assert predict(photos, tmp_path / "out", "--review", "4") == 0
     page = open_page(tmp_path / "out" / "review.html")

@@ -12,7 +12,7 @@ const { items } = review;
 // ---- decisions: kept by the browser for this page, by photo and mask ----
 const STORE = `carmask-review-${review.id}`;
 let decisions = {};
-// Indexes of the photos in the order in which they were decided.
+// What can be undone: indexes of photos with the decisions that they had before.
 const decided = [];
 try {
   decisions = JSON.parse(localStorage.getItem(STORE)) ?? {};
@@ -67,8 +67,8 @@ function move(step) {
 
 function chooseAndAdvance(decision) {
   if (current < 0) return;
+  decided.push([current, decisionOf(items[current])]);
   decide(current, decision);
-  decided.push(current);
   const isLeft = (item) => isInFolder(item) && decisionOf(item) === null;
   const after = find(current + 1, 1, isLeft);
   const next = after >= 0 ? after : find(0, 1, isLeft);
@@ -78,8 +78,8 @@ function chooseAndAdvance(decision) {
 
 function undo() {
   if (decided.length === 0) return;
-  const index = decided.pop();
-  decide(index, null);
+  const [index, before] = decided.pop();
+  decide(index, before);
   show(index);
 }
 
@@ -175,6 +175,8 @@ function placeOf(link, place) {
   if (url.protocol !== "file:") return place;
   try {
     const path = decodeURIComponent(url.pathname);
+    // The host is a Windows server: //server/share/photo.jpg.
+    if (url.host !== "") return `//${url.host}${path}`;
     return /^\/[A-Za-z]:/.test(path) ? path.slice(1) : path;
   } catch {
     return place;
@@ -226,7 +228,8 @@ document.addEventListener("keydown", (event) => {
   const act = ACTS[event.key.toLowerCase()];
   if (!act || event.target.matches("select") || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  act();
+  // A key that is held down decides on no photo that nobody has seen.
+  if (!event.repeat || event.key.startsWith("Arrow")) act();
 });
 
 const folders = new Set();
