@@ -194,8 +194,11 @@ def test_impossible_folds_are_refused_and_leave_nothing(make: Any) -> None:
         ({"fraction": 0.3}, SettingsError),
         ({"folds": 7}, SplitError),
     ]
-    for dataset, error in refused:
-        settings = make(TINY, name="refused", dataset=dataset)
+    of_datasets = make({**TINY, "datasets": {"cars": {"path": ".", "split": "split.json"}}}, name="refused")
+    for settings, error in (
+        *((make(TINY, name="refused", dataset=dataset), error) for dataset, error in refused),
+        (of_datasets, SettingsError),
+    ):
         with pytest.raises(error):
             run_all(settings)
         assert not (settings.runs / "refused").exists()

@@ -86,9 +86,11 @@ def create_series(settings: TrainSettings, *, all_folds: bool) -> Series:
 
     """
     options = settings.dataset
-    if all_folds and (options.split is not None or options.fraction is not None or options.fold):
+    has_split = options.split is not None or any(source.split is not None for source in settings.datasets.values())
+    if all_folds and (has_split or options.fraction is not None or options.fold):
         raise SettingsError(
-            "--all-folds holds out every fold in turn; remove dataset.split, dataset.fraction and dataset.fold"
+            "--all-folds holds out every fold in turn; remove dataset.fraction, dataset.fold, and the split of dataset "
+            "and of datasets"
         )
     stage_settings(settings)
     folder = RunFolder.new(settings).path
