@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 from rich.console import Console
 
-from carmask.data.split import Split
+from carmask.data.split import Split, SplitError
 from carmask.errors import CarmaskError
 from carmask.models.series_file import stages_folder
 from carmask.training.config import TrainSettings
@@ -149,6 +149,13 @@ def test_later_stages_hold_out_what_the_first_did(make: Any) -> None:
     assert result.finished
     first = RunFolder(stages_folder(result.folder) / "1")
     assert Split.load(first.split) == Split.load(RunFolder(result.folder).split)
+
+
+def test_a_split_of_other_data_sets_is_not_ignored(make: Any, tmp_path: Path, cache_folder: Path) -> None:
+    file = tmp_path / "split.json"
+    load(make(datasets={"nothing": {"path": "nothing", "empty": True}}, composite={"probability": 0})).split.save(file)
+    with pytest.raises(SplitError, match="parts"):
+        load(make(dataset={"split": file, "cache": cache_folder}))
 
 
 def test_a_folder_of_photos_without_a_vehicle_can_be_added_to_one_data_set(

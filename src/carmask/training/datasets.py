@@ -13,7 +13,7 @@ from carmask.data.cache import Cache
 from carmask.data.cache_build import CacheUnfinished, open_cache
 from carmask.data.composite import Cutout
 from carmask.data.pairs import Dataset, Pair, describe_inverted, describe_odd, describe_rules, find_pairs
-from carmask.data.split import FOLDS, Split, find_own_split, make_split
+from carmask.data.split import FOLDS, Split, SplitError, find_own_split, make_split
 from carmask.errors import CarmaskError
 from carmask.imaging.formats import describe_left_out
 from carmask.progress import progress_bar, say
@@ -181,13 +181,23 @@ def renamed(pair: Pair, name: str) -> Pair:
 
 
 def _load_split_of_all(settings: TrainSettings, distributed: DistributedContext) -> Split | None:
-    """Read `dataset.split` if it is a split of several data sets, as that of an earlier stage is."""
+    """Read `dataset.split` if it is a split of several data sets, as that of an earlier stage is.
+
+    Raises:
+        SplitError: it is not, and `datasets` say which data sets there are.
+
+    """
     file, names = settings.dataset.split, [name for name in settings.sources() if name]
     if file is None or not names:
         return None
     split: Split = distributed.broadcast_object(partial(Split.load, file))
-    is_of_all = all(any(id_.startswith(_prefix(name)) for id_ in split.group_of) for name in names)
-    return split if is_of_all else None
+    absent = [name for name in names if not any(id_.startswith(_prefix(name)) for id_ in split.group_of)]
+    if absent and settings.datasets:
+        raise SplitError(
+            f"{file}: names no photos of the data set {absent[0]}; give the split of each data set in `datasets` instead "
+            "of dataset.split"
+        )
+    return None if absent else split
 
 
 def _load_splits(
