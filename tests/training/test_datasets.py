@@ -1,6 +1,7 @@
 """Training on several data sets: unknown pixels, photos without vehicles, cut-outs laid onto them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,16 @@ def test_a_batch_of_photos_without_a_vehicle_can_be_learned(make: Any) -> None:
 def test_impossible_data_sets_are_refused(make: Any, datasets: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         make(datasets=datasets)
+
+
+@pytest.mark.parametrize("weight", [0.001, 1])
+def test_what_leaves_nothing_to_show_is_refused(make: Any, weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By weights that round to no photo, or without a photo to train on that has a cut-out."""
+    monkeypatch.setattr("carmask.training.setup.load_data", lambda given, *_, **__: replace(load(given), cutouts=()))
+    settings = make(datasets={"nothing": {"path": "nothing", "empty": True, "cutouts": True, "weight": weight}})
+    with pytest.raises(CarmaskError, match="weights" if weight < 1 else "composite"):
+        train(settings)
+    assert not settings.runs.exists()
 
 
 def test_a_data_set_that_is_missing_is_named(make: Any) -> None:

@@ -23,7 +23,7 @@ from carmask.runtime.locate import locate
 from carmask.runtime.torch_engine import to_input
 from carmask.training.checkpoint import TrainingState, load_checkpoint
 from carmask.training.config import IMAGENET, SettingsError, TrainSettings
-from carmask.training.data_loading import epoch_steps, seed_step
+from carmask.training.data_loading import epoch_steps, pair_weights, pass_length, seed_step
 from carmask.training.datasets import TrainingData, load_data
 from carmask.training.distributed import DistributedContext, DistributedError
 from carmask.training.loggers import RunLogger
@@ -132,6 +132,10 @@ def set_up_training(
     """
     hardware = set_up(settings.hardware, local_rank=distributed.local_rank, local_count=distributed.local_world_size)
     data = load_data(settings, distributed, logger.console, split=split, is_time_over=is_time_over)
+    if not pass_length(pair_weights(data)):
+        raise CarmaskError("the weights of the data sets are so small that no photo is shown; give larger ones")
+    if settings.composite.probability and not data.cutouts:
+        raise CarmaskError("composite: no photo to train on is left to cut a vehicle out of; see `carmask check`")
     network = build_network(settings, data)
     init = settings.init if split is None else None
     if init is not None:
