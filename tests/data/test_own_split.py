@@ -106,6 +106,18 @@ def test_lists_are_followed(tmp_path: Path, folder: str) -> None:
     assert split.validation == ("2007_000003", "2007_000004")
 
 
+def test_lists_tell_photos_of_one_name_apart_by_their_folders(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        for number in range(2):
+            save_pair(tmp_path / f"images/{folder}/{number}.png", tmp_path / f"masks/{folder}/{number}.png", number)
+    (tmp_path / "train.txt").write_text("a/0.png\nimages/b/0.png\n")
+    (tmp_path / "val.txt").write_text("a/1\n/data/images/b/1.png\n")
+    split = find_own_split(find_pairs(tmp_path))
+    assert split is not None
+    assert split.train == ("a/0", "b/0")
+    assert split.validation == ("a/1", "b/1")
+
+
 @pytest.mark.parametrize("photos", MASKS_OF)
 def test_folders_that_only_look_like_sides(tmp_path: Path, photos: str) -> None:
     """Trains are vehicles, too, and nothing is held out."""

@@ -7,7 +7,7 @@ on a car that it has seen. Cars are assigned by their mean mask area, so that bo
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -220,9 +220,15 @@ def _listed_ids(dataset: Dataset) -> dict[Side | None, list[str]]:
     similar = SimilarNames(name for name, ids in ids_by_name.items() if len(ids) == 1)
     sides: dict[Side | None, list[str]] = {}
     for side, names in lists.items():
-        found = [similar.find(name, PurePosixPath(name).stem) for name in names]
+        found = [similar.find(name, *_without_suffix(PurePosixPath(name))) for name in names]
         sides[side] = sorted({ids_by_name[name][0] for name in found if name})
     return sides
+
+
+def _without_suffix(listed: PurePosixPath) -> Iterator[str]:
+    """Yield the path without its suffix, then with ever fewer of the folders that it begins with."""
+    folders = listed.parent.parts
+    return (str(PurePosixPath(*folders[left:], listed.stem)) for left in range(len(folders) + 1))
 
 
 def make_split(
