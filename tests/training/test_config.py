@@ -135,6 +135,8 @@ def test_a_misspelled_setting_names_the_near_one(given: dict[str, Any], message:
         {"preset": ["small"]},
         {"preset": {"name": "small"}},
         {"preset": None},
+        {"init": 3},
+        {"init": ["fast"]},
         {"name": "../elsewhere"},
         {"name": "a/b"},
         {"name": ""},
@@ -191,6 +193,7 @@ def test_a_fold_does_not_matter_where_a_fraction_is_asked_for() -> None:
         b"- 1\n- 2\n",
         b"",
         b"just text",
+        b"name: 2026-13-01",
         b"!!python/object/apply:os.getcwd []",
     ],
 )

@@ -142,7 +142,8 @@ class TrainSettings(Section):
         config = given.pop("config", None)
         if config is not None:
             given = merge(_read_yaml(Path(config)), given)
-        place = None if given.get("init") is None else Path(given["init"])
+        init = given.get("init")
+        place = Path(init) if isinstance(init, str | Path) else None
         if place is not None and not place.exists():
             place = packaged_models().get(str(place), place)
         if place is not None and "preset" not in given:
@@ -303,7 +304,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise SettingsError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: contains no settings; expected lines such as 'epochs: 10'")
