@@ -23,6 +23,7 @@ from carmask.data.pairs import Pair, find_pairs, load_soft_mask
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.files import write_bytes_atomically
+from carmask.imaging.color import to_srgb
 from carmask.imaging.decode import decode_mask, decode_photo
 from carmask.imaging.geometry import Geometry, fit_image, fit_mask, plan, restore
 from carmask.limits import usable_cpus
@@ -82,7 +83,9 @@ def pack_pair(pair: Pair, largest_HW: tuple[int, int], quality: int) -> PackedPa
     scale = min(1.0, *(largest / side for largest, side in zip(largest_HW, photo.size_HW, strict=True)))
     height, width = (max(16, round(side * scale)) for side in photo.size_HW)
     placement = plan(photo.size_HW, Geometry(height_px=height, width_px=width))
-    image_HWC, soft_HW = fit_image(photo.image_HWC, placement), fit_mask(reading.soft_HW, placement)
+    # The profile of the colors does not travel with the pack.
+    image_HWC = to_srgb(fit_image(photo.image_HWC, placement), photo.icc_profile)
+    soft_HW = fit_mask(reading.soft_HW, placement)
     webp, png = io.BytesIO(), io.BytesIO()
     Image.fromarray(image_HWC).save(webp, "WEBP", quality=quality, method=6)
     Image.fromarray(soft_HW).save(png, "PNG", optimize=True)

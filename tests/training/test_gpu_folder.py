@@ -10,12 +10,15 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from carmask.data.pairs import find_pairs, load_soft_mask
 from carmask.data.split import make_split
 from carmask.evaluation.metrics import dice
+from carmask.imaging.color import display_p3, to_srgb
 from carmask.imaging.decode import decode_photo
 from carmask.models.card import ModelCard
 from carmask.models.network import Network
@@ -63,6 +66,22 @@ def test_pack_keeps_ids_proportions_and_masks_within_the_limit(packed: list[Path
         mask_HW = load_soft_mask(new).mask_HW
         reference_HW = load_soft_mask(old).mask_HW.repeat(2, 0).repeat(2, 1).reshape(40, 3, 60, 3).mean((1, 3)) >= 0.5
         assert dice(reference_HW, mask_HW) > 0.995
+
+
+def test_pack_keeps_the_colors_that_a_profile_gives(tmp_path: Path) -> None:
+    for folder, pixels, options in (
+        ("images", np.full((40, 60, 3), (250, 40, 40), np.uint8), {"icc_profile": display_p3()}),
+        ("masks", np.eye(40, 60, dtype=np.uint8) * np.uint8(255), {}),
+    ):
+        (tmp_path / "p3" / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "p3" / folder / "0.png", **options)
+    run("pack.py", tmp_path / "p3", "--out", tmp_path, "--quality", "100")
+    zipfile.ZipFile(tmp_path / "p3-1.zip").extractall(tmp_path / "packed")
+    before, after = (
+        to_srgb(photo.image_HWC, photo.icc_profile).mean((0, 1))
+        for photo in (decode_photo(tmp_path / "p3/images/0.png"), decode_photo(tmp_path / "packed/images/0.webp"))
+    )
+    np.testing.assert_allclose(after, before, atol=3)
 
 
 def test_training_from_a_pack_goes_on_and_its_weights_come_back(packed: list[Path], tiny: Path, tmp_path: Path) -> None:
