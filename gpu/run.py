@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from rich.console import Console
 
 from carmask.environment import environment
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, explain
 from carmask.limits import usable_cpus
 from carmask.models.network import Network
 from carmask.models.series_file import stages_folder
@@ -94,7 +95,7 @@ def main() -> None:
                     "runs": arguments.work / "runs",
                     "dataset": {"split": arguments.split, "cache": arguments.work / "cache"},
                     "tensorboard": False,
-                    **dict(setting.split("=", 1) for setting in arguments.set),
+                    **{name: value for name, _, value in (setting.partition("=") for setting in arguments.set)},
                 })  # fmt: skip
                 seconds = 60 * arguments.minutes
                 plan_file.write_text(shorten(settings, began_s + seconds).with_absolute_paths().to_yaml())
@@ -102,6 +103,8 @@ def main() -> None:
             minutes_left = LATEST_SHARE * arguments.minutes - (time.monotonic() - began_s) / 60
             result = run_experiment(settings, resume="auto", console=Console(width=120), max_minutes=minutes_left)
         write_results(settings, arguments.out, arguments.work, int(arguments.max_mib * 2**20))
+    except ValidationError as error:
+        sys.exit(explain(error, TrainSettings))
     except CarmaskError as error:
         sys.exit(str(error))
     print(f"{'finished' if result.finished else 'not finished'} after {time.monotonic() - began_s:.0f} s")
@@ -214,7 +217,8 @@ def write_results(settings: TrainSettings, out: Path, work: Path, limit_bytes: i
     if trained:
         network = Network.load(trained[-1])
         split(network, out, settings.name, limit_bytes)
-        print(f"weights   of {trained[-1]}, held-out Dice {network.card.training['held_out_dice']}")
+        dice = network.card.training.get("held_out_dice", "not measured, since no photo is held out")
+        print(f"weights   of {trained[-1]}, held-out Dice {dice}")
     figures = {**environment(), "stages": [_speed(run) for run in trained], **_gpu_figures(work, settings.name)}
     print(json.dumps({key: figures[key] for key in figures if key.startswith("gpu")}))
     with zipfile.ZipFile(out / f"{settings.name}-records.zip", "w", zipfile.ZIP_DEFLATED) as archive:

@@ -114,6 +114,17 @@ def test_training_from_a_pack_goes_on_and_its_weights_come_back(packed: list[Pat
         torch.testing.assert_close(tensors[name], tensor, rtol=2**-10, atol=1e-7)
 
 
+@pytest.mark.parametrize("setting", ["preset=huge", "preset", "optimizer.lr=1"])
+def test_a_setting_that_does_not_exist_is_named(tiny: Path, tmp_path: Path, setting: str) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(CONFIG)
+    with pytest.raises(SystemExit, match=re.escape(setting.partition("=")[0])):
+        run(
+            "run.py", tiny, "--config", config, "--set", setting, "--minutes", 1, "--work", tmp_path / "work",
+            "--out", tmp_path / "out",
+        )  # fmt: skip
+
+
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     Network(ModelCard.from_preset("small")).save_pretrained(tmp_path / "small")
     run("weights.py", "split", tmp_path / "small", tmp_path / "out")

@@ -194,8 +194,8 @@ def _load_split_of_all(settings: TrainSettings, distributed: DistributedContext)
     absent = [name for name in names if not any(id_.startswith(_prefix(name)) for id_ in split.group_of)]
     if absent and settings.datasets:
         raise SplitError(
-            f"{file}: names no photos of the data set {absent[0]}; give the split of each data set in `datasets` instead "
-            "of dataset.split"
+            f"{file}: names no photos of the data set {absent[0]}; give the split of each data set in `datasets` "
+            "instead of dataset.split"
         )
     return None if absent else split
 
