@@ -50,6 +50,20 @@ def faulty(tmp_path: Path) -> Path:
     return root
 
 
+def test_a_photo_of_which_nothing_is_known_is_unreadable(tmp_path: Path) -> None:
+    ring = [0, 0, 30, 0, 30, 20, 0, 20]
+    shapes = [{"image_id": number, "category_id": number, "segmentation": [ring]} for number in range(2)]
+    images = []
+    for number, width in enumerate((60, 30)):
+        Image.new("RGB", (width, 20)).save(tmp_path / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": 20, "width": width})
+    classes = [{"id": 0, "name": "car"}, {"id": 1, "name": "blurred"}]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": shapes, "categories": classes}))
+    report = check_dataset(find_pairs(tmp_path, labels="car", ignore_labels="blurred"))
+    assert found(report) == {("1", "unreadable")}
+    assert report.area_of == {"0": 0.5}
+
+
 FAULTS = {
     ("cut-photo (cut-photo.jpg)", "unreadable"),
     ("cut-mask (cut-mask.png)", "unreadable"),

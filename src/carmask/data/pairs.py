@@ -25,7 +25,7 @@ from carmask.imaging.decode import MaskReading, decode_mask, read_size
 from carmask.imaging.geometry import Placement, fit_known, fit_mask
 from carmask.imaging.rle import RleError, decode_carvana
 from carmask.labels.classes import parse_names
-from carmask.labels.shapes import PhotoLabels
+from carmask.labels.shapes import LabelError, PhotoLabels
 from carmask.labels.voc import VOC
 
 Item = TypeVar("Item")
@@ -151,7 +151,7 @@ def load_soft_mask(pair: Pair, *, photo_HW: tuple[int, int] | None = None) -> Ma
     Raises:
         UnreadableImage: the mask, or without a mask file the photo's header, cannot be read.
         RleError: the run lengths are wrong or do not fit the photo.
-        LabelError: a label cannot be drawn.
+        LabelError: a label cannot be drawn, or nothing is known.
 
     """
     truth = pair.mask
@@ -161,7 +161,10 @@ def load_soft_mask(pair: Pair, *, photo_HW: tuple[int, int] | None = None) -> Ma
         return _scaled(decode_mask(truth, foreground=pair.foreground, ignore=pair.ignore), photo_HW)
     size_HW = photo_HW or read_size(pair.image)
     if isinstance(truth, PhotoLabels):
-        return _scaled(truth.read(size_HW), size_HW)
+        reading = _scaled(truth.read(size_HW), size_HW)
+        if reading.known_HW is not None and not reading.known_HW.any():
+            raise LabelError(f"{truth.file}, {truth.photo}: every pixel is unknown; leave out this photo")
+        return reading
     if truth is None:
         return MaskReading(np.zeros(size_HW, np.uint8), "no mask, since there is no vehicle")
     try:
