@@ -126,6 +126,16 @@ def test_a_truncated_file_is_segmented_as_far_as_it_goes_with_a_warning(video: C
     assert video.err == ""
 
 
+def test_a_part_of_a_recording_whose_times_begin_late_is_whole(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mkv", Clip(times=range(1000, 1060), sound=None))
+    data = path.read_bytes()
+    for share, is_damaged in ((1, False), (0.6, True)):
+        path.write_bytes(data[: int(share * len(data))])
+        with VideoReader(path) as reader:
+            assert 15 < len(list(reader)) <= 60
+            assert bool(reader.damage) == is_damaged
+
+
 def test_a_file_without_its_index_is_refused(video: Command) -> None:
     whole = make_clip(Path("a.mp4"), Clip(frames=60)).read_bytes()
     Path("a.mp4").write_bytes(whole[: len(whole) * 6 // 10])

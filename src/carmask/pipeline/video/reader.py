@@ -171,8 +171,8 @@ class VideoReader:
         container = self._container
         if container.format.name not in _DECLARE_DURATION or not container.duration:
             return False
-        end_s = ((container.start_time or 0) + container.duration) / av.time_base
-        return bool(self._reached_s < end_s - _MISSING_FROM_S)
+        # FFmpeg counts it from time 0, wherever the first frame is.
+        return bool(self._reached_s < container.duration / av.time_base - _MISSING_FROM_S)
 
 
 def open_video(path: Path) -> Any:
