@@ -39,6 +39,16 @@ def test_each_frame_has_the_background_of_its_time(video: Command, name: str) ->
     assert np.abs(np.array(shown) - wanted).max() < 30
 
 
+def test_it_begins_with_the_first_frame_whatever_time_that_has(video: Command) -> None:
+    """As in what television recorders write."""
+    late = Clip(times=[1001, 1002, 1003, 1004], sound=None, options={"crf": "5"})
+    make_clip(Path("a.mkv"), late)
+    write_ground(Path("ground.gif"))
+    assert video("a.mkv", "b.mp4", "--background", "ground.gif", "--crf", "5") == 0
+    shown = [image_HW3[2, 2].astype(int) for image_HW3 in read_clip(Path("b.mp4")).pixels()]
+    assert np.abs(np.array(shown) - [COLORS[0], COLORS[0], COLORS[0], COLORS[1]]).max() < 30
+
+
 def test_a_background_that_is_no_video_is_refused(video: Command) -> None:
     make_clip(Path("a.mp4"))
     Path("ground.mp4").write_bytes(b"nothing")

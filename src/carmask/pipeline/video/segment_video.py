@@ -84,8 +84,10 @@ def segment_video(
     ):
 
         def read() -> Iterator[tuple[Any, Background | None]]:
+            start = None
             for frame in reader:
-                ground = moving.at(float(frame.pts * info.time_base)) if moving is not None else background
+                start = frame.pts if start is None else start
+                ground = moving.at(float((frame.pts - start) * info.time_base)) if moving is not None else background
                 yield frame, in_video_range(ground, info.color) if moves and ground is not None else ground
 
         frames = segment_frames(
