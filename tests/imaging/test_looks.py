@@ -290,3 +290,9 @@ def test_the_picture_of_a_look_is_beside_its_file(tmp_path: Path):
     look = load_look(tmp_path / "look.yaml")
     got_HW3 = composed(np.zeros((30, 30), dtype=np.float32), look)
     np.testing.assert_array_equal(got_HW3, np.array(photo(60, 80)))
+
+
+def test_a_photo_of_one_pixel_is_composed():
+    for background in ("white", "transparent"):
+        got_HWC = composed(np.ones((1, 1), np.float32), Look(background=background, shadow="contact"))
+        assert got_HWC[0, 0, :3].tolist() == [90, 90, 90]

@@ -121,7 +121,7 @@ def _lay(canvas_HWC: NDArray[np.uint8], layer: PlacedLayer) -> None:
         row, column = np.divmod(partly, level_HW.shape[1])
         rest_N3 = times_level(below_HWC[row, column], 255 - np.take(level_HW, partly))
         below_HWC[row, column] = np.minimum(rest_N3 + np.take(color_HW3.reshape(-1, 3), partly, axis=0), 255)
-        cv2.copyTo(color_HW3, cv2.compare(level_HW, 255, cv2.CMP_EQ), below_HWC)
+        cv2.copyTo(color_HW3, cv2.inRange(level_HW, 255, 255), below_HWC)
         return
     # What is below is black or nothing, so only its opacity counts.
     opacity_HW = cv2.add(level_HW, cv2.multiply(np.ascontiguousarray(below_HWC[..., 3]), 255 - level_HW, scale=1 / 255))
