@@ -290,6 +290,7 @@ REFUSED = {
     '<polygon label="car" points="1,1;2,2"/></image></annotations>',
     "bomb.xml": BOMB,
     "cut off.xml": "<annotations><image",
+    "odd text.xml": '<?xml version="1.0" encoding="utf-9"?><annotations/>',
 }
 
 

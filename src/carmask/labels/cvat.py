@@ -96,7 +96,7 @@ def parse_xml(path: Path) -> ElementTree.Element:
             return ElementTree.parse(stream, parser).getroot()  # noqa: S314
     except LabelError as error:
         raise LabelError(f"{path}: {error}") from error
-    except (ElementTree.ParseError, OSError, ValueError) as error:
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise LabelError(f"{path}: cannot be read as XML ({error})") from error
 
 
