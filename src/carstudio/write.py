@@ -9,7 +9,7 @@ import multiprocessing
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -87,7 +87,7 @@ def render_dataset(
     progress: called with (photos done, photos in all). workers: number of processes. If it is more than 1, they are
     spawned, so a script needs its `if __name__ == "__main__"` guard.
 
-    Raises StudioError if a number is out of range, or `root` holds something else or cannot be written.
+    Raises StudioError if a number is out of range, `root` holds something else or cannot be written, or a process ends.
     """
     _check_request(cars, views, size_HW, seed, workers)
     wanted = {"renderer": _RENDERER_VERSION, "cars": cars, "views": views, "size_HW": list(size_HW), "seed": seed}
@@ -190,6 +190,8 @@ def _run(tasks: list[_Task], workers: int) -> Iterator[int]:
         try:
             for future in as_completed([pool.submit(_render, task) for task in tasks]):
                 yield future.result()
+        except BrokenExecutor as error:
+            raise StudioError("a process ended, perhaps for lack of memory; call again with fewer workers") from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

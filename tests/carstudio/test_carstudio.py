@@ -3,8 +3,9 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -119,6 +120,12 @@ def test_processes_and_an_interruption_change_nothing(tmp_path: Path) -> None:
     assert made.rendered == 10 - 4
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert not (tmp_path / "two.partial").exists()
+
+
+def test_a_process_that_ends_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carstudio.write._use_one_thread", partial(os._exit, 9))
+    with pytest.raises(StudioError, match="workers"):
+        render_dataset(tmp_path / "set", cars=2, views=1, size_HW=(40, 60), workers=2)
 
 
 def test_another_seed_gives_other_pictures(studio: Path, tmp_path: Path) -> None:
