@@ -23,6 +23,7 @@ from bright_photos import Command, save, vehicle
 from carmask.runtime.locate import packaged_models
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
+from carmask.serving import server
 from carmask.serving.app import build_app
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.server import SelfTestFailed, self_test
@@ -68,6 +69,24 @@ def test_a_signal_ends_it_when_what_it_holds_is_finished(
         assert upload.send(body[-5:]).reply().status == 200, "what is arriving is taken"
         assert [one.result().status for one in held] == [200, 200]
         assert status.result() == (0 if number == signal.SIGTERM else 130)
+
+
+def test_a_signal_before_it_listens_ends_it_too(bright: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return build_app(*arguments, **options)
+
+    announced: list[str] = []
+
+    def announce(url: str) -> None:
+        announced.append(url)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(server, "build_app", interrupted)
+    segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
+    options: dict[str, Any] = {"token": None, "origins": (), "log_requests": False, "announce": announce}
+    assert server.run(segmenter, "127.0.0.1", 0, ServiceLimits(), **options)
+    assert not announced
 
 
 def test_what_is_not_finished_in_time_is_dropped(bright: Path, photo: Path) -> None:

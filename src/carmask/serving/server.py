@@ -78,6 +78,8 @@ def run(
             timeout_graceful_shutdown=limits.shutdown_s,
         )
         server = uvicorn.Server(config)
+        # One that came before uvicorn listens to signals.
+        server.should_exit = bool(signals)
         metrics.connections_now.set_function(lambda: len(server.server_state.connections))
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner, closing(worker):
             runner.run(_serve(server, listener, worker, announce))
@@ -125,6 +127,8 @@ async def _serve(
             worker.problem = str(error)
             server.should_exit = True
             raise
+        if server.should_exit:
+            return  # the socket is closed already
         worker.accept_photos()
         host, port = listener.getsockname()[:2]
         announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
