@@ -74,7 +74,7 @@ def test_every_command_does_the_same_as_in_utf8(
 
 
 def test_the_log_of_the_service_shows_names_escaped(tmp_path: Path) -> None:
-    code = "import logging, sys; from carmask.serving.log import set_up_log; set_up_log('text', log_requests=True); "
+    code = "import logging, sys; from carmask.serving.log import set_up_log; set_up_log('text'); "
     code += "logging.getLogger('carmask.serving').warning('\u8eca.jpg')"
     done = subprocess.run(
         [sys.executable, "-c", code],

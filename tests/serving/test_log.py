@@ -1,6 +1,7 @@
 """The log as JSON lines, and W3C's trace context."""
 
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from service_process import FORM, form, running
 
-from carmask.serving.log import take_over_trace
+from carmask.serving.log import LOG, set_up_log, take_over_trace
 
 TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
@@ -34,6 +35,18 @@ def test_every_line_is_an_object_and_tells_the_trace(bright: Path, photo: Path, 
     assert (second["status"], "trace_id" in second) == (404, False)
     assert all({"time", "level", "message"} <= line.keys() for line in lines)
     assert lines[-1]["message"] == "stopped"
+
+
+def test_the_command_s_own_warnings_are_logged_with_quiet_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--quiet` leaves out requests, and `RequestMiddleware` sees to that."""
+    for log in (LOG, logging.getLogger("uvicorn.error"), logging.getLogger("python_multipart")):
+        for attribute, value in (("handlers", []), ("level", log.level), ("propagate", log.propagate)):
+            monkeypatch.setattr(log, attribute, value)
+    set_up_log("json")
+    LOG.warning("everyone can use this service")
+    assert json.loads(capsys.readouterr().err)["message"] == "everyone can use this service"
 
 
 hexadecimal = st.text("0123456789abcdef", max_size=33)

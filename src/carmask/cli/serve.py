@@ -65,7 +65,7 @@ def serve(
     token = _read_token(token_file)
     segmenter = network.load()
     # In JSON all of standard error is the log.
-    set_up_log(log_format, log_requests=not quiet)
+    set_up_log(log_format)
     print_line(f"{segmenter.name}: {segmenter.describe_engine()}")
     is_local = host in ("localhost", "::1") or host.startswith("127.")
     if not is_local and token is None:

@@ -56,14 +56,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
-def set_up_log(log_format: LogFormat, *, log_requests: bool) -> None:
-    """Log to standard error. log_requests: otherwise only bugs are logged."""
+def set_up_log(log_format: LogFormat) -> None:
+    """Log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     # uvicorn's and the parser's warnings are about single bad requests; the metrics count those.
     for name in ("carmask.serving", "uvicorn.error", "python_multipart"):
         log = logging.getLogger(name)
-        log.setLevel(logging.INFO if log_requests and log is LOG else logging.ERROR)
+        log.setLevel(logging.INFO if log is LOG else logging.ERROR)
         log.addHandler(handler)
         log.propagate = False
