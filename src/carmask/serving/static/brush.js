@@ -137,7 +137,7 @@ export class PaintedMask {
  * The level that best parts these pixels in two, by Otsu's method (1979): higher ones are more likely vehicle. Null
  * where they hardly differ.
  */
-export function splitOf(pixels, levels) {
+function splitOf(pixels, levels) {
   const counts = new Array(256).fill(0);
   for (const pixel of pixels) counts[levels[pixel]] += 1;
   const lowest = counts.findIndex((count) => count > 0);

@@ -57,10 +57,6 @@ export class View {
     return { x: (x - this.left) / this.scale, y: (y - this.top) / this.scale };
   }
 
-  fromPhoto({ x, y }) {
-    return { x: x * this.scale + this.left, y: y * this.scale + this.top };
-  }
-
   /** Draw the photo, dark where the mask is not, a line between, and the brush as a circle of this radius. */
   draw(picture, levels, threshold, brush) {
     const context = this.#canvas.getContext("2d");

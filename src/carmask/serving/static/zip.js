@@ -10,9 +10,6 @@ const NAMES_ARE_UTF8 = 1 << 11;
 const MOST_FILES = 0xffff;
 const MOST_BYTES = 0xffffffff;
 
-/** An archive larger than the format, without its extensions, can be. */
-export class ZipTooLarge extends Error {}
-
 /**
  * Pack files into one archive.
  *
@@ -35,7 +32,7 @@ export async function zip(files, made) {
   }
   const directory = new Blob(central);
   if (files.length > MOST_FILES || offset + directory.size > MOST_BYTES) {
-    throw new ZipTooLarge("These results are too large for one zip of 4 GB. Download them in smaller parts.");
+    throw new Error("These results are too large for one zip of 4 GB. Download them in smaller parts.");
   }
   const counts = [[2, 0], [2, 0], [2, files.length], [2, files.length], [4, directory.size], [4, offset], [2, 0]];
   return new Blob([...parts, directory, record(END_OF_CENTRAL, counts)], { type: "application/zip" });
