@@ -35,8 +35,8 @@ from carmask.segmenter import Segmenter
 _FIRST_LINE = b"<!doctype html><!-- a review page by carmask -->\n"
 # What browsers show themselves.
 _SHOWN_BY_BROWSERS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".avif"})
-# The longer side of a small picture, for up to so many photos; with more of them pictures are smaller, so that all of
-# them together stay at some 60 MB.
+# The longer side of a small picture. With more photos than so many, those that browsers show themselves have smaller
+# ones, so that all of them together stay at some 60 MB.
 _LARGE_PX = 1280
 _LARGE_COUNT = 300
 _JPEG_QUALITY = 78
