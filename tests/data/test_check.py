@@ -241,6 +241,7 @@ def test_sheet_of_what_training_sees(
         size = "input: {height_px: 64, width_px: 128}\naugment: {flip: 0, geometric: 0, color: 0, gray: 0}\n"
         Path("fast.yaml").write_text("preset: fast\n" + size)
         Path("small.yaml").write_text("preset: small\n" + size)
+        Path("several.yaml").write_text("preset: fast\n" + size + "datasets: {data: {path: data, foreground: 2}}\n")
         command = ("check", "data", "--photos", "0", "--augmented", f"sheets/{name}.png", *options)
         status, _, err = run(capsys, *command)
         assert status == 0, err
@@ -248,6 +249,8 @@ def test_sheet_of_what_training_sees(
 
     fast_HWC = draw("fast", "--foreground", "1", "--config", "fast.yaml")
     assert (fast_HWC != draw("two", "--foreground", "2", "--config", "fast.yaml")).any()
+    several_HWC = draw("several", "--foreground", "1", "--config", "several.yaml")
+    np.testing.assert_array_equal(several_HWC, fast_HWC)
     small_HWC = draw("small", "--foreground", "1", "--config", "small.yaml")
     assert small_HWC.shape == fast_HWC.shape
     assert (small_HWC != fast_HWC).any(), "the config's preset: small sees gray photos"

@@ -199,7 +199,7 @@ class TrainSettings(Section):
             sources[EMPTY_SOURCE] = SourceSettings(path=self.dataset.empty, empty=True)
         return sources
 
-    def cache_key(self, source: SourceSettings) -> CacheKey:
+    def cache_key(self, source: MaskSettings) -> CacheKey:
         """How photos and masks of a data set are resized for the network."""
         unet = self.unet()
         return CacheKey(

@@ -22,7 +22,7 @@ TILE_WIDTH_PX = 240
 def augmented_sheet(pairs: Sequence[Pair], settings: TrainSettings) -> NDArray[np.uint8]:
     """Draw a few photos, each unchanged and in several augmentations, with the mask over it (uint8, H x W x 3)."""
     chosen = spread(pairs, PHOTOS)
-    key = settings.cache_key(settings.sources()[""])
+    key = settings.cache_key(settings.dataset)
     augment = Augmenter(settings.augment, channels=key.channels)
     fitted = [FittedPair(*fit_pair(pair, key)[:3]) for pair in chosen]
     columns = [to_batch(stack(fitted), torch.device("cpu"))]
