@@ -9,6 +9,7 @@ from PIL import Image
 from bright_network import bright_is_vehicle
 from carmask.cli.crops import crops as crops_command
 from carmask.data.pairs import find_pairs
+from carmask.data.split import Split, SplitError
 from carmask.errors import CarmaskError
 from carmask.imaging.color import display_p3, to_srgb
 from carmask.imaging.decode import decode_photo
@@ -110,6 +111,13 @@ def test_crops_have_the_colors_that_the_refiner_will_see(
         )
         # Unconverted they differ by more than 1 level.
         assert np.abs(seen_HWC - right_HWC).mean() < 0.5
+
+
+def test_a_split_of_other_photos_is_refused(photos: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split.json"
+    Split(seed=0, train=("4",), validation=("5",), group_of={"4": "4", "5": "5"}).save(split)
+    with pytest.raises(SplitError):
+        crops_command(photos, tmp_path / "crops", split=split)
 
 
 def test_a_mask_of_another_size_is_refused(square: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path: Path) -> None:

@@ -45,8 +45,7 @@ def crops(
 
     dataset = find_pairs(data, foreground=foreground, ignore=ignore)
     print_problems(dataset.problems)
-    train = set(Split.load(split).train) if split else None
-    pairs = [pair for pair in dataset.pairs if train is None or pair.id in train]
+    pairs = Split.load(split).select(dataset.pairs)[0] if split else dataset.pairs
     with progress_bar("cutting crops") as progress:
         written = write_crops(pairs, Segmenter.load(model), out, per_photo=per_photo, seed=seed)
         count = sum(counted(written, progress, len(pairs)))
