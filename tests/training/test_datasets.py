@@ -179,6 +179,7 @@ def test_a_batch_of_photos_without_a_vehicle_can_be_learned(make: Any) -> None:
     "datasets",
     [
         {"a b": {"path": "parts"}},
+        {"worst": {"path": "parts", "cutouts": True}, "nothing": {"path": "nothing", "empty": True}},
         {"parts": {"path": "parts", "weight": 0, "cutouts": True}},
         {"parts": {"path": "parts", "cutouts": True}},
         {"nothing": {"path": "nothing", "empty": True}},

@@ -290,6 +290,11 @@ def _check_sources(settings: TrainSettings) -> None:
     sources = settings.sources()
     if odd := [name for name in settings.datasets if not _SOURCE_NAME.fullmatch(name)]:
         raise ValueError(f"datasets: {odd[0]!r} is not a name; use letters, digits, _ and -")
+    if taken := sorted({"median", "worst"} & settings.datasets.keys()):
+        # See `EpochMetrics`.
+        raise ValueError(
+            f"datasets: choose another name than {taken[0]}, since metrics.csv has a column dice_{taken[0]}"
+        )
     if settings.datasets and not any(source.weight for source in sources.values()):
         raise ValueError("datasets: all have weight 0; give the data sets to train on a weight above 0")
     if settings.composite.probability:
