@@ -6,14 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from carmask.models.network import Network
+from carmask.runtime.engine import EngineError
+from carmask.runtime.torch_engine import TorchEngine
 from carmask.training.checkpoint import load_checkpoint, previous_checkpoint
-from tiny_runs import SMALL, TINY, train, weights
+from tiny_runs import SMALL, TINY, rows, train, weights
 
 # No variation, no norm, next to no weights.
 PLAIN: dict[str, Any] = {**SMALL, "epochs": 2, "network": {"widths": [2, 2]}, "tensorboard": False}
@@ -55,6 +59,20 @@ def test_averaged_weights_are_measured_and_shipped(make: Any) -> None:
     assert all(torch.equal(head, averaged["module." + HEAD]) for head in measuring)
     for which in ("last", "best"):
         assert all(torch.equal(tensor, averaged["module." + name]) for name, tensor in weights(run, which).items())
+
+
+def test_photos_are_measured_a_few_at_a_time_where_memory_runs_out(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = train(make(TINY, name="whole"))
+    run_all = TorchEngine._run
+
+    def run_few(engine: TorchEngine, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if len(images_NHWC) > 1:
+            raise EngineError("out of memory, for a test")
+        return run_all(engine, images_NHWC)
+
+    monkeypatch.setattr(TorchEngine, "_run", run_few)
+    few, _ = train(make(TINY, name="few"))
+    assert float(rows(few)[0]["dice"]) == pytest.approx(float(rows(whole)[0]["dice"]), abs=1e-3)
 
 
 def test_a_step_goes_no_further_than_the_largest_norm_of_the_gradient(make: Any) -> None:

@@ -17,6 +17,7 @@ from carmask.imaging.masks import PackedMask
 from carmask.limits import usable_cpus
 from carmask.models.network import Network
 from carmask.runner import in_batches
+from carmask.runtime.engine import EngineError
 from carmask.runtime.hardware import Hardware
 from carmask.runtime.torch_engine import TorchEngine
 from carmask.training.datasets import TrainingData
@@ -95,7 +96,7 @@ def validate(
     rows = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
         for ids in in_batches(photos.truths, batch_size):
-            probability_NHW = engine.run(np.stack([photos.data.read(id_).image_HWC for id_ in ids]))
+            probability_NHW = _run(engine, np.stack([photos.data.read(id_).image_HWC for id_ in ids]))
             truths = [photos.truths[id_] for id_ in ids]
             scores = pool.map(lambda item: _score(network, *item), zip(probability_NHW, truths, strict=True))
             for id_, probability_HW, (score, coverage) in zip(ids, probability_NHW, scores, strict=True):
@@ -111,6 +112,22 @@ def validate(
         coverages={coverage for _, _, coverage, _ in rows},
         sample_masks={id_: sample_HW for id_, _, _, sample_HW in rows if sample_HW is not None},
     )
+
+
+def _run(engine: TorchEngine, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run the network on all photos at once, or on ever fewer where it fails: training may run batches in parts, too.
+
+    Raises:
+        EngineError: it fails on a single photo.
+
+    """
+    try:
+        return engine.run(images_NHWC)
+    except EngineError:
+        if len(images_NHWC) == 1:
+            raise
+    # Not in the handler: while the error is handled, it holds what the failed pass has computed.
+    return np.concatenate([_run(engine, half_NHWC) for half_NHWC in np.array_split(images_NHWC, 2)])
 
 
 def _score(network: Network, probability_HW: NDArray[np.float32], truth: Truth) -> tuple[float, float]:
