@@ -231,6 +231,8 @@ def test_compiled_it_learns_the_same(make: Any) -> None:
         # Of a GPU's libraries, which allocate memory themselves.
         ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        # Of PyTorch on Apple's GPUs.
+        ("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB).", True),
         ("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", True),
         ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`", False),
         ("could not create a primitive descriptor for a convolution forward propagation primitive", False),

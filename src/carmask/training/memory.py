@@ -28,11 +28,11 @@ LARGEST_FOUND_BATCH = 16
 ACTIVATION_FACTOR = 2.5
 MEMORY_SHARE = 0.7
 
-# PyTorch's allocator for GPUs has an exception class of its own. These are the messages of others: PyTorch on a CPU,
-# oneDNN, and on a GPU cuDNN, cuBLAS and the driver, which allocate memory themselves.
+# PyTorch's allocator for CUDA has an exception class of its own. These are the messages of others: PyTorch on a CPU or
+# on Apple's GPUs, oneDNN, and on a GPU cuDNN, cuBLAS and the driver, which allocate memory themselves.
 _OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|could not create a (primitive(?! descriptor)|memory object)"
-    r"|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory"
+    r"|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED|(CUDA error:|MPS backend) out of memory"
 )
 
 
