@@ -207,7 +207,7 @@ def _find_own_sides(dataset: Dataset) -> tuple[tuple[list[str], list[str]], int,
     try:
         split = find_own_split(dataset)
     except SplitError as error:
-        return ([], []), 0, [Problem(dataset.root.name, "split", str(error))]
+        return ([], []), 0, [Problem(dataset.root.resolve().name, "split", str(error))]
     if split is None:
         return ([], []), 0, []
     # The ids begin with the side's folder, and so do the groups, but not a car's name.

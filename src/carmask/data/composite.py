@@ -47,7 +47,10 @@ class CompositeSettings(BaseModel):
     @model_validator(mode="after")
     def _check_order(self) -> "CompositeSettings":
         if not 1 <= self.count[0] <= self.count[1] or not 0 < self.width[0] <= self.width[1] <= 4:
-            raise ValueError("composite: count and width need a minimum and a maximum, in this order")
+            raise ValueError(
+                "composite: count and width need a minimum and a maximum, in this order; count at least 1, width above "
+                "0 and at most 4"
+            )
         return self
 
 
