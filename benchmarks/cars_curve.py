@@ -79,7 +79,8 @@ def learn_sharp(data: Path, split: Path, run: Path, photos: int) -> None:
     settings = yaml.safe_load((CONFIGS / "sharp.yaml").read_text())
     del settings["datasets"]
     config.write_text(yaml.safe_dump({**settings, "epochs": SHARP_EPOCHS, "epoch_samples": photos * 32}))
-    measure(crops, run, ["--config", str(config)], evaluate_on=data, split=split)
+    options = ["--config", str(config), "--dataset.fraction", "0"]
+    measure(crops, run, options, evaluate_on=data, split=split)
 
 
 def draw() -> None:
