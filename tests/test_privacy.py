@@ -8,12 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+
+from carmask.privacy import fonts_in_temporary_folder
 
 STRACE = shutil.which("strace")
 # `network` also has the calls that send without connecting before.
@@ -115,6 +118,26 @@ def test_a_cluster_on_this_machine_sends_nothing_and_writes_nothing_at_home(fold
     seen = trace(folder, "cluster", RAY_OVERRIDE_RESOURCES='{"CPU": 1}', RAY_worker_niceness="0")
     assert seen.sent_elsewhere() == []
     assert seen.written_elsewhere(f"{folder}/", "/tmp/") == []  # noqa: S108 - Ray's files need short names
+
+
+def test_fonts_are_listed_where_the_user_says_or_in_a_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_there() -> bool:
+        with fonts_in_temporary_folder():
+            return os.environ.get("MPLCONFIGDIR", "").startswith(str(tmp_path / "carmask-fonts"))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("MPLCONFIGDIR", "mine")
+    assert not is_there()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delenv("MPLCONFIGDIR")
+    assert is_there()
+    assert "MPLCONFIGDIR" not in os.environ
+    # As in a container in which nothing can be written.
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    assert not is_there()
 
 
 def test_what_a_package_would_send_is_noticed(folder: Path) -> None:

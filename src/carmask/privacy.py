@@ -7,7 +7,7 @@ stays as it is.
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Of onnxruntime (some builds), Ray, huggingface_hub, MLflow, Weights & Biases, and of all that keep to the convention.
@@ -36,16 +36,14 @@ def fonts_in_temporary_folder() -> Iterator[None]:
     # `import carmask` calls this module, and does not wait for that one.
     import tempfile
 
-    folder = Path(tempfile.gettempdir(), f"carmask-fonts-{os.getuid() if os.name == 'posix' else 'user'}")
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        # Somebody else's folder, or a link to one, must not be written to.
-        is_own = os.name != "posix" or folder.lstat().st_uid == os.getuid()
-    except OSError:
-        is_own = False
-    variables = {name: str(folder) for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME") if is_own}
-    if "MPLCONFIGDIR" in os.environ:
-        variables = {}
+    variables: dict[str, str] = {}
+    if "MPLCONFIGDIR" not in os.environ:
+        with suppress(OSError):  # also where there is no temporary folder
+            folder = Path(tempfile.gettempdir(), f"carmask-fonts-{os.getuid() if os.name == 'posix' else 'user'}")
+            folder.mkdir(mode=0o700, exist_ok=True)
+            # Somebody else's folder, or a link to one, must not be written to.
+            if os.name != "posix" or folder.lstat().st_uid == os.getuid():
+                variables = dict.fromkeys(("MPLCONFIGDIR", "XDG_CACHE_HOME"), str(folder))
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
