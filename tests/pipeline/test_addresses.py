@@ -134,6 +134,25 @@ def test_results_below_the_photos_of_a_store_are_no_photos(slash: str) -> None:
         find_photos(cars, results=parse_path(f"memory://lot/cars{slash}"))
 
 
+def test_results_of_before_below_the_photos_of_a_store_are_no_photos(predict: Command) -> None:
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    for name in ("a.png", "sub/b.png"):
+        system.pipe_file(f"/yard/{name}", save(name).read_bytes())
+    assert predict("memory://yard", "memory://yard/sub/masks") == 0
+    assert predict("memory://yard", "memory://yard/soft", "-k", "soft") == 0
+    assert "memory://yard/sub/masks: " in predict.out
+    assert {name for name in URL("memory", "yard/soft").files_below() if name.endswith(".png")} == {
+        "a.png",
+        "sub/b.png",
+    }
+    system.rm("/yard/a.png")
+    system.rm("/yard/sub/b.png")
+    with pytest.raises(SourceError, match="memory://yard/soft, memory://yard/sub/masks"):
+        find_photos(URL("memory", "yard"), results=None)
+
+
 @pytest.mark.usefixtures("archive")
 def test_parquet_of_paths_and_of_results(predict: Command) -> None:
     import pyarrow as pa

@@ -33,7 +33,7 @@ class PhotoList:
     root: Path | URL
     names: Sequence[str]
     unlisted: tuple[PhotoFailure, ...] = ()
-    skipped: tuple[Path, ...] = ()
+    skipped: tuple[Path | URL, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     alone: bool = False
     data: bytes | None = None

@@ -77,7 +77,7 @@ def find_photos_of_all(
         return find_photos(sources[0], results=results, read_stdin=read_stdin)
     paths: list[str] = []
     unlisted: list[PhotoFailure] = []
-    skipped: list[Path] = []
+    skipped: list[Path | URL] = []
     left_out: Counter[str] = Counter()
     for source in sources:
         if isinstance(source, Path) and not source.is_dir():

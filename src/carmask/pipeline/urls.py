@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carmask.errors import CarmaskError, first_line
-from carmask.files import NoSpace, is_hidden_file
+from carmask.files import NoSpace
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -100,18 +100,6 @@ class URL:
         with self.filesystem() as (system, path):
             data: bytes = system.cat_file(path)
             return data
-
-    def names_below(self) -> list[str]:
-        """Return the files below this folder, relative to it, sorted, without hidden ones.
-
-        Raises:
-            URLError: it cannot be listed.
-
-        """
-        with self.filesystem() as (system, path):
-            prefix = f"{path.rstrip('/')}/".lstrip("/")
-            names = (found.lstrip("/").removeprefix(prefix) for found in system.find(path))
-            return sorted(name for name in names if not any(map(is_hidden_file, name.split("/"))))
 
     def exists(self) -> bool:
         """Whether there is such a file.

@@ -35,13 +35,27 @@ def list_url(root: URL, results: URL | None) -> PhotoList:
     start, taken = f"{root / ''}", f"{results / ''}" if results is not None else ""
     if taken == start:
         raise SourceError(f"{root}: is the folder of the photos itself; choose another one, such as {root / 'results'}")
-    names = root.names_below()
+    every = sorted(root.files_below())
+    names = [name for name in every if not any(map(is_hidden_file, name.split("/")))]
     if taken.startswith(start):  # a destination above the source does not make results of the photos
         names = [name for name in names if not f"{root / name}".startswith(taken)]
-    photos, left_out = _divide(names)
+    written = sorted({folder for name in every if (folder := _folder_of_results(name))})
+    skipped = tuple(root / folder for folder in written if any(name.startswith(f"{folder}/") for name in names))
+    below = tuple(f"{folder}/" for folder in written)
+    photos, left_out = _divide(name for name in names if not name.startswith(below))
     if not photos:
-        raise SourceError(f"{root}: no photo in it; looked in all sub-folders for {FORMATS}")
-    return PhotoList(root, photos, left_out=left_out)
+        raise SourceError(f"{root}: no photo in it; looked in all sub-folders for {FORMATS}{_but(skipped)}")
+    return PhotoList(root, photos, skipped=skipped, left_out=left_out)
+
+
+def _folder_of_results(name: str) -> str:
+    """Return the folder of a journal of pictures; nothing for other files."""
+    folder, _, file = name.rpartition("/")
+    return folder if file.startswith(PICTURE_JOURNAL) else ""
+
+
+def _but(skipped: Sequence[Path | URL]) -> str:
+    return f", but not in results of carmask: {', '.join(map(str, skipped))}" if skipped else ""
 
 
 def is_pattern(source: str) -> bool:
@@ -135,7 +149,7 @@ class _Walk:
         """Return the list of the photos among these files. looked_for: how an error begins if there are none."""
         photos, left_out = _divide(names)
         if not photos:
-            but = f", but not in results of carmask: {', '.join(map(str, self._skipped))}" if self._skipped else ""
+            but = _but(self._skipped)
             but += f"; there are {describe_left_out(left_out)}" if left_out else ""
             cause = f"{looked_for} {FORMATS}{but}"
             raise SourceError(self._unlisted[0].cause if self._unlisted else cause)
