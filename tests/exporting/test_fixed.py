@@ -15,12 +15,13 @@ from bright_network import bright_is_vehicle
 from carmask.errors import CarmaskError
 from carmask.evaluation.metrics import dice
 from carmask.exporting.export import export
-from carmask.exporting.fixed import FixedSize, build_fixed_graph, plain_engines, to_fixed_file
+from carmask.exporting.fixed import FixedSize, PlainEngine, build_fixed_graph, plain_engines, to_fixed_file
 from carmask.exporting.graph import store_float16
 from carmask.exporting.photos import PhotoOptions
 from carmask.imaging.geometry import Geometry
 from carmask.models.card import ModelCard, ModelFileError, read_card
 from carmask.models.network import Network
+from carmask.runtime.engine import EngineError
 from carmask.segmenter import Segmenter
 from noise_pairs import run
 
@@ -47,6 +48,18 @@ def test_plain_programs_compute_what_pytorch_does(shape: str, batch: int) -> Non
         for engine in engines:
             np.testing.assert_allclose(engine.run(images_NHWC), wanted_NHW, atol=atol, err_msg=engine.name)
     assert wanted_NHW.std() > 0.01
+
+
+def test_a_program_that_fails_is_named() -> None:
+    def fail(_: np.ndarray) -> None:
+        raise cv2.error("layer of unknown type")
+
+    card = ModelCard(name="random", unet=SHAPES["like small"], geometry=Geometry(height_px=64, width_px=96))
+    engine = PlainEngine(card, "opencv", 1, fail)
+    with pytest.raises(EngineError, match="opencv"):
+        engine.run(np.zeros((1, 64, 96, card.channels), np.uint8))
+    with pytest.raises(EngineError, match="onnxruntime"):
+        next(plain_engines(b"no model", card, 1))
 
 
 def test_opencv_finds_the_masks_of_carmask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Files of one input size for other programs: plain operators on float N x C x H x W, and no arithmetic on shapes."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -74,8 +75,17 @@ class PlainEngine(Engine):
         found = []
         for image_HWC in images_NHWC:
             x_NCHW = np.repeat(image_HWC.transpose(2, 0, 1)[None].astype(np.float32), self._batch, axis=0)
-            found.append(np.array(self._call(x_NCHW))[-1, 0])
+            with _failures_named(self.name):
+                found.append(np.array(self._call(x_NCHW))[-1, 0])
         return np.stack(found)
+
+
+@contextmanager
+def _failures_named(program: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # their exceptions have no common base class
+        raise EngineError(f"{program} cannot run the file: {first_line(error)}; update {program}") from error
 
 
 def plain_engines(file: bytes, card: ModelCard, batch: int) -> Iterator[Engine]:
@@ -85,20 +95,19 @@ def plain_engines(file: bytes, card: ModelCard, batch: int) -> Iterator[Engine]:
         EngineError: one of them cannot run it.
 
     """
-    try:
+    with _failures_named("onnxruntime"):
         session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
-        yield PlainEngine(card, "onnxruntime", batch, lambda x_NCHW: session.run(None, {IMAGE: x_NCHW})[0])
-        yield PlainEngine(
-            card, "opencv", batch, partial(_run_opencv, cv2.dnn.readNetFromONNX(np.frombuffer(file, "u1")))
-        )
-        if find_spec("openvino"):
-            import openvino as ov
+    yield PlainEngine(card, "onnxruntime", batch, lambda x_NCHW: session.run(None, {IMAGE: x_NCHW})[0])
+    with _failures_named("opencv"):
+        net = cv2.dnn.readNetFromONNX(np.frombuffer(file, "u1"))
+    yield PlainEngine(card, "opencv", batch, partial(_run_opencv, net))
+    if find_spec("openvino"):
+        import openvino as ov
 
+        with _failures_named("openvino"):
             core = ov.Core()
             compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-            yield PlainEngine(card, "openvino", batch, lambda x_NCHW: compiled(x_NCHW, share_outputs=False)[0])
-    except (cv2.error, RuntimeError) as error:
-        raise EngineError(f"the file cannot be run: {first_line(error)}; update OpenCV and OpenVINO") from error
+        yield PlainEngine(card, "openvino", batch, lambda x_NCHW: compiled(x_NCHW, share_outputs=False)[0])
 
 
 def _run_opencv(net: Any, x_NCHW: NDArray[np.float32]) -> Any:
