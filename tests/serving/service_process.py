@@ -1,5 +1,6 @@
 """The service as a process of its own, and plain ways to talk to it: http.client, and bytes over a socket."""
 
+import asyncio
 import json
 import os
 import resource
@@ -238,3 +239,30 @@ def _announced(process: subprocess.Popen[str]) -> str:
         if line.startswith("http://"):
             return line.split()[0]
     raise AssertionError("the service did not start; run it by hand to see why")
+
+
+def ask_app(app: Any, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
+    """Ask an application in this process, before its life begins."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"test")],
+        "scheme": "http",
+    }
+    asyncio.run(app(scope, receive, send))
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_process import Service, form, head, running
+from service_process import Service, ask_app, form, head, running
 
 from bright_onnx import write_bright_onnx
 from bright_photos import Command, save, vehicle
@@ -304,33 +304,6 @@ def test_what_is_not_installed_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "carmask[serve]" in done.stderr
-
-
-def ask_app(app: Any, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
-    """Ask an application in this process, before its life begins."""
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(b"host", b"test")],
-        "scheme": "http",
-    }
-    asyncio.run(app(scope, receive, send))
-    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
 
 
 def test_before_the_self_test_nothing_is_cut_out(bright: Path) -> None:

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from service_process import FORM, form, part_of_file
+from numpy.typing import NDArray
+from service_process import FORM, ask_app, form, part_of_file
 from starlette.datastructures import UploadFile
 
 from carmask.imaging.look import BadLook
+from carmask.runtime.engine import EngineError
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 from carmask.serving.app import build_app
@@ -94,3 +97,27 @@ def test_a_canvas_that_is_too_large_is_named_also_where_a_look_says_it() -> None
     form = SegmentForm(file=[UploadFile(io.BytesIO())], look="showroom")
     with pytest.raises(BadLook, match="1600x1200"):
         form.check_canvas(1_000_000)
+
+
+def test_a_network_that_runs_again_is_ready_without_a_photo(
+    worker: SegmentationWorker, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = build_app(worker, ServiceMetrics())
+    engine = worker.segmenter.members[0].engine
+    run, is_broken = engine.run, True
+
+    def fail_at_first(images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if is_broken:
+            raise EngineError("out of memory")
+        return run(images_NHWC)
+
+    monkeypatch.setattr(engine, "run", fail_at_first)
+    file = UploadedFile("car.png", photo.read_bytes())
+    form = SegmentForm(file=[UploadFile(io.BytesIO(file.data))])
+    task = PhotoTask(form, file, None, None, "image/png", "r-1")
+    with pytest.raises(EngineError):
+        asyncio.run(worker.segment(task))
+    assert ask_app(app, "GET", "/readyz")[0] == 503
+    is_broken = False
+    assert ask_app(app, "GET", "/readyz")[0] == 200
+    assert worker.problem is None

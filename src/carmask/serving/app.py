@@ -81,9 +81,10 @@ async def healthz() -> Status:
 @health.get("/readyz", summary="Whether photos are accepted: the self-test passed and the network runs")
 async def readyz(request: Request) -> Status:
     """Ready, or 503 with the reason."""
-    problem = request.app.state.worker.problem
-    if problem is not None:
-        raise not_ready(problem)
+    worker = request.app.state.worker
+    await worker.recover()
+    if worker.problem is not None:
+        raise not_ready(worker.problem)
     return Status(status="ready")
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.imaging.background import picture_background
-from carmask.imaging.decode import Photo, UnreadableImage, decode_photo
+from carmask.imaging.decode import Photo, UnreadableImage, decode_photo, photo_of_pixels
 from carmask.imaging.geometry import size_text
 from carmask.imaging.image_file import open_image
 from carmask.pipeline.jobs import Job
@@ -93,6 +93,20 @@ class SegmentationWorker:
         """Accept photos from now on."""
         self._accepts_photos = True
         self.problem = None
+
+    async def recover(self) -> None:
+        """If a network has failed, try it on an empty photo: where nobody sends photos to a service that is not ready.
+
+        `problem` says afterwards whether it runs.
+        """
+        if not self._accepts_photos or self.problem is None:
+            return
+        try:
+            await self.batcher.infer(self.segmenter.fit(photo_of_pixels(np.zeros((1, 1, 3), np.uint8))))
+        except EngineError as error:
+            self.problem = str(error)
+        else:
+            self.problem = None
 
     def check_ready(self) -> None:
         """Refuse a photo at once if it could not be accepted.
