@@ -13,15 +13,19 @@ def measure(
 ) -> None:
     """Train the run (`options` of `carmask train`) and evaluate it, as far as that was not done before.
 
-    A run that learns from crops is evaluated on the whole photos that `split` holds out.
+    A run that learns from crops is evaluated together with the network that it refines, on the whole photos that
+    `split` holds out.
     """
     if evaluations(run):
         return
     given = (
         ["--resume", str(run)] if run.exists() else [str(data), *options, "--runs", str(run.parent), "--name", run.name]
     )
-    held_out = ["--split", str(split)] if split else []
-    for command in (["train", *given], ["evaluate", str(evaluate_on or data), "--model", str(run), *held_out]):
+    photos = evaluate_on or data
+    evaluation = ["--model", str(run), "--out", str(run / "evaluation" / photos.name)]
+    if split is not None:
+        evaluation += ["--split", str(split)]
+    for command in (["train", *given], ["evaluate", str(photos), *evaluation]):
         subprocess.run([sys.executable, "-m", "carmask", *command], check=True)
 
 
