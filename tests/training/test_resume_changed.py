@@ -1,5 +1,6 @@
 """Runs that go on with more epochs, or with photos in another place."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,16 @@ def test_more_epochs_at_a_constant_rate_are_those_of_a_longer_run(
             assert run_experiment(make(SMALL, epochs=3, name=name), resume="auto").finished
         assert_same_training(short, finished[0])
         assert TrainSettings.from_yaml(short.config).epochs == 3
+
+
+def test_a_damaged_record_of_the_machine_does_not_keep_a_run_from_going_on(make: Any, tmp_path: Path) -> None:
+    settings = make(TINY)
+    folder = RunFolder(tmp_path)
+    folder.config.write_text(settings.to_yaml())
+    for damage in (b"", b'{"python": "3.1', b"\xff\xfe"):
+        folder.environment.write_bytes(damage)
+        folder.record_resumption(settings)
+        assert len(json.loads(folder.environment.read_bytes())["resumed"]) == 1
 
 
 def test_more_epochs_are_refused_where_the_rate_depends_on_their_number(make: Any) -> None:

@@ -101,7 +101,11 @@ class RunFolder:
         """Add version and machine on which the run is resumed to environment.json, and note settings that changed."""
         if settings.to_yaml() != self.config.read_text(encoding="utf-8"):
             write_bytes_atomically(self.config, settings.to_yaml().encode(), fsync=True)
-        started = json.loads(self.environment.read_text()) if self.environment.is_file() else {}
+        try:
+            started = json.loads(self.environment.read_bytes())
+        except (OSError, ValueError):
+            # Missing or damaged. It is only a record, without which the run can go on.
+            started = {}
         _write_json(self.environment, {**started, "resumed": [*started.get("resumed", []), environment()]})
 
     def write_left_out(self, skipped: Sequence[tuple[str, str]]) -> None:
