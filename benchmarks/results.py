@@ -248,11 +248,9 @@ def any_vehicle_table() -> str:
 
 
 def _figure_of_part(figures: dict[str, Any], path: str) -> str:
-    """A figure below the names in `path`, if it was measured; it says so where the network learned from the photos."""
+    """A figure below the names in `path`; it says so where the network has learned from the photos."""
     *outer, name = path.split()
     inner = figures[outer[0]] if outer else figures
-    if name not in inner:
-        return "-"
     return f"{inner[name]:.4f}" + (" (learned from)" if figures.get("warnings") else "")
 
 
