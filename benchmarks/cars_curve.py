@@ -11,18 +11,16 @@ It refines the outlines of `general`, which has learned from all 57 cars.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
 from carmask.data.split import Split
-from record import RESULTS, record
+from record import RESULTS, record, recorded
 from trainings import figures_of, measure
 
 CONFIGS = RESULTS.parent.parent / "configs"
@@ -78,7 +76,9 @@ def learn_sharp(data: Path, split: Path, run: Path, photos: int) -> None:
     config = run.with_suffix(".yaml")
     settings = yaml.safe_load((CONFIGS / "sharp.yaml").read_text())
     del settings["datasets"]
-    config.write_text(yaml.safe_dump({**settings, "epochs": SHARP_EPOCHS, "epoch_samples": photos * 32}))
+    config.write_text(
+        yaml.safe_dump({**settings, "epochs": SHARP_EPOCHS, "epoch_samples": photos * SHARP_CROPS_PER_PHOTO})
+    )
     options = ["--config", str(config), "--dataset.fraction", "0"]
     measure(crops, run, options, evaluate_on=data, split=split)
 
@@ -88,7 +88,7 @@ def draw() -> None:
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.subplots()
     for recipe, color in zip(CARS, ("#1f6f8b", "#c8553d"), strict=True):
-        if rows := _rows_of(recipe):
+        if rows := recorded(f"cars_curve-{recipe}").get("rows"):
             dice = [row["dice"] for row in rows]
             axes.plot([row["cars"] for row in rows], dice, marker="o", color=color, label=TITLES[recipe])
     axes.set(xlabel="cars learned from", ylabel="Dice on 14 other cars", xscale="log")
@@ -97,11 +97,6 @@ def draw() -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(PICTURE, dpi=110)
-
-
-def _rows_of(recipe: str) -> list[dict[str, Any]]:
-    path = RESULTS / f"cars_curve-{recipe}.json"
-    return json.loads(path.read_text())["figures"]["rows"] if path.exists() else []
 
 
 if __name__ == "__main__":

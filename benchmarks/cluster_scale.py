@@ -13,7 +13,6 @@ Then `python benchmarks/cluster_cost.py` fills docs/scale.md.
 
 import argparse
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -29,7 +28,7 @@ from typing import Any
 from carmask.environment import environment
 from carmask.pipeline.cluster.connection import folder_for_ray, quiet_ray
 from kill_predict import contents
-from record import CARVANA, RESULTS, link_photos, record, seconds_of_predict
+from record import CARVANA, link_photos, record, recorded, seconds_of_predict
 
 NODES = (1, 2, 4)
 DESTINATIONS = {"mask": "masks", "carvana-csv": "table.csv"}
@@ -243,8 +242,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--trial", action="store_true", help="record nothing")
     given = parser.parse_args()
-    path = RESULTS / "cluster.json"
-    figures = json.loads(path.read_text())["figures"] if path.exists() else {}
+    figures = recorded("cluster")
     wrong = False
     with tempfile.TemporaryDirectory() as place:
         link_photos(given.source, Path(place, "photos"), given.photos, folders=20)

@@ -42,7 +42,7 @@ from carmask.models.dice_calibration import Certainty, DiceCalibration, certaint
 from carmask.runner import default_workers, in_batches, map_ahead, one_opencv_thread
 from carmask.runtime.locate import locate, packaged_models
 from carmask.segmenter import Fitted, Raw, Segmenter
-from record import RESULTS, record
+from record import RESULTS, record, recorded
 
 PICTURES = RESULTS.parent / "pictures"
 FOLDS = 5
@@ -110,8 +110,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache", "expected_dice"))
     given = parser.parse_args()
     looked = look(given.shared, given.names, given.cache)
-    path = RESULTS / "expected_dice.json"
-    figures = json.loads(path.read_text())["figures"] if path.is_file() else {}
+    figures = recorded("expected_dice")
     for model in given.names:
         name, rows = Path(model).stem, looked[model]
         calibration = calibrate(rows)

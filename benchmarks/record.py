@@ -21,6 +21,13 @@ def record(name: str, figures: dict[str, Any]) -> Path:
     return path
 
 
+def recorded(name: str) -> dict[str, Any]:
+    """Return the figures that `record` wrote under this name; none if it was not measured yet."""
+    path = RESULTS / f"{name}.json"
+    figures: dict[str, Any] = json.loads(path.read_text())["figures"] if path.exists() else {}
+    return figures
+
+
 def photos_in(folder: Path) -> list[Path]:
     """All photos in a folder and below, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
