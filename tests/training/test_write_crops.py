@@ -90,7 +90,7 @@ def test_crops_away_from_unknown_pixels_are_kept(
     counts = []
     for name, values_HW in (("all", mask_HW), ("some", unknown_HW)):
         (pair,) = find_pairs(save_pair(tmp_path / name, image_HWC, values_HW), ignore=128).pairs
-        found = [list(write_crops([pair], segmenter, tmp_path / f"{name}-crops", seed=seed)) for seed in range(4)]
+        found = [list(write_crops([pair], segmenter, tmp_path / f"{name}-{seed}", seed=seed)) for seed in range(4)]
         counts.append(found)
     assert counts[0] == counts[1]
 
@@ -118,6 +118,19 @@ def test_a_split_of_other_photos_is_refused(photos: Path, tmp_path: Path) -> Non
     Split(seed=0, train=("4",), validation=("5",), group_of={"4": "4", "5": "5"}).save(split)
     with pytest.raises(SplitError):
         crops_command(photos, tmp_path / "crops", split=split)
+
+
+def test_crops_are_not_mixed_with_others(photos: Path, tmp_path: Path) -> None:
+    segmenter = Segmenter.load(bright_is_vehicle(tmp_path / "net", channels=3))
+    first, second, _ = find_pairs(photos).pairs
+    crops = tmp_path / "crops"
+    assert list(write_crops([first], segmenter, crops, per_photo=2)) == [2]
+    before = {path: path.read_bytes() for path in crops.rglob("*.png")}
+    for pair, out in ((second, crops), (first, crops), (first, photos)):
+        with pytest.raises(CarmaskError):
+            list(write_crops([pair], segmenter, out, per_photo=1))
+    assert {path: path.read_bytes() for path in crops.rglob("*.png")} == before
+    assert len(list(photos.rglob("*.png"))) == 6
 
 
 def test_a_mask_of_another_size_is_refused(square: tuple[NDArray[np.uint8], NDArray[np.uint8]], tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def crops(
 
     Args:
         data: Photos with masks.
-        out: Folder for images/ and masks/.
+        out: Folder for images/ and masks/, which must not be there yet, or be empty.
         model: The network that finds the outlines. Default: general.
         per_photo: The largest number of crops of a photo.
         split: Take only the training photos of this split.

@@ -43,9 +43,13 @@ def write_crops(
     number of crops of each photo, in order. The same photos, network and seed give the same crops.
 
     Raises:
-        CarmaskError: a photo or mask cannot be read, they differ in size, or a file cannot be written.
+        CarmaskError: `out` has crops or other pictures already, a photo or mask cannot be read, they differ in size, or
+            a file cannot be written.
 
     """
+    for folder in (out / "images", out / "masks"):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise CarmaskError(f"{folder}: is not empty, and crops of several runs must not mix; choose another folder")
     numbered = list(enumerate(pairs))
 
     def load(item: tuple[int, Pair]) -> tuple[Photo, _Extra]:
