@@ -192,6 +192,25 @@ def test_impossible_data_sets_are_refused(make: Any, datasets: dict[str, Any]) -
         make(datasets=datasets)
 
 
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        *(({key: 128}, False) for key in ("ignore", "foreground")),
+        *(({key: ["car"]}, False) for key in ("labels", "ignore_labels")),
+        ({"group_pattern": "(.*)-"}, False),
+        ({"empty": "nothing"}, False),
+        ({"folds": 3, "fold": 1, "split_seed": 1, "own_split": False, "cache": "cache"}, True),
+        ({"fraction": 0}, True),
+    ],
+)
+def test_what_the_data_sets_have_themselves_is_not_ignored(make: Any, given: dict[str, Any], allowed: bool) -> None:
+    if allowed:
+        make(dataset=given)
+    else:
+        with pytest.raises(ValidationError, match=next(iter(given))):
+            make(dataset=given)
+
+
 @pytest.mark.parametrize("weight", [0.001, 1])
 def test_what_leaves_nothing_to_show_is_refused(make: Any, weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """By weights that round to no photo, or without a photo to train on that has a cut-out."""

@@ -295,6 +295,13 @@ def _check_sources(settings: TrainSettings) -> None:
         raise ValueError(
             f"datasets: choose another name than {taken[0]}, since metrics.csv has a column dice_{taken[0]}"
         )
+    for key in ("empty", *MaskSettings.model_fields) if settings.datasets else ():
+        if getattr(settings.dataset, key) != DataSettings.model_fields[key].default:
+            instead = "empty: true" if key == "empty" else f"{key}: ..."
+            raise ValueError(
+                f"dataset.{key}: has no effect beside `datasets`; there each data set has its own: "
+                f"NAME: {{path: FOLDER, {instead}}}"
+            )
     if settings.datasets and not any(source.weight for source in sources.values()):
         raise ValueError("datasets: all have weight 0; give the data sets to train on a weight above 0")
     if settings.composite.probability:
