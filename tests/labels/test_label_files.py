@@ -170,6 +170,16 @@ def test_yolo_s_sides() -> None:
         np.testing.assert_array_equal(load_soft_mask(pair).mask_HW, square())
 
 
+def test_yolo_s_labels_in_linked_folders_are_read_like_their_photos(tmp_path: Path) -> None:
+    write("elsewhere/labels/a.txt", "0 " + " ".join(str(value / size) for value, size in zip(SQUARE, (30, 20) * 4, strict=True)))
+    save_photo(Path("elsewhere/images/a.png"), HW)
+    write("cars/data.yaml", "train: images/train\nnames: [car]\n")
+    for folder in ("images", "labels"):
+        Path("cars", folder, "train").mkdir(parents=True)
+        Path("cars", folder, "train", "linked").symlink_to(tmp_path / "elsewhere" / folder)
+    np.testing.assert_array_equal(read_one(find_pairs("cars"))[0], square())
+
+
 def test_pascal_voc_with_its_border(convert: Command) -> None:
     Path("a.png").unlink()
     save_photo(Path("JPEGImages/a.jpg"), HW)

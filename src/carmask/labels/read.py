@@ -7,13 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from carmask.errors import CarmaskError
-from carmask.files import unlistable, walk_files
 from carmask.labels.classes import choose_labels
 from carmask.labels.coco import read_coco
 from carmask.labels.cvat import parse_xml, read_cvat
 from carmask.labels.label_studio import read_label_studio
 from carmask.labels.labelme import read_labelme
-from carmask.labels.shapes import LabelError, LabelFile, PhotoLabels, digest_of
+from carmask.labels.shapes import LabelError, LabelFile, PhotoLabels, digest_of, files_below
 from carmask.labels.supervisely import read_classes, read_supervisely
 from carmask.labels.voc import read_voc
 from carmask.labels.yolo import is_yolo, read_yolo
@@ -109,10 +108,8 @@ def read_labels(source: Path, labels: tuple[str, ...], ignored: tuple[str, ...])
             cause = reader.problems[0][1] if reader.problems else f"{source}: is not a label file of a supported format"
             raise LabelError(cause)
     else:
-        for folder, names in walk_files(source, on_error=_raise):
-            for name in names:
-                if name.lower().endswith(SUFFIXES):
-                    reader.read(folder / name)
+        for path in files_below(source, SUFFIXES):
+            reader.read(path)
     if len(reader.found) > 1:
         listed = ", ".join(f"{format_} ({path.relative_to(source)})" for format_, path in reader.files.items())
         raise LabelError(f"{source}: holds labels of several formats: {listed}; name one file, or move the others away")
@@ -160,7 +157,3 @@ def _format_of(document: Any, path: Path) -> str | None:
     if {"objects", "size"} <= keys and path.parent.name == "ann":
         return "Supervisely"
     return "meta" if path.name == "meta.json" and "classes" in keys else None
-
-
-def _raise(error: OSError) -> None:
-    raise LabelError(unlistable(error)) from error

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, Field, ValidationError
 
 from carmask.errors import CarmaskError, explain
-from carmask.files import is_hidden_file
+from carmask.files import unlistable, walk_files
 from carmask.imaging.geometry import Size, size_text
 from carmask.imaging.image_file import open_image
 from carmask.imaging.mask_values import MaskReading
@@ -145,12 +145,18 @@ def digest_of(data: bytes) -> str:
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files in a folder and below with one of these suffixes (in lower case), sorted, without hidden files."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes and not any(map(is_hidden_file, path.relative_to(folder).parts))
-    ]
+    """The files in a folder and below with one of these suffixes (in lower case), folder by folder; see `walk_files`.
+
+    Raises:
+        LabelError: a folder cannot be listed.
+
+    """
+    found = walk_files(folder, on_error=_refuse_unlistable)
+    return [path / name for path, names in found for name in names if Path(name).suffix.lower() in suffixes]
+
+
+def _refuse_unlistable(error: OSError) -> None:
+    raise LabelError(unlistable(error)) from error
 
 
 def known_size(height: int | None, width: int | None) -> Size | None:

@@ -36,7 +36,7 @@ def is_voc(masks: Path) -> bool:
     """Whether the pictures in this folder have VOC's palette, or there is a labelmap.txt beside it."""
     if (masks.parent / "labelmap.txt").is_file():
         return True
-    first = next(iter(files_below(masks, (".png",))), None)
+    first = min(files_below(masks, (".png",)), default=None)
     try:
         if first is None:
             return False
@@ -56,7 +56,7 @@ def read_voc(photos: Path, masks: Path) -> LabelFile:
     """
     color_by_class = _read_label_map(masks.parent / "labelmap.txt")
     labeled = []
-    for path in files_below(masks, IMAGE_SUFFIXES):
+    for path in sorted(files_below(masks, IMAGE_SUFFIXES)):
         shapes = tuple(
             LabeledShape(name, partial(_draw_class, path, index, color), ignored=name == _VOID)
             for name, (index, color) in color_by_class.items()

@@ -61,7 +61,7 @@ def read_yolo(path: Path, problems: list[tuple[Path, str]]) -> LabelFile:
     names = data.names if isinstance(data.names, dict) else dict(enumerate(data.names))
     photos: dict[Path, PhotoLabels] = {}
     for folder in _label_folders(path.parent, data):
-        for file in files_below(folder, (".txt",)):
+        for file in sorted(files_below(folder, (".txt",))):
             if file.name == _CLASSES:
                 continue
             try:
