@@ -170,8 +170,35 @@ def test_yolo_s_sides() -> None:
         np.testing.assert_array_equal(load_soft_mask(pair).mask_HW, square())
 
 
+@pytest.mark.parametrize("path", ["sub", "./sub/", "../cars/sub", "absolute", "sub/../sub"])
+def test_yolo_s_path_is_followed_below_data_yaml(path: str) -> None:
+    shares = " ".join(str(value / size) for value, size in zip(SQUARE, (30, 20) * 4, strict=True))
+    write(
+        "cars/data.yaml",
+        f"path: {Path('cars/sub').absolute() if path == 'absolute' else path}\ntrain: images/t\nnames: [car]",
+    )
+    save_photo(Path("cars/sub/images/t/a.png"), HW)
+    write("cars/sub/labels/t/a.txt", f"0 {shares}\n")
+    dataset = find_pairs("cars")
+    assert dataset.problems == ()
+    np.testing.assert_array_equal(read_one(dataset)[0], square())
+
+
+@pytest.mark.parametrize("path", ["../other", "absolute"])
+def test_yolo_s_path_to_another_folder_is_refused(path: str) -> None:
+    other = Path("other").absolute()
+    write("cars/data.yaml", f"path: {other if path == 'absolute' else path}\ntrain: images\nnames: [car]")
+    save_photo(Path("cars/images/a.png"), HW)
+    write("other/labels/a.txt", "0 0.1 0.1 0.2 0.1 0.2 0.3\n")
+    with pytest.raises(CarmaskError, match=str(other)):
+        find_pairs("cars")
+
+
 def test_yolo_s_labels_in_linked_folders_are_read_like_their_photos(tmp_path: Path) -> None:
-    write("elsewhere/labels/a.txt", "0 " + " ".join(str(value / size) for value, size in zip(SQUARE, (30, 20) * 4, strict=True)))
+    write(
+        "elsewhere/labels/a.txt",
+        "0 " + " ".join(str(value / size) for value, size in zip(SQUARE, (30, 20) * 4, strict=True)),
+    )
     save_photo(Path("elsewhere/images/a.png"), HW)
     write("cars/data.yaml", "train: images/train\nnames: [car]\n")
     for folder in ("images", "labels"):

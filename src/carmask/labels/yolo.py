@@ -4,6 +4,7 @@ A line is the class's number and the points, x and y as shares of the photo's wi
 a line leads to each hole and back. A photo's labels are in labels/ where the photo is in images/.
 """
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,6 +35,7 @@ _CLASSES = "classes.txt"
 
 class _Data(BaseModel):
     names: list[str] | dict[int, str]
+    path: str | None = None
     train: str | list[str] | None = None
     val: str | list[str] | None = None
     test: str | list[str] | None = None
@@ -54,13 +56,13 @@ def read_yolo(path: Path, problems: list[tuple[Path, str]]) -> LabelFile:
     Photos are named without their ending, by their path from the folder of data.yaml.
 
     Raises:
-        LabelError: data.yaml cannot be used.
+        LabelError: data.yaml cannot be used, or the labels are in another folder than it.
 
     """
     data = validate(_Data, yaml.safe_load(path.read_bytes()), path)
     names = data.names if isinstance(data.names, dict) else dict(enumerate(data.names))
     photos: dict[Path, PhotoLabels] = {}
-    for folder in _label_folders(path.parent, data):
+    for folder in _label_folders(path, data):
         for file in sorted(files_below(folder, (".txt",))):
             if file.name == _CLASSES:
                 continue
@@ -79,7 +81,20 @@ def read_yolo(path: Path, problems: list[tuple[Path, str]]) -> LabelFile:
     return LabelFile(list(photos.values()), frozenset(names.values()))
 
 
-def _label_folders(root: Path, data: _Data) -> list[Path]:
+def _label_folders(file: Path, data: _Data) -> list[Path]:
+    root = file.parent
+    whole = Path(os.path.normpath(root.absolute()))
+    # As in Ultralytics, `path` starts from the folder of data.yaml.
+    start = Path(os.path.normpath(whole / (data.path or "")))
+    is_below = start.is_relative_to(whole)
+    found = _folders_from(root / start.relative_to(whole), data) if is_below else []
+    found = found or _folders_from(root, data)
+    if not found and not is_below and start.is_dir():
+        raise LabelError(f"{file}: its `path` leads to {start}; move data.yaml there, and name that folder")
+    return found
+
+
+def _folders_from(root: Path, data: _Data) -> list[Path]:
     named = [getattr(data, side) for side in _SIDES]
     places = [place for one in named if one for place in ([one] if isinstance(one, str) else one)]
     # Exported files often start from a folder of the machine that wrote them, or from one level too high.
