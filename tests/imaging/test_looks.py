@@ -236,6 +236,17 @@ def test_harmless_metadata_is_kept_and_nothing_else(picture_format):
     assert "dpi" not in plain.info or picture_format == "tiff"
 
 
+def test_a_lens_whose_name_cannot_be_written_is_left_out():
+    exif = Image.Exif()
+    exif[IFD.Exif] = {Base.LensModel: "Zurich 50 mm", Base.LensMake: "ACME"}
+    source = io.BytesIO()
+    photo(60, 80).save(source, "JPEG", exif=exif)
+    for name in ("Zürich".encode("latin-1"), "Züric".encode()):
+        metadata = read_metadata(source.getvalue().replace(b"Zurich", name))
+        data = encode_picture(np.array(photo(60, 80)), "jpg", metadata=metadata)
+        assert Image.open(io.BytesIO(data)).getexif().get_ifd(IFD.Exif) == {Base.LensMake: "ACME"}
+
+
 @pytest.mark.parametrize("picture_format", ["jpg", "avif", "tiff", "webp"])
 def test_formats_show_the_picture(picture_format):
     pixels_HWC = np.array(photo(9, 12).resize((160, 120), Image.Resampling.BICUBIC))

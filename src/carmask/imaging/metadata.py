@@ -60,7 +60,10 @@ def kept_metadata(image: Image.Image) -> PictureMetadata:
         # Pillow reads texts as Latin-1 and writes them as ASCII, so these are written as their bytes.
         tags = {tag: _as_bytes(value) for tag, value in _plain_tags(exif, _MAIN).items()}
         kept.update(tags)
-        if of_camera := _plain_tags(exif.get_ifd(IFD.Exif), _CAMERA):
+        of_camera = _plain_tags(exif.get_ifd(IFD.Exif), _CAMERA)
+        # Here bytes would get another type of EXIF than a text's, and Pillow would write other letters as "?".
+        of_camera = {tag: value for tag, value in of_camera.items() if not isinstance(value, str) or value.isascii()}
+        if of_camera:
             kept[IFD.Exif] = of_camera
         exif_bytes = kept.tobytes() if kept else None
     except Exception:  # noqa: BLE001 - Pillow raises almost anything for damaged metadata
