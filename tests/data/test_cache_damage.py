@@ -210,14 +210,20 @@ def test_a_stopped_build_that_is_damaged_is_begun_anew(tiny: Path, tmp_path: Pat
     assert not stopped.exists()
 
 
-def test_an_interrupted_build_cleans_up(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [3, 24])
+def test_an_interrupted_build_goes_on(tiny: Path, tmp_path: Path, at: int) -> None:
     def interrupt(done: int, _total: int) -> None:
-        if done == 3:
+        if done == at:
             raise KeyboardInterrupt
 
+    pairs = pairs_of(tiny)
+    counts: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        open_cache(pairs_of(tiny), KEY, tmp_path, progress=interrupt)
-    assert [path.name for path in tmp_path.iterdir()] == ["digests.json"]
+        open_cache(pairs, KEY, tmp_path, progress=interrupt)
+    cache = open_cache(pairs, KEY, tmp_path, progress=lambda done, _: counts.append(done))
+    assert_right(cache, pairs)
+    assert counts == list(range(at + 1, 25))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([cache.folder.name, "digests.json"])
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_of_its_own(tiny: Path, tmp_path: Path) -> None:

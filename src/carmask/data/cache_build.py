@@ -1,7 +1,7 @@
 """Open the cache of some photos; decode and fit them first if it is missing, outdated or damaged.
 
 The digests of the files are remembered by `file_identity`, so that a second start reads no photo. A build that is asked
-to stop leaves its rows, with `stopped.json` beside them, to the next build of the same cache.
+to stop, also by Ctrl-C, leaves its rows, with `stopped.json` beside them, to the next build of the same cache.
 """
 
 import hashlib
@@ -213,36 +213,46 @@ def _build(
             return error
         return reading.area, reading.rule, reading.odd, reading.inverted
 
+    interrupt: KeyboardInterrupt | None = None
     workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool:
-        for outcome in map_ahead(pool, fill, range(cache.done, len(pairs)), _AHEAD * workers):
-            id_ = pairs[cache.done].id
-            if isinstance(outcome, CarmaskError):
-                cache.failures[id_] = str(outcome)
-            else:
-                area, rule, odd, background = outcome
-                cache.row_of[id_], cache.area_of[id_] = cache.done, area
-                cache.rules[rule] = cache.rules.get(rule, 0) + 1
-                if odd:
-                    cache.odd[id_] = odd
-                if background is not None:
-                    cache.inverted[id_] = background
-            if progress is not None:
-                progress(cache.done, len(pairs))
-            if wants_stop():
-                break
+        try:
+            for outcome in map_ahead(pool, fill, range(cache.done, len(pairs)), _AHEAD * workers):
+                _note(cache, pairs[cache.done].id, outcome)
+                if progress is not None:
+                    progress(cache.done, len(pairs))
+                if wants_stop():
+                    break
+        except KeyboardInterrupt as error:
+            interrupt = error
     cache.images_NHWC.flush()
     cache.masks_NHW.flush()
     if cache.known_NHW is not None:
         cache.known_NHW.flush()
     notes = {name: getattr(cache, name) for name in NOTED} | {"rules": dict(Counter(cache.rules).most_common())}
-    is_finished = cache.done == len(pairs)
+    is_finished = cache.done == len(pairs) and interrupt is None
     # No atomic write: the folder gets its name, or the next build finds it, only after this.
     file = folder / (NOTES if is_finished else STOPPED)
     file.write_text(json.dumps({**notes, "checksums": checksums_of(folder, notes)}))
+    if interrupt is not None:
+        raise interrupt
     if not is_finished:
         raise CacheUnfinished(f"{cache.done} of {len(pairs)} photos are decoded")
     return len(cache.failures)
+
+
+def _note(cache: Cache, id_: str, outcome: tuple[float, str, str | None, int | None] | CarmaskError) -> None:
+    """Note what `fill` returned for the next row. The row counts as done last, since Ctrl-C may come at any time."""
+    if isinstance(outcome, CarmaskError):
+        cache.failures[id_] = str(outcome)
+        return
+    cache.area_of[id_], rule, odd, background = outcome
+    if odd:
+        cache.odd[id_] = odd
+    if background is not None:
+        cache.inverted[id_] = background
+    cache.rules[rule] = cache.rules.get(rule, 0) + 1
+    cache.row_of[id_] = cache.done
 
 
 def _begin(folder: Path, pairs: Sequence[Pair], key: CacheKey) -> Cache:
