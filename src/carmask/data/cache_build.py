@@ -153,7 +153,11 @@ def _read_digests(pairs: Sequence[Pair], known_file: Path, wants_stop: Callable[
 
 
 def _can_be_used(pair: Pair, key: CacheKey) -> bool:
-    """Whether a pair that failed can be used now: with a larger `--max-pixels`, or where the disk had failed."""
+    """Whether a pair that failed can be used now: with a larger `--max-pixels`, or where the disk had failed.
+
+    A repaired file has another digest, so it is another cache. Each start decodes at most the pairs that failed, which
+    takes far less time than the checksums, as long as they are few.
+    """
     try:
         fit_pair(pair, key)
     except CarmaskError:
