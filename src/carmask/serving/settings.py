@@ -33,7 +33,10 @@ class ServiceLimits(BaseModel):
     header_timeout_s: float = Field(default=10, gt=0, description="Seconds for the headers to arrive; then 408.")
     body_timeout_s: float = Field(default=60, gt=0, description="Seconds for the body to arrive; then 408.")
     answer_timeout_s: float = Field(
-        default=120, gt=0, description="Seconds for the client to read the response; then the connection is cut."
+        default=120,
+        gt=0,
+        description="Seconds for the client to read the response; then the connection is cut. A response with several "
+        "photos is sent while they are segmented, and that time may count too.",
     )
     keep_alive_s: int = Field(default=15, ge=1, description="Seconds that a connection may be idle between requests.")
     shutdown_s: int = Field(default=30, ge=1, description="Seconds to finish the requests in progress when stopped.")
