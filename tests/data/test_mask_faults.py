@@ -165,6 +165,18 @@ def test_unknown_pixels_are_scaled_with_their_mask(tmp_path: Path) -> None:
     assert np.mean(reading.mask_HW[24:] != car_HW()[24:]) < 0.02
 
 
+def test_a_mask_of_which_scaling_leaves_nothing_known_is_reported(tmp_path: Path) -> None:
+    def one_known_pixel(_mask_HW: NDArray[np.bool_], path: Path) -> None:
+        values_HW = np.full((2 * SIZE_HW[0], 2 * SIZE_HW[1]), 255, np.uint8)
+        values_HW[41, 41] = 1
+        Image.fromarray(values_HW).save(path)
+
+    write(tmp_path, one_known_pixel)
+    dataset = find_pairs(tmp_path, ignore=255)
+    kinds = {problem.subject.split()[0]: problem.kind for problem in check_dataset(dataset).problems}
+    assert [kinds[pair.id] for pair in dataset.pairs] == ["unreadable"] * len(dataset.pairs)
+
+
 def test_training_uses_scaled_masks(tmp_path: Path) -> None:
     def one_pixel_less(mask_HW: NDArray[np.bool_], path: Path) -> None:
         Image.fromarray(mask_HW[:, :-1]).save(path)

@@ -21,7 +21,7 @@ from carmask.data.layout import (
     locate_empty,
 )
 from carmask.data.mask_files import find_mask_files, photos_without
-from carmask.imaging.decode import MaskReading, decode_mask, read_size
+from carmask.imaging.decode import MaskReading, UnreadableImage, decode_mask, read_size
 from carmask.imaging.geometry import Placement, fit_known, fit_mask
 from carmask.imaging.rle import RleError, decode_carvana
 from carmask.labels.classes import parse_names
@@ -158,7 +158,11 @@ def load_soft_mask(pair: Pair, *, photo_HW: tuple[int, int] | None = None) -> Ma
     if isinstance(truth, PhotoLabels) and truth.format == VOC and pair.foreground is not None:
         truth = truth.file  # a class that is chosen by its number
     if isinstance(truth, Path):
-        return _scaled(decode_mask(truth, foreground=pair.foreground, ignore=pair.ignore), photo_HW)
+        reading = _scaled(decode_mask(truth, foreground=pair.foreground, ignore=pair.ignore), photo_HW)
+        if reading.known_HW is not None and not reading.known_HW.any():
+            cause = f"at its photo's size every pixel has one of the ignored value {pair.ignore} in it"
+            raise UnreadableImage(str(truth), cause, "leave out this photo")
+        return reading
     size_HW = photo_HW or read_size(pair.image)
     if isinstance(truth, PhotoLabels):
         reading = _scaled(truth.read(size_HW), size_HW)
