@@ -113,13 +113,17 @@ def store() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def cluster(store: dict[str, str]) -> Iterator[Cluster]:
     with folder_for_ray() as folder, pytest.MonkeyPatch.context() as patch:
-        for name, value in {"RAY_TMPDIR": folder, "HOME": folder, **store}.items():
+        # Ray would end this process, in the middle of another test, if it still wanted something of the lost cluster.
+        patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "86400"}
+        for name, value in {"RAY_TMPDIR": folder, "HOME": folder, **patience, **store}.items():
             patch.setenv(name, value)
         with quiet_ray() as ray, _without_dashboard(ray):
             from ray.cluster_utils import Cluster as Nodes
 
             # A lost node is noticed in seconds, not in half a minute.
             system = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
+            # Where Ray was imported before, it has this from the cluster.
+            system |= {"gcs_rpc_server_reconnect_timeout_s": 86_400}
             # Workers have their share of a busy machine, and wait for the next test: each takes a second to start.
             system |= {"worker_niceness": 0, "idle_worker_killing_time_threshold_ms": 600_000}
             # Nor are there more of Ray's own processes than its tasks need.
