@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from queue import Empty, Queue
 from types import SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
@@ -26,6 +28,7 @@ from PIL import Image
 
 from bright_photos import Command, contents, files, save
 from carmask.cli import main
+from carmask.pipeline.cluster import connection
 from carmask.pipeline.cluster.connection import _without_dashboard, connect, folder_for_ray, quiet_ray
 from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport, report_machine
 from carmask.pipeline.jobs import PhotoOutcome
@@ -344,6 +347,20 @@ def test_a_cluster_that_does_not_exist_is_named(
 ) -> None:
     Command("predict", capsys).assert_refused(photos, tmp_path / "out", "--cluster", address, naming=(address,))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_head_node_that_no_longer_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connection, "_HEAD_CHECK_S", 0.02)
+    said: Queue[str] = Queue()
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        ray = SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(gcs_address=address))
+        with connection.watch_head(ray, said.put):
+            with pytest.raises(Empty):
+                said.get(timeout=0.3)
+            head.close()
+            assert address in said.get(timeout=60)
 
 
 def test_a_cluster_that_does_not_start_is_said(photos: Path, tmp_path: Path) -> None:

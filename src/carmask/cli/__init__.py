@@ -10,11 +10,9 @@ from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from pydantic import ValidationError
-from rich.console import Console
-from rich.text import Text
 
 from carmask import __version__
-from carmask.cli.console import plain
+from carmask.cli.console import print_error
 from carmask.errors import CarmaskError, explain
 from carmask.files import expand_home
 from carmask.limits import MAX_PIXELS_VARIABLE, max_pixels
@@ -94,28 +92,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         returned = app(arguments, exit_on_error=False, print_error=False)
         status = returned if isinstance(returned, int) else 0
     except CarmaskError as error:
-        status = _print_error(str(error))
+        status = print_error(str(error))
     except ValidationError as error:
-        status = _print_error(_explain_settings(error, command))
+        status = print_error(_explain_settings(error, command))
     except UnusedCliTokensError as error:
         unused = " ".join(error.unused_tokens or ())
-        status = _print_error(f"{unused}: this argument is one too many; see `carmask {command} --help`")
+        status = print_error(f"{unused}: this argument is one too many; see `carmask {command} --help`")
     except CycloptsError as error:
         cause = error.__cause__
-        status = _print_error(_explain_settings(cause, command) if isinstance(cause, ValidationError) else str(error))
+        status = print_error(_explain_settings(cause, command) if isinstance(cause, ValidationError) else str(error))
     except ImportError as error:
         package = _missing_package(error)
         if package is None:
             raise
         extra = _EXTRAS.get(package, "train")
-        status = _print_error(f"this needs {package}, which is not installed; run `pip install 'carmask[{extra}]'`")
+        status = print_error(f"this needs {package}, which is not installed; run `pip install 'carmask[{extra}]'`")
     except BrokenPipeError:
         # The reader of our output has closed it, as in `carmask predict ... --json | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except OSError as error:
         # A full disk, a name that is too long, a folder without permission, where the command has no error of its own.
-        status = _print_error(f"{error.filename or 'a file'}: {error.strerror or error}")
+        status = print_error(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)
@@ -164,10 +162,3 @@ def _explain_settings(error: ValidationError, command: str) -> str:
     model = getattr(import_module(module), settings) if module else None
     # Those of `train` may be in a file.
     return explain(error, model, options_only=command == "serve")
-
-
-def _print_error(message: str) -> int:
-    # Escaped line by line: file names in the message may hold control characters, but its line breaks are ours.
-    lines = Text("\n").join(plain(line, "default") for line in message.split("\n"))
-    Console(stderr=True).print(Text("error: ", "bold red").append_text(lines), soft_wrap=True)
-    return 1

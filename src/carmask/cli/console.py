@@ -34,6 +34,14 @@ def print_remark(text: str, *, warning: bool = False) -> None:
     Console(stderr=True).print(line.append_text(plain(text, "default")), soft_wrap=True)
 
 
+def print_error(message: str) -> int:
+    """Print why a command cannot continue to standard error; returns the exit status."""
+    # Escaped line by line: file names in the message may hold control characters, but its line breaks are ours.
+    lines = Text("\n").join(plain(line, "default") for line in message.split("\n"))
+    Console(stderr=True).print(Text("error: ", "bold red").append_text(lines), soft_wrap=True)
+    return 1
+
+
 def print_table(
     title: str, words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]], *, style: str = "italic"
 ) -> None:

@@ -1,11 +1,14 @@
 """`carmask predict`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
 
+from carmask.cli.console import print_error
 from carmask.cli.options import BatchSize, Flag, LookOptions, NetworkOptions, Source
 from carmask.cli.results import ResultReporter
 from carmask.errors import CarmaskError
@@ -156,7 +159,7 @@ def _predict_on_cluster(
     overwrite: bool,
 ) -> "RunSummary":
     """Carry out the same plan on a Ray cluster; the reviewer of this machine must find the same masks."""
-    from carmask.pipeline.cluster.connection import connect
+    from carmask.pipeline.cluster.connection import connect, watch_head
     from carmask.pipeline.cluster.job import ClusterError, ClusterJob, report_of
     from carmask.pipeline.summary import collect_outcomes
 
@@ -170,7 +173,7 @@ def _predict_on_cluster(
     keywords = {"tta": network.tta, "tile": network.tile, "threshold": network.threshold}
     root = plan.jobs.photos.root
     job = ClusterJob.plan(network.model, root, options=network.run, regions=regions, **keywords)
-    with connect(address) as ray:
+    with connect(address) as ray, watch_head(ray, _end_at_once):
         # Imports pyarrow, which comes with Ray.
         from carmask.pipeline.cluster.workers import RayWorkers
 
@@ -181,3 +184,13 @@ def _predict_on_cluster(
         reporter.say_skipped()
         with reporter.running("cutting out"), plan.open_sink(workers.provenance, overwrite=overwrite) as sink:
             return collect_outcomes(workers.predict(sink, batch_size=batch_size), plan, sink, reporter.follow)
+
+
+def _end_at_once(message: str) -> None:
+    """End the process as if it was killed: calls of Ray would wait forever. What is done is recorded."""
+    console = Console(stderr=True)
+    if console.show_cursor():
+        console.line()  # below the progress bar
+    status = print_error(message)
+    sys.stdout.flush()
+    os._exit(status)

@@ -8,9 +8,10 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from carmask.errors import first_line
@@ -27,6 +28,9 @@ _ENVIRONMENT = {
 }
 _SILENT = logging.CRITICAL + 1
 _CONNECT_TIMEOUT_S = 10.0
+# After 60 s without the head node Ray ends the process, without a message.
+_HEAD_TIMEOUT_S = 40.0
+_HEAD_CHECK_S = 5.0
 # Socket paths have at most 107 characters and Ray's are long, so its files lie in a folder with a short name.
 _TEMPORARY = "/tmp" if os.name == "posix" else tempfile.gettempdir()  # noqa: S108
 
@@ -56,6 +60,36 @@ def connect(address: str) -> Iterator[Any]:
             with _without_dashboard(ray):
                 _start(ray, {"include_dashboard": False, "_temp_dir": folder, **quiet})
         yield ray
+
+
+@contextmanager
+def watch_head(ray: Any, when_lost: Callable[[str], None]) -> Iterator[None]:
+    """Call `when_lost` with a message, from a thread, if the head node stops answering during the block.
+
+    Ray itself waits for its head node, in calls that cannot be interrupted.
+    """
+    address: str = ray.get_runtime_context().gcs_address
+    ended = Event()
+
+    def watch() -> None:
+        answered_s = time.monotonic()
+        while not ended.wait(_HEAD_CHECK_S):
+            try:
+                _check_reachable(address)
+                answered_s = time.monotonic()
+            except ClusterError:
+                if time.monotonic() - answered_s > _HEAD_TIMEOUT_S and not ended.is_set():
+                    when_lost(
+                        f"--cluster: the head node at {address} no longer answers; as soon as the cluster runs again, "
+                        "run the same command again to continue"
+                    )
+                    return
+
+    Thread(target=watch, name="carmask-head", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextmanager
