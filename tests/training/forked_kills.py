@@ -172,7 +172,8 @@ def main() -> None:
     order = json.loads(Path(sys.argv[1]).read_text())
     settings = TrainSettings.model_validate(order["settings"])
     answer = {}
-    for processes in order["processes"]:
+    for text, moments in order["moments"].items():
+        processes = int(text)
         # One process learns from its batch in two parts; of two processes each has a half.
         divided = settings.model_copy(update={"accumulate": 2 // processes})
         killing = Killing(divided, processes, Path(order["said"]))
@@ -180,7 +181,7 @@ def main() -> None:
         rng = random.Random(processes)
         answer[processes] = {
             "random": killing.at_random(order["kills"], longest_s, rng),
-            "writing": killing.while_writing(order["moments"]),
+            "writing": killing.while_writing(moments),
         }
     print(json.dumps(answer))
 
