@@ -261,7 +261,10 @@ def test_weights_alone_are_compared_on_photos_that_are_named(tmp_path: Path, pho
 
 
 @pytest.mark.usefixtures("graph_is_there")
-def test_without_any_photos_some_are_rendered(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_any_photos_some_are_rendered(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carmask.exporting.photos._RENDERED_VIEWS", 1)
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
     settings = TrainSettings.from_yaml(run / "config.yaml").model_copy(update={"data": tmp_path / "gone"})
