@@ -78,10 +78,11 @@ def test_the_module_and_the_version() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help_and_a_limit_of_pixels(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = CommandResult(capsys, command, "--help")
     assert result.status == 0
     assert f"carmask {command}" in result.out
+    assert result.out.count("--max-pixels INT") == 1
 
 
 def test_the_help_of_a_command_is_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,14 +90,12 @@ def test_the_help_of_a_command_is_its_docstring(capsys: pytest.CaptureFixture[st
     assert predict.__doc__.splitlines()[0] in CommandResult(capsys, "predict", "--help").out
 
 
-def test_every_command_has_a_limit_of_pixels(
+def test_a_limit_of_pixels_is_kept_and_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CARMASK_MAX_PIXELS", "100000000")  # is put back afterwards
     photo, out = tmp_path / "car.jpg", tmp_path / "car.png"
     Image.new("RGB", (300, 200), "gray").save(photo)
-    for command in COMMANDS:
-        assert CommandResult(capsys, command, "--help").out.count("--max-pixels INT") == 1
     refused = CommandResult(capsys, "predict", photo, out, "--max-pixels", 59_999)
     assert (refused.status, out.exists()) == (2, False)
     assert "--max-pixels 60000" in refused.out
