@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,13 @@ def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("TMPDIR", str(folder))
         patch.setattr(tempfile, "tempdir", None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no curves at the end of each training, which takes a second. Those of the fixture `finished` are drawn."""
+    if loggers := sys.modules.get("carmask.training.loggers"):  # otherwise no test module trains in this process
+        monkeypatch.setattr(loggers, "draw_curves", lambda _history: b"")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from carmask.training import loggers
 from carmask.training.run_folder import RunFolder
 from tiny_runs import SMALL, tiny_settings, train
 
@@ -31,12 +30,6 @@ def own_signal_stack() -> None:
     if sys.platform == "linux":
         disabled = _SignalStack(None, 2, 0)
         ctypes.CDLL(None).sigaltstack(ctypes.byref(disabled), None)
-
-
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no curves at the end of each run, which takes half a second. Those of `finished` are drawn and read."""
-    monkeypatch.setattr(loggers, "draw_curves", lambda _history: b"")
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +54,7 @@ def make(tiny: Path, cache_folder: Path, runs: Path) -> Any:
 def finished(
     tiny: Path, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[RunFolder, str]]:
-    """A run of `small` that nobody disturbed, and what it said. Not to be changed."""
+    """A run of `small` that nobody disturbed, with its curves, and what it said. Not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
     yield train(tiny_settings(SMALL, data=tiny, cache=cache_folder, runs=folder, name="whole"))
     shutil.rmtree(folder)
