@@ -285,11 +285,12 @@ def test_a_batch_too_large_for_memory_runs_in_parts(make: Any, tmp_path: Path) -
     assert int(done.stdout) in (2, 4)
 
 
-def test_one_batch_is_overfitted_or_not(make: Any) -> None:
+def test_one_batch_is_overfitted_or_not(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make(FAST, name="batch")
     with broken_in_passes(3):
         overfit_batch(settings, Console(quiet=True))
     assert not settings.runs.exists()
     stuck = make(SMALL, optimizer={"name": "sgd", "lr": 1e-9}, network={"widths": [2, 2]})
+    monkeypatch.setattr("carmask.training.overfit.STEPS", 40)
     with pytest.raises(TrainingError):
         overfit_batch(stuck, Console(quiet=True))
