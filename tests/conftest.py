@@ -24,12 +24,14 @@ settings.load_profile("carmask")
 
 # Files whose tests take longest, in this order. Started last, one of them would keep a single worker busy.
 LONG_FILES = (
-    *("test_cluster.py", "test_distributed.py", "test_kill.py", "test_privacy.py", "test_train_step.py"),
-    *("test_graph.py", "test_export.py", "test_page_look.py", "test_experiments.py", "test_page_axe.py"),
-    *("test_resume.py", "test_lifetime.py", "test_page_editor.py", "test_fine_tuning.py", "test_predict_resume.py"),
-    *("test_limits.py", "test_page_errors.py", "test_page_downloads.py", "test_two_machines.py", "test_openapi.py"),
-    *("test_carstudio.py", "test_fixed.py", "test_live.py", "test_stores.py", "test_gpu_folder.py", "test_training.py"),
-    *("test_consoles.py", "test_core_install.py", "test_distribution.py", "test_cli.py"),
+    *("test_cluster.py", "test_distributed.py", "test_train_step.py", "test_graph.py", "test_privacy.py"),
+    *("test_export.py", "test_kill.py", "test_stores.py", "test_resume.py", "test_answers.py"),
+    *("test_fine_tuning.py", "test_cli.py", "test_limits.py", "test_predict_resume.py", "test_hostile_folders.py"),
+    *("test_page.py", "test_openapi.py", "test_page_downloads.py", "test_lifetime.py", "test_core_install.py"),
+    *("test_two_machines.py", "test_engines.py", "test_experiments.py", "test_page_look.py", "test_fixed.py"),
+    *("test_processes.py", "test_page_errors.py", "test_segmenter.py", "test_carstudio.py", "test_page_editor.py"),
+    *("test_train_command.py", "test_consoles.py", "test_page_access.py", "test_page_axe.py", "test_bad_video.py"),
+    *("test_distribution.py", "test_live.py", "test_video.py", "test_training.py", "test_gpu_folder.py"),
 )
 
 
