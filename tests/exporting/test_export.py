@@ -1,6 +1,7 @@
 """The command as a user types it: what is written, what is said, and when nothing is."""
 
 import copy
+import json
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,21 @@ def test_another_export_gives_the_same_bytes(typed: Typed, tmp_path: Path) -> No
         assert file.size_bytes == file.path.stat().st_size
         assert read_card(file.path) == file.card
         assert file.path.read_bytes() == (typed.run / file.path.name).read_bytes()
+
+
+def test_a_run_on_a_label_file_is_compared_on_its_photos(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "images", tmp_path / "labeled" / "images")
+    names = sorted(path.name for path in photos.glob("images/*"))
+    outline = [30, 30, 90, 30, 90, 60, 30, 60]
+    labels = {
+        "images": [{"id": id_, "file_name": name, "height": 80, "width": 120} for id_, name in enumerate(names)],
+        "annotations": [{"image_id": id_, "category_id": 1, "segmentation": [outline]} for id_ in range(len(names))],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    file = tmp_path / "labeled" / "cars.json"
+    file.write_text(json.dumps(labels))
+    with chosen_photos(make_run(tmp_path, file), PhotoOptions(), channels=1) as chosen:
+        assert {pair.image.parent for pair in chosen.compared} == {tmp_path / "labeled" / "images"}
 
 
 def test_a_model_is_never_replaced_by_its_own_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
             sources = {"": SourceSettings(path=options.data, foreground=options.foreground, ignore=options.ignore)}
         else:
             own = settings.sources() if settings else {}
-            sources = {name: source for name, source in own.items() if source.weight and source.path.is_dir()}
+            sources = {name: source for name, source in own.items() if source.weight and source.path.exists()}
         if not sources:
             studio = Path(scratch, "studio")
             try:
