@@ -211,6 +211,17 @@ def test_one_of_a_run_s_data_sets_is_known_by_its_place_or_name(tmp_path, run_of
     assert bool(leaks) == (held_out is not None and (exported or held_out != "m_2"))
 
 
+def test_a_data_set_of_a_label_file_is_known_by_its_folder(tmp_path, run_of_two):
+    (tmp_path / "photos" / "coco").mkdir(parents=True)
+    (tmp_path / "photos" / "coco" / "labels.json").write_text("{}")
+    config = run_of_two / "config.yaml"
+    config.write_text(config.read_text().replace("path: cars", "path: coco/labels.json"))
+    pairs = some_pairs(tmp_path, "a_1", "a_2", "b_1", "m_2")
+    dataset = Dataset(tmp_path / "photos" / "coco", "coco", tuple(pairs))
+    chosen = select_pairs(pairs, trained_on=find_training_split([(run_of_two, some_card())], dataset))
+    assert [pair.id for pair in chosen.pairs] == ["b_1"]
+
+
 def test_the_folds_of_several_data_sets_hold_out_photos_of_each(tmp_path, run_of_two):
     group_of = {f"street/{car}_1": f"street/{car}" for car in "abcd"}
     splits = {

@@ -120,7 +120,8 @@ def _sources_of(run: Path) -> dict[str, Path]:
             found[EMPTY_SOURCE] = Path(empty)
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
         return {}  # not the settings of a run: only its split is needed
-    return {name: path.resolve() for name, path in found.items()}
+    # A data set may be given as a label file; its root is the folder.
+    return {name: (path.parent if path.is_file() else path).resolve() for name, path in found.items()}
 
 
 def find_run(model: str | Path) -> Path | None:
