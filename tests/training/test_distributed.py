@@ -23,7 +23,7 @@ from carmask.training.launch import count_devices
 from carmask.training.run_folder import RunFolder
 from tiny_runs import FAST, TINY, tiny_settings, untimed
 
-STEPS = 10
+STEPS = 6
 GRADIENTS = Path(__file__).with_name("distributed_gradients.py")
 
 
@@ -45,7 +45,7 @@ def half_dark(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ran(
     tiny: Path, half_dark: Path, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, ForkedRun]:
-    """Runs of ten steps, `alone`, `together` and `not-synced`, and one that `finds-batch`; made in one call."""
+    """Runs of six steps, `alone`, `together` and `not-synced`, and one that `finds-batch`; made in one call."""
     folder = tmp_path_factory.mktemp("forked")
     # Small steps: with those of a real training, rounding alone moves the loss by 1e-4 within ten steps (float32
     # against float64 in one process). Not Adam's, which are full steps also where a gradient is nothing but rounding.
