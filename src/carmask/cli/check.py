@@ -85,12 +85,15 @@ def _save_augmented(
     from carmask.training.preview import augmented_sheet
 
     values = {name: value for name in ("foreground", "ignore") if (value := getattr(options, name)) is not None}
-    given: dict[str, Any] = {"data": report.dataset.root} | ({"dataset": values} if values else {})
+    given: dict[str, Any] = {"data": report.dataset.root}
     if config:
         given["config"] = config
     if preset or not config:
         given["preset"] = preset or "fast"
-    write_bytes_atomically(path, encode_png(augmented_sheet(pairs, TrainSettings.model_validate(given))))
+    settings = TrainSettings.model_validate(given)
+    # Set only now: a run on several data sets, as the config may describe, takes no such values for all of them.
+    settings = settings.model_copy(update={"dataset": settings.dataset.model_copy(update=values)})
+    write_bytes_atomically(path, encode_png(augmented_sheet(pairs, settings)))
 
 
 def _print_summary(report: CheckReport, sheet: Path | None) -> None:
