@@ -74,6 +74,15 @@ def test_all_photos_of_a_car_have_one_scale_also_after_a_kill(predict: Command) 
     assert Path("out/two_01.png").stat().st_mtime_ns == two
 
 
+def test_files_from_elsewhere_are_refused_before_any_photo_is_measured(predict: Command) -> None:
+    save_car("photos/one_01.png", 40, 100)
+    Path("out").mkdir()
+    Path("out/one_01.png").write_bytes(b"mine")
+    predict.assert_refused("photos", "out", *SAME_CAR, naming=("one_01.png", "--overwrite"))
+    assert [path.name for path in Path("out").iterdir()] == ["one_01.png"]
+    assert predict("photos", "out", *SAME_CAR, "--overwrite") == 0
+
+
 def test_specks_do_not_change_the_scale_of_a_car() -> None:
     probability_HW = np.zeros((240, 400), dtype=np.float32)
     probability_HW[80:180, 50:350] = 1

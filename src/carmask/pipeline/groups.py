@@ -15,6 +15,8 @@ from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import Journal, Provenance, is_unchanged, read_entries, read_provenance
 from carmask.pipeline.kinds import OutputStyle
 from carmask.pipeline.outputs import Plan
+from carmask.pipeline.render import describe_style
+from carmask.pipeline.sinks import undone_in_folder
 from carmask.result import Result
 
 # Finds the vehicles of photos; the rows of its outcomes are what `measure_box` puts.
@@ -40,11 +42,12 @@ def measure_box(_: Job, found: Result) -> Box | None:
     return without_specks(found.probability, found.threshold, found.box_px).box_px
 
 
-def with_one_scale(plan: Plan, provenance: Provenance, measure: Measure) -> Plan:
+def with_one_scale(plan: Plan, provenance: Provenance, measure: Measure, *, overwrite: bool) -> Plan:
     """Return the plan with the extent of each photo's group; the same plan if each vehicle has its own scale.
 
     Raises:
-        CarmaskError: the journal of the boxes cannot be written, or the networks cannot run.
+        CarmaskError: the destination holds other results or files, which stay without `overwrite`; the journal of the
+            boxes cannot be written; or the networks cannot run.
 
     """
     output = plan.output
@@ -53,6 +56,9 @@ def with_one_scale(plan: Plan, provenance: Provenance, measure: Measure) -> Plan
     if output.look.canvas is None or output.look.scale != "same-car":
         return plan
     assert isinstance(plan.destination, Path), "the plan refuses stores"
+    if not overwrite:
+        # Measuring takes as long as the network: what would be refused afterwards is refused now.
+        undone_in_folder(plan.destination, plan.jobs, {**describe_style(output), **provenance}, overwrite=False)
     path = plan.destination / _JOURNAL
     known = {}
     since_ns = path.stat().st_mtime_ns if path.exists() else 0

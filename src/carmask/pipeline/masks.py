@@ -89,7 +89,9 @@ def convert_masks(masks: MaskList, plan: Plan, *, overwrite: bool = False, follo
         CarmaskError: the destination holds other results or cannot be written, or the disk is full.
 
     """
-    plan = with_one_scale(plan, masks.provenance(), lambda jobs: _convert(masks, jobs, measure_box))
+    plan = with_one_scale(
+        plan, masks.provenance(), lambda jobs: _convert(masks, jobs, measure_box), overwrite=overwrite
+    )
     with plan.open_sink(masks.provenance(), overwrite=overwrite) as sink:
         return collect_outcomes(settle(_convert(masks, sink.jobs, sink.put)), plan, sink, follow)
 

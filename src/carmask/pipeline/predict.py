@@ -53,6 +53,7 @@ def predict_photos(
         plan,
         provenance,
         lambda jobs: predict_jobs(jobs, segmenter, measure_box, regions=regions, batch_size=batch_size),
+        overwrite=overwrite,
     )
     with plan.open_sink(provenance, overwrite=overwrite) as sink:
         outcomes = predict_jobs(

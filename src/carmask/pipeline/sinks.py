@@ -167,16 +167,9 @@ def open_folder(
         JournalError: another process writes to the folder.
 
     """
-    stem = journal_stem(jobs)
-    written = read_journals(path, path, stem, provenance, lambda name: os.path.lexists(path / name), overwrite)
-
-    def find(name: str) -> StoredFile | None:
-        status = stat_file(path / name)
-        return status and StoredFile(status.st_size, status.st_mtime_ns)
-
-    todo, outdated, empty, dice = find_undone(path, jobs, written, find, overwrite=overwrite)
+    todo, outdated, empty, dice = undone_in_folder(path, jobs, provenance, overwrite=overwrite)
     # Opened before anything is deleted: another process may be writing to the folder.
-    with Journal(path / f"{stem}{shard.suffix}.jsonl", provenance) as journal:
+    with Journal(path / f"{journal_stem(jobs)}{shard.suffix}.jsonl", provenance) as journal:
         remove_stale_temporary_files({path, *((path / job.result).parent for job in jobs)})
         for position in outdated:
             (path / jobs.at(position).result).unlink(missing_ok=True)
@@ -215,6 +208,27 @@ class Written(NamedTuple):
 def journal_stem(jobs: Jobs) -> str:
     """Return how the names of the journals begin."""
     return _JOURNAL_OF_JSON if jobs.suffix in TEXT_SUFFIXES.values() else PICTURE_JOURNAL
+
+
+def undone_in_folder(
+    path: Path, jobs: Jobs, provenance: Provenance, *, overwrite: bool
+) -> tuple["array[int]", "array[int]", "array[int]", dict[int, float]]:
+    """See `find_undone`, for a folder; changes nothing in it, unless `overwrite`.
+
+    Raises:
+        BadDestination: the folder holds results of another provenance, or files of the same names from elsewhere.
+        JournalError: another process writes to a journal that is to be deleted.
+
+    """
+    written = read_journals(
+        path, path, journal_stem(jobs), provenance, lambda name: os.path.lexists(path / name), overwrite
+    )
+
+    def find(name: str) -> StoredFile | None:
+        status = stat_file(path / name)
+        return status and StoredFile(status.st_size, status.st_mtime_ns)
+
+    return find_undone(path, jobs, written, find, overwrite=overwrite)
 
 
 def find_undone(
