@@ -213,6 +213,8 @@ def test_labels_are_drawn_and_never_leave_their_tile():
     assert sheet([("ünïcödé 車 \n", IMAGE_HWC)], columns=4, tile_width_px=100).shape[1] < 130
     gray_HWC = sheet([("gray", IMAGE_HWC[..., :1])], columns=1, tile_width_px=100)
     assert gray_HWC.shape[2] == 3
+    bare_HWC = sheet([("", blank), ("", blank)], columns=1, tile_width_px=200)
+    assert 2 * 30 < bare_HWC.shape[0] < 2 * 30 + 3 * 15, "without labels, there is no space for them"
 
 
 def test_an_empty_sheet_is_refused():

@@ -89,28 +89,29 @@ def sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, tile_wid
     """Lay out labeled pictures in rows; uint8 RGB.
 
     tiles: (label, image_HWC uint8 with 1 or 3 channels). Each is scaled to `tile_width_px`, with its label above it,
-    which is shortened in the middle if it is too long. Raises `ValueError` if there are no tiles.
+    which is shortened in the middle if it is too long; rows without labels have no space for them. Raises `ValueError` if there are no tiles.
     """
     if not tiles or columns < 1 or tile_width_px < 1:
         raise ValueError(f"a sheet needs tiles, columns and a width: {len(tiles)}, {columns}, {tile_width_px}")
     text_px = max(10, round(tile_width_px / 22))
-    label_px = round(text_px * 1.6)
     font = ImageFont.load_default(size=text_px)
     columns = min(columns, len(tiles))
     pictures = [_scaled(image_HWC, tile_width_px) for _, image_HWC in tiles]
     rows = [range(first, min(first + columns, len(tiles))) for first in range(0, len(tiles), columns)]
-    row_height_px = [max(pictures[tile].height for tile in row) + label_px + _SHEET_GAP_PX for row in rows]
+    labels_px = [round(text_px * 1.6) if any(tiles[tile][0] for tile in row) else 0 for row in rows]
+    heights_px = [max(pictures[tile].height for tile in row) for row in rows]
     width_px = columns * (tile_width_px + _SHEET_GAP_PX) + _SHEET_GAP_PX
-    page = Image.new("RGB", (width_px, sum(row_height_px) + _SHEET_GAP_PX), _SHEET_RGB)
+    height_px = sum(heights_px) + sum(labels_px) + _SHEET_GAP_PX * (len(rows) + 1)
+    page = Image.new("RGB", (width_px, height_px), _SHEET_RGB)
     pen = ImageDraw.Draw(page)
     top_px = _SHEET_GAP_PX
-    for row, height_px in zip(rows, row_height_px, strict=True):
+    for row, row_px, label_px in zip(rows, heights_px, labels_px, strict=True):
         for column, tile in enumerate(row):
             left_px = _SHEET_GAP_PX + column * (tile_width_px + _SHEET_GAP_PX)
             label = _shortened(tiles[tile][0], font, tile_width_px)
             pen.text((left_px, top_px + label_px / 2), label, fill=_LABEL_RGB, font=font, anchor="lm")
             page.paste(pictures[tile], (left_px, top_px + label_px))
-        top_px += height_px
+        top_px += label_px + row_px + _SHEET_GAP_PX
     return np.array(page)
 
 
