@@ -89,7 +89,8 @@ def sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, tile_wid
     """Lay out labeled pictures in rows; uint8 RGB.
 
     tiles: (label, image_HWC uint8 with 1 or 3 channels). Each is scaled to `tile_width_px`, with its label above it,
-    which is shortened in the middle if it is too long; rows without labels have no space for them. Raises `ValueError` if there are no tiles.
+    which is shortened in the middle if it is too long; rows without labels have no space for them. Raises
+    `ValueError` if there are no tiles.
     """
     if not tiles or columns < 1 or tile_width_px < 1:
         raise ValueError(f"a sheet needs tiles, columns and a width: {len(tiles)}, {columns}, {tile_width_px}")
