@@ -15,7 +15,6 @@ from carmask.pipeline.jobs import Job, PhotoOutcome
 from carmask.pipeline.journal import Journal, Provenance, is_unchanged, read_entries, read_provenance
 from carmask.pipeline.kinds import OutputStyle
 from carmask.pipeline.outputs import Plan
-from carmask.pipeline.render import describe_style
 from carmask.pipeline.sinks import undone_in_folder
 from carmask.result import Result
 
@@ -58,7 +57,7 @@ def with_one_scale(plan: Plan, provenance: Provenance, measure: Measure, *, over
     assert isinstance(plan.destination, Path), "the plan refuses stores"
     if not overwrite:
         # Measuring takes as long as the network: what would be refused afterwards is refused now.
-        undone_in_folder(plan.destination, plan.jobs, {**describe_style(output), **provenance}, overwrite=False)
+        undone_in_folder(plan.destination, plan.jobs, plan.whole_provenance(provenance), overwrite=False)
     path = plan.destination / _JOURNAL
     known = {}
     since_ns = path.stat().st_mtime_ns if path.exists() else 0

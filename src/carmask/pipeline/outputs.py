@@ -78,6 +78,11 @@ class Plan:
         is_folder = isinstance(self.output, OutputStyle) and not self.of_one
         return self.destination / job.result if is_folder else self.destination
 
+    def whole_provenance(self, provenance: Provenance) -> Provenance:
+        """Return how masks are made, as given, and how they are written."""
+        written = describe_style(self.output) if isinstance(self.output, OutputStyle) else {"kind": self.output}
+        return {**written, **provenance}
+
     def open_sink(self, provenance: Provenance, *, overwrite: bool) -> AbstractContextManager[Sink]:
         """Open what takes the results. `provenance` is how masks are made; the plan adds how they are written.
 
@@ -87,14 +92,14 @@ class Plan:
         """
         path, jobs, output = self.destination, self.jobs, self.output
         if not isinstance(output, OutputStyle):
-            whole = {"kind": output, **provenance}
+            whole = self.whole_provenance(provenance)
             if isinstance(path, URL):
                 return open_store_table(path, jobs, whole, output, overwrite=overwrite)
             return open_table(path, jobs, whole, output, overwrite=overwrite)
         render = make_render(output, path, of_one=self.of_one)
         if self.of_one:
             return nullcontext(OneFile(jobs, (), {}, path, render))
-        whole = {**describe_style(output), **provenance}
+        whole = self.whole_provenance(provenance)
         if isinstance(path, URL):
             return open_store_folder(path, jobs, whole, render, shard=self.shard, overwrite=overwrite)
         beside = {}
