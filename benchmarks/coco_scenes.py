@@ -57,12 +57,13 @@ def main() -> None:
                 continue
             picture = decode_photo((file.with_suffix("") / png).read_bytes()).image_HWC
             mask_HW = vehicle_mask(picture, annotation["segments_info"])
-            if mask_HW.any() != (folder.name == "scenes"):
+            is_scene = folder.name == "scenes"
+            if mask_HW.any() != is_scene:
                 raise SystemExit(f"{photo}: vehicles are labeled in it, or none are, against the split")
-            for side in ("images", "masks") if mask_HW.any() else ("images",):
+            for side in ("images", "masks") if is_scene else ("images",):
                 (folder / side).mkdir(parents=True, exist_ok=True)
             (folder / "images" / f"coco_{photo.name}").symlink_to(photo.absolute())
-            if mask_HW.any():
+            if is_scene:
                 (folder / "masks" / f"coco_{png.name}").write_bytes(encode_png(mask_HW[..., None]))
             written += 1
     print(f"{written} of {len(folder_of)} photos written to {given.out}")
