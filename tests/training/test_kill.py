@@ -71,10 +71,10 @@ def killed(
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_at_random_and_resumed_is_as_if_left_alone(killed: tuple[Path, dict[str, Any]], processes: int) -> None:
     folder, answer = killed
-    told = answer[str(processes)]["random"]
+    counted = answer[str(processes)]["random"]
     # Only those that came after a step had begun.
-    assert told["kills"] >= KILLS
-    for run in range(told["runs"]):
+    assert counted["kills"] >= KILLS
+    for run in range(counted["runs"]):
         assert_undisturbed(folder, f"random-{run}", processes)
 
 
