@@ -19,7 +19,6 @@ def figures_on(segmenter: Segmenter, data: Path) -> dict[str, Any]:
 
     Raises:
         HasNone: the network learned from all of them, or it is not known from which.
-
     """
     selection = select(find_pairs(data), segmenter)
     if selection.part != "validation" or selection.warnings:

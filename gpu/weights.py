@@ -69,7 +69,6 @@ def join(index: Path) -> Network:
 
     Raises:
         CarmaskError: a file is missing or damaged.
-
     """
     try:
         described = json.loads(index.read_bytes())

@@ -56,7 +56,6 @@ def atomic_write(path: str | Path, *, fsync: bool = False) -> Iterator[IO[bytes]
 
     Raises:
         UnwritableFile: the folder or the file cannot be written. `NoSpace` where the disk is full.
-
     """
     path = Path(path)
     temporary = path.parent / f".carmask-{_host()}-{os.getpid()}-{_TOKEN}-{secrets.token_hex(4)}.part"

@@ -27,7 +27,6 @@ def max_pixels() -> int:
 
     Raises:
         CarmaskError: the environment does not hold a number of pixels.
-
     """
     text = os.environ.get(MAX_PIXELS_VARIABLE, str(DEFAULT_MAX_PIXELS))
     if not text.isdecimal() or not int(text):

@@ -79,7 +79,6 @@ class Result:
 
         Raises:
             CarmaskError: there is no such background, or the photo cannot be read any more.
-
         """
         image_HWC, photo = self._composed(Look(background=background, crop=crop), None)
         image = Image.fromarray(image_HWC)
@@ -96,7 +95,6 @@ class Result:
 
         Raises:
             CarmaskError: there is no such look, or the photo cannot be read any more.
-
         """
         look = look if isinstance(look, Look) else load_look(look)
         look.require_opaque_jpeg()

@@ -92,7 +92,6 @@ def run_segmenter(
         workers: Threads that load, and as many that consume; one for each CPU if not given.
         ahead: Items that may wait behind each stage; if not given, enough to keep all threads busy.
         items_in_thread: Take the items in a thread of their own, for a source that decodes or waits itself.
-
     """
     workers = workers or default_workers()
     stages = _Stages(segmenter, load, consume, on_error, batch_size)

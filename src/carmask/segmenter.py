@@ -121,7 +121,6 @@ class Segmenter:
 
         Raises:
             CarmaskError: there is no such network, it is damaged, or it cannot run here with these options.
-
         """
         models = [model] if model is None or isinstance(model, str | Path) else list(model)
         if not models:
@@ -163,7 +162,6 @@ class Segmenter:
 
         Raises:
             UnreadableImage: not a readable picture.
-
         """
         return decode_source(source, channels=self._channels, at_least_HW=None if self.tile else self._at_least_HW)
 
@@ -186,7 +184,6 @@ class Segmenter:
 
         Raises:
             EngineError: an engine failed.
-
         """
         if not fitted:
             return []
@@ -203,7 +200,6 @@ class Segmenter:
 
         Raises:
             EngineError: the engine of the network that refines failed.
-
         """
         if fitted.image_HWC is None:
             return self._average(fitted.views, raw, fitted.size_HW)
@@ -264,7 +260,6 @@ class Segmenter:
 
         Raises:
             UnreadableImage: not a readable picture.
-
         """
         photo = self.decode(source)
         (probability_HW,) = self.predict_photos([photo])

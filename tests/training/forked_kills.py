@@ -128,7 +128,6 @@ class _Turn:
 
         Raises:
             RuntimeError: what was not killed has ended in any other way.
-
         """
         ends = end_of(self._children)
         os.close(self._steps)

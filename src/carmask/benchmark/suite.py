@@ -79,7 +79,6 @@ def run_benchmark(
 
     Raises:
         CarmaskError: there are no photos, or no such model, or PyTorch is needed and is not there.
-
     """
     figures: Figures = {"networks": [], "wholes": [], "naive_network_ms": {}, "naive": {}}
     log(cpu_name())
@@ -169,7 +168,6 @@ def time_network(model: Path, *, seconds: float) -> list[Figures]:
     Args:
         model: An `.onnx` file, or a folder of weights, which only PyTorch runs.
         seconds: How long each number is measured.
-
     """
     times: dict[tuple[str, str], Figures] = {}
     for name, precision in _ENGINES:
@@ -208,7 +206,6 @@ def time_stages(segmenter: Segmenter, jobs: Sequence[Job], put: Put, workers: in
         jobs: Photos; all of them go through each stage, and are in memory at once.
         put: Encodes and writes a result, as in `carmask.pipeline.predict.predict_jobs`.
         workers: Threads that the pipeline decodes, and encodes, with.
-
     """
 
     def time_stage(name: str, run: Callable[[Any], object], items: Sequence[Any]) -> Figures:
@@ -240,7 +237,6 @@ def time_whole(segmenter: Segmenter, photos: Sequence[Path], kind: Kind, *, coun
 
     Raises:
         CarmaskError: a photo cannot be cut out.
-
     """
     with _open_sink(photos[: min(count, _STAGE_PHOTOS)], kind) as sink, one_opencv_thread():
         stages = time_stages(segmenter, list(sink.jobs), sink.put, default_workers())

@@ -41,7 +41,6 @@ def benchmark(
         count: Number of photos to measure the whole with.
         seconds: How long to measure each figure of a network.
         out: A .json file for all figures, with the machine and the versions.
-
     """
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.benchmark.suite import make_tables, run_benchmark

@@ -50,7 +50,6 @@ def check(
         preset: The preset whose augmentation the sheet of --augmented shows. Default: that of the config, or else
             `fast`.
         config: A YAML file of training settings, whose augmentation the sheet of --augmented shows.
-
     """
     for option, path in (("--sheet", sheet), ("--augmented", augmented)):
         if path and path.suffix.lower() != ".png":

@@ -53,7 +53,6 @@ def print_table(
         numbers: Headings of the other columns, which are aligned to the right.
         rows: A text for each column.
         style: Of the title.
-
     """
     table = Table(title=title, title_justify="left", title_style=style)
     for heading in words:

@@ -47,7 +47,6 @@ def convert(
         look: How cut-outs look.
         overwrite: Make all results again, and replace other files with the same names.
         json: Print a line of JSON for each mask, and a summary at the end.
-
     """
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.pipeline.masks import convert_masks, find_masks

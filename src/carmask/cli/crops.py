@@ -36,7 +36,6 @@ def crops(
         seed: The same photos, network and seed give the same crops.
         foreground: Stored mask value that means foreground, if masks have values other than 0 and one more.
         ignore: Stored mask value that means unknown; crops with such pixels are left out.
-
     """
     from carmask.data.pairs import find_pairs
     from carmask.data.split import Split

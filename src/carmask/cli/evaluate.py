@@ -49,7 +49,6 @@ def evaluate_command(
             found.
         batch_size: Number of photos in a batch.
         options: How photos and masks are found and read.
-
     """
     dataset = options.find(data)
     segmenter = network.load()

@@ -67,7 +67,6 @@ def export(
         ignore: Stored mask value in --data that means unknown: pixels that nobody labeled, which are not compared.
         weights: How weights are stored. float16 is half as large; the network computes in float32 in both cases.
         allow_drop: Write the int8 file even if it loses too much.
-
     """
     from carmask.exporting.export import export as export_network
     from carmask.exporting.fixed import FixedSize

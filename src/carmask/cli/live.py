@@ -67,7 +67,6 @@ def live(
         record: A video file to write the results to, as in `carmask video`; it has no audio.
         overwrite: Replace an existing recording.
         network: Which network, and how it runs.
-
     """
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.imaging.masks import Area, Regions

@@ -25,7 +25,6 @@ def model(name: str = "small", *, card: Flag = False) -> int:
             run or of weights.
         card: Print the README of a trained network instead, as the Hugging Face Hub shows it: data, figures, use,
             limits and license in Markdown. Needs huggingface_hub.
-
     """
     if card:
         print(hub_card(name), end="")
@@ -54,7 +53,6 @@ def hub_card(model: str | Path) -> "hub.ModelCard":
 
     Raises:
         CarmaskError: there is no such network, or it is damaged.
-
     """
     from carmask.models.hub_card import write_hub_card
 

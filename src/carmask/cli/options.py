@@ -56,7 +56,6 @@ class NetworkOptions:
         tile: Also run the network on overlapping tiles of photos that are larger than its input. Takes up to five times
             the time.
         threshold: Pixels of at least this probability belong to the mask. Default: the network's own threshold.
-
     """
 
     model: Annotated[tuple[str, ...], Parameter(alias="-m", negative=(), show_default=False)] = ()
@@ -70,7 +69,6 @@ class NetworkOptions:
 
         Raises:
             CarmaskError: there is no such network, or it cannot run here with these options.
-
         """
         from carmask.segmenter import Segmenter
 
@@ -93,7 +91,6 @@ class DataOptions:
         labels: Classes of label files that are vehicles: car,truck. Default: the classes that COCO's names call
             vehicles, or else the only class.
         ignore_labels: Classes of label files that mean unknown.
-
     """
 
     group_pattern: str | None = None
@@ -133,7 +130,6 @@ class LookOptions:
             one folder, or with names such as name_01 to name_16. It takes a second pass.
         shadow: contact: a soft dark band below wheels and sill. soft: contact, and a wide shadow on the floor.
             original: the photo's own shadow. Default: none.
-
     """
 
     look: str | None = None
@@ -154,7 +150,6 @@ class LookOptions:
 
         Raises:
             CarmaskError: there is no such look, or the options contradict each other.
-
         """
         given = {name: getattr(self, name) for name in Look.model_fields}
         # A switch that is off says nothing.

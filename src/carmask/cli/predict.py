@@ -85,7 +85,6 @@ def predict(
             reject masks, and export the decisions for `carmask review apply`.
         review_below: Also write review.html, with all photos whose expected Dice is below this (0.97).
         json: Print a line of JSON for each photo, and a summary at the end.
-
     """
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.imaging.masks import Area, Regions

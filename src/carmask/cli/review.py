@@ -26,7 +26,6 @@ def review(
         destination: The folder for the lists. Default: the table's name without its ending.
         copy: Also copy the photos and their results, to sorted/accepted/images and sorted/accepted/masks, which
             `carmask train` reads, and the same for the others.
-
     """
     # A slow import happens here, so that --help does not wait for it.
     from carmask.review.decisions import GROUPS, apply_decisions, read_decisions

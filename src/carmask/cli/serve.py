@@ -50,7 +50,6 @@ def serve(
         log_format: Format of the log on standard error: lines of text, or json with an object per line.
         network: Which network, and how it runs.
         limits: The limits of requests, connections, memory and batches.
-
     """
     from carmask.serving.app import ROOT_PATH
     from carmask.serving.server import run

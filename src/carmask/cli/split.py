@@ -39,7 +39,6 @@ def split(
         seed: Seed of the split. The same photos, masks and seed give the same split. Default: 0.
         options: How photos and masks are found and read.
         out: File to write. Default: split.json. With --all-folds, the folder to write to. Default: folds/.
-
     """
     if all_folds and fraction is not None:
         raise CarmaskError("--all-folds and --fraction cannot be combined: a fraction is a single split")

@@ -29,7 +29,6 @@ def studio(
         width_px: Width of the photos in pixels.
         seed: 0 or more. Another seed gives other cars, studios and light.
         workers: Number of processes to render with; 0 means one for each usable CPU.
-
     """
     with progress_bar("rendering example photos") as advance:
         try:

@@ -18,7 +18,6 @@ def submit(table: Path, *, check: Path, truth: Path | None = None) -> int:
         table: The submission, .csv or .csv.gz, with the header img,rle_mask.
         check: The folder of the photos.
         truth: True masks of some or all photos, a folder or a table of run lengths, to compute the mean Dice.
-
     """
     # A slow import happens here, so that --help does not wait for it.
     from carmask.pipeline.submission import check_submission

@@ -50,7 +50,6 @@ def train(
         all_folds: Train a network for each of --dataset.folds folds. `carmask evaluate` then measures each photo with
             the network that was not trained on it.
         overfit_batch: Self-test: overfit a single batch, and write no run. The exit status is 1 if this fails.
-
     """
     # Not needed for `--help`, and slow to import.
     from carmask.training import launch

@@ -59,7 +59,6 @@ def video(
         overwrite: Replace an existing result.
         batch_size: Number of frames in a batch.
         network: Which network, and how it runs.
-
     """
     # Slow imports happen here, so that --help does not wait for them.
     from carmask.imaging.masks import Area, Regions
@@ -119,7 +118,6 @@ def check_destination(
 
     Raises:
         BadVideoOutput: it is not the name of a video, or something else is there.
-
     """
     import av  # noqa: F401 - it is an extra, because its wheels contain codecs under the GPL
 

@@ -86,7 +86,6 @@ def fit_pair(
 
     Raises:
         CarmaskError: photo or mask cannot be read, or they differ in size.
-
     """
     photo = decode_photo(pair.image, channels=key.channels, at_least_HW=key.geometry.size_HW)
     read_by_key = replace(pair, foreground=key.foreground, ignore=key.ignore)

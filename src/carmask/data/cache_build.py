@@ -81,7 +81,6 @@ def open_cache(
     Raises:
         CacheError: `folder` cannot be written, or has not enough space.
         CacheUnfinished: `wants_stop` returned True before the cache was finished.
-
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

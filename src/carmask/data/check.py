@@ -34,7 +34,6 @@ class CheckReport:
         side_sizes: Number of pairs to train on and of held-out ones, by the split or the data's own folders or lists.
         outside_split: Number of pairs that the split does not name; 0 without a split.
         seconds: Duration of the check.
-
     """
 
     dataset: Dataset
@@ -75,7 +74,6 @@ def check_dataset(
         split: A split.json; the data's own folders or lists train and val if None. Photos are also compared between its
             sides.
         progress: Called with (pairs read, pairs in all).
-
     """
     started = time.perf_counter()
     pairs = {pair.id: pair for pair in dataset.pairs}

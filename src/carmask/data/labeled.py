@@ -54,7 +54,6 @@ def find_labeled(source: Path, labels: Sequence[str], ignored: Sequence[str]) ->
     Raises:
         LabelError: see `read_labels`.
         DatasetError: none of the photos is there.
-
     """
     root = source if source.is_dir() else source.parent
     if not root.is_dir() or not (source.is_dir() or source.suffix.lower() in SUFFIXES):
@@ -68,7 +67,6 @@ def find_voc(located: Sequence[DatasetPaths], labels: Sequence[str], ignored: Se
 
     Raises:
         LabelError: the classes do not fit, or classes are named, but masks of this kind have none.
-
     """
     paths = located[0]
     masks = paths.masks if len(located) == 1 else None
@@ -87,7 +85,6 @@ def match_labels(root: Path, labels: Labels, photos: Path | None = None) -> Foun
 
     Raises:
         DatasetError: none of the photos is there.
-
     """
     folder = photos or photo_folder(root)
     index = index_folder(folder)

@@ -132,7 +132,6 @@ def locate_dataset(root: Path) -> list[DatasetPaths]:
 
     Raises:
         DatasetError: there is no data set of a supported layout, or more than one.
-
     """
     _require_folder(root)
     found = _locate_in(root)
@@ -173,7 +172,6 @@ def locate_empty(root: Path) -> Path:
 
     Raises:
         DatasetError: `root` is no folder, or holds masks.
-
     """
     _require_folder(root)
     if _locate_or_none(root):
@@ -186,7 +184,6 @@ def index_folder(folder: Path) -> FileIndex:
 
     Raises:
         DatasetError: a folder cannot be listed.
-
     """
     index = FileIndex({}, {}, [])
     for path, names in walk_files(folder, on_error=_refuse_unlistable):

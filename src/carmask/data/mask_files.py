@@ -27,7 +27,6 @@ def find_mask_files(located: Sequence[DatasetPaths]) -> FoundPhotos:
 
     Raises:
         DatasetError: there are none.
-
     """
     parts = [_find_in(paths) for paths in located]
     problems = in_order(problem for part in parts for problem in part.problems)
@@ -101,7 +100,6 @@ def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
 
     Raises:
         DatasetError: the file cannot be read, or is not such a table.
-
     """
     if not path.is_file():
         raise DatasetError(f"{path}: cannot be read as a table (not a plain file)")

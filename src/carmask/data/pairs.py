@@ -52,7 +52,6 @@ class Pair:
         view: In Carvana's layout the part of the name after the car, "01" to "16".
         foreground: The stored value of a mask file that is foreground; see `decode_mask`.
         ignore: The stored value of unknown pixels; see `decode_mask`.
-
     """
 
     id: str
@@ -109,7 +108,6 @@ def find_pairs(
     Raises:
         DatasetError: there is no supported layout or no pair, or `group_pattern` is wrong or does not match.
         LabelError: label files cannot be used.
-
     """
     root = Path(root)
     data = _find_empty(root) if empty else _find(root, parse_names(labels), parse_names(ignore_labels))
@@ -152,7 +150,6 @@ def load_soft_mask(pair: Pair, *, photo_HW: tuple[int, int] | None = None) -> Ma
         UnreadableImage: the mask, or without a mask file the photo's header, cannot be read.
         RleError: the run lengths are wrong or do not fit the photo.
         LabelError: a label cannot be drawn, or nothing is known.
-
     """
     truth = pair.mask
     if isinstance(truth, PhotoLabels) and truth.format == VOC and pair.foreground is not None:

@@ -48,7 +48,6 @@ class Split(BaseModel):
         fraction: The requested share of held-out photos, if the split was made by fraction; 0 holds out none.
         method: How the split was made, for the reader.
         carmask_version: The version of carmask that made it.
-
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,7 +90,6 @@ class Split(BaseModel):
 
         Raises:
             SplitError: the file is missing, is not a split, or has a group on both sides.
-
         """
         try:
             return cls.model_validate(json.loads(Path(path).read_bytes()))
@@ -121,7 +119,6 @@ class Split(BaseModel):
 
         Raises:
             SplitError: the split names a photo that is not in `pairs`, or has one of the pairs' groups on both sides.
-
         """
         by_id = {pair.id: pair for pair in pairs}
         split = self.spelled_as(by_id)
@@ -162,7 +159,6 @@ def split_folds(group_of: Mapping[str, str], area_of: Mapping[str, float], *, fo
 
     Raises:
         SplitError: there are fewer groups than folds, or an area is missing or not a number.
-
     """
     if folds < 2:
         raise SplitError(f"{folds} folds: at least 2 are needed")
@@ -191,7 +187,6 @@ def find_own_split(dataset: Dataset, usable: Container[str] | None = None) -> Sp
 
     Raises:
         SplitError: a group is on both sides.
-
     """
     ids_of: dict[Side | None, list[str]] = defaultdict(list)
     for pair in dataset.pairs:
@@ -244,7 +239,6 @@ def make_split(
 
     Raises:
         SplitError: a number is out of range, or there are too few groups.
-
     """
     if fraction is not None:
         validation = _fraction_of(_groups_by_area(group_of, area_of), fraction, seed) if fraction else []

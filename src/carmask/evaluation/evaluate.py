@@ -70,7 +70,6 @@ def evaluate(
 
     Raises:
         CarmaskError: the data, the model or the part cannot be found or read.
-
     """
     dataset = find_pairs(
         data,
@@ -99,7 +98,6 @@ def select(
 
     Raises:
         CarmaskError: the part is not known, none of its photos is in the data set, or a split cannot be read.
-
     """
     if folds is not None and part in (None, "validation") and split is None:
         out_of_fold = select_out_of_fold(dataset, read_folds(fold_folders(folds)), folds)
@@ -125,7 +123,6 @@ def evaluate_selection(
 
     Raises:
         EvaluationError: there are no photos.
-
     """
     if not selection.pairs:
         raise EvaluationError("there are no photos to evaluate")
@@ -213,7 +210,6 @@ def load_truth(pair: Pair, size_HW: tuple[int, int]) -> MaskReading:
     Raises:
         MaskSizeError: it has another size.
         CarmaskError: it cannot be read.
-
     """
     reading = load_soft_mask(pair, photo_HW=size_HW)
     if reading.soft_HW.shape != size_HW:

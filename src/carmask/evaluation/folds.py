@@ -21,7 +21,6 @@ def read_folds(folders: Sequence[Path]) -> dict[str, Split]:
     Raises:
         SplitError: a split is missing or damaged.
         FoldsError: they are not all the folds of one split.
-
     """
     splits = {folder.name: Split.load(folder / SPLIT_OF_RUN) for folder in folders}
     check_folds(splits)
@@ -38,7 +37,6 @@ def check_folds(splits: Mapping[str, Split]) -> None:
 
     Raises:
         FoldsError: they are not; it names the folds.
-
     """
     (first, reference), *others = splits.items()
     held_out_by = dict.fromkeys(reference.validation, first)

@@ -75,7 +75,6 @@ def write_report(
 
     Raises:
         UnwritableFile: a file cannot be written.
-
     """
     page, summary = folder / "report.html", folder / "summary.json"
     _write(folder / "per_image.csv", render_csv(evaluation))

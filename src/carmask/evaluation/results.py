@@ -144,7 +144,6 @@ class Evaluation:
         remarks: What is known about whether the network was trained on these photos.
         warnings: Why the metrics may not be held-out ones, or not of all photos.
         fold_of: Out of fold: the fold whose network measured a photo (id -> name of the fold).
-
     """
 
     rows: tuple[PhotoRow, ...] = field(repr=False)

@@ -177,7 +177,6 @@ def select_pairs(
 
     Raises:
         EvaluationError: the part is not known, or none of its photos is among `pairs`.
-
     """
     sides = split or trained_on
     remarks: list[str] = []

@@ -83,7 +83,6 @@ def export(
         ParityError: an engine's results differ from PyTorch's. Nothing is written.
         DropError: int8 loses too much Dice, or changes the masks. Nothing is written.
         CarmaskError: photos, name or file cannot be used.
-
     """
     model, photos, logger = locate(str(model), "torch"), photos or PhotoOptions(), logger or ExportLogger()
     network = Network.load(model)

@@ -93,7 +93,6 @@ def plain_engines(file: bytes, card: ModelCard, batch: int) -> Iterator[Engine]:
 
     Raises:
         EngineError: one of them cannot run it.
-
     """
     with _failures_named("onnxruntime"):
         session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])

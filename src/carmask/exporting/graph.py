@@ -140,7 +140,6 @@ def note_held_out(path: Path, figures: Sequence[HeldOut]) -> None:
     Raises:
         ModelFileError: there is no such file, or carmask has not exported it.
         UnwritableFile: it cannot be written.
-
     """
     _replace_in_card(path, measured=read_card(path).measured.model_copy(update={"held_out": tuple(figures)}))
 

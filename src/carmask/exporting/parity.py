@@ -102,7 +102,6 @@ class Reference:
     Attributes:
         dice: PyTorch's mean Dice with the true masks.
         probe_sizes: Heights and widths of the probes, in pixels.
-
     """
 
     def __init__(self, engine: Engine, photos: ExportPhotos, progress: Progress) -> None:
@@ -163,7 +162,6 @@ def open_engines(file: bytes, precisions: Sequence[Precision]) -> Iterator[Engin
 
     Raises:
         EngineMissing: no engine is installed.
-
     """
     names: list[EngineName] = [name for name in ("openvino", "onnxruntime") if find_spec(name)]
     if not names:

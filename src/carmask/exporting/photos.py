@@ -42,7 +42,6 @@ class PhotoOptions:
         dice_photos: Largest number of photos to calibrate the expected Dice with; 0 for none.
         foreground: Of the masks in `data`; see `decode_mask`.
         ignore: As `foreground`.
-
     """
 
     data: Path | None = None
@@ -107,7 +106,6 @@ def chosen_photos(model: Path, options: PhotoOptions, *, channels: int) -> Itera
 
     Raises:
         CarmaskError: a given folder holds no photos, or they cannot be used.
-
     """
     with tempfile.TemporaryDirectory(prefix="carmask-") as scratch:
         run = find_run(model)

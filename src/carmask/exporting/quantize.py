@@ -42,7 +42,6 @@ def quantize(model: onnx.ModelProto, canvases: Iterable[NDArray[np.uint8]]) -> o
     Args:
         model: The graph, its weights float32.
         canvases: Fitted photos (uint8, H x W x C) to measure the ranges of the activations on.
-
     """
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     # onnxruntime recommends, on the root logger, a preparation that the exporter has already done.

@@ -31,7 +31,6 @@ def choose_labels(
 
     Raises:
         LabelError: a wanted class does not exist, or none is wanted and there are several that are no vehicles.
-
     """
     listed = ", ".join(sorted(found)) or "none"
     for option, names in (("--labels", labels), ("--ignore-labels", ignored)):

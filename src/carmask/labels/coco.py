@@ -68,7 +68,6 @@ def read_coco(path: Path, document: Any, digest: str) -> LabelFile:
 
     Raises:
         LabelError: names the place and the cause.
-
     """
     instances = validate(_Instances, document, path)
     name_of = {category.id: category.name for category in instances.categories}

@@ -88,7 +88,6 @@ def parse_xml(path: Path) -> ElementTree.Element:
 
     Raises:
         LabelError: it is none, or declares a document type, as files that attack parsers do.
-
     """
     try:
         with path.open("rb") as stream:
@@ -105,7 +104,6 @@ def read_cvat(path: Path, root: ElementTree.Element, digest: str) -> LabelFile:
 
     Raises:
         LabelError: names the place and the cause.
-
     """
     photos = []
     for image in root.iter("image"):

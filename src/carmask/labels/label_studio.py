@@ -88,7 +88,6 @@ def read_label_studio(path: Path, document: Any, digest: str) -> LabelFile:
 
     Raises:
         LabelError: names the place and the cause.
-
     """
     tasks = validate(_LabelTasks, document, path).root
     done = [[one for one in task.annotations if not one.was_cancelled] for task in tasks]
@@ -151,7 +150,6 @@ def decode_brush(data: bytes, size_HW: tuple[int, int]) -> NDArray[np.bool_]:
 
     Raises:
         LabelError: it is damaged, or of another size.
-
     """
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
     at = 0

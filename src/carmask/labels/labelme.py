@@ -104,7 +104,6 @@ def read_labelme(path: Path, document: Any, digest: str) -> PhotoLabels:
 
     Raises:
         LabelError: names the place and the cause.
-
     """
     found = validate(_LabelmeFile, document, path)
     size = known_size(found.imageHeight, found.imageWidth)

@@ -99,7 +99,6 @@ def read_labels(source: Path, labels: tuple[str, ...], ignored: tuple[str, ...])
 
     Raises:
         LabelError: no label can be read, there are several formats, or the classes do not fit; see `choose_labels`.
-
     """
     reader = _LabelReader(source if source.is_dir() else source.parent)
     if not source.is_dir():

@@ -67,7 +67,6 @@ class PhotoLabels:
         digest: Differs where the file or the choice of labels differs.
         size_HW: Height and width of the photo, if the file says them.
         shapes: In the order of the file.
-
     """
 
     file: Path
@@ -97,7 +96,6 @@ class PhotoLabels:
 
         Raises:
             LabelError: a shape cannot be drawn, or is only a box.
-
         """
         size_HW = self.size_HW or photo_HW
         if size_HW[0] * size_HW[1] > max_pixels():
@@ -149,7 +147,6 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
     Raises:
         LabelError: a folder cannot be listed.
-
     """
     found = walk_files(folder, on_error=_refuse_unlistable)
     return [path / name for path, names in found for name in names if Path(name).suffix.lower() in suffixes]
@@ -178,7 +175,6 @@ def validate(model: type[Model], document: object, path: Path) -> Model:
 
     Raises:
         LabelError: it differs from the model; names the place in the file and the cause.
-
     """
     try:
         return model.model_validate(document)
@@ -200,7 +196,6 @@ def polygon(label: str, ring: list[float] | Points, *, scale_xy: tuple[float, fl
 
     Raises:
         LabelError: the ring has an odd count of numbers, or fewer than three points.
-
     """
     flat = np.asarray(ring, np.float64).reshape(-1)
     if flat.size % 2 or flat.size < 6:
@@ -241,7 +236,6 @@ def from_base64(text: str, *, packed: bool = False) -> bytes:
 
     Raises:
         LabelError: it is none.
-
     """
     try:
         data = base64.b64decode(text, validate=True)

@@ -68,7 +68,6 @@ def read_supervisely(path: Path, document: Any, digest: str) -> PhotoLabels:
 
     Raises:
         LabelError: names the place and the cause.
-
     """
     found = validate(_Annotations, document, path)
     shapes = []

@@ -52,7 +52,6 @@ def read_voc(photos: Path, masks: Path) -> LabelFile:
 
     Raises:
         LabelError: labelmap.txt is no list of classes.
-
     """
     color_by_class = _read_label_map(masks.parent / "labelmap.txt")
     labeled = []

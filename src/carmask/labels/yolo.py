@@ -57,7 +57,6 @@ def read_yolo(path: Path, problems: list[tuple[Path, str]]) -> LabelFile:
 
     Raises:
         LabelError: data.yaml cannot be used, or the labels are in another folder than it.
-
     """
     data = validate(_Data, yaml.safe_load(path.read_bytes()), path)
     names = data.names if isinstance(data.names, dict) else dict(enumerate(data.names))

@@ -172,7 +172,6 @@ def read_card(source: str | Path | bytes) -> ModelCard:
 
     Raises:
         ModelFileError: the file is missing or damaged, or carmask has not exported it.
-
     """
     name = source_name(source)
     export = "export the network again with `carmask export`"

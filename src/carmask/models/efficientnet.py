@@ -147,7 +147,6 @@ def load_imagenet(levels: nn.ModuleList, name: EncoderName) -> str:
 
     Raises:
         PretrainedWeightsMissing: their package is not installed, or is damaged.
-
     """
     package, file = _imagenet_file(name)
     own = levels.state_dict()

@@ -50,7 +50,6 @@ def write_hub_card(
         parameters: Number of parameters, if it is known.
         tags: Tags for the Hub.
         license_id: The license of the weights, as the Hub names it; None if it is not known.
-
     """
     held_out = _held_out(card)
     trainings = _trainings(card)

@@ -67,7 +67,6 @@ class Network(
         Args:
             license_id: The license of these weights, as the Hub names it ("mit"); without it the README says that
                 none is stated. `save_pretrained` and `push_to_hub` take it in `model_card_kwargs`.
-
         """
         return write_hub_card(
             self.card,
@@ -98,7 +97,6 @@ class Network(
 
         Raises:
             WeightsError: the folder, its configuration or its weights are missing or damaged.
-
         """
         folder = Path(pretrained_model_name_or_path)
         if isinstance(pretrained_model_name_or_path, str) and not folder.exists():
@@ -116,7 +114,6 @@ class Network(
         Raises:
             WeightsError: the folder, its configuration or its weights are missing or damaged.
             ModelFileError: the file is missing or damaged, or carmask has not exported it.
-
         """
         if folder.suffix.lower() == ".onnx" and not folder.is_dir():
             return cls._load_onnx(folder)

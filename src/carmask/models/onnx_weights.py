@@ -20,7 +20,6 @@ def read_onnx_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         KeyError: the file holds another network, or an int8 one.
-
     """
     graph = onnx.load(path).graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}

@@ -37,7 +37,6 @@ class SeriesFile(BaseModel):
 
         Raises:
             SeriesError: it is unreadable or something else.
-
         """
         try:
             return cls.model_validate(json.loads(path.read_bytes()))
@@ -76,7 +75,6 @@ def fold_folders(folder: Path, *, finished: bool = False) -> tuple[Path, ...]:
 
     Raises:
         SeriesError: the series file is damaged; or, with `finished`, a run is not finished or is missing.
-
     """
     path = folder / FILE_NAME
     if not path.is_file():

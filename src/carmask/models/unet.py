@@ -69,7 +69,6 @@ class UNet(nn.Module):
 
         Raises:
             WrongInputShape: a wrong number of channels, or a side that is not a multiple of the stride.
-
         """
         self._check_shape(x_BCHW.shape)
         x_BCHW = self.stem((x_BCHW - self.mean) / self.std)

@@ -47,7 +47,6 @@ def with_one_scale(plan: Plan, provenance: Provenance, measure: Measure, *, over
     Raises:
         CarmaskError: the destination holds other results or files, which stay without `overwrite`; the journal of the
             boxes cannot be written; or the networks cannot run.
-
     """
     output = plan.output
     if plan.of_one or not isinstance(output, OutputStyle) or output.kind != "cutout":

@@ -38,7 +38,6 @@ class Shard:
 
         Raises:
             CarmaskError: it is not a part and a number of parts.
-
         """
         match = _SHARD.fullmatch(text)
         number, count = map(int, match.groups()) if match else (0, 0)
@@ -82,7 +81,6 @@ class Job:
 
         Raises:
             URLError: the photo is at a URL that cannot be read.
-
         """
         return self.picture.read_bytes() if isinstance(self.picture, URL) else self.picture
 
@@ -159,7 +157,6 @@ def refuse_overwriting_photos(jobs: Jobs, result_of: Callable[[Job], Path | URL]
 
     Raises:
         BadDestination: a result is one of the photos.
-
     """
     if not any(isinstance(result := result_of(job), URL) or os.path.lexists(result) for job in jobs):
         return

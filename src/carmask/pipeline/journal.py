@@ -55,7 +55,6 @@ class Journal:
         Raises:
             JournalError: another process has it open.
             UnwritableFile: it cannot be written.
-
         """
         self.path = path
         header = header_line(provenance)
@@ -84,7 +83,6 @@ class Journal:
 
         Raises:
             UnwritableFile: it cannot be written.
-
         """
         line = entry_line(entry)
         with self._lock:
@@ -100,7 +98,6 @@ class Journal:
 
         Raises:
             UnwritableFile: it cannot be written.
-
         """
         places = [(entry[key], at) for at, entry in read_entries(self.path)]
         order = [at for _, at in sorted(dict(places).items())]
@@ -127,7 +124,6 @@ def delete_journal(path: Path) -> None:
 
     Raises:
         JournalError: another process has it open.
-
     """
     if path.exists():
         _open_locked(path).close()

@@ -38,7 +38,6 @@ class OutputStyle:
 
     Raises:
         BadLook: JPEG is to be transparent.
-
     """
 
     kind: PhotoKind
@@ -54,7 +53,6 @@ def refuse_file_options(kind: Kind, options: Iterable[str]) -> None:
 
     Raises:
         CarmaskError: with the names of the options.
-
     """
     if kind not in OF_PHOTO and (names := " and ".join(options)):
         raise CarmaskError(f"{names}: only for {', '.join(OF_PHOTO)}; {kind} has a single format")
@@ -65,7 +63,6 @@ def refuse_cutout_options(kind: Kind, options: Iterable[str]) -> None:
 
     Raises:
         CarmaskError: with the names of the options.
-
     """
     if kind != "cutout" and (names := " and ".join(options)):
         raise CarmaskError(f"{names}: only for cutout, not for {kind}")
@@ -86,7 +83,6 @@ def choose_kind(kind: Kind | None, destination: "Path | URL") -> Kind:
 
     Raises:
         CarmaskError: the name may mean several kinds.
-
     """
     if kind is not None:
         return kind

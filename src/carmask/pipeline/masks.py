@@ -87,7 +87,6 @@ def convert_masks(masks: MaskList, plan: Plan, *, overwrite: bool = False, follo
 
     Raises:
         CarmaskError: the destination holds other results or cannot be written, or the disk is full.
-
     """
     plan = with_one_scale(
         plan, masks.provenance(), lambda jobs: _convert(masks, jobs, measure_box), overwrite=overwrite
@@ -137,7 +136,6 @@ def find_masks(
     Raises:
         CarmaskError: there are no masks; or a table without photos, which alone know the size of the masks, or with
             `foreground`, which a table does not have.
-
     """
     known = find_photos(photos, results=results) if photos is not None else None
     if source.name.lower().endswith(TABLE_SUFFIXES["carvana-csv"]):
@@ -173,7 +171,6 @@ def match_rows(
 
     Raises:
         TableError: it is not such a table.
-
     """
     photos_of = _group(photos.names, lambda name: PurePosixPath(name).name)
     similar = SimilarNames(photos_of)

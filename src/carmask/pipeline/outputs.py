@@ -88,7 +88,6 @@ class Plan:
 
         Raises:
             CarmaskError: the destination holds other results or files, or cannot be written.
-
         """
         path, jobs, output = self.destination, self.jobs, self.output
         if not isinstance(output, OutputStyle):
@@ -130,7 +129,6 @@ def plan_outputs(
 
     Raises:
         CarmaskError: the options contradict each other, or the destination cannot hold the results.
-
     """
     if isinstance(destination, URL):
         _check_store(destination, kind, look)
@@ -179,7 +177,6 @@ def _table_path(kind: Kind, destination: Path | URL, shard_suffix: str) -> Path 
 
     Raises:
         BadDestination: it is not the name of such a table.
-
     """
     suffixes = TABLE_SUFFIXES[kind]
     ending = next((suffix for suffix in reversed(suffixes) if destination.name.lower().endswith(suffix)), None)
@@ -196,7 +193,6 @@ def _names_one_result(destination: Path | URL, suffix: str, *, of_one: bool) -> 
 
     Raises:
         BadDestination: it is neither, or one name is given for the results of many photos.
-
     """
     if destination == STREAM:
         if not of_one:

@@ -30,7 +30,6 @@ def list_paths(paths: Sequence[str], label: str, *, beside: Path | URL | None) -
 
     Raises:
         SourceError: there are none, or no folder holds them all.
-
     """
     if not paths:
         raise SourceError(f"{label}: names no photo; write one path per line")

@@ -48,7 +48,6 @@ class PhotoList:
 
         Raises:
             SourceError: the photos are at URLs.
-
         """
         if isinstance(self.root, URL):
             raise SourceError(f"{self.root}: is a URL, and files are needed here; copy the photos to a folder first")

@@ -46,7 +46,6 @@ def predict_photos(
     Raises:
         CarmaskError: the destination holds other results or cannot be written, the disk is full, or the networks
             cannot run.
-
     """
     provenance = provenance_of(segmenter, regions)
     plan = with_one_scale(
@@ -79,7 +78,6 @@ def predict_jobs(
     Raises:
         NoSpace: the disk is full. After any other error of one photo the next one is tried.
         EngineError: the networks cannot run.
-
     """
 
     def load(job: Job) -> tuple[Photo, Job]:

@@ -36,7 +36,6 @@ def load_background(style: OutputStyle) -> "Background | None":
 
     Raises:
         CarmaskError: there is no such background.
-
     """
     if style.kind != "cutout":
         return None
@@ -66,7 +65,6 @@ def draw(
     Returns:
         uint8 pixels (height, width, channels): 1 channel (gray) for mask and soft, 4 (RGBA) for transparent cut-outs,
         otherwise 3 (RGB).
-
     """
     if style.kind == "mask":
         return (found.mask.view(np.uint8) * np.uint8(255))[..., None]
@@ -102,7 +100,6 @@ def make_render(
 
     Raises:
         CarmaskError: there is no such background.
-
     """
     return partial(_render, style, background or load_background(style), destination, of_one)
 

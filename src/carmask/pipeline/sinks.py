@@ -62,7 +62,6 @@ class Sink:
 
         Raises:
             CarmaskError: the result cannot be drawn or written.
-
         """
         raise NotImplementedError
 
@@ -75,7 +74,6 @@ class Sink:
 
         Raises:
             UnwritableFile: it cannot be recorded.
-
         """
 
     def finish(self) -> None:
@@ -165,7 +163,6 @@ def open_folder(
     Raises:
         BadDestination: the folder holds results of another provenance, or files of the same names from elsewhere.
         JournalError: another process writes to the folder.
-
     """
     todo, outdated, empty, dice = undone_in_folder(path, jobs, provenance, overwrite=overwrite)
     # Opened before anything is deleted: another process may be writing to the folder.
@@ -218,7 +215,6 @@ def undone_in_folder(
     Raises:
         BadDestination: the folder holds results of another provenance, or files of the same names from elsewhere.
         JournalError: another process writes to a journal that is to be deleted.
-
     """
     written = read_journals(
         path, path, journal_stem(jobs), provenance, lambda name: os.path.lexists(path / name), overwrite
@@ -250,7 +246,6 @@ def find_undone(
 
     Raises:
         BadDestination: there are files of the same names from elsewhere.
-
     """
     todo, outdated, empty = array("q"), array("q"), array("q")
     dice: dict[int, float] = {}
@@ -288,7 +283,6 @@ def read_journals(
     Raises:
         BadDestination: there are results of another provenance.
         JournalError: another process writes to a journal that is to be deleted.
-
     """
     written: dict[str, Written] = {}
     for file in sorted(folder.glob(f"{stem}*.jsonl")):

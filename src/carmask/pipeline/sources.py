@@ -39,7 +39,6 @@ def find_photos(
         SourceError: there are none, they cannot be listed, or `results` is the folder of the photos itself.
         URLError: a URL cannot be read.
         ImportError: a URL needs fsspec, or a table pyarrow.
-
     """
     if isinstance(source, Path):
         source = Path(expand_home(str(source)))
@@ -71,7 +70,6 @@ def find_photos_of_all(
     Raises:
         SourceError: there are none, or `results` is one of the folders.
         URLError: a URL cannot be read.
-
     """
     if len(sources) == 1:
         return find_photos(sources[0], results=results, read_stdin=read_stdin)

@@ -137,7 +137,6 @@ def merge_segments(folder: URL, stem: str, provenance: Provenance, key: str | No
 
     Raises:
         UnwritableStore: there is no such bucket, or it cannot be written to.
-
     """
     names = sorted(name for name in folder.files_below() if _is_journal(name, f"{stem}+"))
     with tempfile.TemporaryDirectory(prefix="carmask-journal-") as place:
@@ -207,7 +206,6 @@ def open_store_folder(
     Raises:
         BadDestination: the folder holds results of another provenance, or files of the same names from elsewhere.
         URLError: the store cannot be read or written to.
-
     """
     stem = journal_stem(jobs)
     files = path.files_below()
@@ -235,7 +233,6 @@ def open_store_table(
     Raises:
         BadDestination: there is a finished table, or an unfinished one of another provenance.
         URLError: the store cannot be read or written to.
-
     """
     folder = path.with_name(f"{path.name}.part")
     found = folder.files_below()
@@ -279,7 +276,6 @@ def mirror_file(file: Path | URL | None) -> Iterator[Path | None]:
 
     Raises:
         URLError: the store cannot be read or written to.
-
     """
     if not isinstance(file, URL):
         yield file

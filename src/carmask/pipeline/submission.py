@@ -75,7 +75,6 @@ def check_submission(
 
     Raises:
         CarmaskError: the file is not such a table, or there are no photos or no true masks.
-
     """
     found = find_photos(photos, results=None)
     report = SubmissionReport(len(found.names))

@@ -58,7 +58,6 @@ def collect_outcomes(
 
     Raises:
         UnwritableFile: the sink or a list cannot be written, or another file has the name of a list.
-
     """
     jobs = plan.jobs
     summary = RunSummary(len(jobs) - len(sink.jobs), tried=len(sink.jobs))
@@ -121,7 +120,6 @@ class FailureList:
 
         Raises:
             UnwritableFile: the file cannot be written.
-
         """
         self.count += 1
         insort(self.first, (position, failure), key=itemgetter(0))

@@ -121,7 +121,6 @@ def open_table(
     Raises:
         BadDestination: there is a finished table, or an unfinished one of another provenance.
         JournalError: another process writes it.
-
     """
     if kind == "carvana-csv":
         _refuse_equal_file_names(jobs)

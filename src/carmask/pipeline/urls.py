@@ -85,7 +85,6 @@ class URL:
 
         Raises:
             URLError: it does not exist, or the store refuses.
-
         """
         with self.filesystem() as (system, path):
             return path == "" or system.info(path)["type"] == "directory"
@@ -95,7 +94,6 @@ class URL:
 
         Raises:
             URLError: it cannot be read.
-
         """
         with self.filesystem() as (system, path):
             data: bytes = system.cat_file(path)
@@ -106,7 +104,6 @@ class URL:
 
         Raises:
             URLError: the store refuses to say.
-
         """
         with self.filesystem() as (system, path):
             system.invalidate_cache()
@@ -120,7 +117,6 @@ class URL:
 
         Raises:
             URLError: it cannot be read.
-
         """
         with self.filesystem() as (system, path):
             try:
@@ -134,7 +130,6 @@ class URL:
 
         Raises:
             URLError: they cannot be listed.
-
         """
         with self.filesystem() as (system, path):
             # Other processes write to the store, too.
@@ -156,7 +151,6 @@ class URL:
 
         Raises:
             UnwritableStore: it cannot be written.
-
         """
         from fsspec.core import url_to_fs
 
@@ -186,7 +180,6 @@ class URL:
 
         Raises:
             URLError: they cannot be deleted.
-
         """
         with self.filesystem() as (system, path):
             paths = [f"{path.rstrip('/')}/{name}" for name in names]
@@ -204,7 +197,6 @@ class URL:
 
         Raises:
             URLError: they would not appear whole.
-
         """
         if self.inside or self.protocol not in _OBJECT_STORES:
             raise URLError(
@@ -219,7 +211,6 @@ class URL:
 
         Raises:
             URLError: the name is not valid text.
-
         """
         try:
             self.path.encode()
@@ -233,7 +224,6 @@ class URL:
         Raises:
             URLError: the store's package is missing, or the store refuses.
             ImportError: fsspec is missing.
-
         """
         from fsspec.core import url_to_fs
 
@@ -282,7 +272,6 @@ def common_folder(urls: list[URL]) -> tuple[URL, list[str]]:
 
     Raises:
         ValueError: they are in different stores.
-
     """
     stores = {(url.protocol, url.inside) for url in urls}
     if len(stores) > 1:

@@ -24,7 +24,6 @@ class ReviewChoice:
 
         Raises:
             CarmaskError: they are not such values, or both are given.
-
         """
         if most is not None and below is not None:
             raise CarmaskError("--review and --review-below: give only one of them")

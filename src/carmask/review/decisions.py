@@ -37,7 +37,6 @@ def read_decisions(path: Path) -> list[Reviewed]:
 
     Raises:
         BadDecisions: with the line that cannot be used.
-
     """
     try:
         # Line breaks as they are: names may hold some.
@@ -75,7 +74,6 @@ def apply_decisions(reviewed: Sequence[Reviewed], destination: Path, *, copy: bo
     Raises:
         BadDecisions: a photo or a result is not there any more, or a folder is there already; nothing was written.
         UnwritableFile: a file cannot be written.
-
     """
     if copy:
         folders = [destination / group for group in GROUPS.values()]

@@ -73,7 +73,6 @@ def write_page(path: Path, destination: Path, segmenter: Segmenter, items: Itera
 
     Raises:
         UnwritableFile: the page cannot be written, or another file has its name.
-
     """
     refuse_foreign_page(path)
     before, after = _template().split("<!-- DATA -->")
@@ -99,7 +98,6 @@ def refuse_foreign_page(path: Path) -> None:
 
     Raises:
         UnwritableFile: there is one of this name.
-
     """
     if path.exists():
         with path.open("rb") as stream:
@@ -113,7 +111,6 @@ def draw_item(path: Path, plan: Plan, job: Job, found: Result, *, count: int) ->
 
     Raises:
         UnreadableImage: the photo cannot be read any more.
-
     """
     is_shown = job.photo.suffix.lower() in _SHOWN_BY_BROWSERS
     longest_px = _LARGE_PX * math.sqrt(_LARGE_COUNT / max(_LARGE_COUNT, count)) if is_shown else _LARGE_PX

@@ -62,7 +62,6 @@ def write_review(
     Raises:
         UnwritableFile: the page cannot be written, or another file has its name.
         EngineError: the networks cannot run.
-
     """
     path = plan.list_file("review")
     assert isinstance(path, Path) and isinstance(plan.destination, Path), "the caller refuses others"  # noqa: PT018

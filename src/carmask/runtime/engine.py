@@ -34,7 +34,6 @@ class Engine(ABC):
         threads: CPU threads; None on other devices.
         steady_batch: From this batch size on, an image's result is the same to the last bit, whatever else is in the
             batch. None if only batches of one size agree like that.
-
     """
 
     name: str
@@ -53,7 +52,6 @@ class Engine(ABC):
 
         Raises:
             EngineError: the images are not such an array, or it failed.
-
         """
         # Engines would cast other images silently, or return an old output.
         channels = self.card.channels

@@ -52,7 +52,6 @@ def set_up(settings: HardwareSettings, *, local_rank: int = 0, local_count: int 
 
     Raises:
         CarmaskError: this machine does not have the device, or not enough GPUs.
-
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

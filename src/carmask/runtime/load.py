@@ -63,7 +63,6 @@ def load_engine(place: Path, options: RunOptions = RunOptions()) -> Engine:
 
     Raises:
         CarmaskError: the network is damaged, or cannot run here with these options.
-
     """
     if place.is_dir():
         return _load_weights(place, options)
@@ -81,7 +80,6 @@ def open_onnx(source: str | Path | bytes, options: RunOptions = RunOptions()) ->
     Raises:
         ModelFileError: the file is missing or damaged, or carmask has not exported it.
         EngineMissing: this machine cannot run this file with these options.
-
     """
     card = read_card(source)
     if card.precision == "int8" and options.precision != "auto":

@@ -44,7 +44,6 @@ def locate(model: str | Path | None, engine: EngineName = "auto") -> Path:
 
     Raises:
         ModelNotFound: there is no such model, or the Hub cannot be reached.
-
     """
     packaged = packaged_models()
     model = DEFAULT_MODEL if model is None else model
@@ -73,7 +72,6 @@ def locate_all(model: str | Path | None, engine: EngineName = "auto") -> tuple[P
     Raises:
         ModelNotFound: see `locate`.
         SeriesError: not all folds are finished.
-
     """
     folder = folder_of_folds(model)
     models = fold_folders(folder, finished=True) if folder else (model,)
@@ -90,7 +88,6 @@ def folder_of_folds(model: str | Path | None) -> Path | None:
 
     Raises:
         SeriesError: it is damaged.
-
     """
     if model is None or (isinstance(model, str) and model in packaged_models()):
         return None

@@ -18,7 +18,6 @@ class RunOptions:
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: auto takes the fastest precision of the engine. bf16 needs hardware that has it.
         threads: CPU threads of the network. Default: the engine's own choice.
-
     """
 
     engine: EngineName = "auto"

@@ -118,7 +118,6 @@ class BatchResponse(Response):
 
         Raises:
             ServiceError: 503, the queue is full; nothing was sent.
-
         """
         with self._worker.admitted(len(self._tasks)) as at_once:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

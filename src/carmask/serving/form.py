@@ -220,7 +220,6 @@ class SegmentForm(BaseModel):
 
         Raises:
             BadLook: it has more.
-
         """
         if self.canvas_px > max_pixels:
             raise BadLook(f"canvas {self._look.canvas}: this service makes pictures of up to {max_pixels:,} pixels")

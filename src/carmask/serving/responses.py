@@ -120,7 +120,6 @@ def choose_media_type(accept: str, offers: Sequence[str]) -> str:
 
     Raises:
         ServiceError: 406, the header allows none of them.
-
     """
     if not accept.replace(",", "").strip():
         return offers[0]

@@ -59,7 +59,6 @@ def run(
     Raises:
         CannotListen: another program uses the address, or this machine does not have it.
         CarmaskError: the self-test failed.
-
     """
     with _listening(host, port) as listener, _recorded_signals() as signals:
         metrics = ServiceMetrics()
@@ -92,7 +91,6 @@ async def self_test(worker: SegmentationWorker) -> None:
     Raises:
         SelfTestFailed: they are not.
         EngineError: a network cannot run.
-
     """
     here = files("carmask.serving")
     segmenter = worker.segmenter

@@ -27,7 +27,6 @@ class UploadRequest(Request):
             ServiceError: 503, the service is busy; 415, this is no form and no photo; 400, the form is damaged, has
                 too many parts, or a field twice.
             ClientDisconnected: the client closed the connection.
-
         """
         self.app.state.worker.check_ready()
         queried = self.query_params.multi_items()

@@ -113,7 +113,6 @@ class SegmentationWorker:
 
         Raises:
             ServiceError: 503, the queue is full, or the self-test has not passed.
-
         """
         if not self._accepts_photos:
             raise not_ready(self.problem or "")
@@ -126,7 +125,6 @@ class SegmentationWorker:
         Raises:
             ServiceError: 503, the queue is full; 422, the photo cannot be read, or the result cannot be encoded.
             EngineError: a network failed.
-
         """
         with self.admitted(1):
             return await self._segment(task)
@@ -167,7 +165,6 @@ class SegmentationWorker:
 
         Raises:
             ServiceError: 503, the queue is full, or the self-test has not passed.
-
         """
         self.check_ready()
         at_once = min(photos, self.limits.batch_size, self.limits.queue)

@@ -132,7 +132,6 @@ class TrainingState:
 
         Raises:
             CheckpointError: it belongs to other photos or settings.
-
         """
         if saved.get("photos", self.photos) != self.photos:
             raise CheckpointError(
@@ -170,7 +169,6 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, is_own: bool = False) 
 
     Raises:
         CheckpointError: it cannot be written.
-
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -198,7 +196,6 @@ def load_checkpoint(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: there is none, or both are damaged.
-
     """
     candidates = [file for file in (path, previous_checkpoint(path)) if file.exists()]
     if not candidates:

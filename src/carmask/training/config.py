@@ -238,7 +238,6 @@ class TrainSettings(Section):
 
         Raises:
             SettingsError: the file cannot be read, or a setting does not exist or has an impossible value.
-
         """
         try:
             return cls.model_validate(_read_yaml(path))

@@ -45,7 +45,6 @@ def write_crops(
     Raises:
         CarmaskError: `out` has crops or other pictures already, a photo or mask cannot be read, they differ in size, or
             a file cannot be written.
-
     """
     for folder in (out / "images", out / "masks"):
         if folder.is_dir() and any(folder.iterdir()):

@@ -122,7 +122,6 @@ def load_data(
     Raises:
         CarmaskError: data, split or settings cannot be used.
         CacheUnfinished: the time was over before all photos were decoded, on one of the machines.
-
     """
     settings_of = settings.sources()
     found = {name: find_pairs_of(source) for name, source in settings_of.items()}
@@ -185,7 +184,6 @@ def _load_split_of_all(settings: TrainSettings, distributed: DistributedContext)
 
     Raises:
         SplitError: it is not, and `datasets` say which data sets there are.
-
     """
     file, names = settings.dataset.split, [name for name in settings.sources() if name]
     if file is None or not names:
@@ -256,7 +254,6 @@ def _divide(sources: Sequence[Source], split: Split, skipped: Sequence[tuple[str
 
     Raises:
         CarmaskError: a side is empty.
-
     """
     source_of = {pair.id: source for source in sources for pair in source.pairs if source.row(pair.id) is not None}
     train, validation = (
@@ -286,7 +283,6 @@ def _fill_cache(
 
     Raises:
         CacheUnfinished: the time was over, on one of the machines.
-
     """
 
     def open_() -> Cache:

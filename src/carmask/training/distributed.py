@@ -58,7 +58,6 @@ class DistributedContext:
 
         Raises:
             DistributedError: the batch cannot be divided.
-
         """
         if batch_size % self.world_size:
             raise DistributedError(
@@ -122,7 +121,6 @@ def init_distributed() -> Iterator[DistributedContext]:
 
     Raises:
         DistributedError: a variable is missing or wrong, or the other processes cannot be reached.
-
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield DistributedContext()

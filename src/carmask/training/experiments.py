@@ -60,7 +60,6 @@ def run_experiment(
 
     Raises:
         CarmaskError: data, settings or a folder cannot be used, or training cannot go on.
-
     """
     stop = StopRequest(max_minutes)
     distributed = distributed or DistributedContext()
@@ -145,7 +144,6 @@ def run_to_resume(settings: TrainSettings | None, resume: Path | str | None) -> 
 
     Raises:
         CarmaskError: it was started with different settings.
-
     """
     if settings is None or resume is None:
         return None if resume is None else Path(resume)

@@ -23,7 +23,6 @@ def count_devices(wanted: str) -> int:
 
     Raises:
         CarmaskError: `wanted` is not a number.
-
     """
     if wanted == "auto":
         return max(1, torch.cuda.device_count())
@@ -37,7 +36,6 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
     Raises:
         DistributedError: one of them was killed.
-
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

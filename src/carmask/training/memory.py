@@ -80,7 +80,6 @@ def halve_parts(
 
     Raises:
         TrainingError: a part is a single photo, or other processes would have to do the same.
-
     """
     if distributed.world_size > 1:
         raise TrainingError(

@@ -24,7 +24,6 @@ def overfit_batch(settings: TrainSettings, console: Console) -> None:
     Raises:
         TrainingError: the batch was not learned.
         CarmaskError: data, split or settings cannot be used.
-
     """
     batch_size = min(settings.batch_size or LARGEST_BATCH, LARGEST_BATCH)
     plain = settings.model_copy(

@@ -52,7 +52,6 @@ class RunFolder:
 
         Raises:
             RunError: it exists.
-
         """
         now = datetime.datetime.now().astimezone()
         run = cls(settings.runs / (settings.name or f"{settings.preset}-{now:%Y%m%d-%H%M%S}"))
@@ -68,7 +67,6 @@ class RunFolder:
 
         Raises:
             RunError: it is not one.
-
         """
         run = cls(path)
         if not run.config.is_file():
@@ -81,7 +79,6 @@ class RunFolder:
 
         Raises:
             RunError: it cannot be created.
-
         """
         partial = RunFolder(self.path.with_name(f".{self.path.name}.partial"))
         try:

@@ -55,7 +55,6 @@ def open_series(
 
     Raises:
         CarmaskError: it cannot be created, or was started with different settings.
-
     """
     if settings is None:
         folder = Path(resume or "")
@@ -83,7 +82,6 @@ def create_series(settings: TrainSettings, *, all_folds: bool) -> Series:
 
     Raises:
         CarmaskError: the folder exists, or the settings cannot be used.
-
     """
     options = settings.dataset
     has_split = options.split is not None or any(source.split is not None for source in settings.datasets.values())
@@ -113,7 +111,6 @@ def stage_settings(settings: TrainSettings) -> tuple[TrainSettings, ...]:
 
     Raises:
         SettingsError: a setting of a stage does not exist, has an impossible value, or is the same for all stages.
-
     """
     base = settings.model_dump(exclude={"stages", "config"})
     stages = []

@@ -68,7 +68,6 @@ def open_run(
 
     Raises:
         CarmaskError: the folder or its checkpoint cannot be used.
-
     """
     split, checkpoint = None, None
     if resume is not None:
@@ -99,7 +98,6 @@ def resumed_settings(run: RunFolder, moved_to: Path | None, epochs: int | None) 
 
     Raises:
         SettingsError: it would not be the run that it had been with these settings from the beginning.
-
     """
     settings = TrainSettings.from_yaml(run.config)
     epochs = epochs or settings.epochs
@@ -128,7 +126,6 @@ def set_up_training(
     Raises:
         CarmaskError: data, split or settings cannot be used.
         CacheUnfinished: the time was over before all photos were decoded.
-
     """
     hardware = set_up(settings.hardware, local_rank=distributed.local_rank, local_count=distributed.local_world_size)
     data = load_data(settings, distributed, logger.console, split=split, is_time_over=is_time_over)
@@ -189,7 +186,6 @@ def load_initial_weights(network: Network, init: Path, data: TrainingData) -> No
 
     Raises:
         CarmaskError: they cannot be read, or are those of another network.
-
     """
     if init == IMAGENET and not init.exists():
         encoder = network.card.unet.encoder
@@ -224,7 +220,6 @@ def choose_batch_size(
 
     Raises:
         SettingsError: it is not possible together with the other settings.
-
     """
     height, width, channels = data.read(data.train[0].id).image_HWC.shape
     photos = len(data.train) // distributed.world_size
@@ -254,7 +249,6 @@ def restore_state(run: RunFolder, setup: TrainingSetup, state: TrainingState, ch
 
     Raises:
         CheckpointError: it belongs to other photos or settings.
-
     """
     state.load_state_dict(checkpoint, run.path)
     if not setup.distributed.broadcast_object(lambda: restore_best_weights(run, setup, state)):

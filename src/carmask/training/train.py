@@ -86,7 +86,6 @@ def train(
 
     Raises:
         CarmaskError: data, split, settings or checkpoint cannot be used, or training cannot go on.
-
     """
     stop = StopRequest(max_minutes)
     distributed = distributed or DistributedContext()
@@ -185,7 +184,6 @@ def train_step(setup: TrainingSetup, state: TrainingState, batch: Batch, stop: S
     Raises:
         TrainingError: the gradient is not finite twice in a row, or memory runs out and smaller parts do not help.
         DistributedError: another process has ended.
-
     """
     network, optimizer, scaler = state.network, state.optimizer, state.scaler
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -249,7 +247,6 @@ def skip_step(setup: TrainingSetup, state: TrainingState) -> None:
 
     Raises:
         TrainingError: it is the second in a row.
-
     """
     # Float16 overflows now and then; then the scaler lowers its scale.
     if state.scaler.is_enabled() and state.scaler.get_scale() >= 1:

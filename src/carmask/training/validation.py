@@ -119,7 +119,6 @@ def _run(engine: TorchEngine, images_NHWC: NDArray[np.uint8]) -> NDArray[np.floa
 
     Raises:
         EngineError: it fails on a single photo.
-
     """
     try:
         return engine.run(images_NHWC)

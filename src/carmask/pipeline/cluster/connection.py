@@ -44,7 +44,6 @@ def connect(address: str) -> Iterator[Any]:
 
     Raises:
         ClusterError: the address does not answer, or Ray does not start.
-
     """
     found = (os.environ.get("RAY_ADDRESS") or _find_own_cluster()) if address == AUTO else address
     # If something other than Ray answers, one attempt takes most of a minute; the default is twenty attempts.
@@ -197,7 +196,6 @@ def _check_reachable(address: str) -> None:
 
     Raises:
         ClusterError: nothing answers, or it is not an address.
-
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "://" in host:

@@ -54,7 +54,6 @@ class ClusterJob:
 
         Raises:
             CarmaskError: there is no such model.
-
         """
         found = (place for model in models or (None,) for place in locate_all(model, options.engine))
         files = [files_of(locate(place, options.engine)) for place in found]
@@ -70,7 +69,6 @@ class ClusterJob:
 
         Raises:
             ClusterError: this machine does not have that folder, and the photos have relative paths.
-
         """
         os.environ[MAX_PIXELS_VARIABLE] = str(self.max_pixels)
         with ExitStack() as stack:
@@ -89,7 +87,6 @@ class ClusterJob:
 
         Raises:
             CarmaskError: this machine does not see the photos, or cannot run the networks with these options.
-
         """
         if isinstance(self.root, Path) and not self.root.is_dir():
             raise ClusterError(f"{self.root.absolute()}: does not exist there; photos must lie in a shared folder")
@@ -122,7 +119,6 @@ class MachineReport:
 
         Raises:
             ClusterError: it cannot make results, or they would differ; the message says how.
-
         """
         if self.cause is not None:
             raise ClusterError(f"{self.machine}: {self.cause}")

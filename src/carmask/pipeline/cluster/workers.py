@@ -92,7 +92,6 @@ class RayWorkers:
 
         Raises:
             ClusterError: no machine has enough resources, or their results would differ.
-
         """
         options = job.options
         # Whole cores and GPUs by node; a missing kind counts as 0.
@@ -136,7 +135,6 @@ class RayWorkers:
         Raises:
             ClusterError: no worker can continue, or the cluster is lost.
             RuntimeError: the program itself failed in a worker.
-
         """
         if not len(sink.jobs):
             return
@@ -208,7 +206,6 @@ def _collect_reports(ray: Any, job: ClusterJob, nodes: list[str], gpus: int) -> 
 
     Raises:
         ClusterError: none answers, or one does not have carmask.
-
     """
     # Without CPUs of its own the task also runs where other work has all cores.
     remote = ray.remote(num_cpus=0, num_gpus=gpus / 100)(report_machine)

@@ -39,7 +39,6 @@ def choose_encoding(path: Path, size_HW: tuple[int, int], *, transparent: bool, 
 
     Raises:
         BadVideoOutput: the suffix is unknown, or the container cannot hold transparency or take this `crf`.
-
     """
     container = choose_container(path, transparent=transparent)
     if transparent and container == "mov":
@@ -77,7 +76,6 @@ def choose_container(path: Path, *, transparent: bool) -> str:
 
     Raises:
         BadVideoOutput: the suffix is unknown, or the container cannot hold transparency.
-
     """
     container = _CONTAINERS.get(path.suffix.lower())
     if container is None:

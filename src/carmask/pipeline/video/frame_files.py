@@ -37,7 +37,6 @@ class FrameFiles:
 
         Raises:
             BadVideo: there are none, or the first cannot be read.
-
         """
         self.path = source
         self.damage: list[str] = []

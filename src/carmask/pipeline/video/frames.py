@@ -40,7 +40,6 @@ def choose_style(kind: PhotoKind | None, background: str | None) -> OutputStyle:
 
     Raises:
         CarmaskError: the kind has no background.
-
     """
     if background is None:
         return OutputStyle(kind or "overlay")

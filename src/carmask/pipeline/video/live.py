@@ -48,7 +48,6 @@ class Camera:
 
         Raises:
             NoCamera: the source cannot be opened, or yields no frame.
-
         """
         # OpenCV's log messages name lines of its own source.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -163,7 +162,6 @@ class PreviewWindow:
 
         Raises:
             NoWindow: Tk is not installed, or there is no screen.
-
         """
         try:
             import tkinter

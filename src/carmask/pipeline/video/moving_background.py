@@ -28,7 +28,6 @@ class MovingBackground:
 
         Raises:
             BadVideo: it is no video that can be decoded.
-
         """
         self._path = path
         self._frames = self._repeat()

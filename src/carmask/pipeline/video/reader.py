@@ -52,7 +52,6 @@ class VideoReader:
 
         Raises:
             BadVideo: the file cannot be read, or holds no video that can be decoded.
-
         """
         self.path = path
         self.damage: list[str] = []
@@ -180,7 +179,6 @@ def open_video(path: Path) -> Any:
 
     Raises:
         BadVideo: there is no such file, or FFmpeg does not recognize it as a video.
-
     """
     if not path.is_file():
         raise BadVideo(f"{path}: is not a file; name a video file")

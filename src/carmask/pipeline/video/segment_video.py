@@ -67,7 +67,6 @@ def segment_video(
     Raises:
         BadVideoOutput: the video cannot be encoded as its name and options say.
         UnwritableFile: the result cannot be written.
-
     """
     started_s = time.perf_counter()
     info = reader.info

@@ -55,7 +55,6 @@ class VideoWriter:
 
         Raises:
             UnwritableFile: the file cannot be written, for example because the disk is full.
-
         """
         # A container that counts in milliseconds cannot hold two frames in one.
         pts = max(pts, self._earliest_pts)
@@ -73,7 +72,6 @@ class VideoWriter:
 
         Raises:
             UnwritableFile: the file cannot be written, for example because the disk is full.
-
         """
         with self._translated_errors():
             self._output.mux(self._stream.encode(None))
@@ -107,7 +105,6 @@ def open_video_writer(
     Raises:
         UnwritableFile: the folder, the file or its name cannot be written.
         BadVideoOutput: the codec does not accept such a video.
-
     """
     remove_stale_temporary_files([path.parent])
     with atomic_write(path) as stream:
