@@ -3,7 +3,10 @@
 import io
 import struct
 import time
+from fractions import Fraction
 
+import av
+import cv2
 import numpy as np
 import pillow_heif
 import pytest
@@ -92,6 +95,33 @@ def test_a_targa_starts_in_the_corner_that_it_says(descriptor: int) -> None:
     stored_HWC = stored_HWC[:, ::-1] if descriptor & 0x10 else stored_HWC
     header = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 90, 60, 24, descriptor)
     assert difference(decode_photo(header + stored_HWC[..., ::-1].tobytes()).image_HWC, pixels_HWC) == 0
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_jpeg_2000_has_16_bits_a_channel(channels: int) -> None:
+    # Every level that rounds to white is there.
+    deep_HWC = np.random.default_rng(0).integers(0, 1 << 16, (64, 96, channels)).astype(np.uint16)
+    deep_HWC[:8, :, :3] = np.arange(65536 - 8 * 96, 65536).reshape(8, 96, 1)
+    lossless = (cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)
+    data = cv2.imencode(".jp2", deep_HWC[..., [2, 1, 0, 3][:channels]], lossless)[1].tobytes()
+    expected_HWC = np.rint(deep_HWC / 257)
+    assert np.array_equal(decode_photo(data, channels=channels).image_HWC, expected_HWC)
+    codestream = data[data.index(b"\xff\x4f\xff\x51") :]
+    assert np.array_equal(decode_photo(codestream, channels=channels).image_HWC, expected_HWC)
+
+
+def test_jpeg_2000_has_12_bits_a_channel() -> None:
+    deep_3HW = np.random.default_rng(0).integers(0, 1 << 12, (3, 64, 96)).astype(np.uint16)
+    deep_3HW[:, :8] = 4095
+    encoder = av.CodecContext.create("jpeg2000", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 96, 64, "gbrp12le", Fraction(1)
+    encoder.options = {"pred": "dwt53"}  # lossless
+    frame = av.VideoFrame(96, 64, "gbrp12le")
+    for plane, channel in zip(frame.planes, (1, 2, 0), strict=True):
+        plane.update(np.pad(deep_3HW[channel], ((0, 0), (0, plane.line_size // 2 - 96))).tobytes())
+    data = b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
+    assert np.array_equal(decode_photo(data).image_HWC, np.rint(np.moveaxis(deep_3HW, 0, -1) * (255 / 4095)))
 
 
 def test_more_than_8_bits_are_scaled() -> None:

@@ -70,22 +70,34 @@ class TiffFile(TiffImageFile):
         return super().load()
 
     def _read_colors(self) -> NDArray[np.uint8]:
-        assert self.fp is not None
-        self.fp.seek(0)
-        try:
-            value_HWC = cv2.imdecode(np.frombuffer(self.fp.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error:
-            value_HWC = None
+        value_HWC = _by_opencv(self.fp)
         is_turned = self.tag_v2.get(274, 1) != 1  # what OpenCV makes of an orientation differs
         if value_HWC is None or value_HWC.shape != (self.height, self.width, 3) or is_turned:
             bits = self.tag_v2.get(258, (1,))
             numbers = "floating-point" if 3 in self.tag_v2.get(339, (1,)) else "whole"
             raise UnsupportedPixels(f"a TIFF of {len(bits)} channels of {bits[0]}-bit {numbers} numbers")
         if value_HWC.dtype == np.uint16:
-            return deep_to_uint8(value_HWC[..., ::-1].astype(np.float32), 65535.0)
+            return _to_rgb(value_HWC, 65535)
         return deep_to_uint8(
             *_with_white(value_HWC[..., ::-1], _WHITES if value_HWC.dtype.kind == "f" else _WHITES[1:])
         )
+
+
+def _by_opencv(stream: IO[bytes] | None) -> NDArray[Any] | None:
+    """Pixels of a whole file as OpenCV decodes them, channels from blue on; None if it cannot."""
+    assert stream is not None
+    stream.seek(0)
+    try:
+        return cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+
+
+def _to_rgb(value_HWC: NDArray[np.uint16], white: int) -> NDArray[np.uint8]:
+    """Scale OpenCV's colors (blue first, perhaps alpha last) from 0..white to 0..255, rounded; red first."""
+    order = cv2.COLOR_BGRA2RGBA if value_HWC.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    rgb_HWC: NDArray[np.uint8] = cv2.cvtColor(cv2.convertScaleAbs(value_HWC, alpha=255 / white), order)
+    return rgb_HWC
 
 
 class TargaFile(TgaImageFile):
@@ -105,7 +117,12 @@ class TargaFile(TgaImageFile):
 
 
 class Jpeg2000File(Jpeg2KImageFile):
-    """Pillow's reader, with the ICC profile, and without decoding what is cut short or larger than declared."""
+    """Pillow's reader, with the ICC profile, and without decoding what is cut short or larger than declared.
+
+    OpenCV reads colors of more than 8 bits: Pillow 13.0 and earlier rounds white up to 256, which it stores as 0.
+    """
+
+    _color_bits = 8
 
     def _open(self) -> None:
         super()._open()
@@ -122,7 +139,26 @@ class Jpeg2000File(Jpeg2KImageFile):
         # A.4.4: no other bytes of a codestream look like its end marker.
         if b"\xff\xd9" not in codestream[-1024:]:
             raise EOFError("truncated")
+        # A.5.1: the number of components, and for each three bytes, of which the first is its bits less one.
+        count = int.from_bytes(codestream[40:42], "big")
+        bits = max((size & 0x7F) + 1 for size in codestream[42 : 42 + 3 * count : 3])
+        if self.mode != "I;16" and bits > 8:
+            self._color_bits, self.tile = bits, []
         stream.seek(0)
+
+    def load(self) -> Any:
+        """Read the pixels."""
+        if self._color_bits > 8:
+            self.im = Image.fromarray(self._read_colors()).im
+            self._color_bits = 8
+        return super().load()
+
+    def _read_colors(self) -> NDArray[np.uint8]:
+        value_HWC = _by_opencv(self.fp)
+        shape = (self.height, self.width, {"RGB": 3, "RGBA": 4}.get(self.mode))
+        if value_HWC is None or value_HWC.shape != shape or value_HWC.dtype != np.uint16:
+            raise UnsupportedPixels(f"a JPEG 2000 picture of {self._color_bits} bits a channel")
+        return _to_rgb(value_HWC, 2**self._color_bits - 1)
 
     def _read_boxes(self, stream: IO[bytes]) -> tuple[int, int | None]:
         """Find the codestream's first byte and its end, and on the way the color profile in the header."""
