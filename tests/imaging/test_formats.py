@@ -97,6 +97,23 @@ def test_a_targa_starts_in_the_corner_that_it_says(descriptor: int) -> None:
     assert difference(decode_photo(header + stored_HWC[..., ::-1].tobytes()).image_HWC, pixels_HWC) == 0
 
 
+@pytest.mark.parametrize("top_bit", [0, 1])
+@pytest.mark.parametrize("has_palette", [False, True])
+def test_the_highest_bit_of_16_in_a_targa_is_not_transparency(top_bit: int, has_palette: bool) -> None:
+    color = np.arange(1 << 15, dtype=np.uint16) if not has_palette else np.arange(256, dtype=np.uint16) * 127
+    shown_N3 = np.stack([color >> 10, color >> 5 & 31, color & 31], axis=-1) * 255 // 31
+    words = (color | top_bit << 15).tobytes()
+    if has_palette:
+        header = struct.pack("<BBBHHBHHHHBB", 0, 1, 1, 0, 256, 16, 0, 0, 16, 16, 8, 0x20)
+        data, expected_HWC = header + words + bytes(range(256)), shown_N3.reshape(16, 16, 3)
+    else:
+        header = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 256, 128, 16, 0x21)
+        data, expected_HWC = header + words, shown_N3.reshape(128, 256, 3)
+    got = decode_photo(data)
+    assert got.alpha_HW is None
+    assert np.array_equal(got.image_HWC, expected_HWC)
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 def test_jpeg_2000_has_16_bits_a_channel(channels: int) -> None:
     # Every level that rounds to white is there.

@@ -101,19 +101,28 @@ def _to_rgb(value_HWC: NDArray[np.uint16], white: int) -> NDArray[np.uint8]:
 
 
 class TargaFile(TgaImageFile):
-    """Pillow's reader; the fourth byte of a pixel is alpha only if the file says so (TGA 2.0, field 5.6)."""
+    """Pillow's reader; the fourth byte of a pixel is alpha only if the file says so (TGA 2.0, field 5.6).
+
+    The highest bit of 16 never is: many programs set it in all pixels, which Pillow would read as transparent.
+    """
 
     def _open(self) -> None:
         super()._open()
         stream = self.fp
         assert stream is not None
         position = stream.tell()
-        stream.seek(16)
-        depth, descriptor = stream.read(2)
+        stream.seek(0)
+        header = stream.read(18)
         stream.seek(position)
-        if depth == 32 and not descriptor & 0x0F and self.mode == "RGBA":
+        has_alpha, bits = header[17] & 0x0F, header[7] if self.mode == "P" else header[16]
+        opaque = {16: "BGR;15", 32: None if has_alpha else "BGRX"}.get(bits)
+        if opaque is None:
+            return
+        if self.mode == "RGBA":
             self._mode = "RGB"
-            self.tile = [tile._replace(args=("BGRX", *tile.args[1:])) for tile in self.tile if tile.args]
+            self.tile = [tile._replace(args=(opaque, *tile.args[1:])) for tile in self.tile if tile.args]
+        elif self.mode == "P" and self.palette is not None:
+            self.palette.mode, self.palette.rawmode = "RGB", opaque
 
 
 class Jpeg2000File(Jpeg2KImageFile):
