@@ -114,6 +114,17 @@ def test_the_highest_bit_of_16_in_a_targa_is_not_transparency(top_bit: int, has_
     assert np.array_equal(got.image_HWC, expected_HWC)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_tiff_in_which_zero_is_white_is_inverted(dtype: type) -> None:
+    ramp_HW = np.linspace(0, 1 if dtype == np.float32 else np.iinfo(dtype).max, 256).astype(dtype).reshape(16, 16)
+    data = encoded(Image.fromarray(ramp_HW), "TIFF")
+    black_is_zero = struct.pack("<HHIH", 262, 3, 1, 1)  # PhotometricInterpretation
+    assert data.count(black_is_zero) == 1
+    data = data.replace(black_is_zero, struct.pack("<HHIH", 262, 3, 1, 0))
+    assert np.abs(decode_photo(data).image_HWC[..., 0].reshape(-1) - np.arange(255.0, -1, -1)).max() < 1
+    assert np.abs(decode_mask(data).soft_HW.reshape(-1) - np.arange(255.0, -1, -1)).max() < 1
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 def test_jpeg_2000_has_16_bits_a_channel(channels: int) -> None:
     # Every level that rounds to white is there.

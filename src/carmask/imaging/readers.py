@@ -197,8 +197,15 @@ def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
 
     White is 65535 for 16 bits (2^bits - 1 for a TIFF of 9 to 15 bits), and in a PNM, because Pillow scales it so.
     32-bit integers and floats have no agreed white: it is the smallest of 1 (floats only), 255 and 65535 that is not
-    less than the brightest pixel, else that pixel's value. Values that are not finite count as 0.
+    less than the brightest pixel, else that pixel's value. Values that are not finite count as 0. A TIFF in which 0 is
+    white (PhotometricInterpretation 0), which Pillow inverts only up to 8 bits, is inverted.
     """
+    value_HW, white = _stored_values(image)
+    is_inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
+    return (white - value_HW if is_inverted else value_HW), white
+
+
+def _stored_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
     if image.mode.startswith("I;16"):
         bits = int(image.tag_v2.get(258, (16,))[0]) if isinstance(image, TiffImageFile) else 16
         return np.asarray(image).astype(np.float32), float(2**bits - 1)
