@@ -18,8 +18,6 @@ from carmask.labels.voc import read_voc
 from carmask.labels.yolo import is_yolo, read_yolo
 
 SUFFIXES = (".json", ".xml", ".yaml", ".yml")
-# Of files with one photo each; their photos are named by the path from the folder.
-_LABELME, _SUPERVISELY = "LabelMe", "Supervisely"
 
 
 @dataclass(frozen=True)
@@ -31,98 +29,88 @@ class Labels:
     problems: list[tuple[Path, str]]
 
 
-class _LabelReader:
-    """Collects what the files of a folder say, by format."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.found: dict[str, list[LabelFile]] = defaultdict(list)
-        self.files: dict[str, Path] = {}
-        self.problems: list[tuple[Path, str]] = []
-
-    def read(self, path: Path) -> None:
-        """Read one file, if it is a label file."""
-        try:
-            if path.suffix.lower() == ".xml":
-                self._read_xml(path)
-            elif path.suffix.lower() == ".json":
-                self._read_json(path)
-            elif is_yolo(path):
-                self._add("YOLO", path, read_yolo(path, self.problems))
-        except (CarmaskError, OSError) as error:
-            self.problems.append((path, str(error)))
-
-    def _add(self, format_: str, path: Path, found: LabelFile) -> None:
-        self.found[format_].append(found)
-        self.files.setdefault(format_, path)
-
-    def _read_xml(self, path: Path) -> None:
-        root = parse_xml(path)
-        if root.tag == "annotations":
-            self._add("CVAT", path, read_cvat(path, root, digest_of(path.read_bytes())))
-
-    def _read_json(self, path: Path) -> None:
-        data = path.read_bytes()
-        try:
-            document = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise LabelError(f"{path}: cannot be read as JSON ({error})") from error
-        digest = digest_of(data)
-        match _format_of(document, path):
-            case "COCO":
-                self._add("COCO", path, read_coco(path, document, digest))
-            case "Label Studio":
-                self._add("Label Studio", path, read_label_studio(path, document, digest))
-            case "LabelMe":
-                self._add(_LABELME, path, LabelFile([self._placed(read_labelme(path, document, digest), path.parent)]))
-            case "Supervisely":
-                photo = self._placed(read_supervisely(path, document, digest), path.parent.parent.parent)
-                self._add(_SUPERVISELY, path, LabelFile([photo]))
-            case "meta":
-                self._add(_SUPERVISELY, path, LabelFile([], read_classes(path, document)))
-
-    def _placed(self, photo: PhotoLabels, folder: Path) -> PhotoLabels:
-        """Name a photo, whose name starts from `folder`, by its path from the root."""
-        parts: list[str] = []
-        # The root may be a part of Supervisely's project. Then the photo's name has more folders than needed.
-        above = folder.relative_to(self.root).as_posix() if folder.is_relative_to(self.root) else ""
-        for part in PurePosixPath(above, photo.photo).parts:
-            if part == ".." and parts:
-                parts.pop()
-            elif part not in ("..", ".", "/"):
-                parts.append(part)
-        return replace(photo, photo="/".join(parts))
-
-
 def read_labels(source: Path, labels: tuple[str, ...], ignored: tuple[str, ...]) -> Labels | None:
     """Read the labels in a file, or in a folder and below; None if there are none.
 
     Raises:
         LabelError: no label can be read, there are several formats, or the classes do not fit; see `choose_labels`.
     """
-    reader = _LabelReader(source if source.is_dir() else source.parent)
-    if not source.is_dir():
-        reader.read(source)
-        if not reader.found:
-            cause = reader.problems[0][1] if reader.problems else f"{source}: is not a label file of a supported format"
-            raise LabelError(cause)
-    else:
-        for path in files_below(source, SUFFIXES):
-            reader.read(path)
-    if len(reader.found) > 1:
-        listed = ", ".join(f"{format_} ({path.relative_to(source)})" for format_, path in reader.files.items())
+    root = source if source.is_dir() else source.parent
+    found: dict[str, list[tuple[Path, LabelFile]]] = defaultdict(list)
+    problems: list[tuple[Path, str]] = []
+    for path in files_below(source, SUFFIXES) if source.is_dir() else (source,):
+        try:
+            format_, file = _read_file(path, root, problems)
+        except (CarmaskError, OSError) as error:
+            problems.append((path, str(error)))
+        else:
+            if file is not None:
+                found[format_].append((path, file))
+    if len(found) > 1:
+        listed = ", ".join(f"{format_} ({files[0][0].relative_to(source)})" for format_, files in found.items())
         raise LabelError(f"{source}: holds labels of several formats: {listed}; name one file, or move the others away")
-    if reader.found:
-        ((format_, files),) = reader.found.items()
-        return _choose(format_, files, source, labels, ignored, reader.problems)
-    if reader.problems:
-        raise LabelError(reader.problems[0][1])
+    if found:
+        ((format_, files),) = found.items()
+        return _choose(format_, [file for _, file in files], source, labels, ignored, problems)
+    if problems:
+        raise LabelError(problems[0][1])
+    if not source.is_dir():
+        raise LabelError(f"{source}: is not a label file of a supported format")
     return None
 
 
 def read_voc_labels(photos: Path, masks: Path, labels: tuple[str, ...], ignored: tuple[str, ...]) -> Labels:
     """As `read_labels`, for the masks of Pascal VOC."""
     return _choose("Pascal VOC", [read_voc(photos, masks)], masks, labels, ignored, [])
+
+
+def _read_file(path: Path, root: Path, problems: list[tuple[Path, str]]) -> tuple[str, LabelFile | None]:
+    """Read one file, and return its format and what it says; None if it is not a label file."""
+    match path.suffix.lower():
+        case ".json":
+            return _read_json(path, root)
+        case ".xml":
+            document = parse_xml(path)
+            is_cvat = document.tag == "annotations"
+            return "CVAT", read_cvat(path, document, digest_of(path.read_bytes())) if is_cvat else None
+        case _:
+            return "YOLO", read_yolo(path, problems) if is_yolo(path) else None
+
+
+def _read_json(path: Path, root: Path) -> tuple[str, LabelFile | None]:
+    data = path.read_bytes()
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise LabelError(f"{path}: cannot be read as JSON ({error})") from error
+    digest = digest_of(data)
+    match _format_of(document, path):
+        case "COCO":
+            return "COCO", read_coco(path, document, digest)
+        case "Label Studio":
+            return "Label Studio", read_label_studio(path, document, digest)
+        case "LabelMe":
+            return "LabelMe", LabelFile([_placed(read_labelme(path, document, digest), path.parent, root)])
+        case "Supervisely":
+            photo = _placed(read_supervisely(path, document, digest), path.parent.parent.parent, root)
+            return "Supervisely", LabelFile([photo])
+        case "meta":
+            return "Supervisely", LabelFile([], read_classes(path, document))
+        case _:
+            return "", None
+
+
+def _placed(photo: PhotoLabels, folder: Path, root: Path) -> PhotoLabels:
+    """Name a photo, whose name starts from `folder`, by its path from the root."""
+    parts: list[str] = []
+    # The root may be a part of Supervisely's project. Then the photo's name has more folders than needed.
+    above = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else ""
+    for part in PurePosixPath(above, photo.photo).parts:
+        if part == ".." and parts:
+            parts.pop()
+        elif part not in ("..", ".", "/"):
+            parts.append(part)
+    return replace(photo, photo="/".join(parts))
 
 
 def _choose(
