@@ -1,7 +1,7 @@
 """Export a network: build the graph, compare it with PyTorch, quantize it, and only then write."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from carmask.files import write_bytes_atomically
 from carmask.models.card import EngineParity, Measured, ModelCard
 from carmask.models.network import Network
 from carmask.progress import counted
+from carmask.runtime.engine import Engine
 from carmask.runtime.hardware import HardwareSettings, set_up
 from carmask.runtime.load import open_onnx
 from carmask.runtime.locate import locate
@@ -176,12 +177,7 @@ def _float_file(graph: onnx.ModelProto, card: ModelCard, reference: Reference, l
     check_graph(differences)
 
     stored = store_float16(graph) if card.weights == "float16" else graph
-    figures = []
-    for engine in open_engines(to_file(stored, card), ("float32", "auto")):
-        with logger.bar(f"running {engine.name} in {engine.precision}") as progress:
-            figures.append(reference.measure(engine, progress))
-    logger.masks(reference, figures)
-    check_masks(figures, reference.dice)
+    figures = _compare_masks(open_engines(to_file(stored, card), ("float32", "auto")), reference, logger)
     parity = {
         "sizes_HW": [list(size_HW) for size_HW in reference.probe_sizes],
         "batches": list(PROBE_BATCHES),
@@ -196,13 +192,18 @@ def _fixed_file(network: Network, card: ModelCard, batch: int, reference: Refere
     """Return the file of one size, if its masks are PyTorch's in every program. Raises `ParityError`."""
     graph = build_fixed_graph(network, batch)
     data = to_fixed_file(store_float16(graph) if card.weights == "float16" else graph, card, batch)
+    return _OnnxFile(data, card, _compare_masks(plain_engines(data, card, batch), reference, logger))
+
+
+def _compare_masks(engines: Iterable[Engine], reference: Reference, logger: ExportLogger) -> list[EngineParity]:
+    """Run the photos through each engine. Raises `ParityError` if the masks are not PyTorch's."""
     figures = []
-    for engine in plain_engines(data, card, batch):
-        with logger.bar(f"running {engine.name}") as progress:
+    for engine in engines:
+        with logger.bar(f"running {engine.name} in {engine.precision}") as progress:
             figures.append(reference.measure(engine, progress))
     logger.masks(reference, figures)
     check_masks(figures, reference.dice)
-    return _OnnxFile(data, card, figures)
+    return figures
 
 
 def _int8_file(
