@@ -10,15 +10,8 @@ import pytest
 
 from carmask.files import remove_stale_temporary_files, write_bytes_atomically
 from carmask.pipeline.jobs import Jobs, Shard
-from carmask.pipeline.journal import (
-    Journal,
-    JournalError,
-    _digest_of_samples,
-    delete_journal,
-    describe_files,
-    read_entries,
-    read_provenance,
-)
+from carmask.pipeline.journal import Journal, JournalError, delete_journal, read_entries, read_provenance
+from carmask.pipeline.origins import _digest_of_samples, describe_files
 from carmask.pipeline.photo_list import PhotoList
 
 

@@ -12,9 +12,11 @@ from pathlib import Path, PurePosixPath
 
 from carmask.imaging.masks import Box
 from carmask.pipeline.jobs import Job, PhotoOutcome
-from carmask.pipeline.journal import Journal, Provenance, is_unchanged, read_entries, read_provenance
+from carmask.pipeline.journal import Journal, read_entries, read_provenance
 from carmask.pipeline.kinds import OutputStyle
+from carmask.pipeline.origins import is_unchanged
 from carmask.pipeline.outputs import Plan
+from carmask.pipeline.provenance import Provenance
 from carmask.pipeline.sinks import undone_in_folder
 from carmask.result import Result
 

@@ -61,7 +61,7 @@ class Job:
 
     position: of the photo in the list of all, from 0. name: as in `PhotoList.names`. picture: where the photo is, or
     its bytes. origin: the file that the result is made from, the photo or a mask of it. result: path below the
-    destination, with forward slashes. made_from: what `carmask.pipeline.journal` notes of `origin` and `photo`.
+    destination, with forward slashes. made_from: what `carmask.pipeline.origins` says of `origin` and `photo`.
     remark: what of the photo was left out. extent_HW: the largest height and width of the vehicles that are to have the
     scale of this one, in pixels; None if each has its own.
     """

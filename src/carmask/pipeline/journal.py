@@ -9,37 +9,26 @@ import errno
 import io
 import json
 import os
-import stat
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
-from hashlib import sha256
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from carmask import __version__
 from carmask.errors import CarmaskError
-from carmask.files import atomic_write, file_identity, unwritable
-from carmask.imaging.masks import Regions
-from carmask.pipeline.jobs import BadDestination, Job
-from carmask.pipeline.urls import URL, parse_path
+from carmask.files import atomic_write, unwritable
+from carmask.pipeline.jobs import Job
+from carmask.pipeline.origins import describe_files
+from carmask.pipeline.provenance import Provenance
 from carmask.result import Result
-from carmask.runtime.locate import files_of
-from carmask.segmenter import Segmenter
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks; two runs in one folder are not detected there
     fcntl = None  # type: ignore[assignment]
 
-# All settings that results depend on, as JSON can hold them: results of another provenance are not valid.
-Provenance = Mapping[str, Any]
 Entry = dict[str, Any]
 
 _FORMAT = 1
-_NO_FILE = "-"
-_HEAD_BYTES, _SAMPLE_STEP = 4096, 251
 
 
 class JournalError(CarmaskError):
@@ -159,113 +148,11 @@ def read_entries(path: Path) -> Iterator[tuple[int, Entry]]:
         return
 
 
-def provenance_of(segmenter: Segmenter, regions: Regions) -> dict[str, Any]:
-    """Return the networks by name and digest, how they run, and how their probabilities are processed."""
-    members = segmenter.networks
-    return {
-        "carmask": __version__,
-        "model": " + ".join(f"{member.card.name} {_digest(member.place)}" for member in members),
-        "engine": _each(member.engine.name for member in members),
-        "device": _each(member.engine.device.partition(":")[0] for member in members),
-        "precision": _each(member.engine.precision for member in members),
-        "tta": segmenter.tta,
-        "tile": segmenter.tile,
-        "threshold": segmenter.threshold,
-        "vehicles": regions.vehicles,
-        "min-area": str(regions.min_area),
-    }
-
-
-def differences(earlier: Provenance, now: Provenance) -> str:
-    """Name the settings in which two provenances differ."""
-    keys = [key for key in {**earlier, **now} if earlier.get(key) != now.get(key)]
-    return "; ".join(f"{key}: {_shown(earlier.get(key))} there, {_shown(now.get(key))} now" for key in keys)
-
-
-def other_provenance(path: Path | URL, earlier: Provenance | None, now: Provenance) -> BadDestination:
-    """Return the error to raise where results of two provenances would be mixed; it names what differs."""
-    how = f"were made with other settings ({differences(earlier, now)})" if earlier else "have a damaged journal"
-    return BadDestination(f"{path}: the results in it {how}; use --overwrite to replace them, or another destination")
-
-
 def journal_entry(job: Job, found: Result) -> Entry:
     """Return what a journal says of a result: the files it was made from, and what was found."""
     made_from = job.made_from or describe_files(job)
     noted = {"made_from": made_from, "coverage": round(found.coverage, 6), "box_px": found.box_px}
     return noted if found.expected_dice is None else {**noted, "expected_dice": found.expected_dice}
-
-
-def describe_files(job: Job) -> str:
-    """Describe the files that a result is made from, a word for each; call it before they are decoded.
-
-    The words are `file_identity` and a digest of samples. Photos in stores, and those that are not
-    there, have none: to ask a store about each photo takes longer than the network.
-    """
-    return " ".join(map(_describe, _files_of(job)))
-
-
-def is_unchanged(job: Job, made_from: str, since_ns: int) -> bool:
-    """Whether the files of a job are those that its result was made from, at that time, wherever they were moved from.
-
-    The result of a photo that is gone is kept.
-    """
-    words, paths = made_from.split(), _files_of(job)
-    return len(words) == len(paths) and all(
-        _is_same(path, word, since_ns) for path, word in zip(paths, words, strict=True)
-    )
-
-
-def _files_of(job: Job) -> list[Path]:
-    """Return the photo, the mask that is converted, and the archive that holds a photo, as far as they are files."""
-    places = (parse_path(of.inside) if isinstance(of, URL) else of for of in dict.fromkeys((job.origin, job.photo)))
-    return [place for place in places if isinstance(place, Path)]
-
-
-def _describe(path: Path) -> str:
-    status = stat_file(path)
-    if status is None:
-        return _NO_FILE
-    identity = file_identity(status)
-    return ":".join(map(str, (*identity, _digest_of_samples(path, identity))))
-
-
-def _is_same(path: Path, word: str, since_ns: int) -> bool:
-    status = stat_file(path)
-    if status is None or word == _NO_FILE:
-        return True
-    identity, _, digest = word.rpartition(":")
-    if identity == ":".join(map(str, file_identity(status))):
-        return True
-    # Cameras whose clock is wrong date photos into the future.
-    if since_ns < status.st_mtime_ns <= time.time_ns() or int(identity.partition(":")[0]) != status.st_size:
-        return False
-    return digest == _digest_of_samples(path, file_identity(status))
-
-
-@lru_cache(maxsize=256)  # an archive, or a label file of many photos, is a file of each of them
-def _digest_of_samples(path: Path, _identity: tuple[int, ...]) -> str:
-    """Return a digest of the beginning of each 256 KB of a file, and of every 251st byte; none if it is unreadable.
-
-    The first holds a photo's metadata, the second has bytes of every row of a picture that is not compressed.
-    """
-    digest, buffer = sha256(), memoryview(bytearray(1 << 18))
-    try:
-        with path.open("rb", buffering=0) as stream:
-            while read := stream.readinto(buffer):
-                digest.update(buffer[: min(read, _HEAD_BYTES)])
-                digest.update(bytes(buffer[:read:_SAMPLE_STEP]))
-    except OSError:
-        return ""
-    return digest.hexdigest()[:16]
-
-
-def stat_file(path: Path) -> os.stat_result | None:
-    """Return the status of a regular file; None for anything else."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def _open_locked(path: Path) -> io.FileIO:
@@ -315,19 +202,3 @@ def _parse(line: bytes) -> Entry:
     except ValueError:
         return {}
     return entry if isinstance(entry, dict) else {}
-
-
-def _each(words: Iterable[str]) -> str:
-    return " + ".join(dict.fromkeys(words))
-
-
-def _digest(place: Path) -> str:
-    """Return the first digits of the SHA-256 of a model's file, or of a folder's weights."""
-    digest = sha256()
-    for path in files_of(place):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

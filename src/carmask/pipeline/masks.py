@@ -28,8 +28,8 @@ from carmask.labels.shapes import LabelError, PhotoLabels
 from carmask.labels.voc import is_voc
 from carmask.pipeline.groups import measure_box, with_one_scale
 from carmask.pipeline.jobs import Job, PhotoOutcome
-from carmask.pipeline.journal import describe_files
 from carmask.pipeline.kinds import TABLE_SUFFIXES
+from carmask.pipeline.origins import describe_files
 from carmask.pipeline.outputs import Plan
 from carmask.pipeline.photo_list import PhotoFailure, PhotoList, SourceError
 from carmask.pipeline.predict import failed, put_result, settle

@@ -11,7 +11,6 @@ from carmask.imaging import PictureFormat
 from carmask.imaging.decode import IMAGE_SUFFIXES
 from carmask.imaging.look import PLAIN_LOOK, Look
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, Shard, refuse_overwriting_photos
-from carmask.pipeline.journal import Provenance
 from carmask.pipeline.kinds import (
     OF_FILE,
     OF_PHOTO,
@@ -27,6 +26,7 @@ from carmask.pipeline.kinds import (
     refuse_file_options,
 )
 from carmask.pipeline.photo_list import PhotoList
+from carmask.pipeline.provenance import Provenance
 from carmask.pipeline.render import describe_style, make_render
 from carmask.pipeline.sinks import OneFile, Sink, open_folder
 from carmask.pipeline.stores import open_store_folder, open_store_table

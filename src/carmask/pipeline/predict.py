@@ -16,8 +16,9 @@ from carmask.imaging.decode import Photo, UnreadableImage
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.pipeline.groups import measure_box, with_one_scale
 from carmask.pipeline.jobs import Job, PhotoOutcome
-from carmask.pipeline.journal import describe_files, provenance_of
+from carmask.pipeline.origins import describe_files
 from carmask.pipeline.outputs import Plan
+from carmask.pipeline.provenance import provenance_of
 from carmask.pipeline.sinks import Put
 from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
 from carmask.result import Result

@@ -15,19 +15,10 @@ from typing import Any, NamedTuple
 from carmask.errors import first_few
 from carmask.files import remove_stale_temporary_files, write_bytes_atomically
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, PhotoOutcome, Shard
-from carmask.pipeline.journal import (
-    Entry,
-    Journal,
-    Provenance,
-    delete_journal,
-    is_unchanged,
-    journal_entry,
-    other_provenance,
-    read_entries,
-    read_provenance,
-    stat_file,
-)
+from carmask.pipeline.journal import Entry, Journal, delete_journal, journal_entry, read_entries, read_provenance
 from carmask.pipeline.kinds import STREAM, TEXT_SUFFIXES
+from carmask.pipeline.origins import is_unchanged, stat_file
+from carmask.pipeline.provenance import Provenance, other_provenance
 from carmask.pipeline.render import Render
 from carmask.pipeline.urls import URL, StoredFile
 from carmask.pipeline.walk import PICTURE_JOURNAL

@@ -22,19 +22,11 @@ from carmask.labels.cvat import cvat_row
 from carmask.labels.label_studio import label_studio_row
 from carmask.pipeline.annotations import Rows, coco_row, write_coco, write_cvat, write_label_studio
 from carmask.pipeline.jobs import BadDestination, Job, Jobs, PhotoOutcome
-from carmask.pipeline.journal import (
-    Entry,
-    Journal,
-    Provenance,
-    delete_journal,
-    is_unchanged,
-    journal_entry,
-    other_provenance,
-    read_entries,
-    read_provenance,
-)
+from carmask.pipeline.journal import Entry, Journal, delete_journal, journal_entry, read_entries, read_provenance
 from carmask.pipeline.kinds import TableKind
+from carmask.pipeline.origins import is_unchanged
 from carmask.pipeline.path_lists import PATH_COLUMN
+from carmask.pipeline.provenance import Provenance, other_provenance
 from carmask.pipeline.sinks import OpenRemotely, Put, Sink
 from carmask.result import Result
 from carmask.runner import in_batches

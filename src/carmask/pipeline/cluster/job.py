@@ -12,7 +12,7 @@ from typing import Any
 from carmask.errors import CarmaskError
 from carmask.imaging.masks import ALL_REGIONS, Regions
 from carmask.limits import MAX_PIXELS_VARIABLE, max_pixels
-from carmask.pipeline.journal import Provenance, differences, provenance_of
+from carmask.pipeline.provenance import Provenance, differences, provenance_of
 from carmask.pipeline.urls import URL
 from carmask.runtime.locate import files_of, locate, locate_all
 from carmask.runtime.options import RunOptions

@@ -16,8 +16,8 @@ import pyarrow as pa
 from carmask.errors import CarmaskError, first_line
 from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport, report_machine
 from carmask.pipeline.jobs import Job, PhotoOutcome
-from carmask.pipeline.journal import Provenance
 from carmask.pipeline.predict import predict_jobs
+from carmask.pipeline.provenance import Provenance
 from carmask.pipeline.sinks import OpenRemotely, Sink
 from carmask.pipeline.urls import URL
 from carmask.segmenter import Segmenter
