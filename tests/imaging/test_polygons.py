@@ -1,6 +1,7 @@
 """Outlines, filled again by the rule that they state and by Pillow."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from carmask.imaging.decode import decode_mask
-from carmask.imaging.polygons import find_polygons, geojson, signed_area
+from carmask.imaging.polygons import OutlineError, fill_rings, find_polygons, geojson, signed_area
 
 masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 FINER = 6
@@ -108,6 +109,43 @@ def test_simplified_outlines_have_no_more_points_and_lose_no_region(mask_HW, tol
     for ring, exact_ring in zip(rings_of(simple), rings_of(exact), strict=True):
         assert 3 <= len(ring) <= len(exact_ring)
         assert set(map(tuple, ring.tolist())) <= set(map(tuple, exact_ring.tolist()))
+
+
+# Off the middles of pixels, where rounding decides.
+coordinates = st.integers(-40, 160).map(lambda tenth: tenth / 10 + 0.03)
+rings_anywhere = st.lists(
+    st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=6).map(np.array), min_size=1, max_size=4
+)
+
+
+@given(rings_anywhere, st.integers(1, 12), st.integers(1, 12))
+def test_rings_are_filled_by_the_even_odd_rule_also_beyond_the_picture(rings, height, width):
+    mask_HW = np.zeros((height, width), dtype=np.bool_)
+    fill_rings(rings, mask_HW)
+    np.testing.assert_array_equal(mask_HW, filled(rings, (height, width)))
+
+
+@pytest.mark.parametrize(("times", "is_inside"), [(255, True), (256, False), (257, True)])
+def test_a_ring_that_is_there_many_times(times, is_inside):
+    mask_HW = np.zeros((4, 5), dtype=np.bool_)
+    fill_rings([np.array([(1.0, 1.0), (4.0, 1.0), (4.0, 3.0), (1.0, 3.0)])] * times, mask_HW)
+    assert mask_HW.sum() == (6 if is_inside else 0)
+
+
+def test_filling_takes_little_more_memory_than_the_mask():
+    mask_HW = np.zeros((2000, 1500), dtype=np.bool_)
+    tracemalloc.start()
+    fill_rings([np.array([(0.0, 0.0), (1500.0, 0.0), (1500.0, 2000.0), (0.0, 2000.0)])], mask_HW)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert mask_HW.all()
+    assert peak_bytes < 4 * mask_HW.size
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e9])
+def test_a_coordinate_that_is_no_place_is_refused(wrong):
+    with pytest.raises(OutlineError):
+        fill_rings([np.array([(0.0, 0.0), (wrong, 1.0), (1.0, 1.0)])], np.zeros((3, 4), dtype=np.bool_))
 
 
 def test_geojson_is_closed_and_says_what_it_is_of():

@@ -118,8 +118,10 @@ def fill_rings(rings_xy: Sequence[NDArray[np.float64]], mask_HW: NDArray[np.bool
     column = np.clip(np.ceil(crossing_x - 0.5), 0, width).astype(np.intp)
     top, left = int(row.min()), int(column.min())
     rows, columns = int(row.max()) + 1 - top, int(column.max()) + 1 - left
-    crossings = np.bincount((row - top) * columns + column - left, minlength=rows * columns).reshape(rows, columns)
-    inside_HW = np.cumsum(crossings & 1, axis=1, dtype=np.uint8)[:, : width - left] & 1
+    crossings = np.zeros((rows, columns), np.uint8)
+    # Counts beyond 255 begin at 0 again, which keeps them even or odd.
+    np.add.at(crossings.reshape(-1), (row - top) * columns + column - left, np.uint8(1))
+    inside_HW = np.bitwise_xor.accumulate(crossings & 1, axis=1)[:, : width - left]
     mask_HW[top : top + rows, left : left + columns] |= inside_HW.view(np.bool_)
 
 
