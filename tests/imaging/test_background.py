@@ -1,5 +1,6 @@
 """What cut-outs lie on: read from a text, as large as the photo."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -10,6 +11,7 @@ from PIL import Image
 from carmask.errors import CarmaskError
 from carmask.imaging.background import BackgroundInput, BadBackground, parse_background
 from carmask.imaging.decode import UnreadableImage
+from carmask.imaging.studio import draw_studio
 
 SIZE_HW = (120, 180)
 named_background = partial(parse_background, may_be_picture=False)
@@ -58,6 +60,19 @@ def test_the_blur_has_nothing_of_the_vehicle():
 
 def test_the_blur_of_a_photo_without_background():
     assert canvas(parse_background("blur"), probability_HW=np.ones(SIZE_HW, dtype=np.float32)).shape == (*SIZE_HW, 3)
+
+
+def test_a_studio_has_no_steps_and_takes_little_more_memory_than_itself():
+    height, width = 1500, 1000
+    tracemalloc.start()
+    studio_HW3 = draw_studio((height, width), 0.8)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert studio_HW3.shape == (height, width, 3)
+    # The dither is the same on average in each row.
+    assert np.abs(np.diff(studio_HW3.mean(axis=(1, 2)))).max() < 0.6
+    assert np.ptp(studio_HW3.mean(axis=(1, 2))) > 20
+    assert peak_bytes < 4 * studio_HW3.size
 
 
 def test_a_picture_covers_the_photo_from_its_middle(tmp_path):

@@ -122,7 +122,7 @@ def _studio(given: BackgroundInput) -> NDArray[np.uint8]:
 
 
 # Most photos of one folder give one size, and vehicles on it stand at one height.
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def _studio_of(size_HW: Size, floor: float, icc_profile: bytes | None) -> NDArray[np.uint8]:
     return convert_colors(draw_studio(size_HW, floor), None, icc_profile)
 
