@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as pycocotools
 
 from carmask.imaging.decode import decode_mask
-from carmask.imaging.rle import encode_coco
+from carmask.imaging.rle import RleError, encode_coco, parse_coco
 
 # Of pycocotools 2.0.11 with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -60,6 +60,12 @@ def test_known_example():
     # Two columns of three: the runs are 1 of background, 4 of foreground, 1 of background.
     mask_HW = np.array([[0, 1], [1, 1], [1, 0]], dtype=np.bool_)
     assert encode_coco(mask_HW) == {"size": [3, 2], "counts": "141"}
+
+
+@pytest.mark.parametrize("counts", ["1\ud8004", "1\u00e94", "1/4", "1p4", "14P", "o" * 8 + "4"])
+def test_what_is_no_text_of_run_lengths_is_refused(counts):
+    with pytest.raises(RleError):
+        parse_coco(counts)
 
 
 def test_soft_masks_are_refused():

@@ -155,7 +155,7 @@ def parse_coco(counts: str) -> NDArray[np.int64]:
         RleError: it is no such text.
 
     """
-    groups = np.frombuffer(counts.encode("utf-8", "replace"), np.uint8).astype(np.int64) - ord("0")
+    groups = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - ord("0")
     if not groups.size:
         return groups
     ends = np.flatnonzero(groups < 32)
