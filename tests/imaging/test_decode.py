@@ -74,6 +74,7 @@ def test_png_orientation_behind_the_pixels():
     np.testing.assert_array_equal(decode_photo(data, channels=1).image_HWC[..., 0], SHOWN[6](pixels_HW))
     np.testing.assert_array_equal(decode_mask(data).soft_HW, SHOWN[6](pixels_HW))
     opened = photo_of_pixels(Image.open(io.BytesIO(data)), channels=1)
+    assert opened.orientation == 6
     np.testing.assert_array_equal(opened.image_HWC[..., 0], SHOWN[6](pixels_HW))
 
 

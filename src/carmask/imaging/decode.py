@@ -138,12 +138,13 @@ def photo_of_pixels(pixels: Image.Image | NDArray[np.uint8], *, channels: int = 
     try:
         # A PNG may have metadata after its pixels.
         image.load()
-        image_HWC = _pixels_of(image, displayed_orientation(image), channels)
+        orientation = displayed_orientation(image)
+        image_HWC, alpha_HW = _pixels_of(image, orientation, channels), _alpha_of(image, orientation)
     except Exception as failure:
         raise UnreadableImage("image", f"its pixels cannot be read ({failure})", "give another picture") from failure
     size_HW = (image_HWC.shape[0], image_HWC.shape[1])
     icc_profile = _matching_profile(image.info.get("icc_profile"), image.mode, channels)
-    return Photo(image_HWC, size_HW, icc_profile, alpha_HW=_alpha_of(image, displayed_orientation(image)))
+    return Photo(image_HWC, size_HW, icc_profile, orientation, alpha_HW)
 
 
 def _image_of(pixels: NDArray[np.uint8]) -> Image.Image:
