@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from label_files import masks_in
 
@@ -63,23 +62,3 @@ def test_run_lengths_are_read_back(mask_HW: np.ndarray) -> None:
     found = encode_coco(mask_HW)
     np.testing.assert_array_equal(runs_to_mask(parse_coco(found["counts"]), mask_HW.T.shape).T, mask_HW)
     np.testing.assert_array_equal(decode_brush(bytes(encode_brush(mask_HW)), mask_HW.shape), mask_HW)
-
-
-@settings(max_examples=20)
-@given(st.integers(0, 2**32 - 1))
-def test_polygons_are_filled_by_the_crossing_rule(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    points_xy = rng.uniform(-10, 40, (rng.integers(3, 8), 2))
-    drawn_HW = np.zeros((24, 31), np.bool_)
-    fill_rings([points_xy], drawn_HW)
-    for (y, x), inside in np.ndenumerate(drawn_HW):
-        assert inside == is_inside(x + 0.5, y + 0.5, points_xy)
-
-
-def is_inside(x: float, y: float, points_xy: np.ndarray) -> bool:
-    """The crossing rule, one edge after the other."""
-    inside = False
-    for (x0, y0), (x1, y1) in zip(points_xy, np.roll(points_xy, -1, axis=0), strict=True):
-        if (y0 <= y) != (y1 <= y) and x > x0 + (y - y0) * (x1 - x0) / (y1 - y0):
-            inside = not inside
-    return inside
