@@ -109,6 +109,11 @@ def test_regions_are_those_at_the_threshold(threshold):
     assert (kept_HW[0, 3] == 0) == (threshold == 0.9)
 
 
+@pytest.mark.parametrize("text", ["0px", "400px", "1234567px", "98765432px", "0.500000%", "12.345678%"])
+def test_an_area_is_written_as_it_is_read(text):
+    assert str(Area.parse(text)) == text
+
+
 @pytest.mark.parametrize(("speck_px", "wins"), [(4, False), (5, True)])
 def test_a_speck_in_the_middle_is_not_the_vehicle(speck_px, wins):
     probability_HW = np.zeros((21, 31), dtype=np.float32)

@@ -44,7 +44,7 @@ class Area:
         return cls(share=number / 100) if match["unit"] == "%" else cls(px=number)
 
     def __str__(self) -> str:
-        return f"{self.share:.6%}" if self.share else f"{self.px:g}px"
+        return f"{self.share:.6%}" if self.share else f"{self.px:.15g}px"
 
     def of(self, size_HW: tuple[int, int]) -> int:
         """The area in pixels of a picture of this size, rounded up."""
