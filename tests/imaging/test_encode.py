@@ -103,6 +103,15 @@ def test_the_color_profile_is_kept_where_it_fits(picture_format, channels):
         assert decode_photo(encode_picture(image_HWC, picture_format, srgb)).icc_profile == srgb
 
 
+def test_a_color_profile_that_no_jpeg_can_hold_is_refused():
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    # 255 segments of 65,519 bytes.
+    largest = srgb.ljust(16_707_345, b"\0")
+    assert read_back(encode_picture(IMAGE_HWC, "jpg", largest)).info["icc_profile"] == largest
+    with pytest.raises(CarmaskError):
+        encode_picture(IMAGE_HWC, "jpg", largest + b"\0")
+
+
 def test_a_jpeg_is_what_pillow_writes():
     exif = Image.Exif()
     exif[0x010F], exif[0x0132] = "Maker", "2026:07:01 12:00:00"

@@ -30,10 +30,10 @@ _MAX_SIDE_PX: dict[PictureFormat, int] = {"webp": 16383, "jpg": 65_500, "avif": 
 
 # PNG's signature and the chunk IHDR.
 _HEADER_BYTES = 33
-# JPEG's first marker and the segment APP0 of JFIF, where in it the density is, and the most that a segment APP2 holds
-# of a profile (ICC.1:2022, B.4).
+# JPEG's first marker and the segment APP0 of JFIF, where in it the density is, the most that a segment APP2 holds of a
+# profile, and the most of these segments, which are numbered in a byte (ICC.1:2022, B.4).
 _JFIF_BYTES, _DENSITY = 20, slice(13, 18)
-_ICC_PART_BYTES = 65_519
+_ICC_PART_BYTES, _MOST_ICC_PARTS = 65_519, 255
 
 _TO_BGR = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
 
@@ -76,7 +76,8 @@ def encode_picture(
     quality: of JPEG, WebP and AVIF, 1..100.
 
     Raises:
-        CarmaskError: a side is longer than the format allows, or this Pillow cannot write AVIF.
+        CarmaskError: a side is longer, or the color profile larger, than the format allows, or this Pillow cannot write
+            AVIF.
 
     """
     channels = image_HWC.shape[2] if image_HWC.ndim == 3 else 0
@@ -150,6 +151,8 @@ def _jpeg(image_HWC: NDArray[np.uint8], quality: int, icc_profile: bytes | None,
     if metadata.exif is not None:
         header += _jpeg_segment(0xE1, metadata.exif)
     profile = icc_profile or b""
+    if len(profile) > _MOST_ICC_PARTS * _ICC_PART_BYTES:
+        raise CarmaskError(f"its color profile has {len(profile):,} bytes, more than a JPEG can hold; choose png")
     parts = [profile[start : start + _ICC_PART_BYTES] for start in range(0, len(profile), _ICC_PART_BYTES)]
     for number, part in enumerate(parts, start=1):
         header += _jpeg_segment(0xE2, b"ICC_PROFILE\0" + bytes((number, len(parts))) + part)
