@@ -147,6 +147,9 @@ def test_without_pytorch_the_error_names_the_extra() -> None:
     [
         (["trian"], ["trian", "train"]),
         (["--bogus"], ["--bogus"]),
+        (["predict"], ["SOURCE", "carmask predict --help"]),
+        (["convert", "masks"], ["DESTINATION", "carmask convert --help"]),
+        (["predict", "nowhere", "out", "--backgroud", "white"], ["--backgroud: ", "--background?", "./--backgroud"]),
         (["train"], ["which photos?"]),
         (["check", "x" * 300], ["File name too long"]),
         (["evaluate", "nowhere", "--model", "x" * 300], ["nowhere"]),

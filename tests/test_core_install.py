@@ -174,6 +174,14 @@ def test_the_error_names_the_missing_extra(core: Path, tmp_path: Path, tiny: Pat
         assert "Traceback" not in stderr
 
 
+def test_a_mistyped_command_is_named_though_some_commands_cannot_be_imported(core: Path, tmp_path: Path) -> None:
+    status, _, stderr, imported = command(core, "prdict", "photos", folder=tmp_path)
+    assert (status, imported & HEAVY) == (1, set())
+    assert stderr.startswith("error: ")
+    assert "prdict" in stderr
+    assert "predict" in stderr.replace("prdict", "")
+
+
 def test_a_wrong_setting_is_explained_without_the_settings_of_training(core: Path, tmp_path: Path) -> None:
     status, _, stderr, imported = command(core, "serve", "--max-bytes", "5", folder=tmp_path)
     assert (status, imported & EXTRAS) == (1, set())

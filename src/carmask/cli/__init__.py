@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from carmask import __version__
 from carmask.cli.console import print_error
+from carmask.cli.usage import UnknownOption, explain_usage, refuse_unknown_command
 from carmask.errors import CarmaskError, explain
 from carmask.files import expand_home
 from carmask.limits import MAX_PIXELS_VARIABLE, max_pixels
@@ -87,20 +88,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = ""
     try:
         arguments = _set_max_pixels(arguments)
-        command = next(iter(arguments), "")
+        command = next(iter(arguments), "--help")
+        refuse_unknown_command(command, (*_COMMANDS, *app.help_flags, *app.version_flags))
         _show_full_help(arguments)
         returned = app(arguments, exit_on_error=False, print_error=False)
         status = returned if isinstance(returned, int) else 0
+    except (CycloptsError, UnknownOption) as error:
+        cause = error.__cause__
+        if isinstance(cause, ValidationError):
+            status = print_error(_explain_settings(cause, command))
+        else:
+            status = print_error(explain_usage(error, app, command))
     except CarmaskError as error:
         status = print_error(str(error))
     except ValidationError as error:
         status = print_error(_explain_settings(error, command))
-    except UnusedCliTokensError as error:
-        unused = " ".join(error.unused_tokens or ())
-        status = print_error(f"{unused}: this argument is one too many; see `carmask {command} --help`")
-    except CycloptsError as error:
-        cause = error.__cause__
-        status = print_error(_explain_settings(cause, command) if isinstance(cause, ValidationError) else str(error))
     except ImportError as error:
         package = _missing_package(error)
         if package is None:

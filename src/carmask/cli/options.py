@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
+from carmask.cli.usage import UnknownOption
 from carmask.imaging import PictureFormat
 from carmask.imaging.look import Anchor, Look, Scale, Shadow, load_look
 from carmask.pipeline.kinds import STREAM
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def _refuse_option(_: object, path: Path | URL) -> None:
     if str(path).startswith("-") and path != STREAM:
-        raise ValueError(f"there is no option {path}; for a file of that name write ./{path}")
+        raise UnknownOption(str(path))
 
 
 def _parse(_: object, tokens: Sequence[Token]) -> Path | URL:
