@@ -17,8 +17,9 @@ from carmask.models.series_file import fold_folders
 from carmask.runtime.locate import packaged_models
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
-from carmask.training.config import FINE_TUNING_LR, TrainSettings
+from carmask.training.config import TrainSettings
 from carmask.training.experiments import run_experiment
+from carmask.training.preset_defaults import FINE_TUNING_LR
 from carmask.training.run_folder import RunFolder
 from carstudio import render_dataset
 from tiny_runs import train

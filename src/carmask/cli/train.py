@@ -13,7 +13,8 @@ from rich.console import Console
 from carmask.cli import INTERRUPTED
 from carmask.cli.options import Flag
 from carmask.errors import CarmaskError
-from carmask.training.config import PRESET_DEFAULTS, TrainSettings
+from carmask.training.config import TrainSettings
+from carmask.training.preset_defaults import PRESET_DEFAULTS
 
 
 class _GivenSettings(TrainSettings):

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +12,14 @@ from carmask.data.cache import Cache
 from carmask.data.cache_build import CacheUnfinished, open_cache
 from carmask.data.composite import Cutout
 from carmask.data.pairs import Dataset, Pair, describe_inverted, describe_odd, describe_rules, find_pairs
-from carmask.data.split import FOLDS, Split, SplitError, find_own_split, make_split
+from carmask.data.split import Split
 from carmask.errors import CarmaskError
 from carmask.imaging.formats import describe_left_out
 from carmask.progress import progress_bar, say
 from carmask.training.config import TrainSettings
 from carmask.training.config_sections import SourceSettings
 from carmask.training.distributed import DistributedContext
+from carmask.training.splits import join_splits, load_split_of_all, load_splits, prefix_of, split_dataset
 
 SHOWN_SKIPPED = 20
 
@@ -47,7 +47,7 @@ class Source:
 
     def row(self, pair_id: str) -> int | None:
         """Row of a pair in the cache; None if it could not be used."""
-        return self.cache.row_of.get(pair_id.removeprefix(_prefix(self.name)))
+        return self.cache.row_of.get(pair_id.removeprefix(prefix_of(self.name)))
 
     def read(self, pair_id: str) -> FittedPair:
         """Read a pair from the cache."""
@@ -126,18 +126,18 @@ def load_data(
     settings_of = settings.sources()
     found = {name: find_pairs_of(source) for name, source in settings_of.items()}
     pairs_of = {name: [renamed(pair, name) for pair in dataset.pairs] for name, dataset in found.items()}
-    split = split or _load_split_of_all(settings, distributed)
+    split = split or load_split_of_all(settings, distributed)
     # Splits that do not fit fail before photos are decoded.
     own_splits = {}
     if split is not None:
         split.select(pair for pairs in pairs_of.values() for pair in pairs)
     else:
-        own_splits = _load_splits(settings, found, distributed)
+        own_splits = load_splits(settings, found, distributed)
     sources, skipped = [], []
     for name, dataset in found.items():
         cache = _fill_cache(settings, settings_of[name], dataset, distributed, console, is_time_over)
         problems = [(problem.subject, f"{problem.kind}, {problem.detail}") for problem in dataset.problems]
-        skipped += [(_prefix(name) + subject, cause) for subject, cause in (*problems, *cache.failures.items())]
+        skipped += [(prefix_of(name) + subject, cause) for subject, cause in (*problems, *cache.failures.items())]
         if not cache.row_of:
             raise CarmaskError(
                 f"{dataset.root}: none of its {len(dataset.pairs)} pairs can be used; see `carmask check`"
@@ -148,17 +148,14 @@ def load_data(
             say(console, f"left out  {describe_left_out(dataset.left_out)}", style="yellow")
     _print_findings([source.cache for source in sources], skipped, console)
     if split is None:
-        split = _join_splits(
+        split = join_splits(
             {
-                source.name: own_splits.get(source.name) or _split(settings, found[source.name], source.cache, console)
+                source.name: own_splits.get(source.name)
+                or split_dataset(settings, found[source.name], source.cache, console)
                 for source in sources
             }
         )
     return _divide(sources, split, skipped)
-
-
-def _prefix(name: str) -> str:
-    return f"{name}/" if name else ""
 
 
 def find_pairs_of(source: SourceSettings) -> Dataset:
@@ -176,77 +173,7 @@ def find_pairs_of(source: SourceSettings) -> Dataset:
 
 def renamed(pair: Pair, name: str) -> Pair:
     """Return a pair with the id and the group that it has in a run whose data set has this name."""
-    return replace(pair, id=_prefix(name) + pair.id, group=_prefix(name) + pair.group)
-
-
-def _load_split_of_all(settings: TrainSettings, distributed: DistributedContext) -> Split | None:
-    """Read `dataset.split` if it is a split of several data sets, as that of an earlier stage is.
-
-    Raises:
-        SplitError: it is not, and `datasets` say which data sets there are.
-    """
-    file, names = settings.dataset.split, [name for name in settings.sources() if name]
-    if file is None or not names:
-        return None
-    split: Split = distributed.broadcast_object(partial(Split.load, file))
-    absent = [name for name in names if not any(id_.startswith(_prefix(name)) for id_ in split.group_of)]
-    if absent and settings.datasets:
-        raise SplitError(
-            f"{file}: names no photos of the data set {absent[0]}; give the split of each data set in `datasets` "
-            "instead of dataset.split"
-        )
-    return None if absent else split
-
-
-def _load_splits(
-    settings: TrainSettings, found: Mapping[str, Dataset], distributed: DistributedContext
-) -> dict[str, Split]:
-    """Read the splits that the settings name, by data set."""
-    splits = {}
-    for name, source in settings.sources().items():
-        if source.split is not None:
-            splits[name] = distributed.broadcast_object(partial(Split.load, source.split))
-            splits[name].select(found[name].pairs)
-    return splits
-
-
-def _split(settings: TrainSettings, dataset: Dataset, cache: Cache, console: Console) -> Split:
-    """Split a data set as its own folders or lists do, or as the settings say if they say anything."""
-    options = settings.dataset
-    own = find_own_split(dataset, cache.row_of)
-    if own is not None:
-        follow = options.own_split and options.fraction is None and (options.fold, options.folds) == (0, FOLDS)
-        sides = f"{len(own.train)} to train on, {len(own.validation)} held out"
-        what = f"{own.method}: {sides}" if follow else f"not {own.method}, since the settings divide the photos anew"
-        say(console, f"split     {what} ({dataset.root})")
-        if follow:
-            return own
-    return make_split(
-        {pair.id: pair.group for pair in dataset.pairs if pair.id in cache.row_of},
-        cache.area_of,
-        folds=options.folds,
-        fold=options.fold,
-        fraction=options.fraction,
-        seed=options.split_seed,
-    )
-
-
-def _join_splits(splits: Mapping[str, Split]) -> Split:
-    """One split of all data sets; that of a single unnamed one stays as it is."""
-    if splits.keys() == {""}:
-        return splits[""]
-    return Split(
-        method=f"of {len(splits)} data sets, each for itself",
-        fraction=None if any(split.validation for split in splits.values()) else 0,
-        seed=next(iter(splits.values())).seed,
-        train=tuple(_prefix(name) + id_ for name, split in splits.items() for id_ in split.train),
-        validation=tuple(_prefix(name) + id_ for name, split in splits.items() for id_ in split.validation),
-        group_of={
-            _prefix(name) + id_: _prefix(name) + group
-            for name, split in splits.items()
-            for id_, group in split.group_of.items()
-        },
-    )
+    return replace(pair, id=prefix_of(name) + pair.id, group=prefix_of(name) + pair.group)
 
 
 def _divide(sources: Sequence[Source], split: Split, skipped: Sequence[tuple[str, str]]) -> TrainingData:
