@@ -12,8 +12,9 @@ from typing import Any
 from carmask.data.pairs import find_pairs, load_soft_mask, spread
 from carmask.data.split import Split
 from carmask.evaluation.metrics import dice
+from carmask.pipeline.convert import convert_masks
 from carmask.pipeline.kinds import Kind
-from carmask.pipeline.masks import convert_masks, find_masks
+from carmask.pipeline.masks import find_masks
 from carmask.pipeline.outputs import plan_outputs
 from record import CARVANA, RESULTS, record
 

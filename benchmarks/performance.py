@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
-from carmask.benchmark.suite import FigureTable, make_tables
+from carmask.benchmark.tables import FigureTable, make_tables
 from record import RESULTS
 from results import fill
 

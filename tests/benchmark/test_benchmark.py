@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carmask.benchmark.suite import make_tables
+from carmask.benchmark.tables import make_tables
 from carmask.cli.benchmark import benchmark
 
 

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from carmask.data.check import check_dataset
+from carmask.data.own_split import find_own_split
 from carmask.data.pairs import find_pairs
-from carmask.data.split import Split, SplitError, find_own_split
+from carmask.data.split import Split, SplitError
 from carmask.models.network import Network
 from noise_pairs import run
 from tiny_runs import TINY, resume, tiny_settings, train

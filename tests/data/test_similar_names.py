@@ -11,8 +11,9 @@ from PIL import Image
 
 from carmask.cli import main
 from carmask.data.check import check_dataset
+from carmask.data.own_split import find_own_split
 from carmask.data.pairs import find_pairs
-from carmask.data.split import Split, find_own_split
+from carmask.data.split import Split
 from carmask.evaluation.selection import TrainingSplit, select_pairs
 from carmask.files import SimilarNames
 from carmask.imaging.decode import UnreadableImage, read_size

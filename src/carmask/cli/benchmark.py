@@ -43,7 +43,8 @@ def benchmark(
         out: A .json file for all figures, with the machine and the versions.
     """
     # Slow imports happen here, so that --help does not wait for them.
-    from carmask.benchmark.suite import make_tables, run_benchmark
+    from carmask.benchmark.suite import run_benchmark
+    from carmask.benchmark.tables import make_tables
 
     figures = run_benchmark(
         photos, models=model, presets=preset, kinds=kind, count=count, seconds=seconds, log=print_line

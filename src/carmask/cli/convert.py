@@ -49,7 +49,8 @@ def convert(
         json: Print a line of JSON for each mask, and a summary at the end.
     """
     # Slow imports happen here, so that --help does not wait for them.
-    from carmask.pipeline.masks import convert_masks, find_masks
+    from carmask.pipeline.convert import convert_masks
+    from carmask.pipeline.masks import find_masks
     from carmask.pipeline.outputs import plan_outputs
 
     chosen = look.read()

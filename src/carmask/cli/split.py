@@ -6,7 +6,8 @@ from statistics import fmean
 from carmask.cli.console import print_problems, print_remark, print_table
 from carmask.cli.options import DataOptions
 from carmask.data.check import measure_areas
-from carmask.data.split import FOLDS, Split, find_own_split, make_fold_splits, make_split
+from carmask.data.own_split import find_own_split
+from carmask.data.split import FOLDS, Split, make_fold_splits, make_split
 from carmask.errors import CarmaskError
 from carmask.progress import progress_bar
 

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from carmask.data.duplicates import REDUCED_HW, Signature, near_pictures, same_pictures, signature_of
 from carmask.data.layout import Problem, ProblemKind, in_order
+from carmask.data.own_split import find_own_split
 from carmask.data.pairs import Dataset, Pair, describe_inverted, load_soft_mask
-from carmask.data.split import Split, SplitError, find_own_split, shared_groups
+from carmask.data.split import Split, SplitError, shared_groups
 from carmask.data.turned import TURNED, fits_turned
 from carmask.errors import CarmaskError
 from carmask.imaging.decode import MaskReading, UnreadableImage, decode_photo

@@ -206,25 +206,6 @@ def side_of(name: str) -> Side | None:
     )
 
 
-def read_side_lists(root: Path) -> dict[Side, list[str]]:
-    """Read lists of photos, train.txt and val.txt, in the data set's folder or in VOC's ImageSets/Segmentation/.
-
-    The first word of each line is a photo's name, with or without folders and suffix.
-    """
-    for folder in (root, root / "ImageSets" / "Segmentation", root / "ImageSets"):
-        lists: dict[Side, list[str]] = {}
-        for path in sorted(folder.glob("*.txt")):
-            if side := side_of(path.stem):
-                try:
-                    lines = path.read_text(encoding="utf-8-sig").splitlines()
-                except (OSError, UnicodeDecodeError) as error:
-                    raise DatasetError(f"{path}: cannot be read as a list of photos ({error})") from error
-                lists.setdefault(side, []).extend(line.split()[0] for line in lines if line.strip())
-        if len(lists) > 1 and "train" in lists:
-            return lists
-    return {}
-
-
 def _locate_in(root: Path) -> list[DatasetPaths]:
     entries = _list_folder(root)
     folders = {name: path for name, path in entries.items() if path.is_dir()}

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from carmask.data.own_split import find_own_split
 from carmask.data.pairs import Dataset, Pair, find_pairs, load_soft_mask
-from carmask.data.split import Split, find_own_split
+from carmask.data.split import Split
 from carmask.data.turned import TURNED, fits_turned
 from carmask.errors import CarmaskError
 from carmask.evaluation.folds import read_folds, select_out_of_fold

@@ -6,8 +6,9 @@ from functools import partial
 from rich.console import Console
 
 from carmask.data.cache import Cache
+from carmask.data.own_split import find_own_split
 from carmask.data.pairs import Dataset
-from carmask.data.split import FOLDS, Split, SplitError, find_own_split, make_split
+from carmask.data.split import FOLDS, Split, SplitError, make_split
 from carmask.progress import say
 from carmask.training.config import TrainSettings
 from carmask.training.distributed import DistributedContext
