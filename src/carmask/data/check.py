@@ -90,7 +90,11 @@ def check_dataset(
     inverted = {id_: found.inverted for id_, found in findings.items() if found.inverted is not None}
     if warning := describe_inverted(inverted, sum(bool(found.area) for found in findings.values())):
         problems.append(Problem(dataset.root.resolve().name, "inverted masks", warning))
-    sides, outside, split_problems = _read_split(split, dataset) if split else _find_own_sides(dataset)
+    try:
+        sides, outside, split_problems = _read_split(split, dataset) if split else _find_own_sides(dataset)
+    except SplitError as error:
+        where = split or dataset.root.resolve()
+        sides, outside, split_problems = ([], []), 0, [Problem(where.name, "split", str(error))]
     problems += split_problems
     signatures = {id_: found.signature for id_, found in findings.items() if found.signature}
     for ids, problem in _duplicates(pairs, signatures, sides):
@@ -183,11 +187,8 @@ def _unreadable(pair: Pair, error: CarmaskError) -> Problem:
 
 def _read_split(path: Path, dataset: Dataset) -> tuple[tuple[list[str], list[str]], int, list[Problem]]:
     """Compare a split with the data: its sides, the number of pairs that it does not name, and its problems."""
-    try:
-        split = Split.load(path).spelled_as(dataset.group_of)
-    except SplitError as error:
-        return ([], []), 0, [Problem(path.name, "split", str(error))]
     group_of = dataset.group_of
+    split = Split.load(path).spelled_as(group_of)
     problems = [
         Problem(id_, "split", f"named in {path.name}, but there is no such pair in the data")
         for id_ in (*split.train, *split.validation)
@@ -203,10 +204,7 @@ def _read_split(path: Path, dataset: Dataset) -> tuple[tuple[list[str], list[str
 
 def _find_own_sides(dataset: Dataset) -> tuple[tuple[list[str], list[str]], int, list[Problem]]:
     """As `_read_split`, for the data set's own folders or lists train and val, if there are any."""
-    try:
-        split = find_own_split(dataset)
-    except SplitError as error:
-        return ([], []), 0, [Problem(dataset.root.resolve().name, "split", str(error))]
+    split = find_own_split(dataset)
     if split is None:
         return ([], []), 0, []
     # The ids begin with the side's folder, and so do the groups, but not a car's name.

@@ -5,7 +5,6 @@ import zipfile
 from collections.abc import Sequence
 from itertools import count
 from pathlib import PurePosixPath
-from typing import Protocol
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
@@ -26,14 +25,6 @@ _SUFFIXES = {**{of_format: f".{name}" for name, of_format in PICTURE_TYPES.items
 _SUMMARY = "results.json"
 # The earliest that a ZIP file can say: the same results are the same bytes at any time.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-
-
-class _Archive(Protocol):
-    content_type: str
-
-    def add(self, name: str, part: Response) -> bytes: ...
-
-    def end(self, summary: bytes) -> bytes: ...
 
 
 class _ZipArchive:
@@ -103,7 +94,7 @@ class BatchResponse(Response):
         self, tasks: Sequence[PhotoTask], worker: SegmentationWorker, metrics: ServiceMetrics, media_type: str
     ) -> None:
         """Prepare the archive. media_type: one of `BATCH_TYPES`."""
-        self._archive: _Archive = _ZipArchive() if media_type == ZIP else _MultipartArchive()
+        self._archive: _ZipArchive | _MultipartArchive = _ZipArchive() if media_type == ZIP else _MultipartArchive()
         headers = {"Vary": "Accept", "Content-Type": self._archive.content_type}
         if media_type == ZIP:
             headers["Content-Disposition"] = 'attachment; filename="carmask.zip"'
