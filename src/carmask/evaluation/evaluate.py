@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from carmask.imaging.decode import MaskReading, Photo, UnreadableImage
 from carmask.imaging.geometry import size_text
 from carmask.labels.shapes import PhotoLabels
 from carmask.models.series_file import fold_folders
-from carmask.progress import Progress
+from carmask.progress import Progress, counted
 from carmask.runner import Prediction, run_segmenter
 from carmask.runtime.locate import folder_of_folds
 from carmask.segmenter import Model, Segmenter
@@ -131,16 +132,15 @@ def evaluate_selection(
     rows: list[PhotoRow] = []
     failures: list[EvaluationFailure] = []
     notes_of: dict[str, _MaskNotes] = {}
-    for one, pairs in assign_segmenters(selection, segmenter):
-        for measured in _measure(pairs, one, batch_size):
-            if isinstance(measured, EvaluationFailure):
-                failures.append(measured)
-            else:
-                row, notes = measured
-                rows.append(row)
-                notes_of[row.id] = notes
-            if progress is not None:
-                progress(len(rows) + len(failures), len(selection.pairs))
+    assigned = assign_segmenters(selection, segmenter)
+    measured = chain.from_iterable(_measure(pairs, one, batch_size) for one, pairs in assigned)
+    for found in counted(measured, progress, len(selection.pairs)):
+        if isinstance(found, EvaluationFailure):
+            failures.append(found)
+        else:
+            row, notes = found
+            rows.append(row)
+            notes_of[row.id] = notes
     if selection.folds:
         rows.sort(key=lambda row: row.id)
         failures.sort(key=lambda failure: failure.id)

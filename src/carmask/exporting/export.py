@@ -42,6 +42,8 @@ FloatWeights = Literal["float16", "float32"]
 
 _SUFFIX = ".onnx"
 _NAME = re.compile(r"\w[\w.+-]*")
+# Of a card: what was measured with other weights.
+_NO_FIGURES = {"measured": Measured(), "dice_calibration": None}
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def make_card(
     model: Path, network: Network, *, name: str | None = None, weights: FloatWeights = "float16"
 ) -> ModelCard:
     """Return the card of a network in `model`, a run or a folder of weights, for its `.onnx` file."""
-    changed = {"name": name or network.card.name, "weights": weights, "measured": Measured(), "dice_calibration": None}
+    changed: dict[str, Any] = {"name": name or network.card.name, "weights": weights, **_NO_FIGURES}
     if run := find_run(model):
         split = Split.load(RunFolder(run).split)
         for field, ids in (("train_groups", split.train), ("held_out_groups", split.validation)):
@@ -150,14 +152,8 @@ def fixed_card(card: ModelCard, fixed: FixedSize) -> ModelCard:
 
 def int8_card(card: ModelCard) -> ModelCard:
     """Return the card of the same network quantized, without figures."""
-    changed = {
-        "name": f"{card.name}-int8",
-        "precision": "int8",
-        "weights": "int8",
-        "measured": Measured(),
-        "dice_calibration": None,
-    }
-    return card.model_copy(update=changed)
+    changed = {"name": f"{card.name}-int8", "precision": "int8", "weights": "int8"}
+    return card.model_copy(update={**changed, **_NO_FIGURES})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from carmask.serving.errors import ClientDisconnected, ServiceError, as_service_error, error_response, internal_error
 from carmask.serving.log import LOG
 from carmask.serving.metrics import ServiceMetrics
-from carmask.serving.responses import ResultResponse
+from carmask.serving.responses import ResultResponse, measurements
 from carmask.serving.schemas import GEOJSON, MULTIPART, PICTURE_TYPES, ZIP, BatchEntry, ErrorDetails
 from carmask.serving.uploads import while_connected
 from carmask.serving.worker import PhotoTask, SegmentationWorker
@@ -122,7 +122,9 @@ class BatchResponse(Response):
             place = self._tasks.index(task)
             if isinstance(result, ResultResponse):
                 part: Response = result
-                self._entries[place] = _describe(task, self._names[place], result)
+                self._entries[place] = BatchEntry(
+                    file=task.photo.name, result=self._names[place], **measurements(result.found)
+                )
             else:
                 error = self._as_service_error(result, task)
                 part = error_response(error, task.request_id)
@@ -144,18 +146,6 @@ class BatchResponse(Response):
             service_error = internal_error()
         self._metrics.errors.labels(service_error.code).inc()
         return service_error
-
-
-def _describe(task: PhotoTask, name: str, result: ResultResponse) -> BatchEntry:
-    found = result.found
-    return BatchEntry(
-        file=task.photo.name,
-        result=name,
-        size=found.mask.shape,
-        box=found.box_px,
-        coverage=round(found.coverage, 6),
-        expected_dice=found.expected_dice,
-    )
 
 
 def _result_names(tasks: Sequence[PhotoTask]) -> list[str]:

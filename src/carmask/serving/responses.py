@@ -65,10 +65,7 @@ class ResultResponse(Response):
 def json_body(found: Result, model: str, *, seconds: float, request_id: str) -> bytes:
     """Describe a result as JSON, with the mask as run lengths."""
     segmentation = Segmentation(
-        size=found.mask.shape,
-        box=found.box_px,
-        coverage=round(found.coverage, 6),
-        expected_dice=found.expected_dice,
+        **measurements(found),
         threshold=found.threshold,
         rle=encode_carvana(found.mask),
         model=model,
@@ -77,6 +74,12 @@ def json_body(found: Result, model: str, *, seconds: float, request_id: str) -> 
         request_id=request_id,
     )
     return segmentation.model_dump_json().encode()
+
+
+def measurements(found: Result) -> dict[str, Any]:
+    """What every description of a result in JSON says."""
+    coverage = round(found.coverage, 6)
+    return {"size": found.mask.shape, "box": found.box_px, "coverage": coverage, "expected_dice": found.expected_dice}
 
 
 def _result_headers(found: Result, seconds: float) -> dict[str, str]:

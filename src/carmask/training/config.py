@@ -147,12 +147,8 @@ class TrainSettings(Section):
 
     def geometry(self) -> Geometry:
         """The preset's geometry at the size in `input`."""
-        preset = PRESETS[self.preset].geometry
-        return Geometry(
-            height_px=self.input.height_px or preset.height_px,
-            width_px=self.input.width_px or preset.width_px,
-            keep_aspect=preset.keep_aspect,
-        )
+        changes = self.input.model_dump(exclude_none=True)
+        return Geometry.model_validate({**PRESETS[self.preset].geometry.model_dump(), **changes})
 
     def sources(self) -> dict[str, SourceSettings]:
         """The data sets of the run by name; the one in `data` has an empty name."""

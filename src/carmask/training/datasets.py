@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from carmask.errors import CarmaskError
 from carmask.imaging.formats import describe_left_out
 from carmask.progress import progress_bar, say
 from carmask.training.config import TrainSettings
-from carmask.training.config_sections import SourceSettings
+from carmask.training.config_sections import MaskSettings, SourceSettings
 from carmask.training.distributed import DistributedContext
 from carmask.training.splits import join_splits, load_split_of_all, load_splits, prefix_of, split_dataset
 
@@ -70,11 +71,10 @@ class TrainingData:
     validation: Sequence[Pair]
     skipped: Sequence[tuple[str, str]] = ()
     cutouts: Sequence[Pair] = ()
-    _source_of: Mapping[str, Source] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        found = {pair.id: source for source in self.sources for pair in source.pairs}
-        object.__setattr__(self, "_source_of", found)
+    @cached_property
+    def _source_of(self) -> Mapping[str, Source]:
+        return {pair.id: source for source in self.sources for pair in source.pairs}
 
     def source_of(self, pair_id: str) -> Source:
         """The data set of a pair."""
@@ -160,15 +160,7 @@ def load_data(
 
 def find_pairs_of(source: SourceSettings) -> Dataset:
     """Find the photos and masks of one data set of a run. Raises what `find_pairs` raises."""
-    return find_pairs(
-        source.path,
-        group_pattern=source.group_pattern,
-        foreground=source.foreground,
-        ignore=source.ignore,
-        empty=source.empty,
-        labels=source.labels,
-        ignore_labels=source.ignore_labels,
-    )
+    return find_pairs(source.path, **source.model_dump(include={"empty", *MaskSettings.model_fields}))
 
 
 def renamed(pair: Pair, name: str) -> Pair:
