@@ -120,8 +120,8 @@ def test_the_service_checks_a_limit_of_pixels_that_stands_before_it(
 
 def test_a_closed_pipe_is_no_error() -> None:
     # More is printed than a pipe holds.
-    much = "app.command(lambda: print('x' * 10**6), name='much')"
-    program = f"from carmask.cli import app, main\n{much}\nmain(['much'])"
+    much = "del app['model']\napp.command(lambda: print('x' * 10**6), name='model')"
+    program = f"from carmask.cli import app, main\n{much}\nmain(['model'])"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -154,6 +154,7 @@ def test_without_pytorch_the_error_names_the_extra() -> None:
         (["check", "x" * 300], ["File name too long"]),
         (["evaluate", "nowhere", "--model", "x" * 300], ["nowhere"]),
         (["train", "nowhere"], ["nowhere", "does not exist"]),
+        (["train", "nowhere", "small"], ["small: ", "carmask train --help"]),
         (["train", "nowhere", "--epoch", "3"], ["--epoch", "Did you mean --epochs?"]),
         (["train", "nowhere", "--optimiser.lr", "3"], ["Did you mean --optimizer.lr?"]),
         (["train", "nowhere", "--optimizer.lrr", "3"], ["Did you mean --optimizer.lr?"]),
