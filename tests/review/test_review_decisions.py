@@ -35,6 +35,13 @@ def test_names_with_line_breaks_of_other_kinds(review: Command, tmp_path: Path) 
         assert (tmp_path / "sorted/rejected/images" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
+def test_a_table_that_cannot_be_read_is_named(review: Command, tmp_path: Path) -> None:
+    for table in (tmp_path / "nofile.csv", tmp_path):
+        review.assert_refused("apply", table, naming=(f"{table}: ",))
+        assert review.err.count(str(table)) == 1, "the cause does not repeat it"
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("rows", ["a.png,accept\n", "a.png,accept,1,/a.png,\n", f"{'a' * 200_000}\n"])
 def test_a_damaged_table_is_refused(review: Command, rows: str, tmp_path: Path) -> None:
     table = tmp_path / "decisions.csv"

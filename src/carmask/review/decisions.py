@@ -42,8 +42,12 @@ def read_decisions(path: Path) -> list[Reviewed]:
         # Line breaks as they are: names may hold some.
         rows = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
         table = [(rows.line_num, row) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadDecisions(f"{path}: cannot be read ({error}); export it again from the review page") from error
+    except OSError as error:
+        raise BadDecisions(
+            f"{path}: cannot be read ({error.strerror}); give the decisions.csv that a review page exported"
+        ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadDecisions(f"{path}: is damaged ({error}); export it again from the review page") from error
     if not set(_COLUMNS) <= set(rows.fieldnames or ()):
         raise BadDecisions(f"{path}: is not an export of a review page; its first line needs {','.join(_COLUMNS)}")
     reviewed: dict[PurePosixPath, Reviewed] = {}
