@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from pydantic import Field
 from rich.console import Console
 
 from carmask.cli import INTERRUPTED
@@ -17,15 +16,16 @@ from carmask.training.config import TrainSettings
 from carmask.training.preset_defaults import PRESET_DEFAULTS
 
 
-class _GivenSettings(TrainSettings):
-    """Settings as they are typed: for a run to resume without the photos."""
+class _Options(TrainSettings):
+    """Settings that are options. DATA is an argument, which a run to resume can do without."""
 
-    data: Path = Field(default=Path(), description=TrainSettings.model_fields["data"].description)
+    data: Annotated[Path, Parameter(parse=False)] = Path()
 
 
 def train(
-    settings: Annotated[_GivenSettings | None, Parameter(name="*", consume_multiple=True, negative_iterable=())] = None,
+    data: Path | None = None,
     *,
+    options: Annotated[_Options | None, Parameter(name="*", consume_multiple=True, negative_iterable=())] = None,
     resume: str | None = None,
     max_minutes: float | None = None,
     devices: str = "1",
@@ -41,7 +41,8 @@ def train(
     The exit status is 0 if training finished, and 130 if Ctrl-C or --max-minutes stopped it.
 
     Args:
-        settings: Settings of the run.
+        data: Folder of photos and masks, or the folder that the paths of `datasets` start from.
+        options: Settings of the run.
         resume: Folder of a run to resume, with its own settings. You can also give DATA, if the photos were moved, and
             --epochs, if the learning rate does not depend on it. Or auto: resume the run of this --name, or start it if
             there is none. You can repeat this command until the run has finished.
@@ -55,6 +56,9 @@ def train(
     # Not needed for `--help`, and slow to import.
     from carmask.training import launch
 
+    settings: TrainSettings | None = options
+    if data is not None:
+        settings = (options or _Options()).model_copy(update={"data": data})
     _check_options(settings, resume, max_minutes, all_folds=all_folds)
     if overfit_batch:
         if settings is None:
