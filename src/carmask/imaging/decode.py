@@ -42,8 +42,9 @@ __all__ = [
 _REDUCTIONS = (8, 4, 2)
 _MOST_ADDED_PX = 1
 
-# A remark.
-FIRST = "it has several frames or pages, and only the first was used"
+# Remarks, without a subject: messages put them after one file, or after several.
+FIRST = "several frames or pages (only the first was used)"
+_TRANSPARENT = "partly transparent (the network saw it on white)"
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,8 @@ class Photo:
     @property
     def remark(self) -> str:
         """What was left out, in words; nothing for an opaque photo that is alone in its file."""
-        remarks = {
-            FIRST: self.is_first,
-            "it is partly transparent, and the network saw it on white": self.alpha_HW is not None,
-        }
-        return "; ".join(remark for remark, is_true in remarks.items() if is_true)
+        remarks = {FIRST: self.is_first, _TRANSPARENT: self.alpha_HW is not None}
+        return ", ".join(remark for remark, is_true in remarks.items() if is_true)
 
 
 def read_size(source: ImageSource, *, max_pixels: int | None = None, name: str | None = None) -> tuple[int, int]:
