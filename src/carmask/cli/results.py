@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carmask.cli.console import print_line, print_remark
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from carmask.pipeline.jobs import PhotoOutcome
     from carmask.pipeline.outputs import Plan
     from carmask.pipeline.summary import RunSummary
-    from carmask.pipeline.urls import URL
     from carmask.progress import Progress
     from carmask.review.review import Review
 
@@ -91,11 +89,13 @@ class ResultReporter:
         empty = [f"no vehicle found: {photo}" for photo in summary.first_empty]
         for remark, (first, count) in summary.remarks.items():
             self.say(f"{first}{f' and {count - 1} more' if count > 1 else ''}: {remark}", "yellow")
-        self._say_first(empty, summary.empty, plan.list_file("no_vehicle"), "yellow")
-        self._say_first([failure.cause for failure in summary.first_failures], summary.failed, None, "red")
+        self._say_first(empty, summary.empty, "yellow")
+        self._say_first([failure.cause for failure in summary.first_failures], summary.failed, "red")
         if plan.destination != STREAM and (tried or not summary.done_before):
             took = "" if plan.of_one else f" ({seconds:.1f} s, {tried / seconds:.1f} a second)"
             self.say(f"{summary.done} of {self._count(tried)} written to {plan.destination}{took}")
+        if summary.empty and (no_vehicle := plan.list_file("no_vehicle")):
+            self.say(f"{self._count(summary.empty)} without a vehicle, listed in {no_vehicle}")
         if summary.failed and (failures := plan.list_file("failures")):
             self.say(f"{summary.failed} failure{'s' * (summary.failed > 1)}, listed in {failures}")
         left_out = plan.jobs.photos.left_out
@@ -133,11 +133,11 @@ class ResultReporter:
     def _count(self, count: int) -> str:
         return f"{count} {self._noun}{'s' * (count != 1)}"
 
-    def _say_first(self, lines: Sequence[str], count: int, file: "Path | URL | None", style: str) -> None:
+    def _say_first(self, lines: Sequence[str], count: int, style: str) -> None:
         for line in lines:
             self.say(line, style)
         if count > len(lines):
-            self.say(f"... and {count - len(lines)} more{f', listed in {file}' if file else ''}", style)
+            self.say(f"... and {count - len(lines)} more", style)
 
 
 def _print_json(value: dict[str, object]) -> None:
