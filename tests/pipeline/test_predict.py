@@ -109,6 +109,7 @@ def test_a_list_holds_names_that_would_be_comments_or_lose_a_space(predict: Comm
     for name in ("#a.png", " b.png", "c d.png"):
         save(name, NOTHING_HW)
     assert predict(".", "out") == 0
+    assert f"listed in {Path('out', 'no_vehicle.txt')}" in predict.out
     assert predict("out/no_vehicle.txt", "again") == 0
     assert files("again") == {"#a.png", " b.png", "c d.png", "no_vehicle.txt"}
 
@@ -124,7 +125,7 @@ def test_failures_are_listed_and_the_list_goes_when_all_is_well(predict: Command
     with Path("out/failures.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["photo"] == str(broken)
-    assert row["cause"] in predict.out
+    assert f"{broken}: {row['cause']}" in predict.out
     assert predict.written == (2, 3)
 
     save("photos/sub/broken.jpg")

@@ -133,7 +133,9 @@ class FailureList:
                 self._stream.write(f"{_FAILURES_HEADER}\n")
             self._positions.append(position)
             self._offsets.append(self._stream.tell())
-            csv.writer(self._stream, lineterminator="\n").writerow((failure.path, failure.cause))
+            # The first column has the path, with which messages begin.
+            cause = failure.cause.removeprefix(f"{failure.path}: ")
+            csv.writer(self._stream, lineterminator="\n").writerow((failure.path, cause))
             self._stream.flush()
         except OSError as error:
             raise unwritable(self._path, error) from error
