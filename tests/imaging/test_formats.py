@@ -3,6 +3,7 @@
 import io
 import struct
 import time
+import tracemalloc
 from fractions import Fraction
 
 import av
@@ -112,6 +113,19 @@ def test_the_highest_bit_of_16_in_a_targa_is_not_transparency(top_bit: int, has_
     got = decode_photo(data)
     assert got.alpha_HW is None
     assert np.array_equal(got.image_HWC, expected_HWC)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_floats_take_little_more_memory_than_themselves(channels: int) -> None:
+    value_HWC = np.random.default_rng(0).random((1200, 700, channels), dtype=np.float32)
+    data = cv2.imencode(".tiff", value_HWC)[1].tobytes()
+    tracemalloc.start()
+    got_HW3 = decode_photo(data).image_HWC
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Twice the file, of which a decoder needs a copy.
+    assert peak_bytes < len(data) + value_HWC.nbytes + 6 * got_HW3[..., 0].size
+    assert np.array_equal(got_HW3, np.rint(value_HWC[..., ::-1] * 255).repeat(3 // channels, axis=2))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

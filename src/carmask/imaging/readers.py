@@ -15,6 +15,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 # What white may be in numbers that do not say it; the first only of floats.
 _WHITES = (1.0, 255.0, 65535.0)
+# So many rows of deep pixels are computed at once: each step would take four bytes for each value of a picture.
+_ROWS = 64
 
 
 class BmpFile(BmpImageFile):
@@ -202,7 +204,7 @@ def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
     """
     value_HW, white = _stored_values(image)
     is_inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
-    return (white - value_HW if is_inverted else value_HW), white
+    return (np.subtract(white, value_HW, out=value_HW) if is_inverted else value_HW), white
 
 
 def _stored_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
@@ -215,12 +217,17 @@ def _stored_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
 
 
 def _with_white(value: NDArray[Any], usual: tuple[float, ...]) -> tuple[NDArray[np.float32], float]:
-    value = np.nan_to_num(value.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    value = np.require(value, np.float32, "W")
+    for first in range(0, len(value), _ROWS):
+        np.nan_to_num(value[first : first + _ROWS], copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     brightest = float(value.max(initial=0.0))
     return value, next((white for white in usual if brightest <= white), brightest)
 
 
 def deep_to_uint8(value: NDArray[np.float32], white: float) -> NDArray[np.uint8]:
     """Scale 0..white to 0..255, rounded and clipped."""
-    level: NDArray[np.float32] = np.rint(np.clip(value / white, 0.0, 1.0) * 255.0)
-    return level.astype(np.uint8)
+    level = np.empty(value.shape, dtype=np.uint8)
+    for first in range(0, len(value), _ROWS):
+        rows = slice(first, first + _ROWS)
+        level[rows] = np.rint(np.clip(value[rows] / white, 0.0, 1.0) * 255.0)
+    return level
