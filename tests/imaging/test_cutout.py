@@ -1,6 +1,7 @@
 """Cut-outs: what is kept, what is taken out along the edge, and where alpha runs."""
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -162,6 +163,24 @@ def test_what_is_unsure_everywhere_keeps_its_colors(level):
     got_HW4 = cut_out(PHOTO_HW3, np.full(SIZE_HW, level, dtype=np.float32), NOTHING)
     np.testing.assert_array_equal(got_HW4[..., :3], PHOTO_HW3)
     assert np.abs(got_HW4[..., 3] - (level * 2 - 0.5) * 255).max() <= 1
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_a_soft_edge_takes_little_more_memory_than_a_hard_one(has_alpha):
+    """An unsure network makes most of a photo an edge."""
+    size_HW = (900, 800)
+    image_HW3 = noise(0, size_HW)
+    alpha_HW = np.full(size_HW, 128, dtype=np.uint8) if has_alpha else None
+    soft_HW = np.full(size_HW, 0.5, dtype=np.float32)
+    soft_HW[:100], soft_HW[-100:] = 0, 1
+    peaks = []
+    for probability_HW in ((soft_HW >= 0.5).astype(np.float32), soft_HW):
+        tracemalloc.start()
+        cut_out(image_HW3, probability_HW, NOTHING, alpha_HW=alpha_HW)
+        peaks.append(tracemalloc.get_traced_memory()[1] / soft_HW.size)
+        tracemalloc.stop()
+    assert peaks[1] < 34 - 3 - 4, "bytes for each pixel beside those of the photo and its probability"
+    assert peaks[1] < peaks[0] + 16
 
 
 def test_what_does_not_fit_is_refused():

@@ -117,10 +117,10 @@ def _lay(canvas_HWC: NDArray[np.uint8], layer: PlacedLayer) -> None:
     color_HW3, level_HW = layer.color_HW3, layer.level_HW
     below_HWC = canvas_HWC[layer.part]
     if canvas_HWC.shape[2] == 3:
-        partly = partly_opaque(level_HW)
-        row, column = np.divmod(partly, level_HW.shape[1])
-        rest_N3 = times_level(below_HWC[row, column], 255 - np.take(level_HW, partly))
-        below_HWC[row, column] = np.minimum(rest_N3 + np.take(color_HW3.reshape(-1, 3), partly, axis=0), 255)
+        for partly in partly_opaque(level_HW):
+            row, column = np.divmod(partly, level_HW.shape[1])
+            rest_N3 = times_level(below_HWC[row, column], 255 - np.take(level_HW, partly))
+            below_HWC[row, column] = np.minimum(rest_N3 + np.take(color_HW3.reshape(-1, 3), partly, axis=0), 255)
         cv2.copyTo(color_HW3, cv2.inRange(level_HW, 255, 255), below_HWC)
         return
     # What is below is black or nothing, so only its opacity counts.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from carmask.imaging.background import Background, BackgroundInput
 from carmask.imaging.foreground import own_colors
 from carmask.imaging.geometry import Size
-from carmask.imaging.masks import Box, box_of, slices
+from carmask.imaging.masks import Box, box_of, pixels_in_bands, slices
 
 # Alpha rises from 0 to 1 within this distance of the threshold. Networks see reduced photos, so their edges are wider
 # than the photo's: on Carvana this lowers the error of a composite by a quarter against alpha = probability.
@@ -79,18 +79,28 @@ def lift_vehicle(
         return None
     part = slices(visible_px, margin_px=EDGE_MARGIN_PX, size_HW=probability_HW.shape)
     probability_HW = np.ascontiguousarray(probability_HW[part])
+    color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW, threshold)
     opacity_HW = probability_HW - np.float32(threshold)
     # Thresholds next to 0 or 1 have almost no ramp.
     opacity_HW /= max(2 * ramp, 1e-6)
     opacity_HW += 0.5
     np.clip(opacity_HW, 0, 1, out=opacity_HW)
-    color_HW3 = own_colors(np.ascontiguousarray(image_HW3[part]), probability_HW, threshold)
     if alpha_HW is not None:
-        of_photo_HW = np.maximum(alpha_HW[part], 1).astype(np.float32) / 255
-        white_taken_HW3 = 255 - (255 - color_HW3.astype(np.float32)) / of_photo_HW[..., None]
-        color_HW3 = np.clip(np.rint(white_taken_HW3), 0, 255).astype(np.uint8)
-        opacity_HW = np.minimum(opacity_HW, alpha_HW[part].astype(np.float32) / 255)
+        alpha_HW = np.ascontiguousarray(alpha_HW[part])
+        color_HW3 = _without_white(color_HW3, alpha_HW)
+        np.minimum(opacity_HW, alpha_HW.astype(np.float32) / 255, out=opacity_HW)
     return VehicleLayer(part, color_HW3, opacity_HW)
+
+
+def _without_white(color_HW3: NDArray[np.uint8], alpha_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The colors that give these when they are laid on white with this opacity."""
+    own_HW3 = color_HW3.copy()
+    own_N3, alpha_N = own_HW3.reshape(-1, 3), alpha_HW.reshape(-1)
+    for partly in pixels_in_bands(alpha_HW < 255):
+        alpha_N1 = np.maximum(alpha_N[partly], 1).astype(np.float32)[:, None] / 255
+        white_taken_N3 = 255 - (255 - own_N3[partly].astype(np.float32)) / alpha_N1
+        own_N3[partly] = np.clip(np.rint(white_taken_N3), 0, 255)
+    return own_HW3
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,14 @@ right. `carmask.data.copy_paste` does the same for training batches, with exact 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from carmask.imaging.masks import pixels_in_bands
 
 # Colors are averaged at 1 / _STEP of the photo's size, within these radii. A larger radius has so small a weight that
 # it counts only where the smaller one finds nothing.
@@ -48,27 +51,31 @@ def own_colors(
     probability_HW: float32 0..1, of the same size. Returns `image_HW3` itself if there is no edge.
     """
     background_to, vehicle_from = sure_bounds(threshold)
-    is_vehicle, is_background = probability_HW >= vehicle_from, probability_HW <= background_to
-    edge = np.flatnonzero(is_vehicle == is_background)
-    if not edge.size or not is_vehicle[::_EVERY, ::_EVERY].any() or not is_background.any():
+    is_vehicle_HW, is_background_HW = probability_HW >= vehicle_from, probability_HW <= background_to
+    is_edge_HW = is_vehicle_HW == is_background_HW
+    if not is_edge_HW.any() or not is_vehicle_HW[::_EVERY, ::_EVERY].any() or not is_background_HW.any():
         return image_HW3
-    # Planes are faster than pixels: all below is (3, N) for N pixels of the edge.
-    seen = _planes(image_HW3, edge)
+    vehicle = _SureVehicle.of(image_HW3, is_vehicle_HW)
+    distances_px = np.concatenate([vehicle.distance_px(edge) for edge in pixels_in_bands(is_edge_HW)])
+    reach_px = _REACH * max(1.0, float(np.median(distances_px, overwrite_input=True)))
+    del distances_px, is_vehicle_HW
     mean_HW3 = cv2.resize(
-        local_mean(image_HW3, is_background, _RADII_PX), probability_HW.shape[::-1], interpolation=cv2.INTER_LINEAR
+        local_mean(image_HW3, is_background_HW, _RADII_PX), probability_HW.shape[::-1], interpolation=cv2.INTER_LINEAR
     )
-    behind = _planes(mean_HW3, edge)
-    nearest, distance_px = _nearest_vehicle(image_HW3, is_vehicle, edge)
-    contrast = nearest - behind
-    share = _length(seen - behind) / (_WHOLE_FROM * _length(contrast) + _NOISE)
+    del is_background_HW
     # Where the network is nearly sure, its probability counts too: some parts of a vehicle look like the background.
     trusted_from = (threshold + vehicle_from) / 2
-    trust = (probability_HW.reshape(-1)[edge] - trusted_from) / (vehicle_from - trusted_from)
-    # Far from the vehicle, where the network is unsure, nothing says whose color it is.
-    near = np.clip(2 - distance_px / (_REACH * max(1.0, float(np.median(distance_px)))), 0, 1)
-    replaced = near * np.clip(1 - np.maximum(share, trust), 0, 1)
     corrected = image_HW3.copy()
-    corrected.reshape(-1, 3)[edge] = cv2.convertScaleAbs(np.maximum(seen + replaced * contrast, 0)).T
+    for edge in pixels_in_bands(is_edge_HW):
+        # Planes are faster than pixels: all below is (3, N) for N pixels of the edge.
+        seen, behind = _planes(image_HW3, edge), _planes(mean_HW3, edge)
+        contrast = vehicle.colors(edge) - behind
+        share = _length(seen - behind) / (_WHOLE_FROM * _length(contrast) + _NOISE)
+        trust = (probability_HW.reshape(-1)[edge] - trusted_from) / (vehicle_from - trusted_from)
+        # Far from the vehicle, where the network is unsure, nothing says whose color it is.
+        near = np.clip(2 - vehicle.distance_px(edge) / reach_px, 0, 1)
+        replaced = near * np.clip(1 - np.maximum(share, trust), 0, 1)
+        corrected.reshape(-1, 3)[edge] = cv2.convertScaleAbs(np.maximum(seen + replaced * contrast, 0)).T
     return corrected
 
 
@@ -102,30 +109,49 @@ def local_mean(
     return mean_hw3
 
 
-def _nearest_vehicle(
-    image_HW3: NDArray[np.uint8], is_vehicle_HW: NDArray[np.bool_], edge: NDArray[np.intp]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean color (3, N) of the vehicle at its pixel nearest to each of N edge pixels, and the distance in pixels (N,).
+@dataclass(frozen=True, eq=False)
+class _SureVehicle:
+    """The pixels that are surely vehicle, in every second row and column, and which is the nearest to any pixel.
 
-    edge: flat indices of the pixels.
+    width_px: of the photo. label_hw: number of the nearest one, from 1, row by row, and distance_hw its distance. at:
+    flat index by number. sum_hw3, count_hw: of the colors around each, and of how many.
     """
-    vehicle_hw = np.ascontiguousarray(is_vehicle_HW[::_EVERY, ::_EVERY])
-    distance_hw, label_hw = cv2.distanceTransformWithLabels(
-        (~vehicle_hw).view(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    row, column = np.divmod(edge, is_vehicle_HW.shape[1])
-    coarse = row // _EVERY * vehicle_hw.shape[1] + column // _EVERY
-    # The vehicle's pixels are labeled row by row, from 1.
-    nearest = np.flatnonzero(vehicle_hw)[label_hw.reshape(-1)[coarse] - 1]
-    marks_hw = vehicle_hw.view(np.uint8)
-    # Whole pixels are copied faster than their colors one by one.
-    coarse_hw3 = np.ascontiguousarray(image_HW3.view("V3")[::_EVERY, ::_EVERY]).view(np.uint8)
-    color_hw3 = cv2.bitwise_and(coarse_hw3, coarse_hw3, mask=marks_hw)
-    sides = (_MEAN_SIDE, _MEAN_SIDE)
-    sum_hw3 = cv2.boxFilter(color_hw3, cv2.CV_16U, sides, normalize=False, borderType=cv2.BORDER_CONSTANT)
-    count_hw = cv2.boxFilter(marks_hw, cv2.CV_16U, sides, normalize=False, borderType=cv2.BORDER_CONSTANT)
-    mean = _planes(sum_hw3, nearest) / np.take(count_hw, nearest).astype(np.float32)
-    return mean, _EVERY * distance_hw.reshape(-1)[coarse]
+
+    width_px: int
+    distance_hw: NDArray[np.float32]
+    label_hw: NDArray[np.int32]
+    at: NDArray[np.intp]
+    sum_hw3: NDArray[np.uint16]
+    count_hw: NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, image_HW3: NDArray[np.uint8], is_vehicle_HW: NDArray[np.bool_]) -> Self:
+        vehicle_hw = np.ascontiguousarray(is_vehicle_HW[::_EVERY, ::_EVERY])
+        distance_hw, label_hw = cv2.distanceTransformWithLabels(
+            (~vehicle_hw).view(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        marks_hw = vehicle_hw.view(np.uint8)
+        # Whole pixels are copied faster than their colors one by one.
+        coarse_hw3 = np.ascontiguousarray(image_HW3.view("V3")[::_EVERY, ::_EVERY]).view(np.uint8)
+        color_hw3 = cv2.bitwise_and(coarse_hw3, coarse_hw3, mask=marks_hw)
+        sum_hw3, count_hw = (
+            cv2.boxFilter(pixels, cv2.CV_16U, (_MEAN_SIDE, _MEAN_SIDE), normalize=False, borderType=cv2.BORDER_CONSTANT)
+            for pixels in (color_hw3, marks_hw)
+        )
+        return cls(is_vehicle_HW.shape[1], distance_hw, label_hw, np.flatnonzero(vehicle_hw), sum_hw3, count_hw)
+
+    def colors(self, edge: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Mean color (3, N) of the vehicle at its pixel nearest to each of N pixels, which are flat indices."""
+        nearest = self.at[self.label_hw.reshape(-1)[self._coarse(edge)] - 1]
+        return _planes(self.sum_hw3, nearest) / np.take(self.count_hw, nearest).astype(np.float32)
+
+    def distance_px(self, edge: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Distance (N,) of N pixels from the nearest pixel of the vehicle, in pixels."""
+        return _EVERY * self.distance_hw.reshape(-1)[self._coarse(edge)]
+
+    def _coarse(self, edge: NDArray[np.intp]) -> NDArray[np.intp]:
+        row, column = np.divmod(edge, self.width_px)
+        return row // _EVERY * self.distance_hw.shape[1] + column // _EVERY
 
 
 def _planes(image_HW3: NDArray[Any], at: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,6 +18,7 @@ from carmask.imaging.geometry import Size
 Box = tuple[int, int, int, int]
 
 _FRINGE_PX = 64
+_ROWS = 32
 # A region with less than this share of the largest one's area is a speck, not what the photo is of.
 _SPECK_SHARE = 1 / 20
 _AREA = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)\s*(?P<unit>%|px)?")
@@ -90,6 +92,18 @@ def slices(box_px: Box, *, margin_px: int = 0, size_HW: Size | None = None) -> t
         slice(max(0, top - margin_px), min(height, bottom + margin_px)),
         slice(max(0, left - margin_px), min(width, right + margin_px)),
     )
+
+
+def pixels_in_bands(mask_HW: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
+    """Flat indices of a mask's pixels, those of some rows at a time, none of them empty.
+
+    What is computed for each pixel of a soft edge takes a hundred bytes, and an unsure network makes all pixels soft.
+    """
+    height, width = mask_HW.shape
+    for first in range(0, height, _ROWS):
+        found = np.flatnonzero(mask_HW[first : first + _ROWS])
+        if found.size:
+            yield found + first * width
 
 
 @dataclass(frozen=True)

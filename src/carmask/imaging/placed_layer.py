@@ -1,6 +1,7 @@
 """Where a vehicle is on a canvas, and its pixels there."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -11,7 +12,7 @@ from carmask.imaging.cutout import EDGE_MARGIN_PX, VehicleLayer, WholeVehicle, l
 from carmask.imaging.decode import Photo
 from carmask.imaging.geometry import P, Size, resize
 from carmask.imaging.look import Look
-from carmask.imaging.masks import Box, slices
+from carmask.imaging.masks import Box, pixels_in_bands, slices
 
 # Below this scale, areas are averaged; above it, cubic interpolation leaves out nothing.
 _AREAS_BELOW = 0.75
@@ -75,9 +76,9 @@ class PlacedLayer:
         level_HW = cv2.convertScaleAbs(layer.opacity_HW, alpha=255)
         color_HW3 = cv2.bitwise_and(layer.color_HW3, layer.color_HW3, mask=level_HW)
         # Few pixels are partly opaque, and only these need to be multiplied.
-        partly = partly_opaque(level_HW)
         colors_N3 = color_HW3.reshape(-1, 3)
-        colors_N3[partly] = times_level(np.take(colors_N3, partly, axis=0), np.take(level_HW, partly))
+        for partly in partly_opaque(level_HW):
+            colors_N3[partly] = times_level(np.take(colors_N3, partly, axis=0), np.take(level_HW, partly))
         return cls(layer.part, color_HW3, level_HW)
 
 
@@ -198,9 +199,9 @@ def _clipped(layer: PlacedLayer, size_HW: Size) -> PlacedLayer | None:
     return PlacedLayer((spans[0], spans[1]), color_HW3, level_HW)
 
 
-def partly_opaque(level_HW: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Flat indices of the pixels that are neither transparent nor opaque."""
-    return np.flatnonzero(cv2.inRange(level_HW, 1, 254) != 0)
+def partly_opaque(level_HW: NDArray[np.uint8]) -> Iterator[NDArray[np.intp]]:
+    """Flat indices of the pixels that are neither transparent nor opaque, some rows at a time."""
+    return pixels_in_bands(cv2.inRange(level_HW, 1, 254) != 0)
 
 
 def times_level(color_N3: NDArray[np.uint8], level_N: NDArray[np.uint8]) -> NDArray[np.uint16]:
