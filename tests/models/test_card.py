@@ -109,3 +109,19 @@ def test_importing_cards_and_presets_needs_no_pytorch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["small classic deep fast general sharp", "UNet needs it"]
+
+
+def test_all_figures_are_shown_and_none_twice() -> None:
+    first = {"data": "cars", "epoch": 3, "encoder": "an encoder"}
+    card = CARD.model_copy(
+        update={
+            "training": {"data": "vans", "epoch": 7, "groups_held_out": ["a"], "started_from": first},
+            "measured": Measured(held_out=(HeldOut(data="cars", photos=3, dice=0.5, remarks=("They are gray.",)),)),
+        }
+    )
+    trainings, held_out = card.tables().values()
+    assert trainings == [{"data": "vans", "epoch": "7"}, {"data": "cars", "epoch": "3"}]
+    assert held_out == [{"data": "cars", "photos": "3", "dice": "0.5"}]
+    texts = [text for _, text in card.rows()]
+    assert texts.count("an encoder") == texts.count("They are gray.") == 1
+    assert not {"vans", "7", "0.5"} & set(texts)

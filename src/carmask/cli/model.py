@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from carmask.cli.console import print_facts, print_line, print_remark
+from carmask.cli.console import print_facts, print_line, print_remark, print_table
 from carmask.cli.options import Flag
 from carmask.errors import CarmaskError
 from carmask.models.card import ModelCard, read_card
@@ -37,6 +37,9 @@ def model(name: str = "small", *, card: Flag = False) -> int:
         found = read_card(place)
         print_line(f"{place}: exported by carmask {found.version}, {place.stat().st_size / 1e6:.1f} MB")
         print_facts(found.rows())
+        for title, rows in found.tables().items():
+            headings = list(dict.fromkeys(name for row in rows for name in row))
+            print_table(title, headings, (), ([row.get(name, "") for name in headings] for row in rows))
     elif name not in PRESETS and place.is_dir():
         from carmask.models.network import Network
 

@@ -1,5 +1,6 @@
 """The metadata of a network, in `config.json` beside its weights and inside its `.onnx` file. Needs no PyTorch."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +122,14 @@ class ModelCard(BaseModel):
         return next((name for name, preset in PRESETS.items() if preset.unet == self.unet), None)
 
     @property
+    def trainings(self) -> list[Mapping[str, Any]]:
+        """The notes on the training, and on the trainings that its initial weights came from, latest first."""
+        found: list[Mapping[str, Any]] = [self.training]
+        while isinstance(earlier := found[-1].get("started_from"), Mapping):
+            found.append(earlier)
+        return found
+
+    @property
     def channels(self) -> Literal[1, 3, 4]:
         """See `UNetConfig.in_channels`."""
         return self.unet.in_channels
@@ -140,7 +149,7 @@ class ModelCard(BaseModel):
         return self.model_dump_json(exclude_none=True)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return (label, text) pairs of all fields, for people."""
+        """Return (label, text) pairs of what `tables` leaves out, for people."""
         fit = "proportions kept" if self.geometry.keep_aspect else "stretched"
         rows = [
             ("name", self.name),
@@ -154,16 +163,43 @@ class ModelCard(BaseModel):
         calibration = self.dice_calibration
         on = f"calibrated on {calibration.masks} masks: {calibration.fitted_on}" if calibration else "not calibrated"
         rows.append(("expected Dice", on))
-        measured = self.measured.model_dump(exclude_defaults=True)
-        rows += [(f"training: {name}", _text(value)) for name, value in self.training.items()]
-        return rows + [(f"measured: {name}", _text(value)) for name, value in measured.items()]
+        notes = {name: value for training in self.trainings for name, value in training.items() if name != "data"}
+        measured = self.measured.model_dump(exclude_defaults=True, exclude={"engines", "held_out"})
+        rows += [(_label(name), value) for name, value in notes.items() if isinstance(value, str)]
+        rows += [(_label(name), _text(value)) for name, value in measured.items()]
+        return rows + [(f"on {one.data}", remark) for one in self.measured.held_out for remark in one.remarks]
+
+    def tables(self) -> dict[str, list[dict[str, str]]]:
+        """Return the trainings (the last one first), engines and held-out photos by title: rows, by heading."""
+        tables: dict[str, list[dict[str, Any]]] = {
+            "trainings, the last one first": [
+                {name: value for name, value in training.items() if name == "data" or isinstance(value, int | float)}
+                for training in self.trainings
+            ],
+            "engines, compared with PyTorch": [one.model_dump() for one in self.measured.engines],
+            "held-out photos": [
+                one.model_dump(exclude_defaults=True, exclude={"remarks"}) for one in self.measured.held_out
+            ],
+        }
+        return {
+            title: [{_label(name): _text(value) for name, value in row.items()} for row in rows]
+            for title, rows in tables.items()
+            if any(rows)
+        }
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
+        return ", ".join(f"{_label(name)} {_text(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
+        # Lists in lists are sizes.
+        return ", ".join(" x ".join(map(str, one)) if isinstance(one, list | tuple) else _text(one) for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -7,7 +7,7 @@ Everything in it comes from the network's `ModelCard`. The text, with the facts 
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def write_hub_card(
         license_id: The license of the weights, as the Hub names it; None if it is not known.
     """
     held_out = _held_out(card)
-    trainings = _trainings(card)
+    trainings = [notes for notes in card.trainings if notes.get("data")]
     folders = [str(notes["data"]) for notes in trainings] + [entry.data for entry in held_out]
     # "a+b" holds the photos of both folders.
     datasets = list(dict.fromkeys(name for folder in folders for name in folder.split("+") if name))
@@ -82,14 +82,6 @@ def write_hub_card(
         frame_HW=plan(_FRAME_HW, card.geometry, stride_px=card.stride_px).content_HW,
     )
     return hub.ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
-
-
-def _trainings(card: ModelCard) -> list[Mapping[str, Any]]:
-    """Return the notes on the training, and on the trainings that its initial weights came from, latest first."""
-    found: list[Mapping[str, Any]] = [card.training]
-    while isinstance(earlier := found[-1].get("started_from"), Mapping):
-        found.append(earlier)
-    return [notes for notes in found if notes.get("data")]
 
 
 def _held_out_groups(card: ModelCard) -> Sequence[str]:
