@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from carmask.benchmark.suite import run_benchmark
 from carmask.benchmark.tables import make_tables
 from carmask.cli.benchmark import benchmark
+from carmask.errors import CarmaskError
 
 
 def test_the_packaged_network_is_measured_in_each_engine_and_stage(tmp_path):
@@ -32,6 +34,17 @@ def test_the_packaged_network_is_measured_in_each_engine_and_stage(tmp_path):
     assert whole["of_slowest_stage"] == pytest.approx(whole["photos_per_s"] / min(rates))
     assert whole["of_all_stages_in_turn"] == pytest.approx(whole["photos_per_s"] * sum(1 / rate for rate in rates))
     assert figures["naive"] == {}
+
+
+def test_what_will_be_measured_is_said_first(tmp_path):
+    said = []
+    with pytest.raises(CarmaskError, match="nowhere"):
+        run_benchmark(
+            tmp_path / "nowhere", models=("small",), presets=(), kinds=("soft",), count=8, seconds=9.0, log=said.append
+        )
+    # 10 figures of 9 s, and 45 s for the kind.
+    assert "soft" in said[-1]
+    assert "2 min" in said[-1]
 
 
 def test_tables_compare_with_the_naive_way_and_name_the_slowest_stage():

@@ -59,6 +59,9 @@ _RENDERED_CARS, _RENDERED_VIEWS = 2, 8
 # A slow network is timed with fewer photos, and an untrained one, whose masks are noise, with masks only.
 _MAX_SECONDS = 30.0
 _UNTRAINED_KINDS: tuple[Kind, ...] = ("mask",)
+# To say how long it will take: one photo and a batch in five engines and precisions; stages and whole of a kind.
+_ENGINE_FIGURES = 10
+_KIND_SECONDS = 1.5 * _MAX_SECONDS
 
 
 def run_benchmark(
@@ -82,6 +85,12 @@ def run_benchmark(
     """
     figures: Figures = {"networks": [], "wholes": [], "naive_network_ms": {}, "naive": {}}
     log(cpu_name())
+    trained = [locate(model) for model in models] or list(packaged_models().values())
+    minutes = len(trained) * (_ENGINE_FIGURES * seconds + len(kinds) * _KIND_SECONDS) / 60
+    log(
+        f"networks: {len(trained)}, each in every engine, and from file to result ({', '.join(kinds)}); takes up to "
+        f"{minutes:.0f} min" + (", and some more for each preset" if presets else "")
+    )
     with tempfile.TemporaryDirectory(prefix="carmask-benchmark-") as temporary:
         if photos is None:
             log("rendering example photos ...")
@@ -91,7 +100,6 @@ def run_benchmark(
         paths = [found.path(name) for name in found.names]
         for path in paths[:count]:
             read_size(path)  # raises with the photo's own name, which the links below do not have
-        trained = [locate(model) for model in models] or list(packaged_models().values())
         untrained: list[Path] = []
         for preset in presets:
             # It needs PyTorch.
@@ -107,13 +115,14 @@ def run_benchmark(
         known = {model.stem for model in trained}
         untrained = [model for model in untrained if model.is_dir() or model.stem not in known]
         for model in (*trained, *untrained):
-            log(f"measuring {model.stem} ...")
+            log(f"measuring {model.stem} in each engine ...")
             times = time_network(model, seconds=seconds)
             figures["networks"] += times
             if model.suffix == ".onnx":
                 enough = int(_MAX_SECONDS * max(row["photos_per_s"] for row in times))
                 segmenter = Segmenter.load(model)
                 for kind in kinds if model in trained else _UNTRAINED_KINDS:
+                    log(f"measuring {model.stem}, {kind} ...")
                     whole = time_whole(segmenter, paths, kind, count=max(2 * _BATCH, min(count, enough)))
                     figures["wholes"].append(whole)
     return figures
