@@ -146,7 +146,9 @@ def test_results_have_an_ending_or_go_into_folders(predict: Command) -> None:
     predict.assert_refused("photos", "out", "--format", "webp", naming=("--format webp", "mask"))
     predict.assert_refused("photos", "out", "--crop", naming=("--crop", "cutout"))
     predict.assert_refused("photos", "out.csv", "--crop", naming=("--crop", "cutout"))
-    predict.assert_refused("photos", "out", "-k", "cutout", "--background", "whyte", naming=("whyte", "white"))
+    # Before a network is loaded: there is none of this name.
+    wrong = ("--background", "whyte", "-m", "nomodel")
+    predict.assert_refused("photos", "out", "-k", "cutout", *wrong, naming=("whyte", "white"))
     assert files(".") == before
     Path("folder.jpg").mkdir()
     assert predict("photos/a.jpg", "folder.jpg") == 0

@@ -83,6 +83,7 @@ def live(
     if record is not None:
         check_destination(record, overwrite=overwrite, source=Path(source))
     regions = Regions(vehicles, Area.parse(min_area))
+    ground = load_background(style)
     segmenter = network.load()
     newest: deque[tuple[NDArray[np.uint8], str]] = deque(maxlen=1)
     with ExitStack() as stack:
@@ -96,7 +97,6 @@ def live(
 
             writer = stack.enter_context(open_recorder(record, camera.size_HW))
         print_line(f"{segmenter.name}: {segmenter.describe_engine()}")
-        ground = load_background(style)
         segmented = segment_frames(
             islice(camera, frames),
             segmenter,

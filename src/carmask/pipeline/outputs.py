@@ -27,7 +27,7 @@ from carmask.pipeline.kinds import (
 )
 from carmask.pipeline.photo_list import PhotoList
 from carmask.pipeline.provenance import Provenance
-from carmask.pipeline.render import describe_style, make_render
+from carmask.pipeline.render import describe_style, load_background, make_render
 from carmask.pipeline.sinks import OneFile, Sink, open_folder
 from carmask.pipeline.stores import open_store_folder, open_store_table
 from carmask.pipeline.tables import open_table
@@ -148,6 +148,8 @@ def plan_outputs(
     if "format" not in given and kind in OF_PHOTO and (named := _FORMATS.get(destination.suffix.lower())):
         look = look.changed({"format": named})
     style = OutputStyle(cast(PhotoKind, kind), look)
+    # A mistyped one is refused now, before a network is loaded.
+    load_background(style)
     suffix = TEXT_SUFFIXES.get(kind, f".{look.format}")
     jobs = Jobs.plan(photos, suffix, shard)
     if not _names_one_result(destination, suffix, of_one=photos.alone):
