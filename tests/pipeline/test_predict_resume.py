@@ -103,7 +103,10 @@ def test_what_was_made_otherwise_is_never_taken_for_done(predict: Command) -> No
     assert predict("photos", "out") == 0
     before = contents("out")
     for options, difference in (
-        (("-k", "soft"), "kind: mask there, soft now"),
+        (("-k", "soft"), "(kind: mask there, soft now)"),
+        # What a kind brings along was not chosen.
+        (("-k", "cutout"), "(kind: mask there, cutout now)"),
+        (("-k", "cutout", "--crop"), "(kind: mask there, cutout now; crop: false there, true now)"),
         (("--threshold", "0.3"), "threshold: 0.5 there, 0.3 now"),
         (("--vehicles", "largest", "--tta", "flip"), "tta: none there, flip now; vehicles: all there, largest now"),
     ):

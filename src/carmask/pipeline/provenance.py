@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from carmask import __version__
+from carmask.imaging.look import PLAIN_LOOK
 from carmask.imaging.masks import Regions
 from carmask.pipeline.jobs import BadDestination
 from carmask.pipeline.urls import URL
@@ -35,9 +36,11 @@ def provenance_of(segmenter: Segmenter, regions: Regions) -> dict[str, Any]:
 
 
 def differences(earlier: Provenance, now: Provenance) -> str:
-    """Name the settings in which two provenances differ."""
-    keys = [key for key in {**earlier, **now} if earlier.get(key) != now.get(key)]
-    return "; ".join(f"{key}: {_shown(earlier.get(key))} there, {_shown(now.get(key))} now" for key in keys)
+    """Name the settings in which two provenances differ. Settings of looks that one lacks have their defaults there."""
+    defaults = PLAIN_LOOK.model_dump()
+    there, here = {**defaults, **earlier}, {**defaults, **now}
+    keys = [key for key in {**earlier, **now} if there.get(key) != here.get(key)]
+    return "; ".join(f"{key}: {_shown(there.get(key))} there, {_shown(here.get(key))} now" for key in keys)
 
 
 def other_provenance(path: Path | URL, earlier: Provenance | None, now: Provenance) -> BadDestination:
