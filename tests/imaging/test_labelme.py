@@ -60,6 +60,12 @@ def test_holes_inside_a_real_outline(carvana):
         assert len(json.dumps(document)) < 25_000
 
 
+def test_thousands_of_holes_beside_each_other():
+    mask_HW = np.ones((5, 6003), dtype=np.bool_)
+    mask_HW[2, 2::3] = False
+    np.testing.assert_array_equal(filled(labelme(mask_HW, "car.jpg", tolerance_px=0)), mask_HW)
+
+
 def test_the_document_has_labelmes_fields():
     mask_HW = np.zeros((30, 40), dtype=np.bool_)
     mask_HW[5:20, 8:30] = True

@@ -8,6 +8,7 @@ bridge, walked there and back, that runs over pixels of the mask only and so cha
 Without simplification LabelMe's own reader gives exactly the mask.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -167,15 +168,31 @@ def _polygon(outline: _Outline, tolerance_px: float) -> list[list[int]]:
 
 def _walk(outline: _Outline, tolerance_px: float) -> list[list[int]]:
     """The points of the outline from its start all the way around to its start, with detours around its holes."""
+    path: list[list[int]] = []
+    # No recursion: in a noisy mask thousands of holes hang on each other.
+    open_steps = [_steps(outline, tolerance_px)]
+    while open_steps:
+        step = next(open_steps[-1], None)
+        if step is None:
+            open_steps.pop()
+        elif isinstance(step, _Outline):
+            open_steps.append(_steps(step, tolerance_px))
+        else:
+            path += step
+    return path
+
+
+def _steps(outline: _Outline, tolerance_px: float) -> Iterator[list[list[int]] | _Outline]:
+    """The way around one outline: pieces of it, and the holes to walk around between them."""
     count = len(outline.points_xy)
     points_xy = np.roll(outline.points_xy, -outline.start, axis=0)[[*range(count), 0]]
     holes_at = {(number - outline.start) % count: holes for number, holes in outline.holes.items()}
-    path: list[list[int]] = [points_xy[0].tolist()]
+    yield [points_xy[0].tolist()]
     for first, last in pairwise(sorted({0, count, *holes_at})):
         for hole in holes_at.get(first, ()):
-            path += [*_walk(hole, tolerance_px), points_xy[first].tolist()]
-        path += _simplified(points_xy[first : last + 1], tolerance_px)[1:].tolist()
-    return path
+            yield hole
+            yield [points_xy[first].tolist()]
+        yield _simplified(points_xy[first : last + 1], tolerance_px)[1:].tolist()
 
 
 def _simplified(points_xy: NDArray[np.intp], tolerance_px: float) -> NDArray[np.intp]:
