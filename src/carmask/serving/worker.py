@@ -20,6 +20,7 @@ from carmask.imaging.background import picture_background
 from carmask.imaging.decode import Photo, UnreadableImage, decode_photo, photo_of_pixels
 from carmask.imaging.geometry import size_text
 from carmask.imaging.image_file import open_image
+from carmask.imaging.masks import ALL_REGIONS
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO
 from carmask.pipeline.render import make_render
@@ -221,7 +222,9 @@ class SegmentationWorker:
         height, width = fitted.size_HW
         is_drawn = task.form.kind in OF_PHOTO and task.media_type != JSON
         canvas_px = task.form.canvas_px if is_drawn else 0
-        size_bytes = (height * width + canvas_px) * (DRAWING_BYTES_PER_PX if is_drawn else MASKING_BYTES_PER_PX)
+        # To choose regions takes nearly as much as to draw.
+        is_large = is_drawn or task.form.regions() != ALL_REGIONS
+        size_bytes = (height * width + canvas_px) * (DRAWING_BYTES_PER_PX if is_large else MASKING_BYTES_PER_PX)
         if is_drawn and task.background is not None:
             size_bytes += self._pixels(task.background) * DECODING_BYTES_PER_PX
         if task.mask is not None:
