@@ -143,7 +143,9 @@ class _SureVehicle:
     def colors(self, edge: NDArray[np.intp]) -> NDArray[np.float32]:
         """Mean color (3, N) of the vehicle at its pixel nearest to each of N pixels, which are flat indices."""
         nearest = self.at[self.label_hw.reshape(-1)[self._coarse(edge)] - 1]
-        return _planes(self.sum_hw3, nearest) / np.take(self.count_hw, nearest).astype(np.float32)
+        count = np.take(self.count_hw, nearest).astype(np.float32)
+        mean: NDArray[np.float32] = np.divide(_planes(self.sum_hw3, nearest), count)
+        return mean
 
     def distance_px(self, edge: NDArray[np.intp]) -> NDArray[np.float32]:
         """Distance (N,) of N pixels from the nearest pixel of the vehicle, in pixels."""
@@ -151,7 +153,8 @@ class _SureVehicle:
 
     def _coarse(self, edge: NDArray[np.intp]) -> NDArray[np.intp]:
         row, column = np.divmod(edge, self.width_px)
-        return row // _EVERY * self.distance_hw.shape[1] + column // _EVERY
+        coarse: NDArray[np.intp] = row // _EVERY * self.distance_hw.shape[1] + column // _EVERY
+        return coarse
 
 
 def _planes(image_HW3: NDArray[Any], at: NDArray[np.intp]) -> NDArray[np.float32]:
