@@ -41,10 +41,11 @@ def test_folds_are_trained_on_until_all_are_done_and_measured_out_of_fold(
     assert f"carmask evaluate {tiny} --model {runs / 'two'}" in out
     assert SeriesFile.load(runs / "two" / "series.json").finished == ("fold-0", "fold-1")
 
-    status, out, _ = run(
+    status, out, errors = run(
         capsys, "evaluate", str(tiny), "--model", str(runs / "two"), "--out", str(tmp_path / "out"), "--worst", "0"
     )
     assert status == 0
+    assert "two (" in errors
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["photos"], summary["part"]) == (24, "out-of-fold")
     assert [(row["name"], row["photos"]) for row in summary["by_fold"]] == [("fold-0", 12), ("fold-1", 12)]

@@ -55,7 +55,11 @@ def evaluate_command(
     folds = folder_of_folds(network.model[0]) if len(network.model) == 1 else None
     selection = select(dataset, segmenter, folds=folds, part=part, split=split)
     print_problems(dataset.problems)
-    print_remark(f"{segmenter.name}: {segmenter.describe_engine()}")
+    run = find_run(segmenter.members[0].place) if len(segmenter.members) == 1 else None
+    home = run or folds
+    # A network has the name of its preset.
+    name = f"{home.resolve().name} ({segmenter.name})" if home else segmenter.name
+    print_remark(f"{name}: {segmenter.describe_engine()}")
     _print_selection(selection)
 
     with progress_bar("measuring") as progress:
@@ -63,8 +67,6 @@ def evaluate_command(
     with progress_bar("drawing the worst") as progress:
         cases = draw_worst(evaluation, selection, segmenter, worst, progress=progress)
 
-    run = find_run(segmenter.members[0].place) if len(segmenter.members) == 1 else None
-    home = run or folds
     subject = Subject(
         data=dataset.root.resolve().name,
         model=home.resolve().name if home else segmenter.name,
