@@ -67,7 +67,6 @@ def parse_background(text: str, *, may_be_picture: bool = True) -> Background:
     Raises:
         BadBackground: it is none of these.
         UnreadableImage: it is a file that is not a readable picture.
-
     """
     wanted = text.strip()
     if wanted.lower() == "transparent":

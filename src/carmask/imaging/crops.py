@@ -45,7 +45,6 @@ def outline_cells(probability_HW: NDArray[np.float32], crop_px: int) -> list[Cel
     Args:
         probability_HW: Float32 0..1; the mask begins at 0.5.
         crop_px: Side of a crop, a multiple of 8; that of a cell is 3/4 of it. The last cells may end beyond the photo.
-
     """
     cell_px = crop_px - 2 * (crop_px // _MARGIN)
     mask_HW = (probability_HW >= 0.5).view(np.uint8)

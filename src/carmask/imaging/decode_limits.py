@@ -42,7 +42,6 @@ def limit_scans(image: JpegImageFile) -> None:
 
     Raises:
         DecodeLimitExceeded: it has more scans, or segments, than any photo.
-
     """
     stream = image.fp
     assert stream is not None

@@ -78,7 +78,6 @@ def encode_picture(
     Raises:
         CarmaskError: a side is longer, or the color profile larger, than the format allows, or this Pillow cannot write
             AVIF.
-
     """
     channels = image_HWC.shape[2] if image_HWC.ndim == 3 else 0
     if channels not in (1, 3, 4) or image_HWC.dtype != np.uint8:

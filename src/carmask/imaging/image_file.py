@@ -75,7 +75,6 @@ def open_image(source: ImageSource, *, max_pixels: int | None, name: str | None)
     Raises:
         UnreadableImage: also if the file is missing, not a plain file, empty or in no format that is read.
         TooManyPixels: it declares more than `max_pixels` pixels; by default `carmask.limits.max_pixels`.
-
     """
     label = name if name is not None else ("image data" if isinstance(source, bytes) else str(source))
     with _byte_stream(source, label) as stream:

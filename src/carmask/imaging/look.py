@@ -51,7 +51,6 @@ class Look(BaseModel):
         scale: fit fills the space between the margins. same-car has one scale for all photos of a car.
         shadow: contact: a soft dark band below wheels and sill. soft: that, and a wide one on the floor. original:
             the photo's own shadow.
-
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, ignored_types=(cached_property,))
@@ -107,7 +106,6 @@ class Look(BaseModel):
 
         Raises:
             BadLook: it is one.
-
         """
         if self.format == "jpg" and self.background.lower() == TRANSPARENT:
             raise BadLook(
@@ -119,7 +117,6 @@ class Look(BaseModel):
 
         Raises:
             BadLook: there is no such value, or the settings contradict each other.
-
         """
         given = {name: value for name, value in settings.items() if value is not None}
         return _validated({**self.model_dump(exclude_unset=True), **given}, "look") if given else self
@@ -141,7 +138,6 @@ def load_look(name: str | Path) -> Look:
 
     Raises:
         BadLook: there is no such look, or the file is not one.
-
     """
     path = _FOLDER / f"{name}.yaml" if str(name) in LOOKS else Path(name)
     try:

@@ -37,7 +37,6 @@ class Area:
 
         Raises:
             CarmaskError: it is not an area.
-
         """
         match = _AREA.fullmatch(text.strip())
         number = float(match["number"]) if match else 0.0

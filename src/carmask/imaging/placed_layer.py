@@ -46,7 +46,6 @@ def place_vehicle(box_px: Box | None, size_HW: Size, look: Look, extent_HW: Size
         look: With a canvas, or without one, and then the photo stays where it is.
         extent_HW: The largest height and the largest width of the boxes that are to have one scale; those of `box_px`
             if not given.
-
     """
     top, left, bottom, right = box_px or (0, 0, *size_HW)
     if look.canvas_HW is None:

@@ -94,7 +94,6 @@ def fill_rings(rings_xy: Sequence[NDArray[np.float64]], mask_HW: NDArray[np.bool
 
     Raises:
         OutlineError: a coordinate is no finite number, or the outline is too intricate to be one of an object.
-
     """
     ends_xy = np.concatenate([np.roll(ring_xy, -1, axis=0) for ring_xy in rings_xy])
     starts_xy = np.concatenate(rings_xy)

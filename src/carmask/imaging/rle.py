@@ -77,7 +77,6 @@ def decode_carvana(text: str, size_HW: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         RleError: an odd count of numbers, anything that is not a whole number, or a run that is empty, overlaps
             another or leaves the picture.
-
     """
     height, width = size_HW
     pixels = height * width
@@ -118,7 +117,6 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
     Raises:
         TableError: the file cannot be read, or its first line is not the header of such a table.
-
     """
     try:
         open_text = gzip.open if is_gzip(path) else open
@@ -153,7 +151,6 @@ def parse_coco(counts: str) -> NDArray[np.int64]:
 
     Raises:
         RleError: it is no such text.
-
     """
     groups = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64) - ord("0")
     if not groups.size:
@@ -178,7 +175,6 @@ def runs_to_mask(lengths: NDArray[np.int64], size_HW: tuple[int, int]) -> NDArra
 
     Raises:
         RleError: a length is negative, or all together are not the picture.
-
     """
     height, width = size_HW
     total = int(lengths.sum())

@@ -61,7 +61,6 @@ def drawn_shadow(
 
     Returns:
         The part of the picture with a shadow, and how much light it takes there, uint8: 255 is black.
-
     """
     nothing = (slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=np.uint8)
     outline = _lower_outline(opacity_HW)
