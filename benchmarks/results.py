@@ -21,7 +21,7 @@ PICTURES = RESULTS.parent / "pictures"
 # Benchmarks that have tables of their own, or are too long for one.
 ELSEWHERE = (
     *("carmask benchmark", "packaged", "kill_predict", "video_speed", "ablation", "mixed"),
-    *("serve_load", "serve_abuse", "cluster", "gpu_training", "gpu_any_vehicle", "expected_dice"),
+    *("serve_load", "serve_abuse", "cluster", "gpu_training", "gpu_any_vehicle", "expected_dice", "box_scenes"),
 )
 # Of benchmarks/any_vehicle.py: what is measured, its part and figure, and what is aimed at.
 ANY_VEHICLE = (
