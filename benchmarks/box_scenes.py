@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.encode import encode_png
+from carmask.imaging.masks import Box, box_of
 from carmask.segmenter import Segmenter
 
 VEHICLE, UNKNOWN = 255, 128
@@ -35,8 +36,6 @@ FILLED = 0.8
 BOXY, MIDDLE = {0, 1, 4}, 0.6
 # What the network sees around a box, as a share of the box's sides. Smaller boxes are unknown.
 MARGIN, LEAST_PX = 0.35, 12
-
-Box = tuple[int, int, int, int]
 
 
 def boxes_of(labels: Path, size_HW: tuple[int, int]) -> list[tuple[int, Box]]:
@@ -68,12 +67,11 @@ def mask_from_boxes(
         probability_HW = _enlarged(segmenter, image_HWC, box)
         reached.append(_reach(probability_HW >= 0.5))
         known_HW = inside_HW == VEHICLE
+        inside_HW[:] = UNKNOWN
         if reached[-1] >= FILLED:
-            inside_HW[:] = UNKNOWN
             inside_HW[probability_HW >= SURE] = VEHICLE
             inside_HW[probability_HW < 1 - SURE] = 0
         else:
-            inside_HW[:] = UNKNOWN
             inside_HW[probability_HW >= SURER] = VEHICLE
             if number in BOXY:
                 y_px, x_px = (round((1 - MIDDLE) / 2 * side_px) for side_px in inside_HW.shape)
@@ -99,10 +97,8 @@ def _area(box: Box) -> int:
 
 def _reach(mask_HW: NDArray[np.bool_]) -> float:
     """The area of the box around a mask, as a share of the whole."""
-    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
-    if not rows.size:
-        return 0.0
-    return float((np.ptp(rows) + 1) * (np.ptp(columns) + 1) / mask_HW.size)
+    box = box_of(mask_HW)
+    return _area(box) / mask_HW.size if box else 0.0
 
 
 def main() -> None:

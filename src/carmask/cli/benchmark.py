@@ -30,8 +30,8 @@ def benchmark(
 
     It measures each network in each engine, each stage from a photo's file to its result, and the whole. The naive way
     is PyTorch eager in float32, which decodes each photo at full size, one at a time. All figures are medians, or rates
-    over many photos. Let nothing else run meanwhile. It takes up to 20 minutes; a
-    single --model with a single --kind takes one or two.
+    over many photos. Let nothing else run meanwhile. It takes up to 20 minutes; a single --model with a single --kind
+    takes one or two.
 
     Args:
         photos: A folder of photos. Default: rendered example photos of 1918 x 1280 px.
