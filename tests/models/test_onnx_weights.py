@@ -1,5 +1,6 @@
 """Weights read out of `.onnx` files, against onnxruntime and the networks that were exported."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -7,12 +8,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from torch import nn
 
 from carmask.exporting.graph import build_graph, store_float16, to_file
 from carmask.imaging.geometry import Geometry
 from carmask.models.card import ModelCard, read_card
 from carmask.models.config import UNetConfig
 from carmask.models.network import Network, WeightsError
+from carmask.models.onnx_weights import fit_batch_norm
 from carmask.runtime.locate import packaged_models
 from carmask.runtime.torch_engine import to_input
 
@@ -56,3 +59,32 @@ def test_what_holds_no_float_weights_of_its_structure_is_refused(tmp_path: Path)
     file.write_bytes(to_file(build_graph(Network(card)), wrong))
     with pytest.raises(WeightsError, match=r"other\.onnx"):
         Network.load(file)
+
+
+def test_fitted_weights_are_as_large_as_initial_ones_and_compute_the_same() -> None:
+    network = Network.load(packaged_models()["fast"]).eval()
+    x_BCHW = to_input(pictures(network.card.channels), torch.device("cpu"))
+    pairs = [
+        (convolution, norm)
+        for convolution, norm in pairwise(network.modules())
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    ]
+    initial_norm = nn.Conv2d(64, 64, 3).weight.flatten(1).norm(dim=1).mean().item()
+    with torch.inference_mode():
+        wanted_BCHW = network(x_BCHW)
+        fit_batch_norm(network, [x_BCHW])
+        torch.testing.assert_close(network(x_BCHW), wanted_BCHW, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(network.train()(x_BCHW), wanted_BCHW, rtol=1e-2, atol=1e-1)
+    smallest = [convolution.weight.flatten(1).norm(dim=1).min().item() for convolution, _ in pairs]
+    assert min(smallest) == pytest.approx(initial_norm, rel=0.1)
+
+
+def test_a_channel_of_zeros_stays_one() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3)).eval()
+    nn.init.zeros_(network[0].weight[1])
+    x_BCHW = torch.rand(2, 2, 5, 5)
+    with torch.inference_mode():
+        wanted_BCHW = network(x_BCHW)
+        fit_batch_norm(network, [x_BCHW])
+        torch.testing.assert_close(network(x_BCHW), wanted_BCHW)
+    assert not network[0].weight[1].any()

@@ -1,7 +1,7 @@
 """Weights of an exported network for further training.
 
 Export multiplies BatchNorm into the convolution before it. Its parts cannot be known any more, but a BatchNorm that
-changes nothing gives the same results, and `fit_batch_norm` gives it statistics to train with.
+changes nothing gives the same results, and `fit_batch_norm` makes of it one that can be trained.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,10 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+
+# Of the weights of one output channel as PyTorch initializes a convolution: uniform, with a variance of 1/3 per input
+# (`nn.init.kaiming_uniform_` with a = sqrt(5)).
+INITIAL_NORM = 3**-0.5
 
 
 def read_onnx_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
@@ -51,6 +55,7 @@ def fit_batch_norm(network: nn.Module, inputs_BCHW: Iterable[Tensor]) -> None:
 
     Then the network computes about the same in training mode as in evaluation mode, in which it must be.
     """
+    _raise_weights(network)
     sums: dict[nn.BatchNorm2d, Tensor] = {}
 
     def add(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
@@ -73,3 +78,20 @@ def fit_batch_norm(network: nn.Module, inputs_BCHW: Iterable[Tensor]) -> None:
         norm.weight.copy_(scale_C * (variance_C + norm.eps).sqrt())
         norm.running_mean.copy_(mean_C)
         norm.running_var.copy_(variance_C)
+
+
+def _raise_weights(network: nn.Module) -> None:
+    """Raise the weights before each BatchNorm to the norm of initial ones where they are smaller, and keep its results.
+
+    Adam moves every weight by about the learning rate, so it soon overwrites the small weights that export leaves.
+    """
+    for convolution, norm in pairwise(network.modules()):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            norm_C = convolution.weight.flatten(1).norm(dim=1)
+            # A channel of zeros stays one.
+            factor_C = torch.where(norm_C > 0, INITIAL_NORM / norm_C, 1).clamp(min=1)
+            convolution.weight.mul_(factor_C[:, None, None, None])
+            norm.running_mean.mul_(factor_C)
+            norm.running_var.copy_((norm.running_var + norm.eps) * factor_C**2 - norm.eps)
