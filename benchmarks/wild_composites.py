@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from carmask.data.composite import CompositeSettings, Cutout, draw_widths_px, paste_cutout
 from carmask.data.pairs import Pair, load_soft_mask
-from carmask.evaluation.metrics import BoolArray, measure
+from carmask.evaluation.metrics import measure
+from carmask.evaluation.outlines import BoolArray
 from carmask.imaging.decode import decode_photo
 from carmask.segmenter import Segmenter
 from wild_cutouts import solid_mask

@@ -13,8 +13,9 @@ from carmask.data.pairs import find_pairs
 from carmask.data.split import Split
 from carmask.evaluation.evaluate import evaluate_selection
 from carmask.evaluation.metric_labels import METRICS
-from carmask.evaluation.results import EvaluationError, summarize
+from carmask.evaluation.results import EvaluationError
 from carmask.evaluation.selection import Selection
+from carmask.evaluation.summaries import summarize
 from carmask.imaging.geometry import Geometry
 from noise_pairs import run
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from carmask.evaluation import metrics
+from carmask.evaluation import metrics, outlines
 
 
 @st.composite
@@ -274,7 +274,7 @@ def test_thin_structures_equal_scipy_s_opening(seed):
     opened_HW = ndimage.binary_opening(np.pad(truth_HW, 8, mode="edge"), DISK_88)[8:-8, 8:-8]
     thin_HW = truth_HW & ~opened_HW
     assert 0 < thin_HW.sum() < truth_HW.sum()
-    np.testing.assert_array_equal(metrics.thin_structures(truth_HW), thin_HW)
+    np.testing.assert_array_equal(outlines.thin_structures(truth_HW), thin_HW)
     mask_HW = rng.random(truth_HW.shape) < 0.7
     measured = metrics.measure(truth_HW, mask_HW)
     assert measured.thin_recall == pytest.approx(mask_HW[thin_HW].mean())
@@ -286,7 +286,7 @@ def test_a_bar_is_thin_below_8_px(width_px, is_thin, turned):
     truth_HW = np.zeros((60, 50), dtype=bool)
     truth_HW[:, 9 : 9 + width_px] = True
     truth_HW = truth_HW.T if turned else truth_HW
-    np.testing.assert_array_equal(metrics.thin_structures(truth_HW), truth_HW & is_thin)
+    np.testing.assert_array_equal(outlines.thin_structures(truth_HW), truth_HW & is_thin)
 
 
 def test_thin_recall_counts_thin_pixels_alone():

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carmask.evaluation.results import Evaluation, TableRow
+from carmask.evaluation.results import Evaluation
+from carmask.evaluation.summaries import TableRow
 from carmask.files import as_valid_text
 from carmask.privacy import fonts_in_temporary_folder
 

@@ -1,9 +1,9 @@
-"""How metrics are labeled, explained and written; their exact definitions are in `carmask.evaluation.metrics`."""
+"""How metrics are labeled, explained and written; `metrics` and `outlines` beside this module define them exactly."""
 
 import math
 from dataclasses import dataclass
 
-from carmask.evaluation.metrics import THIN_BELOW_PX
+from carmask.evaluation.outlines import THIN_BELOW_PX
 
 
 @dataclass(frozen=True)

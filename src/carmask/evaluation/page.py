@@ -21,7 +21,7 @@ from carmask.errors import CarmaskError
 from carmask.evaluation.charts import draw_charts
 from carmask.evaluation.evaluate import load_truth, make_failure
 from carmask.evaluation.metric_labels import format_metric
-from carmask.evaluation.metrics import BoolArray
+from carmask.evaluation.outlines import BoolArray
 from carmask.evaluation.results import Evaluation, PhotoRow, Subject
 from carmask.imaging.decode import decode_photo
 from carmask.imaging.draw import FALSE_NEGATIVE_RGB, FALSE_POSITIVE_RGB, UNKNOWN_RGB, draw_error_map, hatch_unknown

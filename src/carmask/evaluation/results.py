@@ -1,10 +1,8 @@
 """The result of an evaluation: a row for each photo, and the averages over all rows, groups, views and folds."""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,18 @@ from carmask.data.pairs import describe_inverted, describe_odd, describe_rules
 from carmask.errors import CarmaskError
 from carmask.evaluation.metric_labels import METRICS, METRICS_OF_LABELED, Metric
 from carmask.evaluation.metrics import EMPTY_BELOW, ImageMetrics
+from carmask.evaluation.summaries import (
+    ExpectedSummary,
+    MetricSummary,
+    NoVehicleSummary,
+    TableRow,
+    UnknownSummary,
+    summarize,
+    summarize_expected,
+    summarize_no_vehicle,
+    summarize_unknown,
+    table_by_name,
+)
 
 
 class EvaluationError(CarmaskError):
@@ -61,70 +71,6 @@ class EvaluationFailure:
     view: str | None
     file: str
     cause: str
-
-
-@dataclass(frozen=True)
-class MetricSummary:
-    """One metric over many photos; NaN where it was defined for none of them.
-
-    `worst_5_percent` is the value that 95 % of the photos reach or better: the 5th percentile, or the 95th of a
-    metric of which less is better. `undefined` photos have no value (see `ImageMetrics`) and are left out.
-    """
-
-    mean: float
-    median: float
-    worst: float
-    worst_5_percent: float
-    photos: int
-    undefined: int
-
-
-@dataclass(frozen=True)
-class NoVehicleSummary:
-    """What was found in photos whose true mask is empty.
-
-    empty: the number of those whose mask covers less than `EMPTY_BELOW` of the picture. share_empty: their share, and
-    so the mean Dice. false_area: the mean share of the picture that is wrongly taken for a vehicle.
-    """
-
-    photos: int
-    empty: int
-    share_empty: float
-    false_area: float
-
-
-@dataclass(frozen=True)
-class UnknownSummary:
-    """In how many photos the truth has unknown pixels, and which mean share of those photos they are."""
-
-    photos: int
-    area: float
-
-
-@dataclass(frozen=True)
-class ExpectedSummary:
-    """The expected Dice of all photos, with and without a vehicle: its mean, the true mean, and the mean difference.
-
-    error: the mean over the photos of the absolute difference between expected and measured Dice.
-    """
-
-    photos: int
-    expected_dice: float
-    dice: float
-    error: float
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One group, view or fold: means over its photos, and its worst Dice."""
-
-    name: str
-    photos: int
-    dice: float
-    worst_dice: float
-    iou: float
-    boundary_f1: float
-    boundary_error_px: float
 
 
 @dataclass(frozen=True)
@@ -189,34 +135,18 @@ class Evaluation:
     @property
     def no_vehicle(self) -> NoVehicleSummary | None:
         """What was found in the photos without a vehicle, if there are any."""
-        measured = [row.metrics for row in self.rows if not row.has_vehicle]
-        if not measured:
-            return None
-        empty = sum(one.predicted_area < EMPTY_BELOW for one in measured)
-        return NoVehicleSummary(
-            photos=len(measured),
-            empty=empty,
-            share_empty=empty / len(measured),
-            false_area=fmean(one.predicted_area for one in measured),
-        )
+        return summarize_no_vehicle([row.metrics for row in self.rows if not row.has_vehicle])
 
     @property
     def unknown(self) -> UnknownSummary | None:
         """How much of the truth is unknown, if anything is."""
-        areas = [row.metrics.unknown_area for row in self.rows if row.metrics.unknown_area > 0]
-        return UnknownSummary(len(areas), fmean(areas)) if areas else None
+        return summarize_unknown(row.metrics for row in self.rows)
 
     @property
     def expected(self) -> ExpectedSummary | None:
         """How good the expected Dice was, if the network is calibrated."""
-        pairs = [(row.expected_dice, row.metrics.dice) for row in self.rows if row.expected_dice is not None]
-        if not pairs:
-            return None
-        return ExpectedSummary(
-            photos=len(pairs),
-            expected_dice=fmean(expected for expected, _ in pairs),
-            dice=fmean(dice for _, dice in pairs),
-            error=fmean(abs(expected - dice) for expected, dice in pairs),
+        return summarize_expected(
+            [(row.expected_dice, row.metrics.dice) for row in self.rows if row.expected_dice is not None]
         )
 
     @property
@@ -245,18 +175,19 @@ class Evaluation:
     @property
     def by_fold(self) -> list[TableRow]:
         """One row for each fold; empty unless `part` is "out-of-fold"."""
-        return _table([row for row in self.vehicle_rows if row.id in self.fold_of], lambda row: self.fold_of[row.id])
+        rows = [row for row in self.vehicle_rows if row.id in self.fold_of]
+        return table_by_name((self.fold_of[row.id], row.metrics) for row in rows)
 
     @property
     def by_group(self) -> list[TableRow]:
         """One row for each group (car); empty where every photo is a group of its own."""
-        table = _table(self.vehicle_rows, lambda row: row.group)
+        table = table_by_name((row.group, row.metrics) for row in self.vehicle_rows)
         return table if len(table) < len(self.vehicle_rows) else []
 
     @property
     def by_view(self) -> list[TableRow]:
         """One row for each view; empty where the data set has no views."""
-        return _table([row for row in self.vehicle_rows if row.view is not None], lambda row: str(row.view))
+        return table_by_name((row.view, row.metrics) for row in self.vehicle_rows if row.view is not None)
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """The values of a metric or an area of all photos with a vehicle, in their order; NaN where undefined."""
@@ -275,42 +206,3 @@ class Evaluation:
         alarms = [row for row in self.rows if not row.has_vehicle and row.metrics.dice == 0]
         alarms.sort(key=lambda row: (-row.metrics.predicted_area, row.id))
         return [*sorted(self.vehicle_rows, key=badness)[:count], *alarms[:count]]
-
-
-def summarize(values: NDArray[np.float64], *, more_is_better: bool) -> MetricSummary:
-    """Summarize one metric: float64, one value for each photo, NaN where undefined."""
-    defined = values[~np.isnan(values)]
-    undefined = len(values) - len(defined)
-    if not len(defined):
-        return MetricSummary(math.nan, math.nan, math.nan, math.nan, len(values), undefined)
-    return MetricSummary(
-        mean=float(defined.mean()),
-        median=float(np.median(defined)),
-        worst=float(defined.min() if more_is_better else defined.max()),
-        worst_5_percent=float(np.percentile(defined, 5 if more_is_better else 95)),
-        photos=len(values),
-        undefined=undefined,
-    )
-
-
-def _table(rows: Sequence[PhotoRow], name_of: Callable[[PhotoRow], str]) -> list[TableRow]:
-    members: dict[str, list[ImageMetrics]] = defaultdict(list)
-    for row in rows:
-        members[name_of(row)].append(row.metrics)
-    return [
-        TableRow(
-            name=name,
-            photos=len(metrics),
-            dice=float(np.mean([one.dice for one in metrics])),
-            worst_dice=min(one.dice for one in metrics),
-            iou=float(np.mean([one.iou for one in metrics])),
-            boundary_f1=_mean_of_defined([one.boundary_f1 for one in metrics]),
-            boundary_error_px=_mean_of_defined([one.boundary_error_px for one in metrics]),
-        )
-        for name, metrics in sorted(members.items())
-    ]
-
-
-def _mean_of_defined(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.mean(defined)) if defined else math.nan

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carmask.data.composite import CompositeSettings, Cutout, draw_widths_px, paste_cutout
-from carmask.evaluation.metrics import BoolArray, photo_dice
+from carmask.evaluation.metrics import photo_dice
+from carmask.evaluation.outlines import BoolArray
 from carmask.exporting.photos import ExportPhotos
 from carmask.models.dice_calibration import Certainty, DiceCalibration, DiceMap, certainty
 from carmask.progress import Progress, counted
