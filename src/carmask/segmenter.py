@@ -191,7 +191,8 @@ class Segmenter:
         for index, member in enumerate(self.members):
             views = [view for photo in fitted for view in photo.views if view.member == index]
             canvases = [view.image_HWC for view in views]
-            results = _run(member, canvases, at_once=pad_to or len(fitted), steady=pad_to is not None)
+            at_once, steady = pad_to or len(fitted), pad_to is not None
+            results = member.engine.run_in_batches(canvases, at_once=at_once, steady=steady)
             found.update(zip(views, results, strict=True))
         return [tuple(found[view] for view in photo.views) for photo in fitted]
 
@@ -208,12 +209,12 @@ class Segmenter:
 
     def _refine(self, image_HWC: NDArray[np.uint8], probability_HW: NDArray[np.float32]) -> NDArray[np.float32]:
         assert self.refiner is not None
-        crop_px = self.refiner.card.geometry.height_px
+        engine, crop_px = self.refiner.engine, self.refiner.card.geometry.height_px
         cells = outline_cells(probability_HW, crop_px)
         crops = cut_inputs(image_HWC, probability_HW, cells, crop_px)
-        refined = _run(self.refiner, list(crops), at_once=_CROPS_AT_ONCE, steady=True)
+        refined = engine.run_in_batches(crops, at_once=_CROPS_AT_ONCE, steady=True)
         if self.tta == "flip":
-            mirrored = _run(self.refiner, list(crops[:, :, ::-1]), at_once=_CROPS_AT_ONCE, steady=True)
+            mirrored = engine.run_in_batches(crops[:, :, ::-1], at_once=_CROPS_AT_ONCE, steady=True)
             refined = (_mean([one_HW, other_HW[:, ::-1]]) for one_HW, other_HW in zip(refined, mirrored, strict=True))
         return paste_crops(probability_HW, cells, refined, crop_px)
 
@@ -277,17 +278,6 @@ class Segmenter:
                 yield View(index, canvas_HWC, placement, tile=tile)
                 if self.tta == "flip":
                     yield View(index, canvas_HWC[:, ::-1], placement, flipped=True, tile=tile)
-
-
-def _run(
-    member: Member, canvases: Sequence[NDArray[np.uint8]], *, at_once: int, steady: bool
-) -> Iterator[NDArray[np.float32]]:
-    # For steady results some engines need fewer images at once.
-    least = min(at_once, member.engine.steady_batch or at_once) if steady else 1
-    for start in range(0, len(canvases), at_once):
-        batch = list(canvases[start : start + at_once])
-        fill = batch[-1:] * (least - len(batch))
-        yield from member.engine.run(np.stack([*batch, *fill]))[: len(batch)]
 
 
 def _mean(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

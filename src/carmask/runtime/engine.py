@@ -4,6 +4,7 @@ import ctypes
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from weakref import WeakSet
 
 import numpy as np
@@ -63,6 +64,24 @@ class Engine(ABC):
             )
         with self._lock:
             return self._run(images_NHWC)
+
+    def run_in_batches(
+        self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], *, at_once: int, steady: bool
+    ) -> Iterator[NDArray[np.float32]]:
+        """Run fitted photos, `at_once` together, and yield the probabilities of each: float32 0..1, H x W.
+
+        With `steady`, short batches are filled, so that the result of an image is the same to the last bit, whatever
+        and how many the others are.
+
+        Raises:
+            EngineError: the images are not as for `run`, or it failed.
+        """
+        # For steady results some engines need fewer images at once.
+        least = min(at_once, self.steady_batch or at_once) if steady else 1
+        for start in range(0, len(images), at_once):
+            batch = list(images[start : start + at_once])
+            fill = batch[-1:] * (least - len(batch))
+            yield from self.run(np.stack([*batch, *fill]))[: len(batch)]
 
     @abstractmethod
     def _run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
