@@ -10,8 +10,8 @@ import argparse
 import json
 from typing import Any
 
+from documents import fill
 from record import RESULTS
-from results import fill
 
 KINDS = ("carvana-csv", "mask", "cutout")
 # GPU-hours were not measured, only what feeds a GPU.

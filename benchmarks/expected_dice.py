@@ -26,9 +26,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from any_vehicle import MATERIAL, PARTS, STUDIO, composites_of, held_out
 from carmask.evaluation.evaluate import load_truth
@@ -42,6 +40,7 @@ from carmask.models.dice_calibration import Certainty, DiceCalibration, certaint
 from carmask.runner import default_workers, in_batches, map_ahead, one_opencv_thread
 from carmask.runtime.locate import locate, packaged_models
 from carmask.segmenter import Fitted, Raw, Segmenter
+from dice_figures import doubtful_figures, draw_reliability, draw_risk, errors, reliability, risk
 from record import RESULTS, record, recorded
 
 PICTURES = RESULTS.parent / "pictures"
@@ -57,8 +56,6 @@ AREAS: dict[str, tuple[tuple[str, ...], float | None]] = {
     "foreign": (("car-parts", "fire-trucks", "scenes"), 0.06),
     "no vehicle": (("no-vehicle", BACKGROUNDS), None),
 }
-DOUBTFUL, WORST = 0.2, 0.1
-BINS = 10
 # Pictures that pass through a network together; a picture's result does not depend on the others.
 BATCH = 4
 
@@ -260,53 +257,15 @@ def figures_of(rows: Sequence[Looked], expected: NDArray[np.float64]) -> dict[st
     plain = np.array([not row.version for row in rows])
     for area, (folders, aim) in AREAS.items():
         inside = np.array([row.folder in folders for row in rows])
-        figures[area] = _errors(dice[inside & plain], expected[inside & plain]) | {"aim": aim}
-        figures[area]["altered"] = _errors(dice[inside & ~plain], expected[inside & ~plain])
-    figures["all"] = _errors(dice[plain], expected[plain]) | doubtful_figures(dice[plain], expected[plain])
-    figures["all"]["altered"] = _errors(dice[~plain], expected[~plain]) | doubtful_figures(
+        figures[area] = errors(dice[inside & plain], expected[inside & plain]) | {"aim": aim}
+        figures[area]["altered"] = errors(dice[inside & ~plain], expected[inside & ~plain])
+    figures["all"] = errors(dice[plain], expected[plain]) | doubtful_figures(dice[plain], expected[plain])
+    figures["all"]["altered"] = errors(dice[~plain], expected[~plain]) | doubtful_figures(
         dice[~plain], expected[~plain]
     )
     figures["reliability"] = reliability(dice, expected)
     figures["risk"] = {"plain": risk(dice[plain], expected[plain]), "altered": risk(dice[~plain], expected[~plain])}
     return figures
-
-
-def _errors(dice: NDArray[np.float64], expected: NDArray[np.float64]) -> dict[str, Any]:
-    figures = {
-        "expected": expected.mean(),
-        "dice": dice.mean(),
-        "error": np.abs(expected - dice).mean(),
-        "rank_correlation": spearmanr(expected, dice).statistic,
-    }
-    return {"photos": len(dice), **{name: round(float(value), 5) for name, value in figures.items()}}
-
-
-def doubtful_figures(dice: NDArray[np.float64], expected: NDArray[np.float64]) -> dict[str, float]:
-    """Which share of the worst tenth is among the most doubtful fifth, and what is left without that fifth."""
-    by_doubt, by_dice = np.argsort(expected, kind="stable"), np.argsort(dice, kind="stable")
-    doubtful = by_doubt[: round(DOUBTFUL * len(dice))]
-    worst = by_dice[: round(WORST * len(dice))]
-    left = np.delete(dice, doubtful)
-    return {
-        "worst_tenth_in_doubtful_fifth": round(float(np.isin(worst, doubtful).mean()), 4),
-        "dice_without_doubtful_fifth": round(float(left.mean()), 5),
-    }
-
-
-def reliability(dice: NDArray[np.float64], expected: NDArray[np.float64]) -> list[list[float]]:
-    """Expected and measured Dice, and the number of masks, in bins of as many masks."""
-    parts = np.array_split(np.argsort(expected, kind="stable"), BINS)
-    return [[round(float(expected[part].mean()), 4), round(float(dice[part].mean()), 4), len(part)] for part in parts]
-
-
-def risk(dice: NDArray[np.float64], expected: NDArray[np.float64]) -> dict[str, list[float]]:
-    """The mean Dice of what is left when the most doubtful share is taken out; also at best, and by chance."""
-    shares = np.linspace(0, 0.5, 26)
-    curves = {"expected": dice[np.argsort(expected, kind="stable")], "best": np.sort(dice)}
-    return {"taken_out": [round(float(share), 3) for share in shares]} | {
-        name: [round(float(ordered[round(share * len(dice)) :].mean()), 5) for share in shares]
-        for name, ordered in curves.items()
-    }
 
 
 def time_ms(calibration: DiceCalibration, size_HW: Size = (1280, 1918)) -> float:
@@ -320,34 +279,6 @@ def time_ms(calibration: DiceCalibration, size_HW: Size = (1280, 1918)) -> float
         calibration(certainty(probability_HW, 0.5))
         times_s.append(perf_counter() - started_s)
     return 1000 * median(times_s)
-
-
-def draw_reliability(networks: dict[str, Any], path: Path) -> None:
-    """Draw measured over expected Dice, in bins of as many masks."""
-    figure = Figure(figsize=(5, 4.6), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-    for name, figures in networks.items():
-        expected, dice, _ = np.array(figures["reliability"]).T
-        axes.plot(expected, dice, marker="o", markersize=3.5, linewidth=1, label=name)
-    axes.set(xlabel="expected Dice", ylabel="Dice", xlim=(0, 1.01), ylim=(0, 1.01))
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
-
-
-def draw_risk(networks: dict[str, Any], path: Path) -> None:
-    """Draw the Dice of what is left over the share that is taken out."""
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
-    for axes, kind, title in zip(
-        figure.subplots(1, 2, sharey=True), ("plain", "altered"), ("photos as they are", "altered"), strict=True
-    ):
-        for name, figures in networks.items():
-            curve = figures["risk"][kind]
-            (line,) = axes.plot(curve["taken_out"], curve["expected"], linewidth=1.2, label=name)
-            axes.plot(curve["taken_out"], curve["best"], color=line.get_color(), linewidth=0.8, linestyle=":")
-        axes.set(title=title, xlabel="share taken out, the most doubtful first", ylabel="Dice of the rest")
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

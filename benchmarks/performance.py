@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 from carmask.benchmark.tables import FigureTable, make_tables
+from documents import fill
 from record import RESULTS
-from results import fill
 
 SPEED = RESULTS / "speed.json"
 

@@ -6,9 +6,9 @@ python benchmarks/serve_load.py && python benchmarks/serve_abuse.py && python be
 import json
 from typing import Any
 
+from documents import fill
 from performance import machine_line
 from record import RESULTS
-from results import fill
 
 
 def load_table(load: dict[str, Any]) -> str:
