@@ -5,14 +5,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from carmask.imaging.decode import decode_mask
-from carmask.imaging.polygons import OutlineError, fill_rings, find_polygons, geojson, signed_area
+from carmask.imaging.polygons import OutlineError, fill_rings, find_polygons, geojson, joined, signed_area
 
 masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 FINER = 6
@@ -167,6 +167,35 @@ def test_geojson_is_closed_and_says_what_it_is_of():
         assert ring[0] == ring[-1]
         assert len(ring) >= 4
     np.testing.assert_array_equal(filled([np.array(exterior[:-1]), np.array(hole[:-1])], mask_HW.shape), mask_HW)
+
+
+def joined_by_looking_at_all_points(polygon):
+    ring, *holes = polygon
+    for hole in holes:
+        nearest = int(np.square(ring - hole[0]).sum(axis=1).argmin())
+        ring = np.concatenate([ring[: nearest + 1], hole, hole[:1], ring[nearest:]])
+    return ring
+
+
+def noise(side_px, seed):
+    return np.random.default_rng(seed).random((side_px, side_px)) > 0.2
+
+
+@settings(max_examples=10)
+@given(st.integers(1, 90), st.integers(0, 999), st.sampled_from([0, 0.5]))
+def test_holes_are_joined_where_they_are_nearest(side_px, seed, tolerance_px):
+    for polygon in find_polygons(noise(side_px, seed), tolerance_px=tolerance_px):
+        np.testing.assert_array_equal(joined(polygon), joined_by_looking_at_all_points(polygon))
+
+
+def test_thousands_of_holes_are_joined():
+    mask_HW = noise(200, 0)
+    drawn_HW = np.zeros_like(mask_HW)
+    polygons = find_polygons(mask_HW, tolerance_px=0)
+    assert max(map(len, polygons)) > 4000
+    for polygon in polygons:
+        fill_rings([joined(polygon)], drawn_HW)
+    np.testing.assert_array_equal(drawn_HW, mask_HW)
 
 
 def test_no_vehicle_is_an_empty_multipolygon():

@@ -26,6 +26,9 @@ _FARTHEST_PX = 1e7
 # A hundred outlines of a car, each through every row of pixels of a large photo, stay below.
 _MOST_CROSSINGS = 20_000_000
 
+# Of a ring's points. Fewer make more blocks to choose from, more make each slower to look through.
+_MOST_IN_BLOCK = 1000
+
 # The steps to a pixel's eight neighbors, counterclockwise as seen: right, right and up, up, ... And their numbers in
 # this list, by the step down and the step to the right, each plus 1.
 _NEIGHBORS_XY = np.array([(1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1)])
@@ -127,14 +130,69 @@ def fill_rings(rings_xy: Sequence[NDArray[np.float64]], mask_HW: NDArray[np.bool
 def joined(polygon: Polygon) -> NDArray[np.float64]:
     """One ring for a polygon with holes, for formats without them: a line leads to each hole and back.
 
-    By the rule of `fill_rings` a line without width changes nothing.
+    By the rule of `fill_rings` a line without width changes nothing. A line starts from the nearest point of the ring
+    with the holes before, of several as near from the first.
     """
-    ring_xy, *holes = polygon
+    exterior_xy, *holes = polygon
+    ring = _GrowingRing(exterior_xy)
     for hole_xy in holes:
-        distance = np.square(ring_xy[:, None] - hole_xy[0]).sum(axis=2)[:, 0]
-        at = int(distance.argmin())
-        ring_xy = np.concatenate([ring_xy[: at + 1], hole_xy, hole_xy[:1], ring_xy[at:]])
-    return ring_xy
+        ring.insert_hole(hole_xy)
+    return ring.points_xy
+
+
+class _GrowingRing:
+    """A ring into which holes are inserted, in blocks of consecutive points with bounding boxes.
+
+    The boxes rule out nearly all blocks when the nearest point is searched for: masks of noise have tens of thousands
+    of holes.
+    """
+
+    def __init__(self, ring_xy: NDArray[np.float64]) -> None:
+        self._blocks = _in_blocks(ring_xy)
+        self._low_xy, self._high_xy = _bounds(self._blocks)
+
+    @property
+    def points_xy(self) -> NDArray[np.float64]:
+        return np.concatenate(self._blocks)
+
+    def insert_hole(self, hole_xy: NDArray[np.float64]) -> None:
+        """Insert a line from the nearest point to the hole's first point, the hole, and the way back."""
+        block, at = self._nearest(hole_xy[0])
+        ring_xy = self._blocks[block]
+        parts = _in_blocks(np.concatenate([ring_xy[: at + 1], hole_xy, hole_xy[:1], ring_xy[at:]]))
+        self._blocks[block : block + 1] = parts
+        low_xy, high_xy = _bounds(parts)
+        if len(parts) == 1:
+            self._low_xy[block], self._high_xy[block] = low_xy[0], high_xy[0]
+        else:
+            self._low_xy = np.concatenate([self._low_xy[:block], low_xy, self._low_xy[block + 1 :]])
+            self._high_xy = np.concatenate([self._high_xy[:block], high_xy, self._high_xy[block + 1 :]])
+
+    def _nearest(self, xy: NDArray[np.float64]) -> tuple[int, int]:
+        """The block of the nearest point, and its index there; of several as near the first."""
+        # No point of a block is nearer than its box.
+        bound = np.square(np.clip(xy, self._low_xy, self._high_xy) - xy).sum(axis=1)
+        nearest = np.inf, -1, -1
+        for block in np.argsort(bound).tolist():
+            if bound[block] > nearest[0]:
+                break
+            distance = np.square(self._blocks[block] - xy).sum(axis=1)
+            at = int(distance.argmin())
+            nearest = min(nearest, (float(distance[at]), block, at))
+        return nearest[1:]
+
+
+def _in_blocks(points_xy: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Split consecutive points, unless they are few enough for one block."""
+    if len(points_xy) <= _MOST_IN_BLOCK:
+        return [points_xy]
+    return np.array_split(points_xy, 2 * len(points_xy) // _MOST_IN_BLOCK)
+
+
+def _bounds(blocks: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lowest and the highest x and y of each block, two arrays (blocks, 2)."""
+    low_xy, high_xy = (np.stack([limit(block, axis=0) for block in blocks]) for limit in (np.min, np.max))
+    return low_xy, high_xy
 
 
 def geojson(polygons: Sequence[Polygon], size_HW: Size, photo: str) -> dict[str, Any]:
