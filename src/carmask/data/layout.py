@@ -190,9 +190,8 @@ def index_folder(folder: Path) -> FileIndex:
         below = path.relative_to(folder)
         for name in names:
             relative = PurePosixPath(below, name)
-            if not is_text(str(relative)):
-                cause = "its name is not valid UTF-8; rename it"
-                index.problems.append(Problem(as_valid_text(relative), "unreadable", cause))
+            if (readable := as_valid_text(relative)) != str(relative):
+                index.problems.append(Problem(readable, "unreadable", "its name is not valid UTF-8; rename it"))
                 continue
             files = index.pictures if relative.suffix.lower() in IMAGE_SUFFIXES else index.others
             files.setdefault(str(relative.with_suffix("")), []).append(path / name)
@@ -283,12 +282,3 @@ def _unnest(folder: Path) -> Path:
 
 def _refuse_unlistable(error: OSError) -> None:
     raise DatasetError(unlistable(error)) from error
-
-
-def is_text(name: str) -> bool:
-    """Whether a name is valid UTF-8."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

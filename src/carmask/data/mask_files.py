@@ -16,9 +16,8 @@ from carmask.data.layout import (
     describe_first,
     in_order,
     index_folder,
-    is_text,
 )
-from carmask.files import SimilarNames
+from carmask.files import SimilarNames, as_valid_text
 from carmask.imaging.rle import TableError, read_rows
 
 
@@ -63,9 +62,7 @@ def _find_in(paths: DatasetPaths) -> FoundPhotos:
         files = files_of.get(stem, [])
         if len(images) > 1 or len(files) > 1:
             several = [*images, *files] if len(images) > 1 else files
-            names = ", ".join(_relative(path, paths.root) for path in several)
-            cause = f"several files have this name, keep one: {names}"
-            problems.append(Problem(paths.prefix + stem, "ambiguous", cause))
+            problems.append(_ambiguous(paths.prefix + stem, several, paths.root))
         elif files or stem in rows:
             found[paths.prefix + stem] = (images[0], files[0] if files else rows[stem])
         else:
@@ -88,8 +85,7 @@ def photos_without(folder: Path, root: Path, prefix: str = "", taken: Collection
     for stem, images in sorted(photos.pictures.items()):
         id_ = prefix + stem
         if len(images) > 1 or id_ in taken:
-            names = ", ".join(_relative(path, root) for path in images)
-            problems.append(Problem(id_, "ambiguous", f"several files have this name, keep one: {names}"))
+            problems.append(_ambiguous(id_, images, root))
         else:
             found[id_] = images[0], None
     return FoundPhotos(root, "folders", found, problems, photos.left_out)
@@ -108,7 +104,7 @@ def read_run_lengths(path: Path) -> tuple[dict[str, str], list[Problem]]:
     try:
         for number, fields in read_rows(path):
             photo = PurePosixPath(fields[0].strip())
-            stem = str(photo.with_suffix("")) if photo.name and is_text(photo.name) else ""
+            stem = str(photo.with_suffix("")) if photo.name and as_valid_text(photo.name) == photo.name else ""
             if len(fields) != 2 or not stem:
                 where = f"{path.name}, line {number}"
                 problems.append(Problem(where, "unreadable", "not a file name, a comma and runs"))
@@ -145,6 +141,11 @@ def _masks_by_photo(photos: FileIndex, masks: FileIndex) -> tuple[dict[str, list
         else:
             orphans += [(photo_stems(stem)[-1], file) for file in masks.pictures[stem]]
     return files_of, orphans
+
+
+def _ambiguous(id_: str, files: Sequence[Path], root: Path) -> Problem:
+    names = ", ".join(_relative(path, root) for path in files)
+    return Problem(id_, "ambiguous", f"several files have this name, keep one: {names}")
 
 
 def _missing_mask(stem: str, image: Path, masks: FileIndex, paths: DatasetPaths) -> Problem:
