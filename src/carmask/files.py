@@ -1,4 +1,4 @@
-"""Atomic writes, listing folders, and removing the temporary files of killed processes."""
+"""Atomic writes, files of settings, listing folders, and removing the temporary files of killed processes."""
 
 import errno
 import gzip
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from carmask.errors import CarmaskError
 
@@ -170,6 +170,26 @@ def walk_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tu
 def as_valid_text(name: object) -> str:
     """Return a name with its bytes that are not valid text as escapes."""
     return str(name).encode(errors="backslashreplace").decode()
+
+
+def read_settings(path: Path, error_class: type[CarmaskError], *, example: str) -> dict[str, Any]:
+    """Read settings by name from a YAML file; none from an empty one. `example` is a line of such a file.
+
+    Raises:
+        CarmaskError: of this class, the file cannot be read, or does not hold settings.
+    """
+    import yaml  # too slow for `carmask --help`
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise error_class(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        cause = " ".join(str(error).split())
+        raise error_class(f"{path}: not YAML ({cause}); write one setting per line, such as {example}") from error
+    if not isinstance(content, dict | None):
+        raise error_class(f"{path}: contains no settings; write one per line, such as {example}")
+    return content or {}
 
 
 def unlistable(error: OSError) -> str:

@@ -195,6 +195,7 @@ def test_a_fold_does_not_matter_where_a_fraction_is_asked_for() -> None:
         b"just text",
         b"name: 2026-13-01",
         b"!!python/object/apply:os.getcwd []",
+        b"[" * 2000,
     ],
 )
 def test_a_file_without_settings_is_refused(content: bytes, tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ The command line, Python, the service and its page fill in a `Look`. A YAML file
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from os.path import isfile
+from os.path import exists, isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from carmask.errors import CarmaskError, explain, first_line
+from carmask.errors import CarmaskError, explain
+from carmask.files import read_settings
 from carmask.imaging import PictureFormat
 
 Anchor = Literal["center", "bottom"]
@@ -140,19 +140,10 @@ def load_look(name: str | Path) -> Look:
         BadLook: there is no such look, or the file is not one.
     """
     path = _FOLDER / f"{name}.yaml" if str(name) in LOOKS else Path(name)
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError as error:
+    if not exists(path):  # noqa: PTH110 - a Path's raises for a long name
         known = ", ".join(LOOKS)
-        raise BadLook(f"look {str(name)!r}: there is no such look or file; give {known}, or a YAML file") from error
-    except OSError as error:
-        raise BadLook(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadLook(
-            f"{path}: not YAML ({first_line(error)}); write one setting per line, such as format: jpg"
-        ) from error
-    if not isinstance(settings, dict):
-        raise BadLook(f"{path}: not a look; write one setting per line, such as format: jpg")
+        raise BadLook(f"look {str(name)!r}: there is no such look or file; give {known}, or a YAML file")
+    settings = read_settings(path, BadLook, example="format: jpg")
     background = settings.get("background")
     if isinstance(background, str) and isfile(path.parent / background):  # noqa: PTH113 - unlike is_file it never raises
         settings["background"] = str(path.parent / background)

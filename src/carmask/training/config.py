@@ -17,6 +17,7 @@ from carmask.data.augment import AugmentSettings
 from carmask.data.cache import CacheKey
 from carmask.data.composite import CompositeSettings
 from carmask.errors import CarmaskError, explain
+from carmask.files import read_settings
 from carmask.imaging.geometry import Geometry, size_text
 from carmask.models.card import ModelCard, read_card
 from carmask.models.config import EMPTY_SOURCE, PRESETS, WEIGHTS, PresetName, UNetConfig, weights_folder
@@ -109,7 +110,7 @@ class TrainSettings(Section):
         given = dict(given)
         config = given.pop("config", None)
         if config is not None:
-            given = merge(_read_yaml(Path(config)), given)
+            given = merge(_read_config(Path(config)), given)
         init = given.get("init")
         place = Path(init) if isinstance(init, str | Path) else None
         if place is not None and not place.exists():
@@ -204,7 +205,7 @@ class TrainSettings(Section):
             SettingsError: the file cannot be read, or a setting does not exist or has an impossible value.
         """
         try:
-            return cls.model_validate(_read_yaml(path))
+            return cls.model_validate(_read_config(path))
         except ValidationError as error:
             raise SettingsError(f"{path}: {explain(error, cls)}") from error
 
@@ -274,13 +275,7 @@ def _check_sources(settings: TrainSettings) -> None:
             raise ValueError("composite.probability: no data set has `empty: true`, so there is nothing to paste onto")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise SettingsError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path}: contains no settings; expected lines such as 'epochs: 10'")
-    return content
+def _read_config(path: Path) -> dict[str, Any]:
+    if not (settings := read_settings(path, SettingsError, example="epochs: 10")):
+        raise SettingsError(f"{path}: contains no settings; write one per line, such as epochs: 10")
+    return settings
