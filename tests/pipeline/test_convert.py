@@ -142,6 +142,21 @@ def test_what_cannot_be_converted_is_refused(convert: Command) -> None:
     assert not Path("out").exists()
 
 
+def test_photos_of_one_name_are_chosen_with_the_option_that_the_error_names(convert: Command) -> None:
+    for photo in ("photos/a/car.jpg", "photos/b/car.jpg", "photos/b/car.png"):
+        save(photo)
+    save("masks/b/car.png", vehicle())
+    assert convert("masks/b/car.png", "table.csv") == 0
+    assert convert("masks/b", "coco.json", "-k", "coco") == 0
+    for masks, photos in (("table.csv", "photos"), ("coco.json", "photos"), ("masks/b", "photos/b")):
+        convert.assert_refused(masks, "out", "--photos", photos, naming=(masks, "car.jpg", "--photos"))
+    for number, (masks, photos) in enumerate(
+        (("table.csv", "photos/a"), ("coco.json", "photos/a"), ("masks/b", "photos/b/car.jpg"))
+    ):
+        assert convert(masks, f"out{number}", "--photos", photos) == 0
+        assert overlap(mask_of(Path(f"out{number}/car.png")), vehicle()) > 0.99
+
+
 @pytest.mark.usefixtures("pairs")
 def test_rows_that_cannot_be_used_are_failures(convert: Command) -> None:
     rows = ["a.jpg,1 3", "x.jpg,1 3", "b.png,1 2 3", "c.jpeg,1 99999", "a.jpg,5 1", "d_mask.jpg", "d_mask.jpg,2 1"]

@@ -31,6 +31,7 @@ from carmask.pipeline.sources import find_photos
 from carmask.result import Result
 
 _THRESHOLD = 0.5
+_SHOWN_PHOTOS = 3
 
 # Reads a mask, in any thread; with a remark on what was left out of it.
 Read = Callable[[], tuple[Result, str]]
@@ -119,7 +120,7 @@ def find_masks(
 
 
 def match_rows(
-    table: Path, photos: PhotoList, report: Callable[[str, str], None], *, strip: bool = True
+    table: Path, photos: PhotoList, report: Callable[[str, str], None], *, strip: bool = True, option: str = "--photos"
 ) -> Iterator[tuple[int, str, str]]:
     """Yield the line, the photo and the run lengths of each row that belongs to one photo, the first of each photo.
 
@@ -128,6 +129,7 @@ def match_rows(
         photos: Their names are those that are yielded.
         report: Called for every other row, with the kind of the problem and with a sentence that names the line.
         strip: Whether spaces around a name, its case and how its accents are stored do not matter.
+        option: The option that the photos were given with.
 
     Raises:
         TableError: it is not such a table.
@@ -148,7 +150,7 @@ def match_rows(
             but = f", only {other!r}, which differs in case or in how accents are stored" if other else ""
             report("unknown photos", f"{label}: there is no photo {name!r}{but}")
         elif len(found) > 1:
-            report("photos of the same name", f"{label}: {name}: {' and '.join(found)} have this name")
+            report("photos of the same name", f"{label}: {name}: {_several(found, option)}")
         elif name in done:
             report("photos with several rows", f"{label}: {name}: has a row already")
         else:
@@ -166,8 +168,8 @@ def _match_files(masks: PhotoList, known: PhotoList | None) -> PhotoList:
         stem, bare = photo_stems(_stem(mask))
         found = photo_of.get(similar.find(stem, bare) or "") if known is not None else [f"{bare}.jpg"]
         if not found or len(found) > 1:
-            cause = "no photo has this name" if not found else f"{' and '.join(found)} have this name"
-            failures.append(PhotoFailure(path, f"{path}: {cause}; rename it or move it out of the folder"))
+            none = "no photo has this name; rename it or move it out of the folder"
+            failures.append(PhotoFailure(path, f"{path}: {_several(found) if found else none}"))
         elif found[0] in names:
             cause = f"{names[found[0]]} is a mask of the same photo; remove one of them"
             failures.append(PhotoFailure(path, f"{path}: {cause}"))
@@ -208,7 +210,7 @@ def _match_labels(found: Labels, source: Path, known: PhotoList | None) -> tuple
         if not hits and known is None and one.size_HW:
             hits = [plain_name(one.photo)]
         if len(hits) != 1:
-            cause = "there is no such photo" if not hits else f"{' and '.join(hits)} have this name"
+            cause = _several(hits) if hits else "there is no such photo; give the folder of the photos with --photos"
             failures.append(PhotoFailure(one.file, f"{one.file}, {one.photo}: {cause}"))
         else:
             matched.setdefault(hits[0], []).append(one)
@@ -222,6 +224,12 @@ def _match_labels(found: Labels, source: Path, known: PhotoList | None) -> tuple
     alone = len(matched) == 1 and not source.is_dir()
     origins = [one.file for one in labels]
     return PhotoList(root, list(matched), tuple(failures), origins=origins, alone=alone), labels
+
+
+def _several(photos: Sequence[str], option: str = "--photos") -> str:
+    """Say that photos have one name, and what to do."""
+    first = ", ".join(photos[:_SHOWN_PHOTOS]) + (", ..." if len(photos) > _SHOWN_PHOTOS else "")
+    return f"{len(photos)} photos have this name ({first}); give one of them, or a folder with only one, with {option}"
 
 
 def _stem(name: str) -> str:

@@ -107,7 +107,7 @@ def _read_valid_rows(table: Path, photos: PhotoList, report: SubmissionReport) -
     for failure in photos.unlisted:
         report.add_problem("folders that cannot be listed", failure.cause)
     have_row: set[str] = set()
-    for line, name, runs in match_rows(table, photos, add_row_problem, strip=False):
+    for line, name, runs in match_rows(table, photos, add_row_problem, strip=False, option="--check"):
         report.rows += 1
         report.empty += not runs.strip()
         have_row.add(name)
