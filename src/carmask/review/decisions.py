@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
-from carmask.errors import CarmaskError
+from carmask.errors import CarmaskError, first_few
 from carmask.files import atomic_write
 from carmask.pipeline.urls import parse_path
 
@@ -88,10 +88,9 @@ def apply_decisions(reviewed: Sequence[Reviewed], destination: Path, *, copy: bo
         if stored := [one.photo for one in reviewed if "://" in one.photo]:
             raise BadDecisions(f"{stored[0]}: is in a store, and --copy copies files alone; leave it out")
         files = [file for one in reviewed for file in (Path(one.photo), one.result)]
-        if missing := [file for file in files if not file.is_file()]:
-            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        if missing := [str(file) for file in files if not file.is_file()]:
             raise BadDecisions(
-                f"{missing[0]}{others}: not found; open the review page where it is now and export again"
+                f"{first_few(missing)}: not found; open the review page where it is now and export again"
             )
     counts: dict[Decision, int] = {}
     for decision, group in GROUPS.items():
