@@ -136,7 +136,7 @@ def cluster(store: dict[str, str]) -> Iterator[Cluster]:
             try:
                 for _ in range(NODES):
                     nodes.add_node(num_cpus=1)
-                with connect(nodes.address) as joined:
+                with connect(nodes.address, pytest.fail) as joined:
                     yield Cluster(joined, nodes)
             finally:
                 nodes.shutdown()
@@ -336,9 +336,25 @@ def test_a_process_is_left_as_it_was() -> None:
     pytest.importorskip("ray.data")  # its import sets variables, and the level of its logger
 
     before = dict(os.environ), sys.stderr, os.fstat(2).st_ino, logging.getLogger("ray.data").level
-    with pytest.raises(ClusterError), connect("127.0.0.1:1"):
+    with pytest.raises(ClusterError), connect("127.0.0.1:1", pytest.fail):
         pass
     assert (dict(os.environ), sys.stderr, os.fstat(2).st_ino, logging.getLogger("ray.data").level) == before
+
+
+JOIN = """
+import signal
+from carmask.pipeline.cluster.connection import connect
+
+before = signal.getsignal(signal.SIGTERM)
+with connect({address!r}, print):
+    pass
+print(signal.getsignal(signal.SIGTERM) == before)
+"""
+
+
+def test_sigterm_does_what_it_did_before_a_cluster_was_joined(cluster: Cluster) -> None:
+    command = [sys.executable, "-c", JOIN.format(address=cluster.address)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=240).stdout == "True\n"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "ray://127.0.0.1:10001", ""])
@@ -361,6 +377,29 @@ def test_a_head_node_that_no_longer_answers_is_named(monkeypatch: pytest.MonkeyP
                 said.get(timeout=0.3)
             head.close()
             assert address in said.get(timeout=60)
+
+
+LOSE_HEAD = """
+import os, time
+from carmask.pipeline.cluster import connection
+
+connection._HEAD_TIMEOUT_S, connection._HEAD_CHECK_S = 0.1, 0.02
+with connection.connect("auto", lambda message: os._exit(9)) as ray:
+    node = ray._private.worker._global_node
+    print(node.get_temp_dir_path(), flush=True)
+    node.all_processes["gcs_server"][0].process.kill()
+    time.sleep(240)
+"""
+
+
+def test_a_cluster_of_the_command_s_own_that_loses_its_head_leaves_no_files(tmp_path: Path) -> None:
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path), **ONE_WORKER}
+    command = [sys.executable, "-c", LOSE_HEAD]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
+    assert done.returncode == 9, done.stderr
+    folder = Path(done.stdout.strip())
+    assert folder.is_absolute()
+    assert not folder.exists()
 
 
 def test_a_cluster_that_does_not_start_is_said(photos: Path, tmp_path: Path) -> None:

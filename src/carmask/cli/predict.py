@@ -158,7 +158,7 @@ def _predict_on_cluster(
     overwrite: bool,
 ) -> "RunSummary":
     """Carry out the same plan on a Ray cluster; the reviewer of this machine must find the same masks."""
-    from carmask.pipeline.cluster.connection import connect, watch_head
+    from carmask.pipeline.cluster.connection import connect
     from carmask.pipeline.cluster.job import ClusterError, ClusterJob, report_of
     from carmask.pipeline.summary import collect_outcomes
 
@@ -172,7 +172,7 @@ def _predict_on_cluster(
     keywords = {"tta": network.tta, "tile": network.tile, "threshold": network.threshold}
     root = plan.jobs.photos.root
     job = ClusterJob.plan(network.model, root, options=network.run, regions=regions, **keywords)
-    with connect(address) as ray, watch_head(ray, _end_at_once):
+    with connect(address, _end_at_once) as ray:
         # Imports pyarrow, which comes with Ray.
         from carmask.pipeline.cluster.workers import RayWorkers
 

@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
 from carmask.errors import first_line
@@ -36,19 +37,23 @@ _TEMPORARY = "/tmp" if os.name == "posix" else tempfile.gettempdir()  # noqa: S1
 
 
 @contextmanager
-def connect(address: str) -> Iterator[Any]:
+def connect(address: str, when_lost: Callable[[str], None]) -> Iterator[Any]:
     """Join the cluster at `address` (host:port, or `auto`) for the block; yields the module `ray`.
 
     auto is the cluster that RAY_ADDRESS names or this machine belongs to; if there is none, one is started on this
     machine, with all its cores, for the length of the block.
+
+    when_lost: see `watch_head`. The files of a cluster started here are removed before, so it may end the process.
 
     Raises:
         ClusterError: the address does not answer, or Ray does not start.
     """
     found = (os.environ.get("RAY_ADDRESS") or _find_own_cluster()) if address == AUTO else address
     # If something other than Ray answers, one attempt takes most of a minute; the default is twenty attempts.
-    with quiet_ray(_new_token() if found is None else {"RAY_NUM_REDIS_GET_RETRIES": "1"}) as ray, ExitStack() as stack:
+    environment = _new_token() if found is None else {"RAY_NUM_REDIS_GET_RETRIES": "1"}
+    with quiet_ray(environment) as ray, _restored_sigterm(), ExitStack() as stack:
         quiet = {"log_to_driver": False, "logging_level": _SILENT}
+        folder = None
         if found is not None:
             _check_reachable(found)
             stack.callback(ray.shutdown)
@@ -58,7 +63,14 @@ def connect(address: str) -> Iterator[Any]:
             stack.callback(ray.shutdown)
             with _without_dashboard(ray):
                 _start(ray, {"include_dashboard": False, "_temp_dir": folder, **quiet})
-        yield ray
+
+        def remove_and_tell(message: str) -> None:
+            if folder is not None:
+                _remove(folder)
+            when_lost(message)
+
+        with watch_head(ray, remove_and_tell):
+            yield ray
 
 
 @contextmanager
@@ -123,12 +135,28 @@ def folder_for_ray() -> Iterator[str]:
     try:
         yield folder
     finally:
-        # Ray's last processes may still be writing there.
-        for _ in range(50):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not os.path.exists(folder):  # noqa: PTH110
-                break
-            time.sleep(0.1)
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    # Ray's last processes may still be writing there.
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):  # noqa: PTH110
+            break
+        time.sleep(0.1)
+
+
+@contextmanager
+def _restored_sigterm() -> Iterator[None]:
+    """Restore what SIGTERM does after the block: Ray replaces it, and keeps its own after its shutdown."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # Ray sets it only there too, and other threads must not.
+        if current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
