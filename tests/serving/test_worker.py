@@ -3,9 +3,11 @@
 import asyncio
 import io
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from carmask.runtime.engine import EngineError
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
 from carmask.serving.app import build_app
+from carmask.serving.errors import ServiceError
 from carmask.serving.form import SegmentForm
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.settings import ServiceLimits
@@ -91,6 +94,25 @@ def test_a_mask_of_ones_own_does_not_say_that_the_network_is_well(worker: Segmen
     assert worker.problem == "the network fails"
     segment(None)
     assert worker.problem is None
+
+
+def test_a_photo_that_takes_more_memory_than_there_is_is_refused(bright: Path) -> None:
+    numbers_HWC = np.full((100, 240, 3), 0.5)
+    data = {name: cv2.imencode(".tif", numbers_HWC.astype(name))[1].tobytes() for name in ("float32", "float64")}
+    segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
+    limits = ServiceLimits(max_pixels=24_000, work_mb=1, workers=1)
+
+    def segment(name: str) -> None:
+        file = UploadedFile(f"{name}.tif", data[name])
+        form = SegmentForm(file=[UploadFile(io.BytesIO(file.data))])
+        with closing(SegmentationWorker(segmenter, limits, ServiceMetrics())) as worker:
+            worker.accept_photos()
+            asyncio.run(worker.segment(PhotoTask(form, file, None, None, "image/png", "r-1"))).release()
+
+    segment("float32")
+    with pytest.raises(ServiceError, match=r"float64\.tif") as refused:
+        segment("float64")
+    assert refused.value.status_code == 422
 
 
 def test_a_canvas_that_is_too_large_is_named_also_where_a_look_says_it() -> None:

@@ -24,7 +24,7 @@ from carmask.imaging.image_file import (
     turn,
 )
 from carmask.imaging.mask_values import MaskReading, read_mask
-from carmask.imaging.readers import deep_to_uint8, deep_values, is_deep
+from carmask.imaging.readers import TiffFile, deep_to_uint8, deep_values, is_deep
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -34,6 +34,7 @@ __all__ = [
     "UnreadableImage",
     "decode_mask",
     "decode_photo",
+    "decoding_bytes",
     "photo_of_pixels",
     "read_size",
 ]
@@ -41,6 +42,12 @@ __all__ = [
 # The reductions that libjpeg offers while decoding, and by how many of the photo's pixels a side may then seem longer.
 _REDUCTIONS = (8, 4, 2)
 _MOST_ADDED_PX = 1
+
+# The most memory that a pixel takes while it is decoded and turned, as measured; two decoders need more than Pillow's.
+_BYTES_PER_PX = 18
+_BYTES_PER_PX_OF = {"AVIF": 22, "JPEG2000": 28}
+# So many rows are laid on white at once: each step takes four bytes for each pixel.
+_ROWS = 64
 
 # Remarks, without a subject: messages put them after one file, or after several.
 FIRST = "several frames or pages (only the first was used)"
@@ -81,6 +88,19 @@ def read_size(source: ImageSource, *, max_pixels: int | None = None, name: str |
             image.load()
         turned = displayed_orientation(image) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def decoding_bytes(data: bytes, *, max_pixels: int | None = None, name: str | None = None) -> int:
+    """Return the most memory that decoding a picture file takes beside its own bytes; decodes nothing.
+
+    name: the picture's name in error messages. Raises `UnreadableImage`.
+    """
+    with open_image(data, max_pixels=max_pixels, name=name) as image:
+        per_px = _BYTES_PER_PX_OF.get(image.format or "", _BYTES_PER_PX)
+        if isinstance(image, TiffFile):
+            per_px = max(per_px, image.most_bytes_per_px)
+        # Most decoders copy the file.
+        return image.width * image.height * per_px + len(data)
 
 
 def decode_photo(
@@ -196,9 +216,16 @@ def _flatten(image: Image.Image) -> Image.Image:
     if is_deep(image):
         return Image.fromarray(deep_to_uint8(*deep_values(image)))
     if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), with_alpha).convert("RGB")
+        return _on_white(image)
     return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    flat = Image.new("RGB", image.size)
+    for top in range(0, image.height, _ROWS):
+        rows = image.crop((0, top, image.width, min(top + _ROWS, image.height))).convert("RGBA")
+        flat.paste(Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows).convert("RGB"), (0, top))
+    return flat
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -14,10 +14,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from carmask.imaging.iso_media import open_avif, open_heif
-from carmask.imaging.readers import BmpFile, Jpeg2000File, TargaFile, TiffFile
+from carmask.imaging.readers import BmpFile, Jpeg2000File, TargaFile, TiffFile, WebpFile
 
 _READ = (
     ".jpg .jpeg .jpe .jfif .mpo .png .gif .bmp .tif .tiff .webp .heic .heif .hif .avif .jp2 .j2k .jpx .jpf .j2c .jpc "
@@ -83,7 +82,7 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[IO[bytes]], ImageFile.I
     (lambda head: head.startswith((b"GIF87a", b"GIF89a")), GifImageFile),
     (lambda head: head.startswith(b"BM"), BmpFile),
     (lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")) and head[8:10] != b"CR", TiffFile),
-    (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", WebPImageFile),
+    (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", WebpFile),
     (_is_avif, open_avif),
     (_is_heif, open_heif),
     (lambda head: head.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")), Jpeg2000File),

@@ -17,13 +17,12 @@ from typing import IO
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from carmask.errors import CarmaskError
 from carmask.files import SimilarNames
 from carmask.imaging.decode_limits import DecodeLimitExceeded, LimitedReader
 from carmask.imaging.formats import FORMATS, JPEG_XL, POINTER, RAW, find_reader, is_raw, name_data
-from carmask.imaging.readers import UnsupportedPixels
+from carmask.imaging.readers import UnsupportedPixels, WebpFile
 from carmask.limits import max_pixels as allowed_pixels
 
 ImageSource = str | Path | bytes
@@ -187,7 +186,7 @@ def _read_header(stream: IO[bytes], label: str, max_pixels: int | None) -> Image
     reader = find_reader(head)
     if reader is None:
         raise _unsupported(label, name_data(head))
-    if reader is WebPImageFile:
+    if reader is WebpFile:
         # Pillow allocates a WebP's canvas while it reads the header.
         _refuse_size(_webp_canvas_px(head), label, max_pixels)
     image = reader(stream)

@@ -12,6 +12,7 @@ from PIL.Jpeg2KImagePlugin import BoxReader, Jpeg2KImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 # What white may be in numbers that do not say it; the first only of floats.
 _WHITES = (1.0, 255.0, 65535.0)
@@ -55,6 +56,12 @@ class TiffFile(TiffImageFile):
     """Pillow's reader, and OpenCV for pixels that Pillow does not know, as colors in floats, which become RGB."""
 
     _unknown_to_pillow = False
+
+    @property
+    def most_bytes_per_px(self) -> int:
+        """The most memory that OpenCV takes for a pixel; 0 where Pillow reads the pixels."""
+        # Its numbers twice, because one strip may be the whole picture, and the result.
+        return 2 * sum(self.tag_v2.get(258, (1,))) // 8 + 6 if self._unknown_to_pillow else 0
 
     def _setup(self) -> None:
         try:
@@ -100,6 +107,15 @@ def _to_rgb(value_HWC: NDArray[np.uint16], white: int) -> NDArray[np.uint8]:
     order = cv2.COLOR_BGRA2RGBA if value_HWC.shape[2] == 4 else cv2.COLOR_BGR2RGB
     rgb_HWC: NDArray[np.uint8] = cv2.cvtColor(cv2.convertScaleAbs(value_HWC, alpha=255 / white), order)
     return rgb_HWC
+
+
+class WebpFile(WebPImageFile):
+    """Pillow's reader of the first picture, which frees the decoder's two copies of it early."""
+
+    def _get_next(self) -> tuple[bytes, int, int]:
+        frame = super()._get_next()
+        self._decoder = None
+        return frame
 
 
 class TargaFile(TgaImageFile):

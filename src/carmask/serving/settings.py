@@ -6,12 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MB = 1_000_000
 
-# The most memory that a pixel of a photo takes: while the photo is decoded; while its mask is restored to full size;
-# and while a picture is drawn (the photo, its probability, the result, its encoding). Measured on 24 megapixels in
-# all formats and kinds; a JPEG, which is decoded reduced, takes less than one byte.
-DECODING_BYTES_PER_PX = 18
+# The most memory that a pixel of a photo takes while its mask is restored to full size, and while a picture is drawn
+# (the photo, its probability, the result, its encoding), measured in all kinds and formats; AVIF takes most.
 MASKING_BYTES_PER_PX = 12
-DRAWING_BYTES_PER_PX = 34
+DRAWING_BYTES_PER_PX = 40
 
 
 class ServiceLimits(BaseModel):

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.imaging.background import picture_background
-from carmask.imaging.decode import Photo, UnreadableImage, decode_photo, photo_of_pixels
+from carmask.imaging.decode import Photo, UnreadableImage, decode_photo, decoding_bytes, photo_of_pixels
 from carmask.imaging.geometry import size_text
-from carmask.imaging.image_file import open_image
 from carmask.imaging.masks import ALL_REGIONS
 from carmask.pipeline.jobs import Job
 from carmask.pipeline.kinds import OF_PHOTO
@@ -36,7 +35,6 @@ from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.responses import ResultResponse, json_body
 from carmask.serving.schemas import JSON
 from carmask.serving.settings import (
-    DECODING_BYTES_PER_PX,
     DRAWING_BYTES_PER_PX,
     MASKING_BYTES_PER_PX,
     MB,
@@ -201,7 +199,7 @@ class SegmentationWorker:
         return response
 
     def _decode(self, task: PhotoTask) -> Fitted:
-        reserved_bytes = self._memory.reserve(self._pixels(task.photo) * DECODING_BYTES_PER_PX)
+        reserved_bytes = self._memory.reserve(self._decoding_bytes(task.photo))
         try:
             if task.is_abandoned:
                 raise CancelledError
@@ -221,14 +219,16 @@ class SegmentationWorker:
     def _finish(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> ResultResponse:
         height, width = fitted.size_HW
         is_drawn = task.form.kind in OF_PHOTO and task.media_type != JSON
-        canvas_px = task.form.canvas_px if is_drawn else 0
+        drawn_px = task.form.canvas_px if is_drawn else 0
+        if is_drawn and task.form.kind == "compare":
+            drawn_px += height * width  # the photo, and the mask below it
         # To choose regions takes nearly as much as to draw.
         is_large = is_drawn or task.form.regions() != ALL_REGIONS
-        size_bytes = (height * width + canvas_px) * (DRAWING_BYTES_PER_PX if is_large else MASKING_BYTES_PER_PX)
+        size_bytes = (height * width + drawn_px) * (DRAWING_BYTES_PER_PX if is_large else MASKING_BYTES_PER_PX)
         if is_drawn and task.background is not None:
-            size_bytes += self._pixels(task.background) * DECODING_BYTES_PER_PX
+            size_bytes += self._decoding_bytes(task.background)
         if task.mask is not None:
-            size_bytes += self._pixels(task.mask) * DECODING_BYTES_PER_PX
+            size_bytes += self._decoding_bytes(task.mask)
         reserved_bytes = self._memory.reserve(size_bytes)
         try:
             if task.is_abandoned:
@@ -274,10 +274,16 @@ class SegmentationWorker:
     def _decode_upload(self, file: UploadedFile, channels: int = 3) -> Photo:
         return decode_photo(file.data, channels=channels, max_pixels=self.limits.max_pixels, name=file.name)
 
-    def _pixels(self, file: UploadedFile) -> int:
-        """Number of pixels of a picture, from its header."""
-        with open_image(file.data, max_pixels=self.limits.max_pixels, name=file.name) as image:
-            return image.width * image.height
+    def _decoding_bytes(self, file: UploadedFile) -> int:
+        """Return the most memory that decoding a picture takes, from its header, and refuse what takes more than all.
+
+        Only a TIFF of large numbers can.
+        """
+        size_bytes = decoding_bytes(file.data, max_pixels=self.limits.max_pixels, name=file.name)
+        if size_bytes - len(file.data) > self.limits.work_mb * MB:
+            cause = f"decoding it takes {size_bytes / MB:.0f} MB, and this service has {self.limits.work_mb} MB"
+            raise UnreadableImage(file.name, cause, "convert it to 8 or 16 bits a channel, or reduce it")
+        return size_bytes
 
 
 def _release(drawing: "Future[ResultResponse]") -> None:
