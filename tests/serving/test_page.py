@@ -274,7 +274,7 @@ def test_what_the_browser_cannot_show_the_service_does(visit: Visitor, tmp_path:
     assert blue > red + 40, "the overlay is blue where the vehicle is"
     assert tuple(here.pixels(card)[middle]) == (255, 255, 255, 255)
     assert tuple(here.pixels(card)[4, 4]) == (0, 0, 0, 255)
-    assert here.download(card.get_by_role("button", name="Download mask"))[0] == "scan-mask.png"
+    assert here.download(card.get_by_role("button", name="Download mask"))[0] == "scan_mask.png"
 
 
 def test_a_photo_without_a_vehicle_says_so(visit: Visitor, tmp_path: Path) -> None:

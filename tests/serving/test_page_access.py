@@ -105,7 +105,7 @@ def test_the_keyboard_is_enough(visit: Visitor, tmp_path: Path) -> None:
         assert_focus_is_seen(here)
     with page.expect_download() as saved:
         keys.press("Enter")
-    assert saved.value.suggested_filename == "car-cutout.png"
+    assert saved.value.suggested_filename == "car_cutout.png"
     assert focused_name(here) == "Download cut-out of car.png"
     for _ in range(15):
         keys.press("Shift+Tab")

@@ -29,8 +29,8 @@ def test_downloads_are_what_the_command_line_writes(visit: Visitor, predict: Com
         assert predict(photo, tmp_path / "out.png", "--overwrite", *options) == 0
         return (tmp_path / "out.png").read_bytes()
 
-    assert here.download(mask) == ("Škoda.rot-mask.png", command_line())
-    assert here.download(cutout) == ("Škoda.rot-cutout.png", command_line("--kind", "cutout"))
+    assert here.download(mask) == ("Škoda.rot_mask.png", command_line())
+    assert here.download(cutout) == ("Škoda.rot_cutout.png", command_line("--kind", "cutout"))
     here.slide(card, 29)
     assert here.download(mask)[1] == command_line("--threshold", "0.29")
     for choice, background in (("White", "white"), ("Blurred", "blur")):
@@ -151,8 +151,8 @@ def test_a_cutout_is_dragged_out_of_the_page(visit: Visitor, predict: Command, t
         " const address = event.dataTransfer.getData('DownloadURL');"
         " return [file.name, address, [...new Uint8Array(await file.arrayBuffer())]] }"
     )
-    assert name == "car-cutout.png"
-    assert address.startswith("image/png:car-cutout.png:blob:")
+    assert name == "car_cutout.png"
+    assert address.startswith("image/png:car_cutout.png:blob:")
     assert bytes(data) == (tmp_path / "out.png").read_bytes()
 
 

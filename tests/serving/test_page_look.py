@@ -54,7 +54,7 @@ def test_a_look_is_previewed_and_saved_as_the_command_line_writes_it(
     assert shown(card, "Showroom, car.jpg") == (1600, 1200)
     expect(card.get_by_role("slider", name="Before and after")).to_be_hidden()
     name, data = here.download(button)
-    assert name == "car-showroom.jpg"
+    assert name == "car_showroom.jpg"
     assert data == command_line("jpg", "--look", "showroom")
     assert data == Segmenter.load(bright, RunOptions(engine="onnxruntime", device="cpu"))(photo).compose("showroom")
     kept = Image.open(io.BytesIO(data)).getexif()
@@ -63,15 +63,15 @@ def test_a_look_is_previewed_and_saved_as_the_command_line_writes_it(
     choose(here, "Blurred")
     here.page.get_by_label("Format").select_option("WebP")
     expected = command_line("webp", "--look", "showroom", "--background", "blur", "--format", "webp")
-    assert here.download(button) == ("car-showroom.webp", expected)
+    assert here.download(button) == ("car_showroom.webp", expected)
     choose(here, "Marketplace")
-    assert here.download(button) == ("car-marketplace.jpg", command_line("jpg", "--look", "marketplace"))
+    assert here.download(button) == ("car_marketplace.jpg", command_line("jpg", "--look", "marketplace"))
     choose(here, "Cropped")
     assert shown(card, "Cropped, car.jpg") < (SIZE_HW[1], SIZE_HW[0])
-    assert here.download(button) == ("car-cutout.png", command_line("png", "--look", "cutout"))
+    assert here.download(button) == ("car_cutout.png", command_line("png", "--look", "cutout"))
     choose(here, "None")
     expect(card.get_by_role("slider", name="Before and after")).to_be_visible()
-    assert here.download(button) == ("car-cutout.png", command_line("png", "--kind", "cutout"))
+    assert here.download(button) == ("car_cutout.png", command_line("png", "--kind", "cutout"))
 
 
 def test_place_shadow_and_background_are_previewed_and_saved_as_the_api_makes_them(
@@ -104,7 +104,7 @@ def test_place_shadow_and_background_are_previewed_and_saved_as_the_api_makes_th
     expect(place.get_by_label("Canvas")).to_have_value("")
     place.get_by_label("Floor").fill("0.7")
     name, data = here.download(button)
-    assert (name, data) == ("car-marketplace.jpg", api(look="marketplace", floor="0.7"))
+    assert (name, data) == ("car_marketplace.jpg", api(look="marketplace", floor="0.7"))
     place.get_by_label("Canvas").fill("320 wide")
     expect(card.get_by_role("alert")).to_contain_text("Canvas: write")
     expect(card.get_by_role("img", name="Marketplace")).to_be_hidden()
@@ -157,7 +157,7 @@ def test_a_jpeg_is_not_transparent(visit: Visitor, predict: Command, tmp_path: P
     expect(problem).to_be_hidden()
     expect(card.get_by_role("alert")).to_be_hidden()
     assert predict(photo, tmp_path / "out.jpg", "--kind", "cutout", "--background", "white") == 0
-    assert here.download(button) == ("car-cutout.jpg", (tmp_path / "out.jpg").read_bytes())
+    assert here.download(button) == ("car_cutout.jpg", (tmp_path / "out.jpg").read_bytes())
     choose(here, "Cropped")
     here.page.get_by_label("Format").select_option("JPEG")
     expect(card.get_by_role("alert")).to_contain_text("JPEG has no transparency")

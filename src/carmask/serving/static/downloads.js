@@ -49,7 +49,7 @@ export class Results {
   async #ask(kind, fields) {
     const { name, signal } = this.#photo;
     const blob = await makeResult(this.#photo, fields, this.#queue, { signal, isUrgent: true });
-    return new File([blob], `${stem(name)}-${fields.look ?? kind}.${ENDINGS[blob.type]}`, { type: blob.type });
+    return new File([blob], `${stem(name)}_${fields.look ?? kind}.${ENDINGS[blob.type]}`, { type: blob.type });
   }
 }
 
