@@ -80,6 +80,28 @@ def is_inside(page: Page, x: float, y: float) -> bool:
     return found
 
 
+def box(page: Page, part: str) -> dict[str, float]:
+    found = page.locator(part).bounding_box()
+    assert found is not None
+    return dict(found)
+
+
+def assert_fits(page: Page) -> None:
+    """All of the photo is seen at once, as large as that allows, and the outline lies where the vehicle is."""
+    caption, photo, outline, footer = (box(page, part) for part in ("figcaption", "#photo", "#mask .line", "footer"))
+    assert photo["y"] == pytest.approx(caption["y"] + caption["height"], abs=1)
+    assert photo["y"] + photo["height"] == pytest.approx(footer["y"], abs=1)
+    fit = page.locator("#photo").evaluate(
+        "photo => [getComputedStyle(photo).objectFit, getComputedStyle(photo).objectPosition]"
+    )
+    assert fit == ["contain", "50% 0%"]
+    scale = min(photo["width"] / 180, photo["height"] / 120)
+    left = photo["x"] + (photo["width"] - 180 * scale) / 2
+    wanted = (left + 60 * scale, photo["y"] + 30 * scale, 90 * scale, 60 * scale)
+    # The box of the outline has four pixels more at each side, for the corners of its line.
+    assert tuple(outline[side] for side in ("x", "y", "width", "height")) == pytest.approx(wanted, abs=9)
+
+
 def export(page: Page, path: Path) -> list[dict[str, str]]:
     with page.expect_download() as saved:
         page.get_by_role("button", name="Export").click()
@@ -95,9 +117,7 @@ def test_a_whole_review(predict: Command, photos: Path, open_page: Opener, tmp_p
     page = open_page(out / "review.html", viewport={"width": 900, "height": 700})
     assert shown(page) == ORDER[0]
     expect(page.locator("#photo")).to_have_attribute("data-shows", "photo")
-    box = page.locator("#photo").bounding_box()
-    assert box is not None
-    assert box["width"] > 850
+    assert_fits(page)
     for x, y, inside in ((61, 31, True), (149, 89, True), (58, 50, False), (152, 50, False), (100, 92, False)):
         assert is_inside(page, x, y) == inside
     page.keyboard.press("a")

@@ -97,7 +97,6 @@ function show(index) {
   part("nothing").hidden = item !== undefined;
   if (item) {
     showPhoto(index);
-    part("stage").style.setProperty("--ratio", item.width / item.height);
     part("mask").setAttribute("viewBox", `0 0 ${item.width} ${item.height}`);
     const [outside, ...lines] = part("mask").children;
     for (const line of lines) line.setAttribute("d", item.outline);
