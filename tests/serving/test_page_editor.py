@@ -1,5 +1,6 @@
 """Correcting a mask on the page, in real Chromium: which pixels the brush takes, against NumPy, and what is saved."""
 
+import contextlib
 import io
 import math
 import zipfile
@@ -15,7 +16,8 @@ from bright_photos import SIZE_HW, save, vehicle
 
 pytest.importorskip("playwright.sync_api", reason="the page is not tested: no Playwright (pip install playwright)")
 from page_browser import Visit, Visitor, expect
-from playwright.sync_api import Locator, Route
+from playwright.sync_api import Dialog, Locator, Route
+from playwright.sync_api import Error as PlaywrightError
 
 pytest_plugins = ["page_fixtures"]
 
@@ -132,6 +134,98 @@ def test_undo_and_redo_by_keyboard(visit: Visitor, tmp_path: Path) -> None:
     here.page.get_by_role("button", name="Start over").click()
     done(here)
     np.testing.assert_array_equal(saved(here, card), vehicle())
+    expect(card).not_to_contain_text("corrected by hand")
+
+
+def test_a_mask_that_was_given_up_follows_the_chosen_vehicles_again(visit: Visitor, tmp_path: Path) -> None:
+    image_HW = np.full(SIZE_HW, 40, np.uint8)
+    image_HW[20:100, 20:100] = image_HW[20:60, 130:160] = 220
+    photo = tmp_path / "two.png"
+    Image.fromarray(image_HW).convert("RGB").save(photo)
+    here = visit()
+    here.add(photo)
+    card = here.await_done("two.png")
+    paper = edit(here, card)
+    paper.set(size=60)
+    paper.stroke((60.5, 110.5))
+    done(here)
+    here.page.get_by_role("radio", name="Largest").check()
+    assert saved(here, card)[40, 145]
+    edit(here, card)
+    here.page.get_by_role("button", name="Start over").click()
+    done(here)
+    here.await_alpha(card, lambda alpha_HW: not alpha_HW[40, 145] and alpha_HW[60, 60] > 0)
+    mask_HW = saved(here, card)
+    assert mask_HW[60, 60]
+    assert not mask_HW[40, 145]
+
+
+def test_keys_work_wherever_the_focus_was_lost(visit: Visitor, tmp_path: Path) -> None:
+    """A button that becomes disabled loses the focus, and so does what stands beside a click."""
+    here = visit()
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    paper = edit(here, card)
+    paper.set(size=60)
+    paper.stroke((20.5, 20.5))
+    here.page.get_by_role("button", name="Undo").click()
+    expect(here.page.get_by_role("button", name="Undo")).to_be_disabled()
+    here.page.keyboard.press("Control+y")
+    expect(here.page.get_by_role("button", name="Undo")).to_be_enabled()
+    here.page.get_by_role("heading", name="car.png").last.click()
+    here.page.keyboard.press("r")
+    expect(here.page.get_by_role("radio", name="Remove")).to_be_checked()
+    here.page.mouse.move(*paper.on_page(100.5, 60.5))
+    here.page.keyboard.press("Space")
+    done(here)
+    mask_HW = saved(here, card)
+    assert mask_HW[20, 20]
+    assert not mask_HW[60, 100]
+
+
+def test_what_was_painted_is_not_lost_without_a_question(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    asked: list[str] = []
+    answers = {"accept": False}
+
+    def answer(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        if answers["accept"]:
+            dialog.accept()
+        else:
+            dialog.dismiss()
+
+    here.page.on("dialog", answer)
+    paper = edit(here, card)
+    paper.set(size=60)
+    paper.stroke((20.5, 20.5))
+    done(here)
+    expect(card).to_contain_text("corrected by hand")
+    here.page.get_by_role("button", name="Remove car.png").click()
+    here.page.get_by_role("button", name="Remove all").click()
+    with contextlib.suppress(PlaywrightError):
+        here.page.reload(timeout=2000)
+    assert asked == ["confirm", "confirm", "beforeunload"]
+    # What was downloaded is not asked for, nor what was not corrected.
+    assert saved(here, card)[20, 20]
+    here.page.get_by_role("button", name="Remove car.png").click()
+    expect(card).to_have_count(0)
+    here.add(tmp_path / "car.png")
+    card = here.await_done("car.png")
+    here.page.get_by_role("button", name="Remove all").click()
+    expect(card).to_have_count(0)
+    assert len(asked) == 3
+    # Whoever is asked can say yes.
+    here.add(tmp_path / "car.png")
+    paper = edit(here, here.await_done("car.png"))
+    paper.set(size=60)
+    paper.stroke((20.5, 20.5))
+    done(here)
+    answers["accept"] = True
+    here.page.get_by_role("button", name="Remove all").click()
+    expect(card).to_have_count(0)
 
 
 def test_the_brush_snaps_to_the_probability(visit: Visitor, tmp_path: Path) -> None:

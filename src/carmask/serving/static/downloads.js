@@ -39,6 +39,7 @@ export class Results {
   async save(kind) {
     const file = await this.make(kind);
     save(file, file.name);
+    this.#photo.noteSaved();
   }
 
   /** Give the memory back. */
@@ -79,6 +80,7 @@ export async function saveEverything(photos, look, queue, tell, signal) {
   const archive = await zip(files, new Date());
   signal.throwIfAborted();
   save(archive, "carmask.zip");
+  for (const photo of photos) photo.noteSaved();
 }
 
 // The fields of a request, beside the photo itself.

@@ -38,7 +38,7 @@ export class Editor {
 
   /**
    * Open a photo that is done, and resolve when the window is closed: to the corrected soft mask as a file, with how
-   * many pixels have each level, or to null where nothing was changed.
+   * many pixels have each level, and whether it is the network's own; or to null where nothing was changed.
    */
   async edit(photo) {
     const { found, name, usedThreshold } = photo;
@@ -58,16 +58,16 @@ export class Editor {
     this.#brush = { x: this.#part("paper").width / 2, y: this.#part("paper").height / 2 };
     this.#update();
     await new Promise((resolve) => this.#dialog.addEventListener("close", resolve, { once: true }));
-    const { levels } = this.#mask;
+    const { levels, network } = this.#mask;
     // A finger that is still down lifts elsewhere.
     this.#pointers.clear();
     this.#last = null;
     this.#picture.close();
     this.#mask = this.#picture = null;
-    if (levels.every((level, pixel) => level === before[pixel])) return null;
+    if (isSame(levels, before)) return null;
     const countOfLevel = new Array(256).fill(0);
     for (const level of levels) countOfLevel[level] += 1;
-    return { soft: await encodeGray(levels, found.size), countOfLevel };
+    return { soft: await encodeGray(levels, found.size), countOfLevel, isOwn: isSame(levels, network) };
   }
 
   #part(name) {
@@ -94,7 +94,8 @@ export class Editor {
     on("whole", () => this.#view.fit(this.#mask.size));
     this.#part("done").addEventListener("click", () => this.#dialog.close());
     this.#dialog.addEventListener("input", () => this.#update());
-    this.#dialog.addEventListener("keydown", (event) => this.#press(event));
+    // Of the document, at whose body the focus is after a button became disabled.
+    document.addEventListener("keydown", (event) => this.#mask && this.#press(event));
     new ResizeObserver(() => this.#mask && this.#do(() => this.#view.fit(this.#mask.size))).observe(paper);
     paper.addEventListener("pointerdown", (event) => this.#down(event));
     paper.addEventListener("pointermove", (event) => this.#move(event));
@@ -202,8 +203,8 @@ export class Editor {
       this.#do(() => (key === "y" || event.shiftKey ? this.#mask.redo() : this.#mask.undo()));
     } else if (!isCommand && !event.altKey && this.#keys[key]) {
       this.#do(this.#keys[key]);
-    } else if (event.target === this.#part("paper") && this.#keysOnPaper[event.key]) {
-      this.#do(() => this.#keysOnPaper[event.key](event.shiftKey));
+    } else if (!event.target.matches("button, input") && this.#keysBesideControls[event.key]) {
+      this.#do(() => this.#keysBesideControls[event.key](event.shiftKey));
     } else {
       return;
     }
@@ -222,7 +223,7 @@ export class Editor {
   };
 
   // The arrows move the brush, and the photo where the brush would leave the screen; with Shift they paint.
-  #keysOnPaper = {
+  #keysBesideControls = {
     ArrowLeft: (paints) => this.#step(-1, 0, paints),
     ArrowRight: (paints) => this.#step(1, 0, paints),
     ArrowUp: (paints) => this.#step(0, -1, paints),
@@ -257,4 +258,8 @@ export class Editor {
       this.#view.draw(this.#picture, this.#mask.levels, this.#threshold, brush);
     });
   }
+}
+
+function isSame(levels, others) {
+  return levels.every((level, pixel) => level === others[pixel]);
 }

@@ -104,6 +104,7 @@ function addPhotos(files) {
 }
 
 function removeCard(card) {
+  if (!mayLose([card])) return;
   const index = cards.indexOf(card);
   cards.splice(index, 1);
   near.unobserve(card.element);
@@ -115,6 +116,7 @@ function removeCard(card) {
 }
 
 function removeAll() {
+  if (!mayLose(cards)) return;
   zipping?.abort();
   for (const card of cards.splice(0)) {
     near.unobserve(card.element);
@@ -122,6 +124,16 @@ function removeAll() {
   }
   part("choose").focus();
   update();
+}
+
+// What was painted by hand exists nowhere else.
+function mayLose(removed) {
+  const names = removed.filter(({ photo }) => photo.isUnsaved).map(({ photo }) => photo.name);
+  return names.length === 0 || confirm(`Lose the corrected ${maskOf(names)}? Nothing was downloaded since.`);
+}
+
+function maskOf(names) {
+  return names.length === 1 ? `mask of ${names[0]}` : `masks of ${names.length} photos`;
 }
 
 function useForAll(threshold) {
@@ -213,5 +225,8 @@ function showProblem(words) {
 part("vehicles").addEventListener("change", useVehicles);
 part("zip").addEventListener("click", downloadAll);
 part("clear").addEventListener("click", removeAll);
+window.addEventListener("beforeunload", (event) => {
+  if (cards.some(({ photo }) => photo.isUnsaved)) event.preventDefault();
+});
 takeFiles({ choose: part("choose"), chooser: part("chooser") }, addPhotos, say);
 whenModel();

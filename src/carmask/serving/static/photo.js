@@ -15,7 +15,8 @@ const NOT_DRAWN = "Your browser cannot draw a picture of this size. The command 
  * "center". found: null until it is done for the first time, then { size, coverage, hasVehicle, seconds, soft,
  * countOfLevel, picture, ownThreshold, asked }. Of these soft is the file of the soft mask, picture one that the browser
  * can show (the photo's own, or the service's overlay), and asked the choices for which the service made them. Once the
- * mask was corrected, soft is the corrected one, and network what the network had found.
+ * mask was corrected, soft is the corrected one, and network what the network had found. isUnsaved: it was corrected,
+ * and nothing was downloaded since.
  */
 export class Photo extends EventTarget {
   state = "waiting";
@@ -23,6 +24,7 @@ export class Photo extends EventTarget {
   problem = null;
   threshold = null;
   found = null;
+  isUnsaved = false;
   #gone = new AbortController();
   #askAgain;
 
@@ -61,9 +63,16 @@ export class Photo extends EventTarget {
     return this.found?.network !== undefined;
   }
 
-  /** Take a corrected mask: { soft, countOfLevel }. */
-  correct(corrected) {
-    this.#become({ found: { ...this.found, network: this.found.network ?? this.found.soft, ...corrected } });
+  /** Take a corrected mask: { soft, countOfLevel, isOwn }. isOwn: it is again what the network had found. */
+  correct({ soft, countOfLevel, isOwn }) {
+    const network = isOwn ? undefined : (this.found.network ?? this.found.soft);
+    this.#become({ found: { ...this.found, soft, countOfLevel, network }, isUnsaved: !isOwn });
+    this.#followChoices();
+  }
+
+  /** A result along the mask as it is now was downloaded. */
+  noteSaved() {
+    this.isUnsaved = false;
   }
 
   /** Choose a threshold, 0..1, or null for the network's own. */
