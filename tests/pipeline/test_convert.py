@@ -96,6 +96,7 @@ def test_masks_without_a_photo_or_with_another_s_are_failures(convert: Command) 
         "gone_mask.png: ",
         "b_mask.png: data/masks/b.png ",
         "a_mask.gif: 2 photos ",
+        "a.bmp, a.jpg",
     ):
         assert part in convert.out
     Path("data/photos/a.bmp").unlink()
