@@ -79,6 +79,14 @@ def edit(here: Visit, card: Locator, size_HW: tuple[int, int] = SIZE_HW) -> Pape
     return Paper(here, size_HW)
 
 
+def add_spot(here: Visit, card: Locator, at: Point) -> Paper:
+    """Open a photo, and add a spot to its mask with a large brush."""
+    paper = edit(here, card)
+    paper.set(size=60)
+    paper.stroke(at)
+    return paper
+
+
 def done(here: Visit) -> None:
     here.page.get_by_role("button", name="Done").click()
 
@@ -145,9 +153,7 @@ def test_a_mask_that_was_given_up_follows_the_chosen_vehicles_again(visit: Visit
     here = visit()
     here.add(photo)
     card = here.await_done("two.png")
-    paper = edit(here, card)
-    paper.set(size=60)
-    paper.stroke((60.5, 110.5))
+    add_spot(here, card, (60.5, 110.5))
     done(here)
     here.page.get_by_role("radio", name="Largest").check()
     assert saved(here, card)[40, 145]
@@ -165,9 +171,7 @@ def test_keys_work_wherever_the_focus_was_lost(visit: Visitor, tmp_path: Path) -
     here = visit()
     here.add(save(tmp_path / "car.png"))
     card = here.await_done("car.png")
-    paper = edit(here, card)
-    paper.set(size=60)
-    paper.stroke((20.5, 20.5))
+    paper = add_spot(here, card, (20.5, 20.5))
     here.page.get_by_role("button", name="Undo").click()
     expect(here.page.get_by_role("button", name="Undo")).to_be_disabled()
     here.page.keyboard.press("Control+y")
@@ -198,9 +202,7 @@ def test_what_was_painted_is_not_lost_without_a_question(visit: Visitor, tmp_pat
             dialog.dismiss()
 
     here.page.on("dialog", answer)
-    paper = edit(here, card)
-    paper.set(size=60)
-    paper.stroke((20.5, 20.5))
+    add_spot(here, card, (20.5, 20.5))
     done(here)
     expect(card).to_contain_text("corrected by hand")
     here.page.get_by_role("button", name="Remove car.png").click()
@@ -219,9 +221,7 @@ def test_what_was_painted_is_not_lost_without_a_question(visit: Visitor, tmp_pat
     assert len(asked) == 3
     # Whoever is asked can say yes.
     here.add(tmp_path / "car.png")
-    paper = edit(here, here.await_done("car.png"))
-    paper.set(size=60)
-    paper.stroke((20.5, 20.5))
+    add_spot(here, here.await_done("car.png"), (20.5, 20.5))
     done(here)
     answers["accept"] = True
     here.page.get_by_role("button", name="Remove all").click()
@@ -356,9 +356,7 @@ def test_what_the_service_finds_later_does_not_replace_what_was_corrected(visit:
     here.page.route("**/v1/segment", hold_first)
     here.page.get_by_role("radio", name="Largest").check()
     expect(card).to_contain_text("Looking for vehicles")
-    paper = edit(here, card)
-    paper.set(size=60)
-    paper.stroke((20.5, 20.5))
+    add_spot(here, card, (20.5, 20.5))
     done(here)
     held[0].continue_()
     expect(card).to_contain_text("corrected by hand")
