@@ -5,7 +5,6 @@ Most by `small`, the network that takes the least time.
 
 import csv
 import gzip
-import logging
 import os
 import shutil
 import signal
@@ -14,8 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, Queue
@@ -25,18 +25,13 @@ from zipfile import ZipFile
 
 import pytest
 from PIL import Image
+from ray_nodes import SMALL, Joined, Nodes, make_plan, running_nodes
 
 from bright_photos import Command, contents, files, save
 from carmask.cli import main
 from carmask.pipeline.cluster import connection
-from carmask.pipeline.cluster.connection import _without_dashboard, connect, folder_for_ray, quiet_ray
 from carmask.pipeline.cluster.job import ClusterError, ClusterJob, MachineReport, report_machine
-from carmask.pipeline.jobs import PhotoOutcome
-from carmask.pipeline.kinds import choose_kind, is_picture
-from carmask.pipeline.outputs import Plan, plan_outputs
-from carmask.pipeline.sources import find_photos
-from carmask.pipeline.summary import Follow, RunSummary, collect_outcomes
-from carmask.pipeline.urls import URL, parse_path
+from carmask.pipeline.urls import parse_path
 from carmask.runtime.options import RunOptions
 from carstudio import render_dataset
 from s3_server import BUCKET, environment_of, serving, stored
@@ -44,7 +39,6 @@ from s3_server import BUCKET, environment_of, serving, stored
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'carmask[cluster]'")
 
 NODES = 2
-SMALL = ("small",)
 PHOTOS = 36
 SIZE_HW = (160, 240)
 # For a cluster that the command starts, however many cores there are.
@@ -52,94 +46,22 @@ ONE_WORKER = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}', "RAY_worker_niceness": "0"
 BROKEN = "2/broken.jpg"
 
 
-class Cluster:
-    """Nodes without and with one core, on this machine; this process has joined them."""
-
-    def __init__(self, ray: Any, nodes: Any) -> None:
-        self.ray = ray
-        self.nodes = nodes
-        self.address: str = nodes.address
-
-    def lose_one_node(self) -> None:
-        """As when the plug is pulled: Ray's own processes, and with them its workers, which may outlive them."""
-        node = next(iter(self.nodes.worker_nodes))
-        processes = processes_of(node)
-        self.nodes.remove_node(node, allow_graceful=False)
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-
-    def lose_one_worker(self) -> None:
-        """As when the system needs its memory."""
-        processes = (process for node in self.nodes.worker_nodes for process in processes_of(node))
-        worker = next(process for process in processes if b"MapWorker" in Path(f"/proc/{process}/cmdline").read_bytes())
-        os.kill(worker, signal.SIGKILL)
-
-    def predict(self, source: Path, destination: Path) -> RunSummary:
-        return self.run(make_plan(source, destination))
-
-    def run(self, plan: Plan, follow: Follow | None = None, models: tuple[str, ...] = SMALL) -> RunSummary:
-        from carmask.pipeline.cluster.workers import RayWorkers
-
-        job = ClusterJob.plan(models, plan.jobs.photos.root)
-        workers = RayWorkers(self.ray, job)
-        with plan.open_sink(workers.provenance, overwrite=False) as sink:
-            return collect_outcomes(workers.predict(sink, batch_size=4), plan, sink, follow)
-
-
-def processes_of(node: Any) -> list[int]:
-    """Return the workers of a node."""
-    mark = f"RAY_RAYLET_PID={node.all_processes['raylet'][0].process.pid}\0".encode()
-    found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if mark in environment.read_bytes():
-                found.append(int(environment.parent.name))
-    return found
-
-
-def make_plan(source: Path, destination: Path | URL) -> Plan:
-    kind = choose_kind(None, destination)
-    return plan_outputs(find_photos(source, results=destination if is_picture(kind) else None), destination, kind)
-
-
 @pytest.fixture(scope="module")
-def store() -> Iterator[dict[str, str]]:
-    """What the nodes have to know of an S3 server; nothing where there is none."""
+def store() -> Iterator[bool]:
+    """An S3 server that all processes find; False where there is none."""
     if find_spec("s3fs") is None or find_spec("moto") is None:
-        yield {}
+        yield False
         return
-    with serving() as address:
-        yield environment_of(address)
+    with serving() as address, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment_of(address).items():
+            patch.setenv(name, value)
+        yield True
 
 
 @pytest.fixture(scope="module")
-def cluster(store: dict[str, str]) -> Iterator[Cluster]:
-    with folder_for_ray() as folder, pytest.MonkeyPatch.context() as patch:
-        # Ray would end this process, in the middle of another test, if it still wanted something of the lost cluster.
-        patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "86400"}
-        for name, value in {"RAY_TMPDIR": folder, "HOME": folder, **patience, **store}.items():
-            patch.setenv(name, value)
-        with quiet_ray() as ray, _without_dashboard(ray):
-            from ray.cluster_utils import Cluster as Nodes
-
-            # A lost node is noticed in seconds, not in half a minute.
-            system = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
-            # Where Ray was imported before, it has this from the cluster.
-            system |= {"gcs_rpc_server_reconnect_timeout_s": 86_400}
-            # Workers have their share of a busy machine, and wait for the next test: each takes a second to start.
-            system |= {"worker_niceness": 0, "idle_worker_killing_time_threshold_ms": 600_000}
-            # Nor are there more of Ray's own processes than its tasks need.
-            head = {"num_cpus": 0, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-            head |= {"_system_config": system}
-            nodes = Nodes(initialize_head=True, head_node_args=head)
-            try:
-                for _ in range(NODES):
-                    nodes.add_node(num_cpus=1)
-                with connect(nodes.address, pytest.fail) as joined:
-                    yield Cluster(joined, nodes)
-            finally:
-                nodes.shutdown()
+def cluster(store: bool) -> Iterator[Nodes]:  # noqa: ARG001 - which it has to find
+    with running_nodes(NODES) as nodes:
+        yield nodes
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +121,9 @@ def test_a_worker_says_what_it_left_out_of_a_photo(
 
 
 def test_a_table_and_its_failures_are_those_of_one_machine(
-    cluster: Cluster, photos: Path, whole: Path, tmp_path: Path
+    cluster: Nodes, photos: Path, whole: Path, tmp_path: Path
 ) -> None:
-    summary = cluster.predict(photos, tmp_path / "table.csv.gz")
+    summary, _ = cluster.predict(photos, tmp_path / "table.csv.gz")
     assert (summary.done, summary.failed) == (PHOTOS + 2, 1)
     found, wanted = contents(tmp_path), contents(whole)
     assert found == {name: data for name, data in wanted.items() if not name.startswith(("masks/", "small/"))}
@@ -209,31 +131,23 @@ def test_a_table_and_its_failures_are_those_of_one_machine(
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_store_holds_the_same_after_a_worker_was_killed(
-    cluster: Cluster, store: dict[str, str], photos: Path, whole: Path
+    cluster: Nodes, store: bool, photos: Path, whole: Path
 ) -> None:
     if not store:
         pytest.skip("needs s3fs and moto")
-    taken: list[PhotoOutcome] = []
-
-    def lose_one_worker(outcomes: Iterator[PhotoOutcome], _todo: int) -> Iterator[PhotoOutcome]:
-        for outcome in outcomes:
-            if not taken:
-                cluster.lose_one_worker()
-            taken.append(outcome)
-            yield outcome
-
     url = f"s3://{BUCKET}/masks"
-    summary = cluster.run(make_plan(photos, parse_path(url)), lose_one_worker)
+    summary, _ = cluster.predict(photos, parse_path(url), at_first=Joined.lose_one_worker)
     found, wanted = stored(url), contents(whole / "small")
     # A store takes no name that is not text.
     assert (summary.done, summary.failed) == (PHOTOS + 1, 2)
     assert found.keys() == {name for name in wanted if name.isprintable()}
     assert all(found[name] == wanted[name] for name in found if name.endswith(".png"))
-    assert cluster.run(make_plan(photos, parse_path(url))).done_before == PHOTOS + 1
+    again, _ = cluster.predict(photos, parse_path(url))
+    assert again.done_before == PHOTOS + 1
 
 
 def test_from_an_archive_and_a_parquet_table_to_parquet(
-    cluster: Cluster, photos: Path, whole: Path, tmp_path: Path
+    cluster: Nodes, photos: Path, whole: Path, tmp_path: Path
 ) -> None:
     import pyarrow as pa
     from pyarrow import parquet
@@ -245,7 +159,7 @@ def test_from_an_archive_and_a_parquet_table_to_parquet(
             stream.write(photos / name, name)
     paths = [f"zip://{name}::{archive}" for name in (*names, BROKEN, "gone.jpg")]
     parquet.write_table(pa.table({"id": range(len(paths)), "path": paths}), tmp_path / "list.parquet")
-    summary = cluster.predict(tmp_path / "list.parquet", tmp_path / "out.parquet")
+    summary, _ = cluster.predict(tmp_path / "list.parquet", tmp_path / "out.parquet")
     assert (summary.done, summary.failed) == (9, 2)
 
     rows = parquet.read_table(tmp_path / "out.parquet").to_pylist()
@@ -271,26 +185,28 @@ def test_from_an_archive_and_a_parquet_table_to_parquet(
         (RunOptions(engine="onnxruntime", precision="bf16"), "bf16"),
     ],
 )
-def test_what_no_machine_can_run_is_refused(cluster: Cluster, photos: Path, options: RunOptions, named: str) -> None:
-    from carmask.pipeline.cluster.workers import RayWorkers
-
+def test_what_no_machine_can_run_is_refused(cluster: Nodes, photos: Path, options: RunOptions, named: str) -> None:
     with pytest.raises(ClusterError, match=named):
-        RayWorkers(cluster.ray, ClusterJob.plan(SMALL, photos, options=options))
+        cluster.ask(Joined.start_workers, ClusterJob.plan(SMALL, photos, options=options))
 
 
-def test_photos_that_a_machine_does_not_see_are_refused(cluster: Cluster, tmp_path: Path) -> None:
-    from carmask.pipeline.cluster.workers import RayWorkers
-
+def test_photos_that_a_machine_does_not_see_are_refused(cluster: Nodes, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="not shared"):
-        RayWorkers(cluster.ray, ClusterJob.plan(SMALL, tmp_path / "not shared"))
+        cluster.ask(Joined.start_workers, ClusterJob.plan(SMALL, tmp_path / "not shared"))
     job = replace(ClusterJob.plan(SMALL, Path("photos")), folder=str(tmp_path / "no such folder"))
     with pytest.raises(ClusterError, match="no such folder"):
-        RayWorkers(cluster.ray, job)
+        cluster.ask(Joined.start_workers, job)
+
+
+def lose_one_node(destination: Path, joined: Joined) -> int:
+    """Return how many masks were not there yet."""
+    joined.lose_one_node()
+    return PHOTOS + 2 - len([name for name in files(destination) if name.endswith(".png")])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_killed_command_and_a_lost_node_leave_no_trace(
-    cluster: Cluster, photos: Path, whole: Path, tmp_path: Path
+    cluster: Nodes, photos: Path, whole: Path, tmp_path: Path
 ) -> None:
     """The last one with this cluster, which has a node less afterwards. A network that takes its time can be killed."""
     destination = tmp_path / "masks"
@@ -304,17 +220,8 @@ def test_a_killed_command_and_a_lost_node_leave_no_trace(
     assert len(made) < PHOTOS
     written_ns = {name: (destination / name).stat().st_mtime_ns for name in made}
 
-    left: list[int] = []
-
-    def lose_one_node(outcomes: Iterator[PhotoOutcome], _todo: int) -> Iterator[PhotoOutcome]:
-        for outcome in outcomes:
-            if not left:
-                cluster.lose_one_node()
-                left.append(PHOTOS + 2 - len([name for name in files(destination) if name.endswith(".png")]))
-            yield outcome
-
-    summary = cluster.run(make_plan(photos, destination), lose_one_node, models=())
-    assert left[0] > 0, "all was done before the node was lost"
+    summary, left = cluster.predict(photos, destination, (), partial(lose_one_node, destination))
+    assert left > 0, "all was done before the node was lost"
     assert summary.done_before >= len(made)
     assert summary.done_before + summary.done == PHOTOS + 2
     assert {name: (destination / name).stat().st_mtime_ns for name in made} == written_ns
@@ -331,30 +238,33 @@ def test_machines_with_other_results_are_refused() -> None:
         MachineReport("machine-c", {}, "", "no such engine").require(provenance)
 
 
-def test_a_process_is_left_as_it_was() -> None:
-    """Environment, loggers and standard error after a cluster was looked for, also where none was found."""
-    pytest.importorskip("ray.data")  # its import sets variables, and the level of its logger
-
-    before = dict(os.environ), sys.stderr, os.fstat(2).st_ino, logging.getLogger("ray.data").level
-    with pytest.raises(ClusterError), connect("127.0.0.1:1", pytest.fail):
-        pass
-    assert (dict(os.environ), sys.stderr, os.fstat(2).st_ino, logging.getLogger("ray.data").level) == before
-
-
 JOIN = """
-import signal
+import logging, os, signal, sys
+from contextlib import suppress
+
+import ray.data  # sets variables, and the level of its logger
 from carmask.pipeline.cluster.connection import connect
 
-before = signal.getsignal(signal.SIGTERM)
-with connect({address!r}, print):
-    pass
-print(signal.getsignal(signal.SIGTERM) == before)
+
+def state():
+    return dict(os.environ), sys.stderr, os.fstat(2).st_ino, logging.getLogger("ray.data").level, signal.getsignal(15)
+
+
+before = state()
+with suppress(ZeroDivisionError), connect({address!r}, print):
+    1 / 0
+print([one == other for one, other in zip(state(), before, strict=True)])
 """
 
 
-def test_sigterm_does_what_it_did_before_a_cluster_was_joined(cluster: Cluster) -> None:
+def test_a_process_is_left_as_it_was(cluster: Nodes) -> None:
+    """Environment, standard error, loggers and what SIGTERM does, also after an error.
+
+    Ray would leave PYTHONBREAKPOINT, and its own handler of SIGTERM.
+    """
     command = [sys.executable, "-c", JOIN.format(address=cluster.address)]
-    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=240).stdout == "True\n"
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    assert done.stdout == "[True, True, True, True, True]\n"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "ray://127.0.0.1:10001", ""])

@@ -49,13 +49,14 @@ def connect(address: str, when_lost: Callable[[str], None]) -> Iterator[Any]:
         ClusterError: the address does not answer, or Ray does not start.
     """
     found = (os.environ.get("RAY_ADDRESS") or _find_own_cluster()) if address == AUTO else address
+    if found is not None:
+        _check_reachable(found)
     # If something other than Ray answers, one attempt takes most of a minute; the default is twenty attempts.
     environment = _new_token() if found is None else {"RAY_NUM_REDIS_GET_RETRIES": "1"}
     with quiet_ray(environment) as ray, _restored_sigterm(), ExitStack() as stack:
         quiet = {"log_to_driver": False, "logging_level": _SILENT}
         folder = None
         if found is not None:
-            _check_reachable(found)
             stack.callback(ray.shutdown)
             _join(ray, found, quiet)
         else:
@@ -177,14 +178,15 @@ def _without_dashboard(ray: Any) -> Iterator[None]:
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for the block; those that the user has set stay."""
-    added = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
+    """Set environment variables for the block; those that the user has set stay, and what Ray sets goes too."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in variables.items() if name not in before})
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
