@@ -23,8 +23,9 @@ demo: setup
 test: setup lint
 	# Several processes share the CPUs, so their OpenMP threads must not spin while they wait. The tests start more than a
 	# hundred Python processes; compiled files are kept, so that each does not compile the package again.
-	# The ten slowest tests are listed, and the skipped ones with their reasons.
-	env -u PYTHONDONTWRITEBYTECODE OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations=10 -rs
+	# The ten slowest tests are listed, and the skipped ones with their reasons. A process of tests that dies ends the run
+	# and its test is named: with another in its place, pytest-xdist can wait forever for tests that nobody has.
+	env -u PYTHONDONTWRITEBYTECODE OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations=10 -rs
 
 lint: setup
 	$(VENV)/bin/ruff check
