@@ -276,6 +276,60 @@ def test_keyboard_alone(visit: Visitor, tmp_path: Path) -> None:
     np.testing.assert_array_equal(saved(here, card), vehicle() & ~capsule(SIZE_HW, middle, middle, paper.radius_px(48)))
 
 
+def test_the_brush_size_on_any_keyboard_and_with_the_wheel(visit: Visitor, tmp_path: Path) -> None:
+    """German keyboards of a Mac type [ and ] with Option and the digits 5 and 6."""
+    here = visit()
+    here.add(save(tmp_path / "car.png"))
+    paper = edit(here, here.await_done("car.png"))
+    paper.set(size=40)
+    size = here.page.get_by_role("slider", name="Size")
+    session = here.context.new_cdp_session(here.page)
+    option = 1
+    for key, code, wanted in (("]", "Digit6", "44"), ("[", "Digit5", "40")):
+        session.send("Input.dispatchKeyEvent", {"type": "keyDown", "key": key, "code": code, "modifiers": option})
+        expect(size).to_have_value(wanted)
+    for key, wanted in ((".", "44"), (".", "48"), (",", "44")):
+        here.page.keyboard.press(key)
+        expect(size).to_have_value(wanted)
+    here.page.mouse.move(*paper.on_page(60, 40))
+    here.page.keyboard.down("Shift")
+    here.page.mouse.wheel(0, -100)
+    expect(size).to_have_value("54")
+    # A touchpad turns by a few pixels at a time.
+    for _ in range(10):
+        here.page.mouse.wheel(0, 4)
+    expect(size).to_have_value("50")
+    here.page.keyboard.up("Shift")
+    # The size of the brush on the photo tells that none of this has zoomed.
+    paper.set(size=90)
+    at = (20.5, 20.5)
+    paper.stroke(at)
+    done(here)
+    wanted_HW = vehicle() | capsule(SIZE_HW, at, at, paper.radius_px(90))
+    np.testing.assert_array_equal(saved(here, here.card("car.png")), wanted_HW)
+
+
+def test_a_pinch_on_a_touchpad_zooms_as_far_as_the_fingers_go(visit: Visitor, tmp_path: Path) -> None:
+    """Browsers tell it as turns of the wheel by a few pixels, with Ctrl."""
+    here = visit()
+    here.add(save(tmp_path / "car.png", np.zeros(SIZE_HW, bool)))
+    card = here.await_done("car.png")
+    paper = edit(here, card)
+    paper.set(size=90)
+    x, y = map(round, paper.on_page(60, 40))
+    at = (x - paper.on_page(0, 0)[0]) / paper.scale, (y - paper.on_page(0, 0)[1]) / paper.scale
+    here.page.mouse.move(x, y)
+    here.page.keyboard.down("Control")
+    for _ in range(10):
+        here.page.mouse.wheel(0, -10)
+    here.page.keyboard.up("Control")
+    paper.stroke(at)
+    done(here)
+    covered_px = saved(here, card).sum()
+    unzoomed_px = capsule(SIZE_HW, at, at, paper.radius_px(90)).sum()
+    assert 1.5 < math.sqrt(unzoomed_px / covered_px) < 4
+
+
 def test_zoom_makes_the_brush_finer(visit: Visitor, tmp_path: Path) -> None:
     here = visit()
     here.add(save(tmp_path / "car.png", np.zeros(SIZE_HW, bool)))

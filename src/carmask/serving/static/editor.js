@@ -8,9 +8,14 @@ import { View } from "./view.js";
 const NOT_OPENED = "Your browser cannot open this photo for correction.";
 // Of the brush's radius.
 const KEY_STEP = 0.5;
+const KEY_SIZE_STEP = 4;
+// On many keyboards, such as German ones of a Mac.
+const TYPED_WITH_ALT = ["[", "]"];
 const ZOOM_STEP = 1.5;
-// Of the wheel's turn.
+// Of the wheel's turn. Browsers tell two fingers on a touchpad as small turns with Ctrl.
 const ZOOM_OF_WHEEL = 1.0015;
+const ZOOM_OF_PINCH = 1.01;
+const SIZE_OF_WHEEL = 0.1;
 // A finger that has moved less when another one comes was to zoom, not to paint; in pixels of the page.
 const LEAST_STROKE = 12;
 
@@ -27,6 +32,8 @@ export class Editor {
   #start = null;
   // The last point of the stroke that is being painted, in pixels of the photo.
   #last = null;
+  // What a turn of the wheel left of a step of the brush's size.
+  #turned = 0;
   #isDrawing = false;
 
   /** dialog: the page's <dialog> of the editor. */
@@ -101,14 +108,7 @@ export class Editor {
     paper.addEventListener("pointermove", (event) => this.#move(event));
     for (const type of ["pointerup", "pointercancel"]) paper.addEventListener(type, (event) => this.#up(event));
     paper.addEventListener("contextmenu", (event) => event.preventDefault());
-    paper.addEventListener(
-      "wheel",
-      (event) => {
-        event.preventDefault();
-        this.#do(() => this.#view.zoom(ZOOM_OF_WHEEL ** -event.deltaY, this.#view.onCanvas(event)));
-      },
-      { passive: false },
-    );
+    paper.addEventListener("wheel", (event) => this.#do(() => this.#turn(event)), { passive: false });
   }
 
   #do(act) {
@@ -158,6 +158,20 @@ export class Editor {
     this.#update();
   }
 
+  #turn(event) {
+    event.preventDefault();
+    // With Shift, some browsers turn a wheel sideways.
+    const turn = event.deltaY || event.deltaX;
+    if (event.shiftKey) {
+      this.#turned -= SIZE_OF_WHEEL * turn;
+      const steps = Math.trunc(this.#turned);
+      this.#turned -= steps;
+      this.#part("size").valueAsNumber += steps;
+    } else {
+      this.#view.zoom((event.ctrlKey ? ZOOM_OF_PINCH : ZOOM_OF_WHEEL) ** -turn, this.#view.onCanvas(event));
+    }
+  }
+
   #drag(id, before, at) {
     const other = [...this.#pointers].find(([one]) => one !== id)?.[1];
     if (!other) {
@@ -201,7 +215,7 @@ export class Editor {
     const isCommand = event.ctrlKey || event.metaKey;
     if (isCommand && (key === "z" || key === "y")) {
       this.#do(() => (key === "y" || event.shiftKey ? this.#mask.redo() : this.#mask.undo()));
-    } else if (!isCommand && !event.altKey && this.#keys[key]) {
+    } else if (!isCommand && (!event.altKey || TYPED_WITH_ALT.includes(key)) && this.#keys[key]) {
       this.#do(this.#keys[key]);
     } else if (!event.target.matches("button, input") && this.#keysBesideControls[event.key]) {
       this.#do(() => this.#keysBesideControls[event.key](event.shiftKey));
@@ -211,12 +225,17 @@ export class Editor {
     event.preventDefault();
   }
 
+  #smaller = () => this.#part("size").stepDown(KEY_SIZE_STEP);
+  #larger = () => this.#part("size").stepUp(KEY_SIZE_STEP);
+
   #keys = {
     a: () => (this.#part("adds").checked = true),
     r: () => (this.#part("removes").checked = true),
     s: () => (this.#part("snaps").checked = !this.#part("snaps").checked),
-    "[": () => this.#part("size").stepDown(4),
-    "]": () => this.#part("size").stepUp(4),
+    "[": this.#smaller,
+    "]": this.#larger,
+    ",": this.#smaller,
+    ".": this.#larger,
     "+": () => this.#zoom(ZOOM_STEP),
     "-": () => this.#zoom(1 / ZOOM_STEP),
     0: () => this.#view.fit(this.#mask.size),
