@@ -1,14 +1,18 @@
 """TIFFs of numbers that Pillow does not read, endings of JPEGs that are rare, and pointers instead of pictures."""
 
+import struct
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
 
 from carmask.data.pairs import find_pairs
 from carmask.imaging.decode import UnreadableImage, decode_mask, decode_photo, read_size
+from carmask.imaging.readers import UnsupportedPixels
 
 
 @pytest.fixture
@@ -42,10 +46,99 @@ def test_not_a_number_counts_as_black(tmp_path: Path) -> None:
     assert (found_HWC[1:] == 128).all()
 
 
-def test_what_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "four.tif"), np.zeros((8, 9, 4), np.float32))
-    with pytest.raises(UnreadableImage, match=r"4 channels of 32-bit floating-point"):
-        decode_photo(tmp_path / "four.tif")
+def tiff(value_HWC: NDArray[Any], order: str = "<", **tags: int | bytes) -> bytes:
+    """An uncompressed TIFF by its specification (TIFF 6.0); more tags as `t274=3`."""
+    height, width, channels = value_HWC.shape
+    in_planes = tags.get("t284") == 2
+    planes = [value_HWC[..., channel] for channel in range(channels)] if in_planes else [value_HWC]
+    strips = [plane.astype(value_HWC.dtype.newbyteorder(order)).tobytes() for plane in planes]
+    kind = {"u": 1, "f": 3}[value_HWC.dtype.kind]
+    found: dict[int, list[int] | bytes] = {256: [width], 257: [height], 258: [8 * value_HWC.itemsize] * channels}
+    found |= {259: [1], 262: [1 if channels == 1 else 2], 277: [channels], 278: [height], 339: [kind] * channels}
+    found |= {273: [0] * len(strips), 279: [len(strip) for strip in strips]}
+    found |= {int(name[1:]): value if isinstance(value, bytes) else [value] for name, value in tags.items()}
+    end = 8 + 2 + 12 * len(found) + 4
+    entries = behind = b""
+    for tag, value in sorted(found.items()):
+        if tag == 273:
+            # Behind the values of all tags, which take less.
+            value = [2000 + sum(map(len, strips[:number])) for number in range(len(strips))]
+        data = value if isinstance(value, bytes) else struct.pack(f"{order}{len(value)}I", *value)
+        field = data.ljust(4, b"\0")
+        if len(data) > 4:
+            field, behind = struct.pack(f"{order}I", end + len(behind)), behind + data
+        entries += struct.pack(f"{order}HHI", tag, 7 if isinstance(value, bytes) else 4, len(value)) + field
+    head = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(found))
+    return (head + entries + bytes(4) + behind).ljust(2000, b"\0") + b"".join(strips)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("scale", [1, 255, 65535])
+def test_grays_of_64_bits_are_read_as_those_of_32(order: str, scale: float) -> None:
+    share_HW1 = np.linspace(0, 1, 77).reshape(7, 11, 1)
+    read = decode_photo(tiff((share_HW1 * scale).astype("f8"), order)).image_HWC
+    assert np.abs(read - share_HW1 * 255).max() <= 0.51
+    inverted = decode_photo(tiff((share_HW1 * scale).astype("f8"), order, t262=0)).image_HWC
+    assert np.abs(inverted - (1 - share_HW1) * 255).max() <= 0.51
+    mask = decode_mask(tiff((share_HW1 > 0.7) * np.float64(scale), order))
+    np.testing.assert_array_equal(mask.mask_HW, share_HW1[..., 0] > 0.7)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(("extra", "is_alpha", "is_multiplied"), [(0, False, False), (1, True, True), (2, True, False)])
+def test_float_colors_with_a_fourth_channel(dtype: str, extra: int, is_alpha: bool, is_multiplied: bool) -> None:
+    random = np.random.default_rng(0)
+    color_HW3, alpha_HW1 = random.random((9, 13, 3)), random.uniform(0.2, 1, (9, 13, 1))
+    alpha_HW1[0, 0] = 1
+    stored_HW3 = color_HW3 * alpha_HW1 if is_multiplied else color_HW3
+    data = tiff(np.dstack([stored_HW3, alpha_HW1]).astype(dtype), t338=extra)
+    found = decode_photo(data)
+    on_white_HW3 = color_HW3 * alpha_HW1 + (1 - alpha_HW1) if is_alpha else color_HW3
+    assert np.abs(found.image_HWC / 255 - on_white_HW3).max() < 2 / 255
+    if is_alpha:
+        assert found.alpha_HW is not None
+        assert np.abs(found.alpha_HW / 255 - alpha_HW1[..., 0]).max() < 1 / 255
+    else:
+        assert found.alpha_HW is None
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_planes_of_16_bits_are_read_as_interleaved_ones(order: str, channels: int) -> None:
+    value_HWC = np.random.default_rng(0).integers(0, 65536, (9, 13, channels), dtype=np.uint16)
+    more = {"t338": 2} if channels == 4 else {}
+    planes, interleaved = (decode_photo(tiff(value_HWC, order, t284=config, **more)) for config in (2, 1))
+    np.testing.assert_array_equal(planes.image_HWC, interleaved.image_HWC)
+    if channels == 3:
+        assert np.abs(planes.image_HWC - value_HWC / 257).max() <= 1
+
+
+def test_float_colors_keep_their_profile() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = tiff(np.full((4, 5, 3), 0.5, np.float32), t34675=profile)
+    assert decode_photo(data).icc_profile == profile
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "tags"),
+    [
+        ("f2", 3, {}),
+        ("f4", 2, {}),
+        ("f4", 3, {"t284": 2}),
+        ("f4", 3, {"t274": 6}),
+        ("f8", 1, {"t274": 3}),
+        ("f4", 4, {"t262": 5}),
+        ("u2", 2, {}),
+        ("u4", 4, {}),
+    ],
+)
+def test_numbers_that_would_be_read_wrongly_are_refused_by_kind(
+    dtype: str, channels: int, tags: dict[str, int]
+) -> None:
+    value_HWC = np.random.default_rng(0).integers(0, 2, (9, 13, channels)).astype(dtype)
+    with pytest.raises(UnreadableImage) as caught:
+        decode_photo(tiff(value_HWC, **tags))
+    assert isinstance(caught.value.__cause__, UnsupportedPixels), "not called damaged"
 
 
 def test_a_cut_tiff_of_floats_is_unreadable(tmp_path: Path, image_HWC) -> None:

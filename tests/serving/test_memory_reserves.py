@@ -74,9 +74,9 @@ def by_pillow(mode: str, image_format: str, **options: Any) -> Any:
     return encode
 
 
-def tiff_of(dtype: Any) -> Any:
+def tiff_of(dtype: Any, channels: int = 3) -> Any:
     def encode(size_HW: tuple[int, int]) -> bytes:
-        return cv2.imencode(".tif", (picture(size_HW, 3) / 255).astype(dtype))[1].tobytes()
+        return cv2.imencode(".tif", (picture(size_HW, channels) / 255).astype(dtype))[1].tobytes()
 
     return encode
 
@@ -92,6 +92,9 @@ FILES = {
     "decode-jpeg2000": by_pillow("RGBA", "JPEG2000"),
     "decode-float-tiff": tiff_of(np.float32),
     "decode-double-tiff": tiff_of(np.float64),
+    "decode-gray-double-tiff": tiff_of(np.float64, 1),
+    "decode-float-alpha-tiff": tiff_of(np.float32, 4),
+    "decode-double-alpha-tiff": tiff_of(np.float64, 4),
     "cutout-avif": by_pillow("RGB", "JPEG"),
     "overlay-avif": by_pillow("RGB", "JPEG"),
     "compare-avif": by_pillow("RGB", "JPEG"),

@@ -83,7 +83,7 @@ def open_image(source: ImageSource, *, max_pixels: int | None, name: str | None)
         except CarmaskError:
             raise
         except UnsupportedPixels as failure:
-            advice = "convert it to 8 or 16 bits a channel, or take it out of the folder"
+            advice = "save it as RGB or gray of 8 bits a channel, or take it out of the folder"
             raise UnreadableImage(label, f"{failure}, which cannot be read", advice) from failure
         except MemoryError as failure:
             advice = "reduce the picture first, or allow the process more memory"
@@ -233,7 +233,7 @@ def _plain_words(failure: Exception) -> str:
         return text
     if isinstance(failure, Image.DecompressionBombError):
         return "it declares more pixels than Pillow allows"
-    if lowered.startswith("conversion from"):
+    if lowered.startswith(("conversion from", "unknown raw mode")):
         return f"its color mode is not supported ({text})"
     if isinstance(failure, EOFError) or re.search("truncated|unexpected end|requires a buffer of", lowered):
         return "the file is cut short"

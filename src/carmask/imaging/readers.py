@@ -53,7 +53,7 @@ class UnsupportedPixels(ValueError):
 
 
 class TiffFile(TiffImageFile):
-    """Pillow's reader, and OpenCV for pixels that Pillow does not know, as colors in floats, which become RGB."""
+    """Pillow's reader, and OpenCV for numbers that Pillow does not know. Colors become 8 bits, grays 32-bit floats."""
 
     _unknown_to_pillow = False
 
@@ -63,33 +63,66 @@ class TiffFile(TiffImageFile):
         # Its numbers twice, because one strip may be the whole picture, and the result.
         return 2 * sum(self.tag_v2.get(258, (1,))) // 8 + 6 if self._unknown_to_pillow else 0
 
+    @property
+    def _samples(self) -> int:
+        return int(self.tag_v2.get(277, 1))
+
+    @property
+    def _has_planes(self) -> bool:
+        return self._samples > 1 and self.tag_v2.get(284, 1) == 2
+
+    @property
+    def _mode_of_four(self) -> str:
+        """Pillow's mode for four channels, by TIFF's ExtraSamples: no alpha, colors multiplied by it, or not."""
+        extra = self.tag_v2.get(338)
+        return "RGBX" if extra == (0,) else "RGBa" if extra == (1,) else "RGBA"
+
     def _setup(self) -> None:
         try:
             super()._setup()
         except SyntaxError as failure:
             if "unknown pixel mode" not in str(failure):
                 raise
-            self._unknown_to_pillow, self._mode, self.tile = True, "RGB", []
+            self._unknown_to_pillow, self.tile = True, []
+            self._mode = {1: "F", 4: "RGB" if self._mode_of_four == "RGBX" else "RGBA"}.get(self._samples, "RGB")
+            if 34675 in self.tag_v2:
+                self.info["icc_profile"] = self.tag_v2[34675]
+        if self._has_planes and max(self.tag_v2.get(258, (1,))) == 16:
+            self._read_planes_of_16_bits()
+
+    def _read_planes_of_16_bits(self) -> None:
+        """Correct a mistake of Pillow 13.0 and earlier, which takes uncompressed planes for planes of 8 bits."""
+        ending = ";16L" if self.tag_v2.prefix == b"II" else ";16B"
+        for number, tile in enumerate(self.tile):
+            if tile.codec_name == "raw" and isinstance(tile.args, tuple):
+                self.tile[number] = tile._replace(args=(tile.args[0] + ending, *tile.args[1:]))
 
     def load(self) -> Any:
         """Read the pixels."""
         if self._unknown_to_pillow:
-            self.im = Image.fromarray(self._read_colors()).im
+            self.im = self._read_numbers().im
             self._unknown_to_pillow = False
         return super().load()
 
-    def _read_colors(self) -> NDArray[np.uint8]:
-        value_HWC = _by_opencv(self.fp)
-        is_turned = self.tag_v2.get(274, 1) != 1  # what OpenCV makes of an orientation differs
-        if value_HWC is None or value_HWC.shape != (self.height, self.width, 3) or is_turned:
-            bits = self.tag_v2.get(258, (1,))
-            numbers = "floating-point" if 3 in self.tag_v2.get(339, (1,)) else "whole"
-            raise UnsupportedPixels(f"a TIFF of {len(bits)} channels of {bits[0]}-bit {numbers} numbers")
-        if value_HWC.dtype == np.uint16:
-            return _to_rgb(value_HWC, 65535)
-        return deep_to_uint8(
-            *_with_white(value_HWC[..., ::-1], _WHITES if value_HWC.dtype.kind == "f" else _WHITES[1:])
-        )
+    def _read_numbers(self) -> Image.Image:
+        is_float = 3 in self.tag_v2.get(339, (1,))
+        is_known = self._samples == 3 or (is_float and (self._samples == 1 or self.tag_v2.get(262) == 2))
+        # OpenCV would mix up planes, and what it makes of an orientation differs.
+        unread = {"in planes": self._has_planes, "with an orientation": self.tag_v2.get(274, 1) != 1}
+        value = _by_opencv(self.fp) if is_known and not any(unread.values()) else None
+        if value is None or value.shape != (self.height, self.width, self._samples)[: 2 if self._samples == 1 else 3]:
+            numbers = f"{self.tag_v2.get(258, (1,))[0]}-bit {'floating-point' if is_float else 'whole'} numbers"
+            how = "".join(f" {words}" for words, is_so in unread.items() if is_so)
+            raise UnsupportedPixels(f"a TIFF of {self._samples} channels of {numbers}{how}")
+        if self._samples == 1:
+            return Image.fromarray(value.astype(np.float32))
+        white = 65535.0
+        if value.dtype != np.uint16:
+            value, white = deep_to_uint8(*_with_white(value, _WHITES if is_float else _WHITES[1:])), 255.0
+        level_HWC = _to_rgb(value, white)
+        if self._samples == 3:
+            return Image.fromarray(level_HWC)
+        return Image.frombytes(self._mode_of_four, self.size, level_HWC.tobytes()).convert(self.mode)
 
 
 def _by_opencv(stream: IO[bytes] | None) -> NDArray[Any] | None:
@@ -102,7 +135,7 @@ def _by_opencv(stream: IO[bytes] | None) -> NDArray[Any] | None:
         return None
 
 
-def _to_rgb(value_HWC: NDArray[np.uint16], white: int) -> NDArray[np.uint8]:
+def _to_rgb(value_HWC: NDArray[Any], white: float) -> NDArray[np.uint8]:
     """Scale OpenCV's colors (blue first, perhaps alpha last) from 0..white to 0..255, rounded; red first."""
     order = cv2.COLOR_BGRA2RGBA if value_HWC.shape[2] == 4 else cv2.COLOR_BGR2RGB
     rgb_HWC: NDArray[np.uint8] = cv2.cvtColor(cv2.convertScaleAbs(value_HWC, alpha=255 / white), order)
