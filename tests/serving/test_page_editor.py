@@ -228,6 +228,46 @@ def test_what_was_painted_is_not_lost_without_a_question(visit: Visitor, tmp_pat
     expect(card).to_have_count(0)
 
 
+def test_a_page_is_not_left_without_a_question_while_something_is_painted(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    here.page.on("dialog", stay)
+    add_spot(here, card, (20.5, 20.5))
+    with contextlib.suppress(PlaywrightError):
+        here.page.reload(timeout=2000)
+    assert asked == ["beforeunload"]
+    done(here)
+    assert saved(here, card)[20, 20]
+
+
+def test_a_double_click_opens_one_photo_once(visit: Visitor, tmp_path: Path) -> None:
+    here = visit()
+    here.add(save(tmp_path / "car.png"), save(tmp_path / "other.png"))
+    cards = [here.await_done(name) for name in ("car.png", "other.png")]
+    buttons = [card.get_by_role("button", name="Correct mask").element_handle() for card in cards]
+    # Clicks that come before the first photo is read.
+    here.page.evaluate("([one, other]) => { one.click(); one.click(); other.click(); }", buttons)
+    expect(here.page.get_by_role("application")).to_be_focused()
+    expect(here.page.get_by_role("dialog")).to_contain_text("car.png")
+    paper = Paper(here)
+    paper.set(size=60)
+    paper.stroke((20.5, 20.5))
+    done(here)
+    expect(cards[0]).to_contain_text("corrected by hand")
+    assert saved(here, cards[0])[20, 20]
+    for card in cards:
+        expect(card.get_by_role("alert")).to_be_hidden()
+    edit(here, cards[1])
+    expect(here.page.get_by_role("dialog")).to_contain_text("other.png")
+
+
 def test_the_brush_snaps_to_the_probability(visit: Visitor, tmp_path: Path) -> None:
     """A part that the network half believes in is taken whole, and nothing around it; the reverse is removed."""
     photo = tmp_path / "faint.png"

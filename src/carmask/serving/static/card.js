@@ -129,7 +129,7 @@ export class Card {
       // As above.
       this.#part("level").focus();
     });
-    on("correct", "click", () => this.#correct(acts.edit));
+    on("correct", "click", (event) => this.#once(event.currentTarget, () => this.#correct(acts.edit)));
     on("same", "click", () => acts.same(photo.threshold));
     const make = () => this.#results.make("cutout");
     const tell = (words) => this.#tell(words);
@@ -137,7 +137,7 @@ export class Card {
     const show = (isThere) => this.#part("card").classList.toggle("in-look", isThere);
     this.#composed = new Composed(this.#part("composed"), { make, show, tell });
     for (const kind of Object.keys(KINDS)) {
-      on(`get-${kind}`, "click", (event) => this.#download(kind, event.currentTarget));
+      on(`get-${kind}`, "click", (event) => this.#once(event.currentTarget, () => this.#download(kind)));
     }
     this.#cut();
   }
@@ -242,8 +242,17 @@ export class Card {
     compare.setAttribute("aria-valuetext", `${percent_shown}% photo, ${100 - percent_shown}% result`);
   }
 
-  async #correct(edit) {
+  // A button that is pressed again does nothing until the first is done.
+  async #once(button, act) {
+    if (button.getAttribute("aria-disabled") === "true") return;
     this.#tell("");
+    // Not `disabled`, which would take the focus away.
+    button.setAttribute("aria-disabled", "true");
+    await act();
+    button.removeAttribute("aria-disabled");
+  }
+
+  async #correct(edit) {
     try {
       const corrected = await edit(this.#photo);
       if (corrected !== null && !this.#photo.signal.aborted) this.#photo.correct(corrected);
@@ -257,18 +266,12 @@ export class Card {
     this.#part("download-problem").hidden = words === "";
   }
 
-  async #download(kind, button) {
-    if (button.getAttribute("aria-disabled") === "true") return;
-    this.#tell("");
-    // Not `disabled`, which would take the focus away.
-    button.setAttribute("aria-disabled", "true");
+  async #download(kind) {
     try {
       await this.#results.save(kind);
     } catch (error) {
       if (this.#photo.signal.aborted) return;
       this.#tell(`The ${KINDS[kind]} was not made. ${error.message}`);
-    } finally {
-      button.removeAttribute("aria-disabled");
     }
   }
 }

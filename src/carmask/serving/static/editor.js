@@ -22,6 +22,8 @@ const LEAST_STROKE = 12;
 export class Editor {
   #dialog;
   #view;
+  // From the click to the corrected file: large photos take seconds to open.
+  #isBusy = false;
   #mask = null;
   #picture = null;
   #threshold = 0.5;
@@ -45,10 +47,25 @@ export class Editor {
 
   /**
    * Open a photo that is done, and resolve when the window is closed: to the corrected soft mask as a file, with how
-   * many pixels have each level, and whether it is the network's own; or to null where nothing was changed.
+   * many pixels have each level, and whether it is the network's own; or to null where nothing was changed, or while
+   * another one is open.
    */
   async edit(photo) {
-    const { found, name, usedThreshold } = photo;
+    if (this.#isBusy) return null;
+    this.#isBusy = true;
+    try {
+      return await this.#edit(photo);
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  /** Whether something was painted that the window still holds. */
+  get isPainted() {
+    return this.#mask?.canUndo ?? false;
+  }
+
+  async #edit({ found, name, usedThreshold }) {
     try {
       const [levels, network] = [await readLevels(found.soft), await readLevels(found.network ?? found.soft)];
       this.#picture = await readBitmap(found.picture);

@@ -226,7 +226,7 @@ part("vehicles").addEventListener("change", useVehicles);
 part("zip").addEventListener("click", downloadAll);
 part("clear").addEventListener("click", removeAll);
 window.addEventListener("beforeunload", (event) => {
-  if (cards.some(({ photo }) => photo.isUnsaved)) event.preventDefault();
+  if (editor.isPainted || cards.some(({ photo }) => photo.isUnsaved)) event.preventDefault();
 });
 takeFiles({ choose: part("choose"), chooser: part("chooser") }, addPhotos, say);
 whenModel();
