@@ -1,6 +1,7 @@
 """Correcting a mask on the page, in real Chromium: which pixels the brush takes, against NumPy, and what is saved."""
 
 import contextlib
+import functools
 import io
 import math
 import zipfile
@@ -416,6 +417,49 @@ def test_one_finger_paints_and_two_zoom(visit: Visitor, tmp_path: Path) -> None:
     found_HW = saved(here, card)
     stroke_HW = capsule(SIZE_HW, at, at, paper.radius_px(30))
     assert (found_HW & ~vehicle()).sum() == pytest.approx(stroke_HW.sum(), rel=0.05)
+
+
+def test_fingers_and_wheel_beside_the_photo_leave_the_page_where_it_is(visit: Visitor, tmp_path: Path) -> None:
+    here = visit(viewport={"width": 390, "height": 700}, has_touch=True, is_mobile=True)
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    edit(here, card)
+    below_px = here.page.evaluate("() => scrollY")
+    assert below_px > 200
+    session = here.context.new_cdp_session(here.page)
+    box = here.page.get_by_role("heading", name="car.png").last.bounding_box()
+    assert box is not None
+    x = box["x"] + box["width"] / 2
+    touch = functools.partial(session.send, "Input.dispatchTouchEvent")
+    touch({"type": "touchStart", "touchPoints": [{"x": x, "y": box["y"] + 5}]})
+    for y in range(20, 200, 20):
+        touch({"type": "touchMove", "touchPoints": [{"x": x, "y": box["y"] + y}]})
+    touch({"type": "touchEnd", "touchPoints": []})
+    here.page.wait_for_timeout(300)
+    assert here.page.evaluate("() => scrollY") == below_px
+    here.page.mouse.move(x, box["y"] + 5)
+    here.page.mouse.wheel(0, -150)
+    here.page.wait_for_timeout(300)
+    assert here.page.evaluate("() => scrollY") == below_px
+
+
+@pytest.mark.parametrize("size", [(360, 640), (390, 844), (820, 1180), (844, 390)])
+def test_fingers_hit_every_control(visit: Visitor, tmp_path: Path, size: tuple[int, int]) -> None:
+    """Targets are 44 px wide and high, as Apple's guidelines and WCAG 2.5.5 want them, and the photo has most room."""
+    width, height = size
+    here = visit(viewport={"width": width, "height": height}, has_touch=True, is_mobile=True)
+    here.add(save(tmp_path / "car.png"))
+    paper = edit(here, here.await_done("car.png"))
+    boxes = here.page.get_by_role("dialog").evaluate(
+        "dialog => [...dialog.querySelectorAll('button, label:has(input)')].map(one => {"
+        " const { left, right, width, height } = one.getBoundingClientRect(); return [left, right, width, height] })"
+    )
+    assert len(boxes) == 11
+    for left, right, wide, high in boxes:
+        assert left >= 0
+        assert right <= width
+        assert min(wide, high) >= 44
+    assert paper.high > 0.55 * height
 
 
 def test_a_zip_has_what_was_corrected(visit: Visitor, tmp_path: Path) -> None:
