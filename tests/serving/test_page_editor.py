@@ -299,6 +299,41 @@ def test_the_brush_snaps_to_the_probability(visit: Visitor, tmp_path: Path) -> N
     np.testing.assert_array_equal(found_HW[others_HW], before_HW[others_HW])
 
 
+def test_a_region_under_the_brush_goes_whole(visit: Visitor, tmp_path: Path) -> None:
+    """Its rim is less certain than its core, which is an edge too; a region that goes on elsewhere keeps its core."""
+    image_HW = np.full(SIZE_HW, 40, np.uint8)
+    image_HW[30:90, 60:150] = 255
+    regions = np.s_[45:71, 15:41], np.s_[8:22, 5:150]
+    for region in regions:
+        image_HW[region] = 160
+        rows, columns = region
+        image_HW[rows.start + 4 : rows.stop - 4, columns.start + 4 : columns.stop - 4] = 255
+    hole = np.s_[50:70, 95:115]
+    image_HW[hole] = 110
+    image_HW[54:66, 99:111] = 40
+    photo = tmp_path / "regions.png"
+    Image.fromarray(image_HW).convert("RGB").save(photo)
+    here = visit()
+    here.add(photo)
+    card = here.await_done("regions.png")
+    before_HW = saved(here, card)
+    paper = edit(here, card)
+    paper.set(size=math.ceil(2 * 22 * paper.scale), adds=False, snaps=True)
+    paper.stroke((28, 58))
+    # A region that several places of the brush cover together.
+    paper.set(size=math.ceil(2 * 9 * paper.scale), adds=True, snaps=True)
+    paper.stroke((99, 54), (111, 54), (111, 66), (99, 66), (99, 60), (111, 60))
+    paper.set(size=math.ceil(2 * 12 * paper.scale), adds=False, snaps=True)
+    paper.stroke((80, 12))
+    done(here)
+    found_HW = saved(here, card)
+    assert before_HW[46:70, 16:40].all()
+    assert not found_HW[40:75, 10:46].any()
+    assert not before_HW[54:66, 99:111].any()
+    assert found_HW[48:72, 93:117].all()
+    assert found_HW[14:16, 70:90].all()
+
+
 def test_keyboard_alone(visit: Visitor, tmp_path: Path) -> None:
     here = visit()
     here.add(save(tmp_path / "car.png"))

@@ -4,6 +4,8 @@ const VEHICLE = 255;
 const BACKGROUND = 0;
 // Probabilities that differ by less than this have no edge to snap to.
 const LEAST_CONTRAST = 40;
+// Pixels during a stroke: not under the brush yet; those that it would change; those that need no further look.
+const [UNCOVERED, OTHER, SEEN] = [0, 1, 2];
 // What can be undone takes at most this much memory.
 const HISTORY_BYTES = 256e6;
 
@@ -36,13 +38,15 @@ export class PaintedMask {
 
   /** Begin a stroke that adds to the mask or removes from it; all of it is undone at once. */
   begin({ adds, snaps }) {
-    this.#stroke = { level: adds ? VEHICLE : BACKGROUND, adds, snaps, pixels: [], before: [] };
+    const covered = snaps ? new Uint8Array(this.levels.length) : null;
+    this.#stroke = { level: adds ? VEHICLE : BACKGROUND, adds, snaps, pixels: [], before: [], covered, others: [] };
   }
 
   /** Paint all pixels whose center is within `radius` of the line from one point to another, in pixels of the photo. */
   paint(from, to, radius) {
     const { adds, snaps } = this.#stroke;
     const pixels = this.#near(from, to, radius);
+    if (snaps) this.#cover(pixels);
     const takes = snaps ? this.#snapping(pixels, adds) : () => true;
     for (const pixel of pixels) {
       if (takes(pixel)) this.#set(pixel);
@@ -59,8 +63,46 @@ export class PaintedMask {
     return (pixel) => agrees(pixel) || this.network[pixel] > split === adds;
   }
 
+  #cover(pixels) {
+    const { adds, covered, others } = this.#stroke;
+    for (const pixel of pixels) {
+      if (covered[pixel] !== UNCOVERED) continue;
+      const isOther = this.levels[pixel] >= this.#least !== adds;
+      covered[pixel] = isOther ? OTHER : SEEN;
+      if (isOther) others.push(pixel);
+    }
+  }
+
+  // Of a region that the stroke covered whole nothing is left, whatever edges are in it.
+  #takeWholeRegions() {
+    const { adds, covered, others } = this.#stroke;
+    const { width } = this.size;
+    let region, isWhole;
+    const visit = (pixel) => {
+      if (covered[pixel] === OTHER) {
+        covered[pixel] = SEEN;
+        region.push(pixel);
+      } else if (covered[pixel] === UNCOVERED && this.levels[pixel] >= this.#least !== adds) {
+        isWhole = false;
+      }
+    };
+    for (const first of others) {
+      [region, isWhole] = [[], true];
+      visit(first);
+      for (const pixel of region) {
+        const column = pixel % width;
+        if (column > 0) visit(pixel - 1);
+        if (column < width - 1) visit(pixel + 1);
+        visit(pixel - width);
+        visit(pixel + width);
+      }
+      if (isWhole) for (const pixel of region) this.#set(pixel);
+    }
+  }
+
   /** End the stroke. */
   end() {
+    if (this.#stroke.snaps) this.#takeWholeRegions();
     const { pixels, before, level } = this.#stroke;
     this.#stroke = null;
     if (pixels.length > 0) this.#remember(Uint32Array.from(pixels), Uint8Array.from(before), level);
