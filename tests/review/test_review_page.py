@@ -156,10 +156,33 @@ def test_a_held_key_decides_once_and_undo_gives_back_what_was_decided_before(
     page.keyboard.press("z")
     assert shown(page) == ORDER[0]
     expect(page.get_by_role("status")).to_contain_text("3 of 4 left; 1 accepted, 0 rejected")
-    page.keyboard.press("z")
+    for combination in ("Control+Shift+z", "Control+a"):
+        page.keyboard.press(combination)
+    expect(page.get_by_role("status")).to_contain_text("3 of 4 left; 1 accepted, 0 rejected")
+    page.keyboard.press("Control+z")
+    expect(page.get_by_role("status")).to_contain_text("4 of 4 left")
+    page.keyboard.press("a")
+    page.keyboard.press("Meta+z")
     expect(page.get_by_role("status")).to_contain_text("4 of 4 left")
     # Beside a page on a Windows server.
     assert page.evaluate("placeOf('file://server/share/a%20b.jpg', '')") == "//server/share/a b.jpg"
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180)])
+def test_fingers_hit_every_control(
+    predict: Command, photos: Path, open_page: Opener, tmp_path: Path, width: int, height: int
+) -> None:
+    assert predict(photos, tmp_path / "out", "--review", "4") == 0
+    size = {"width": width, "height": height}
+    page = open_page(tmp_path / "out" / "review.html", viewport=size, has_touch=True, is_mobile=True)
+    controls = page.locator("button:visible, select:visible, a:visible").all()
+    assert len(controls) == 11
+    for control in controls:
+        at = control.bounding_box()
+        assert at is not None
+        assert min(at["width"], at["height"]) >= 44
+        assert at["x"] >= 0
+        assert at["x"] + at["width"] <= width
 
 
 def test_folders_and_decisions_filter(predict: Command, photos: Path, open_page: Opener, tmp_path: Path) -> None:

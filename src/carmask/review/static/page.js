@@ -225,7 +225,10 @@ for (const id of ["folder", "show"]) {
 }
 document.addEventListener("keydown", (event) => {
   const act = ACTS[event.key.toLowerCase()];
-  if (!act || event.target.matches("select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  // Ctrl+Z and ⌘Z undo as in other programs; with Shift they would redo.
+  const mayHaveCommand = act === undo && !event.shiftKey;
+  const isOthers = event.altKey || ((event.ctrlKey || event.metaKey) && !mayHaveCommand);
+  if (!act || isOthers || event.target.matches("select")) return;
   event.preventDefault();
   // A key that is held down decides on no photo that nobody has seen.
   if (!event.repeat || event.key.startsWith("Arrow")) act();
