@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carmask.imaging.decode import decoding_bytes
-from carmask.serving.settings import DRAWING_BYTES_PER_PX
+from carmask.imaging.look import Look
+from carmask.serving.memory import FOUND_BYTES_PER_PX, drawing_bytes
 
 SIZE_HW = (1400, 1500)
 PIXELS = SIZE_HW[0] * SIZE_HW[1]
@@ -38,18 +40,19 @@ from carmask.result import Result
 def status_bytes(key):
     return int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
-def draw(kind, data):
+def draw(kind, look, data):
     height, width = read_size(data)
     unsure = np.random.default_rng(0).random((20, 30), np.float32)
     found = Result(cv2.resize(unsure, (width, height), interpolation=cv2.INTER_LINEAR), 0.5)
-    render = make_render(OutputStyle(kind, Look(format="avif")), Path(), of_one=True)
+    render = make_render(OutputStyle(kind, Look(**look)), Path(), of_one=True)
     render(Job(0, "photo", Path("photo"), data, Path("photo"), ""), found)
 
 cv2.setNumThreads(1)
 peaks = {}
-for name in sys.argv[1:]:
-    kind = name.partition("-")[0]
-    call = decode_photo if kind == "decode" else lambda data, kind=kind: draw(kind, data)
+drawn = json.loads(sys.argv[1])
+for name in sys.argv[2:]:
+    kind, look = drawn.get(name, ("decode", {}))
+    call = decode_photo if kind == "decode" else lambda data: draw(kind, look, data)
     small, large = (Path(size, name).read_bytes() for size in ("small", "large"))
     call(small)
     Path("/proc/self/clear_refs").write_text("5")
@@ -95,10 +98,39 @@ FILES = {
     "decode-gray-double-tiff": tiff_of(np.float64, 1),
     "decode-float-alpha-tiff": tiff_of(np.float32, 4),
     "decode-double-alpha-tiff": tiff_of(np.float64, 4),
-    "cutout-avif": by_pillow("RGB", "JPEG"),
-    "overlay-avif": by_pillow("RGB", "JPEG"),
-    "compare-avif": by_pillow("RGB", "JPEG"),
 }
+CANVAS = f"{SIZE_HW[1]}x{SIZE_HW[0]}"
+# The name of a kind and its look. A background picture is as large as the photo.
+DRAWN: dict[str, tuple[str, dict[str, str]]] = {
+    "cutout-avif": ("cutout", {"format": "avif"}),
+    "cutout-avif-picture": ("cutout", {"format": "avif", "background": "large/decode-jpeg"}),
+    "cutout-avif-canvas": ("cutout", {"format": "avif", "background": "studio", "canvas": CANVAS}),
+    "cutout-webp-shadow": ("cutout", {"format": "webp", "shadow": "soft", "canvas": CANVAS}),
+    "cutout-png-picture": ("cutout", {"format": "png", "background": "large/decode-jpeg"}),
+    "cutout-png-small": (
+        "cutout",
+        {"format": "png", "background": "white", "shadow": "original", "canvas": "150x140"},
+    ),
+    "cutout-tiff-blur": ("cutout", {"format": "tiff", "background": "blur"}),
+    "overlay-avif": ("overlay", {"format": "avif"}),
+    "overlay-jpg": ("overlay", {"format": "jpg"}),
+    "compare-avif": ("compare", {"format": "avif"}),
+    "compare-webp": ("compare", {"format": "webp"}),
+    "compare-png": ("compare", {"format": "png"}),
+}
+FILES |= dict.fromkeys(DRAWN, by_pillow("RGB", "JPEG"))
+
+
+def reserved_bytes(name: str, data: bytes) -> int:
+    decoding = decoding_bytes(data)
+    if name not in DRAWN:
+        return decoding
+    kind, settings = DRAWN[name]
+    look = Look(**settings)
+    canvas_px = math.prod(look.canvas_HW or (0,))
+    background_px = PIXELS if look.background.startswith("large/") else 0
+    drawing = drawing_bytes(kind, look.format, PIXELS, canvas_px=canvas_px, background_px=background_px)
+    return max(drawing, decoding + FOUND_BYTES_PER_PX * PIXELS)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory as Linux reports it")
@@ -109,14 +141,10 @@ def test_photos_take_no_more_than_is_reserved(tmp_path: Path) -> None:
             (tmp_path / size / name).write_bytes(encode(size_HW))
     # Large arrays are given back at once then, and those before do not hide what is taken.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, "-c", MEASURE, *FILES]
+    command = [sys.executable, "-c", MEASURE, json.dumps(DRAWN), *FILES]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for name, peak_bytes in json.loads(done.stdout).items():
-        kind = name.partition("-")[0]
-        if kind == "decode":
-            reserved_bytes = decoding_bytes((tmp_path / "large" / name).read_bytes())
-        else:
-            reserved_bytes = PIXELS * DRAWING_BYTES_PER_PX * (2 if kind == "compare" else 1)
-        assert peak_bytes <= reserved_bytes + FIXED_BYTES, f"{name}: {peak_bytes / PIXELS:.1f} bytes per pixel"
+        reserved = reserved_bytes(name, (tmp_path / "large" / name).read_bytes())
+        assert peak_bytes <= reserved + FIXED_BYTES, f"{name}: {peak_bytes / PIXELS:.1f} bytes per pixel"
         assert peak_bytes > 3 * PIXELS, "the result alone takes this"

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from service_process import FORM, ask_app, form, part_of_file
 from starlette.datastructures import UploadFile
 
@@ -112,6 +113,26 @@ def test_a_photo_that_takes_more_memory_than_there_is_is_refused(bright: Path) -
     segment("float32")
     with pytest.raises(ServiceError, match=r"float64\.tif") as refused:
         segment("float64")
+    assert refused.value.status_code == 422
+
+
+def test_a_result_that_takes_more_memory_than_there_is_is_refused(bright: Path) -> None:
+    """An AVIF of twice the photo's size does; a PNG of it does not."""
+    picture = io.BytesIO()
+    Image.new("RGB", (240, 100), "gray").save(picture, "JPEG")
+    file = UploadedFile("car.jpg", picture.getvalue())
+    segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
+    limits = ServiceLimits(max_pixels=24_000, work_mb=1, workers=1)
+
+    def compare(media_type: str) -> None:
+        form = SegmentForm(file=[UploadFile(io.BytesIO(file.data))], kind="compare")
+        with closing(SegmentationWorker(segmenter, limits, ServiceMetrics())) as worker:
+            worker.accept_photos()
+            asyncio.run(worker.segment(PhotoTask(form, file, None, None, media_type, "r-1"))).release()
+
+    compare("image/png")
+    with pytest.raises(ServiceError, match=r"car\.jpg") as refused:
+        compare("image/avif")
     assert refused.value.status_code == 422
 
 

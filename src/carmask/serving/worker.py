@@ -4,6 +4,7 @@ Decoding and drawing run in thread pools, the networks in one thread of their ow
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.imaging.background import picture_background
-from carmask.imaging.decode import Photo, UnreadableImage, decode_photo, decoding_bytes, photo_of_pixels
+from carmask.imaging.decode import Photo, UnreadableImage, decode_photo, decoding_bytes, photo_of_pixels, read_size
 from carmask.imaging.geometry import size_text
 from carmask.imaging.masks import ALL_REGIONS
 from carmask.pipeline.jobs import Job
@@ -30,7 +31,7 @@ from carmask.segmenter import Fitted, Raw, Segmenter
 from carmask.serving.batcher import Batcher
 from carmask.serving.errors import busy, not_ready, unprocessable
 from carmask.serving.form import SegmentForm
-from carmask.serving.memory import MemoryBudget
+from carmask.serving.memory import FOUND_BYTES_PER_PX, MemoryBudget, drawing_bytes
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.responses import ResultResponse, json_body
 from carmask.serving.schemas import JSON
@@ -217,19 +218,7 @@ class SegmentationWorker:
             return self.segmenter.infer(fitted, pad_to=self.limits.batch_size)
 
     def _finish(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> ResultResponse:
-        height, width = fitted.size_HW
-        is_drawn = task.form.kind in OF_PHOTO and task.media_type != JSON
-        drawn_px = task.form.canvas_px if is_drawn else 0
-        if is_drawn and task.form.kind == "compare":
-            drawn_px += height * width  # the photo, and the mask below it
-        # To choose regions takes nearly as much as to draw.
-        is_large = is_drawn or task.form.regions() != ALL_REGIONS
-        size_bytes = (height * width + drawn_px) * (DRAWING_BYTES_PER_PX if is_large else MASKING_BYTES_PER_PX)
-        if is_drawn and task.background is not None:
-            size_bytes += self._decoding_bytes(task.background)
-        if task.mask is not None:
-            size_bytes += self._decoding_bytes(task.mask)
-        reserved_bytes = self._memory.reserve(size_bytes)
+        reserved_bytes = self._memory.reserve(self._finishing_bytes(task, math.prod(fitted.size_HW)))
         try:
             if task.is_abandoned:
                 raise CancelledError
@@ -243,6 +232,30 @@ class SegmentationWorker:
         self._memory.release(reserved_bytes - body_bytes)
         release = partial(self._memory.release, body_bytes)
         return ResultResponse(body, task.media_type, found, time.perf_counter() - task.arrived_s, release)
+
+    def _finishing_bytes(self, task: PhotoTask, photo_px: int) -> int:
+        """Return the most memory that a result takes, and refuse what takes more than all."""
+        form = task.form
+        # To choose regions takes nearly as much as to draw.
+        steps = [photo_px * (MASKING_BYTES_PER_PX if form.regions() == ALL_REGIONS else DRAWING_BYTES_PER_PX)]
+        if task.mask is not None:
+            steps.append(self._decoding_bytes(task.mask))
+        if form.kind in OF_PHOTO and task.media_type != JSON:
+            background_px, found_bytes = 0, photo_px * FOUND_BYTES_PER_PX
+            if task.background is not None:
+                steps.append(found_bytes + self._decoding_bytes(task.background))
+                background_px = math.prod(read_size(task.background.data, max_pixels=self.limits.max_pixels))
+            steps.append(found_bytes + 3 * background_px + self._decoding_bytes(task.photo))
+            look = form.style(task.media_type).look
+            on_canvas = {"canvas_px": form.canvas_px, "background_px": background_px}
+            steps.append(drawing_bytes(form.kind, look.format, photo_px, **on_canvas))
+        # One step follows the other.
+        if max(steps) > self.limits.work_mb * MB:
+            raise CarmaskError(
+                f"{task.photo.name}: to draw its result takes up to {max(steps) / MB:.0f} MB, and this service has "
+                f"{self.limits.work_mb} MB; choose a format such as png, reduce the photo, the canvas or the background"
+            )
+        return max(steps)
 
     def _draw(self, task: PhotoTask, fitted: Fitted, raw: Raw) -> tuple[bytes, Result]:
         """The bytes that `carmask predict` writes for the same photo with the same options, or a description."""
