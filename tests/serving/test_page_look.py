@@ -107,6 +107,8 @@ def test_place_shadow_and_background_are_previewed_and_saved_as_the_api_makes_th
     assert (name, data) == ("car_marketplace.jpg", api(look="marketplace", floor="0.7"))
     place.get_by_label("Canvas").fill("320 wide")
     expect(card.get_by_role("alert")).to_contain_text("Canvas: write")
+    color = card.get_by_role("alert").evaluate("alert => getComputedStyle(alert).color")
+    expect(place.get_by_label("Canvas")).to_have_css("border-top-color", color)
     expect(card.get_by_role("img", name="Marketplace")).to_be_hidden()
 
 
