@@ -1,12 +1,15 @@
 // Figures and names as people read them.
 
+// No line begins with a unit.
+const SPACE = "\u00a0";
+
 export function megabytes(bytes) {
-  return `${trimmed(bytes / 1e6)} MB`;
+  return `${trimmed(bytes / 1e6)}${SPACE}MB`;
 }
 
 /** Of a file, which may be small. */
 export function fileSize(bytes) {
-  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : megabytes(bytes);
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)}${SPACE}kB` : megabytes(bytes);
 }
 
 export function megapixels(pixels) {
@@ -14,7 +17,7 @@ export function megapixels(pixels) {
 }
 
 export function sizeInPixels({ height, width }) {
-  return `${width} × ${height} px`;
+  return `${width}${SPACE}×${SPACE}${height}${SPACE}px`;
 }
 
 /** share: 0..1. A vehicle of a few pixels is not said to cover nothing. */
@@ -30,7 +33,7 @@ export function certainty(expectedDice) {
 }
 
 export function seconds(seconds_s) {
-  return `${seconds_s < 9.95 ? seconds_s.toFixed(2) : seconds_s.toFixed(0)} s`;
+  return `${seconds_s < 9.95 ? seconds_s.toFixed(2) : seconds_s.toFixed(0)}${SPACE}s`;
 }
 
 export function photos(count) {
