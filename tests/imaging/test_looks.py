@@ -282,7 +282,7 @@ def test_what_cannot_be_a_look_is_refused(settings, tmp_path: Path):
     with pytest.raises(BadLook) as caught:
         load_look(file)
     assert str(file) in str(caught.value)
-    assert next(reversed(settings)) in str(caught.value) or "canvas" in str(caught.value)
+    assert next(reversed(settings)) in str(caught.value), "the setting that is wrong, or contradicts the others"
 
 
 def test_files_that_are_no_looks_are_refused(tmp_path: Path):
