@@ -497,6 +497,22 @@ def test_fingers_hit_every_control(visit: Visitor, tmp_path: Path, size: tuple[i
     assert paper.high > 0.55 * height
 
 
+def test_a_low_window_has_room_to_paint(visit: Visitor, tmp_path: Path) -> None:
+    """As low as a screen of 1366 x 768 that is enlarged four times; what does not fit is reached by scrolling."""
+    here = visit(viewport={"width": 341, "height": 192})
+    here.add(save(tmp_path / "car.png"))
+    card = here.await_done("car.png")
+    edit(here, card).set(size=30)
+    here.page.get_by_role("application").scroll_into_view_if_needed()
+    paper = Paper(here)
+    assert paper.high >= 150
+    at = (20.5, 60.5)
+    paper.stroke(at)
+    done(here)
+    wanted_HW = vehicle() | capsule(SIZE_HW, at, at, paper.radius_px(30))
+    np.testing.assert_array_equal(saved(here, card), wanted_HW)
+
+
 def test_a_zip_has_what_was_corrected(visit: Visitor, tmp_path: Path) -> None:
     here = visit()
     photo = save(tmp_path / "car.png")
