@@ -84,6 +84,23 @@ def test_grays_of_64_bits_are_read_as_those_of_32(order: str, scale: float) -> N
     np.testing.assert_array_equal(mask.mask_HW, share_HW1[..., 0] > 0.7)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_highlights_do_not_make_a_photo_of_floats_black(channels: int, dtype: str) -> None:
+    value_HWC = np.random.default_rng(0).random((20, 30, channels)).astype(dtype)
+    value_HWC[3, 4] = 1.7
+    found_HWC = decode_photo(tiff(value_HWC)).image_HWC
+    assert np.abs(found_HWC - value_HWC.clip(0, 1) * 255).max() <= 0.51
+    value_HWC[3] = 1.7  # a twentieth of all
+    assert decode_photo(tiff(value_HWC)).image_HWC.max() == 2
+
+
+def test_class_numbers_in_floats_are_not_taken_for_highlights() -> None:
+    value_HW1 = np.zeros((20, 30, 1), np.float32)
+    value_HW1[5:9], value_HW1[12, 3] = 1, 2
+    np.testing.assert_array_equal(decode_mask(tiff(value_HW1)).soft_HW, value_HW1[..., 0])
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize(("extra", "is_alpha", "is_multiplied"), [(0, False, False), (1, True, True), (2, True, False)])
 def test_float_colors_with_a_fourth_channel(dtype: str, extra: int, is_alpha: bool, is_multiplied: bool) -> None:

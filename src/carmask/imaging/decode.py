@@ -214,7 +214,7 @@ def _pixels_of(image: Image.Image, orientation: int, channels: int) -> NDArray[n
 def _flatten(image: Image.Image) -> Image.Image:
     """Opaque image of mode L or RGB, 8 bits."""
     if is_deep(image):
-        return Image.fromarray(deep_to_uint8(*deep_values(image)))
+        return Image.fromarray(deep_to_uint8(*deep_values(image, is_photo=True)))
     if image.has_transparency_data:
         return _on_white(image)
     return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")

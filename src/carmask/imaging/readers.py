@@ -16,6 +16,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 # What white may be in numbers that do not say it; the first only of floats.
 _WHITES = (1.0, 255.0, 65535.0)
+# The share of a photo's floats that may be more than 1 while 1 is white: highlights, and what sharpening adds.
+_BEYOND_WHITE = 0.01
 # So many rows of deep pixels are computed at once: each step would take four bytes for each value of a picture.
 _ROWS = 64
 
@@ -118,7 +120,8 @@ class TiffFile(TiffImageFile):
             return Image.fromarray(value.astype(np.float32))
         white = 65535.0
         if value.dtype != np.uint16:
-            value, white = deep_to_uint8(*_with_white(value, _WHITES if is_float else _WHITES[1:])), 255.0
+            usual, beyond = (_WHITES, _BEYOND_WHITE) if is_float else (_WHITES[1:], 0.0)
+            value, white = deep_to_uint8(*_with_white(value, usual, beyond)), 255.0
         level_HWC = _to_rgb(value, white)
         if self._samples == 3:
             return Image.fromarray(level_HWC)
@@ -243,33 +246,36 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def deep_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
+def deep_values(image: Image.Image, *, is_photo: bool = False) -> tuple[NDArray[np.float32], float]:
     """Gray values (height, width) of a deep picture as float32, and the value that means white.
 
     White is 65535 for 16 bits (2^bits - 1 for a TIFF of 9 to 15 bits), and in a PNM, because Pillow scales it so.
     32-bit integers and floats have no agreed white: it is the smallest of 1 (floats only), 255 and 65535 that is not
-    less than the brightest pixel, else that pixel's value. Values that are not finite count as 0. A TIFF in which 0 is
-    white (PhotometricInterpretation 0), which Pillow inverts only up to 8 bits, is inverted.
+    less than the brightest pixel, else that pixel's value. In a photo of floats it is 1 also if 99 % are not more.
+    Values that are not finite count as 0. A TIFF in which 0 is white (PhotometricInterpretation 0), which Pillow
+    inverts only up to 8 bits, is inverted.
     """
-    value_HW, white = _stored_values(image)
+    value_HW, white = _stored_values(image, _BEYOND_WHITE if is_photo else 0.0)
     is_inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
     return (np.subtract(white, value_HW, out=value_HW) if is_inverted else value_HW), white
 
 
-def _stored_values(image: Image.Image) -> tuple[NDArray[np.float32], float]:
+def _stored_values(image: Image.Image, beyond: float) -> tuple[NDArray[np.float32], float]:
     if image.mode.startswith("I;16"):
         bits = int(image.tag_v2.get(258, (16,))[0]) if isinstance(image, TiffImageFile) else 16
         return np.asarray(image).astype(np.float32), float(2**bits - 1)
     if isinstance(image, PpmImageFile) and image.mode == "I":
         return np.asarray(image).astype(np.float32), 65535.0
-    return _with_white(np.asarray(image), _WHITES if image.mode == "F" else _WHITES[1:])
+    return _with_white(np.asarray(image), *((_WHITES, beyond) if image.mode == "F" else (_WHITES[1:], 0.0)))
 
 
-def _with_white(value: NDArray[Any], usual: tuple[float, ...]) -> tuple[NDArray[np.float32], float]:
+def _with_white(value: NDArray[Any], usual: tuple[float, ...], beyond: float) -> tuple[NDArray[np.float32], float]:
     value = np.require(value, np.float32, "W")
     for first in range(0, len(value), _ROWS):
         np.nan_to_num(value[first : first + _ROWS], copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     brightest = float(value.max(initial=0.0))
+    if 0 < np.count_nonzero(value > usual[0]) <= beyond * value.size:
+        return value, usual[0]
     return value, next((white for white in usual if brightest <= white), brightest)
 
 
