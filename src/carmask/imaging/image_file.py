@@ -16,7 +16,7 @@ from typing import IO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from carmask.errors import CarmaskError
 from carmask.files import SimilarNames
@@ -195,7 +195,7 @@ def _read_header(stream: IO[bytes], label: str, max_pixels: int | None) -> Image
         if is_raw(image):
             raise _unsupported(label, RAW)
         # libtiff allocates whole tiles, which may be larger than the picture they hold.
-        _refuse_size(int(image.tag_v2.get(322, 0)) * int(image.tag_v2.get(323, 0)), label, max_pixels)
+        _refuse_size(int(image.tag_v2.get(TILEWIDTH, 0)) * int(image.tag_v2.get(TILELENGTH, 0)), label, max_pixels)
     return image
 
 

@@ -6,12 +6,12 @@ from typing import IO, Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImagePalette
+from PIL import ExifTags, Image, ImagePalette
+from PIL import TiffImagePlugin as Tiff
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.Jpeg2KImagePlugin import BoxReader, Jpeg2KImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TgaImagePlugin import TgaImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 # What white may be in numbers that do not say it; the first only of floats.
@@ -54,7 +54,7 @@ class UnsupportedPixels(ValueError):
     """Pixels of a kind that cannot be read. The message says which."""
 
 
-class TiffFile(TiffImageFile):
+class TiffFile(Tiff.TiffImageFile):
     """Pillow's reader, and OpenCV for numbers that Pillow does not know. Colors become 8 bits, grays 32-bit floats."""
 
     _unknown_to_pillow = False
@@ -63,20 +63,26 @@ class TiffFile(TiffImageFile):
     def most_bytes_per_px(self) -> int:
         """The most memory that OpenCV takes for a pixel; 0 where Pillow reads the pixels."""
         # Its numbers twice, because one strip may be the whole picture, and the result.
-        return 2 * sum(self.tag_v2.get(258, (1,))) // 8 + 6 if self._unknown_to_pillow else 0
+        return 2 * sum(self._bits) // 8 + 6 if self._unknown_to_pillow else 0
+
+    @property
+    def _bits(self) -> tuple[int, ...]:
+        """Of each channel."""
+        bits: tuple[int, ...] = self.tag_v2.get(Tiff.BITSPERSAMPLE, (1,))
+        return bits
 
     @property
     def _samples(self) -> int:
-        return int(self.tag_v2.get(277, 1))
+        return int(self.tag_v2.get(Tiff.SAMPLESPERPIXEL, 1))
 
     @property
     def _has_planes(self) -> bool:
-        return self._samples > 1 and self.tag_v2.get(284, 1) == 2
+        return self._samples > 1 and self.tag_v2.get(Tiff.PLANAR_CONFIGURATION, 1) == 2
 
     @property
     def _mode_of_four(self) -> str:
         """Pillow's mode for four channels, by TIFF's ExtraSamples: no alpha, colors multiplied by it, or not."""
-        extra = self.tag_v2.get(338)
+        extra = self.tag_v2.get(Tiff.EXTRASAMPLES)
         return "RGBX" if extra == (0,) else "RGBa" if extra == (1,) else "RGBA"
 
     def _setup(self) -> None:
@@ -87,9 +93,9 @@ class TiffFile(TiffImageFile):
                 raise
             self._unknown_to_pillow, self.tile = True, []
             self._mode = {1: "F", 4: "RGB" if self._mode_of_four == "RGBX" else "RGBA"}.get(self._samples, "RGB")
-            if 34675 in self.tag_v2:
-                self.info["icc_profile"] = self.tag_v2[34675]
-        if self._has_planes and max(self.tag_v2.get(258, (1,))) == 16:
+            if Tiff.ICCPROFILE in self.tag_v2:
+                self.info["icc_profile"] = self.tag_v2[Tiff.ICCPROFILE]
+        if self._has_planes and max(self._bits) == 16:
             self._read_planes_of_16_bits()
 
     def _read_planes_of_16_bits(self) -> None:
@@ -107,15 +113,17 @@ class TiffFile(TiffImageFile):
         return super().load()
 
     def _read_numbers(self) -> Image.Image:
-        is_float = 3 in self.tag_v2.get(339, (1,))
-        is_known = self._samples == 3 or (is_float and (self._samples == 1 or self.tag_v2.get(262) == 2))
+        is_float = 3 in self.tag_v2.get(Tiff.SAMPLEFORMAT, (1,))
+        is_rgb = self.tag_v2.get(Tiff.PHOTOMETRIC_INTERPRETATION) == 2
+        is_known = self._samples == 3 or (is_float and (self._samples == 1 or is_rgb))
         # OpenCV would mix up planes, and what it makes of an orientation differs.
-        unread = {"in planes": self._has_planes, "with an orientation": self.tag_v2.get(274, 1) != 1}
+        is_turned = self.tag_v2.get(ExifTags.Base.Orientation, 1) != 1
+        unread = {"in planes": self._has_planes, "with an orientation": is_turned}
         value = _by_opencv(self.fp) if is_known and not any(unread.values()) else None
         if value is None or value.shape != (self.height, self.width, self._samples)[: 2 if self._samples == 1 else 3]:
-            numbers = f"{self.tag_v2.get(258, (1,))[0]}-bit {'floating-point' if is_float else 'whole'} numbers"
+            numbers = "floating-point numbers" if is_float else "whole numbers"
             how = "".join(f" {words}" for words, is_so in unread.items() if is_so)
-            raise UnsupportedPixels(f"a TIFF of {self._samples} channels of {numbers}{how}")
+            raise UnsupportedPixels(f"a TIFF of {self._samples} channels of {self._bits[0]}-bit {numbers}{how}")
         if self._samples == 1:
             return Image.fromarray(value.astype(np.float32))
         white = 65535.0
@@ -256,13 +264,13 @@ def deep_values(image: Image.Image, *, is_photo: bool = False) -> tuple[NDArray[
     inverts only up to 8 bits, is inverted.
     """
     value_HW, white = _stored_values(image, _BEYOND_WHITE if is_photo else 0.0)
-    is_inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
+    is_inverted = isinstance(image, Tiff.TiffImageFile) and image.tag_v2.get(Tiff.PHOTOMETRIC_INTERPRETATION) == 0
     return (np.subtract(white, value_HW, out=value_HW) if is_inverted else value_HW), white
 
 
 def _stored_values(image: Image.Image, beyond: float) -> tuple[NDArray[np.float32], float]:
     if image.mode.startswith("I;16"):
-        bits = int(image.tag_v2.get(258, (16,))[0]) if isinstance(image, TiffImageFile) else 16
+        bits = int(image.tag_v2.get(Tiff.BITSPERSAMPLE, (16,))[0]) if isinstance(image, Tiff.TiffImageFile) else 16
         return np.asarray(image).astype(np.float32), float(2**bits - 1)
     if isinstance(image, PpmImageFile) and image.mode == "I":
         return np.asarray(image).astype(np.float32), 65535.0
