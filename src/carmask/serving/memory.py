@@ -6,6 +6,8 @@ from collections import deque
 from carmask.imaging import PictureFormat
 from carmask.serving.settings import DRAWING_BYTES_PER_PX
 
+# The most that a pixel takes while a mask is restored to the photo's size, as measured.
+_MASKING_BYTES_PER_PX = 12
 # The most that a pixel takes in the other formats, and what is less or more, as measured: a photo of which a vehicle is
 # placed on a canvas, and a photo that is drawn beside its mask, in a picture of twice its size.
 _DRAWING_BYTES_PER_PX: dict[PictureFormat, int] = {"avif": DRAWING_BYTES_PER_PX, "webp": 38}
@@ -14,6 +16,12 @@ _PLACED_BYTES_PER_PX = 18
 _COMPARED_BYTES_PER_PX: dict[PictureFormat, int] = {"avif": 68, "webp": 38}
 # A probability and a mask, which are there while a photo is decoded to be drawn.
 FOUND_BYTES_PER_PX = 5
+
+
+def masking_bytes(photo_px: int, *, chooses_regions: bool) -> int:
+    """Return the most memory that restoring a mask to a photo's size takes."""
+    # To choose regions takes nearly as much as to draw.
+    return photo_px * (DRAWING_BYTES_PER_PX if chooses_regions else _MASKING_BYTES_PER_PX)
 
 
 def drawing_bytes(

@@ -6,9 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MB = 1_000_000
 
-# The most memory that a pixel of a photo takes while its mask is restored to full size, and while a picture is drawn
-# (the photo, its probability, the result, its encoding), as measured in all kinds and formats.
-MASKING_BYTES_PER_PX = 12
+# The most memory that a pixel of a photo takes while a picture is drawn (the photo, its probability, the result, its
+# encoding), as measured in all kinds and formats but comparisons.
 DRAWING_BYTES_PER_PX = 40
 
 

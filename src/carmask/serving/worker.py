@@ -31,16 +31,11 @@ from carmask.segmenter import Fitted, Raw, Segmenter
 from carmask.serving.batcher import Batcher
 from carmask.serving.errors import busy, not_ready, unprocessable
 from carmask.serving.form import SegmentForm
-from carmask.serving.memory import FOUND_BYTES_PER_PX, MemoryBudget, drawing_bytes
+from carmask.serving.memory import FOUND_BYTES_PER_PX, MemoryBudget, drawing_bytes, masking_bytes
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.responses import ResultResponse, json_body
 from carmask.serving.schemas import JSON
-from carmask.serving.settings import (
-    DRAWING_BYTES_PER_PX,
-    MASKING_BYTES_PER_PX,
-    MB,
-    ServiceLimits,
-)
+from carmask.serving.settings import MB, ServiceLimits
 from carmask.serving.uploads import UploadedFile
 
 
@@ -236,8 +231,7 @@ class SegmentationWorker:
     def _finishing_bytes(self, task: PhotoTask, photo_px: int) -> int:
         """Return the most memory that a result takes, and refuse what takes more than all."""
         form = task.form
-        # To choose regions takes nearly as much as to draw.
-        steps = [photo_px * (MASKING_BYTES_PER_PX if form.regions() == ALL_REGIONS else DRAWING_BYTES_PER_PX)]
+        steps = [masking_bytes(photo_px, chooses_regions=form.regions() != ALL_REGIONS)]
         if task.mask is not None:
             steps.append(self._decoding_bytes(task.mask))
         if form.kind in OF_PHOTO and task.media_type != JSON:
