@@ -9,8 +9,9 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from carmask.pipeline.cluster.connection import _without_dashboard, connect, folder_for_ray, quiet_ray
@@ -34,10 +35,9 @@ def make_plan(source: Path, destination: Path | URL) -> Plan:
 class Joined:
     """Nodes without and with one core, and this process, which has joined them."""
 
-    def __init__(self, nodes: int) -> None:
-        """Start the nodes, so many of them with a core."""
+    def __init__(self, nodes: int, folder: str) -> None:
+        """Start the nodes, so many of them with a core, with their files in a folder."""
         with ExitStack() as stack:
-            folder = stack.enter_context(folder_for_ray())
             os.environ.update({"RAY_TMPDIR": folder, "HOME": folder})
             self.ray = stack.enter_context(quiet_ray())
             stack.enter_context(_without_dashboard(self.ray))
@@ -114,9 +114,21 @@ def _processes_of(node: Any) -> list[int]:
 _joined: Joined
 
 
-def _join(nodes: int) -> str:
+def _end_with_tests() -> None:
+    """End this process when the one that has started it ends, however it does; Ray's processes end with this one."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def _join(nodes: int, folder: str) -> str:
     global _joined
-    _joined = Joined(nodes)
+    _joined = Joined(nodes, folder)
     return str(_joined.nodes.address)
 
 
@@ -138,9 +150,9 @@ class Nodes:
         models: tuple[str, ...] = SMALL,
         at_first: Callable[[Joined], Any] | None = None,
     ) -> tuple[RunSummary, Any]:
-        """Predict, and call `at_first` there with the first outcome; the summary, and what that has returned."""
-        summary: tuple[RunSummary, Any] = self.ask(Joined.predict, source, destination, models, at_first)
-        return summary
+        """Predict, and call `at_first` there at the first outcome; returns the summary, and what that returned."""
+        found: tuple[RunSummary, Any] = self.ask(Joined.predict, source, destination, models, at_first)
+        return found
 
     def ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
         return self._process.submit(_ask, method, *arguments).result()
@@ -149,8 +161,11 @@ class Nodes:
 @contextmanager
 def running_nodes(nodes: int) -> Iterator[Nodes]:
     """Start a cluster with so many one-core nodes, and a process that joins it; both end with the block."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        cluster = Nodes(process, process.submit(_join, nodes).result())
+    with (
+        folder_for_ray() as folder,
+        ProcessPoolExecutor(1, get_context("spawn"), initializer=_end_with_tests) as process,
+    ):
+        cluster = Nodes(process, process.submit(_join, nodes, folder).result())
         try:
             yield cluster
         finally:
