@@ -168,6 +168,25 @@ def test_a_held_key_decides_once_and_undo_gives_back_what_was_decided_before(
     assert page.evaluate("placeOf('file://server/share/a%20b.jpg', '')") == "//server/share/a b.jpg"
 
 
+def test_keys_of_a_keyboard_without_latin_letters(
+    predict: Command, photos: Path, open_page: Opener, tmp_path: Path
+) -> None:
+    """Such as a Cyrillic or a Hebrew one: the keys in the places of the English ones."""
+    assert predict(photos, tmp_path / "out", "--review", "4") == 0
+    page = open_page(tmp_path / "out" / "review.html")
+    session = page.context.new_cdp_session(page)
+    control = 2
+    for key, code, modifiers, wanted in (
+        ("ф", "KeyA", 0, "3 of 4 left; 1 accepted, 0 rejected"),
+        ("ר", "KeyR", 0, "2 of 4 left; 1 accepted, 1 rejected"),
+        ("я", "KeyZ", control, "3 of 4 left; 1 accepted, 0 rejected"),
+        ("ז", "KeyZ", 0, "4 of 4 left"),
+    ):
+        session.send("Input.dispatchKeyEvent", {"type": "keyDown", "key": key, "code": code, "modifiers": modifiers})
+        session.send("Input.dispatchKeyEvent", {"type": "keyUp", "key": key, "code": code, "modifiers": modifiers})
+        expect(page.get_by_role("status")).to_contain_text(wanted)
+
+
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180)])
 def test_fingers_hit_every_control(
     predict: Command, photos: Path, open_page: Opener, tmp_path: Path, width: int, height: int

@@ -385,6 +385,39 @@ def test_the_brush_size_on_any_keyboard_and_with_the_wheel(visit: Visitor, tmp_p
     np.testing.assert_array_equal(saved(here, here.card("car.png")), wanted_HW)
 
 
+def test_keys_of_a_keyboard_without_latin_letters(visit: Visitor, tmp_path: Path) -> None:
+    """Such as a Cyrillic, a Hebrew or an Arabic one: the keys in the places of the English ones."""
+    here = visit()
+    here.add(save(tmp_path / "car.png"))
+    add_spot(here, here.await_done("car.png"), (20.5, 20.5))
+    session = here.context.new_cdp_session(here.page)
+
+    def press(key: str, code: str, modifiers: int = 0) -> None:
+        session.send("Input.dispatchKeyEvent", {"type": "keyDown", "key": key, "code": code, "modifiers": modifiers})
+
+    names = ("Remove", "Add", "Snap", "Snap")
+    for keys in (("к", "ф", "ы", "Ы"), ("ר", "ש", "ד", "ד")):
+        for key, code, name in zip(keys, ("KeyR", "KeyA", "KeyS", "KeyS"), names, strict=True):
+            control = here.page.get_by_role("checkbox" if name == "Snap" else "radio", name=name)
+            wanted = not control.is_checked()
+            press(key, code)
+            expect(control).to_be_checked(checked=wanted)
+    size = here.page.get_by_role("slider", name="Size")
+    for key, code, wanted_size in (("د", "BracketRight", "64"), ("ج", "BracketLeft", "60")):
+        press(key, code)
+        expect(size).to_have_value(wanted_size)
+    control_key, option = 2, 1
+    undo = here.page.get_by_role("button", name="Undo")
+    press("я", "KeyZ", control_key)
+    expect(undo).to_be_disabled()
+    press("н", "KeyY", control_key)
+    expect(undo).to_be_enabled()
+    # Where the letters are Latin, the letter counts and not its place; what Option makes of a letter is text.
+    press("z", "KeyR")
+    press("®", "KeyR", option)
+    expect(here.page.get_by_role("radio", name="Add")).to_be_checked()
+
+
 def test_a_pinch_on_a_touchpad_zooms_as_far_as_the_fingers_go(visit: Visitor, tmp_path: Path) -> None:
     """Browsers tell it as turns of the wheel by a few pixels, with Ctrl."""
     here = visit()

@@ -223,8 +223,11 @@ for (const id of ["folder", "show"]) {
     if (isPointed) part(id).blur();
   });
 }
+// Of a keyboard without Latin letters, such as a Cyrillic one, the key in the place of the English one.
+const keyOf = ({ key, code }) => (/^[ -~]/.test(key) ? key : code.replace("Key", "")).toLowerCase();
+
 document.addEventListener("keydown", (event) => {
-  const act = ACTS[event.key.toLowerCase()];
+  const act = ACTS[keyOf(event)];
   // Ctrl+Z and ⌘Z undo as in other programs; with Shift they would redo.
   const mayHaveCommand = act === undo && !event.shiftKey;
   const isOthers = event.altKey || ((event.ctrlKey || event.metaKey) && !mayHaveCommand);

@@ -228,7 +228,7 @@ export class Editor {
 
   // ---- keyboard ----
   #press(event) {
-    const key = event.key.toLowerCase();
+    const key = keyOf(event);
     const isCommand = event.ctrlKey || event.metaKey;
     if (isCommand && (key === "z" || key === "y")) {
       this.#do(() => (key === "y" || event.shiftKey ? this.#mask.redo() : this.#mask.undo()));
@@ -253,6 +253,8 @@ export class Editor {
     "]": this.#larger,
     ",": this.#smaller,
     ".": this.#larger,
+    bracketleft: this.#smaller,
+    bracketright: this.#larger,
     "+": () => this.#zoom(ZOOM_STEP),
     "-": () => this.#zoom(1 / ZOOM_STEP),
     0: () => this.#view.fit(this.#mask.size),
@@ -294,6 +296,11 @@ export class Editor {
       this.#view.draw(this.#picture, this.#mask.levels, this.#threshold, brush);
     });
   }
+}
+
+// Of a keyboard without Latin letters, such as a Cyrillic one, the key in the place of the English one.
+function keyOf({ key, code }) {
+  return (/^[ -~]/.test(key) ? key : code.replace("Key", "")).toLowerCase();
 }
 
 function isSame(levels, others) {
