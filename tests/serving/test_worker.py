@@ -2,7 +2,9 @@
 
 import asyncio
 import io
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from service_process import FORM, ask_app, form, part_of_file
 from starlette.datastructures import UploadFile
 
@@ -22,10 +25,12 @@ from carmask.segmenter import Segmenter
 from carmask.serving.app import build_app
 from carmask.serving.errors import ServiceError
 from carmask.serving.form import SegmentForm
+from carmask.serving.memory import MemoryBudget
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.settings import ServiceLimits
 from carmask.serving.uploads import UploadedFile
 from carmask.serving.worker import PhotoTask, SegmentationWorker
+from hostile_parts import png_from_chunks
 
 
 @pytest.fixture
@@ -134,6 +139,34 @@ def test_a_result_that_takes_more_memory_than_there_is_is_refused(bright: Path) 
     with pytest.raises(ServiceError, match=r"car\.jpg") as refused:
         compare("image/avif")
     assert refused.value.status_code == 422
+
+
+def test_a_background_is_not_decoded_before_its_memory_is_reserved(
+    bright: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one whose metadata lies behind its pixels, which has to be decoded before its displayed size is known."""
+    photo = io.BytesIO()
+    Image.new("RGB", (60, 40), "gray").save(photo, "JPEG")
+    header, rows = struct.pack(">IIBBBBB", 60, 40, 8, 0, 0, 0, 0), bytes(61 * 40)
+    background = png_from_chunks((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"tEXt", b"Comment\0behind"))
+    steps: list[str] = []
+
+    def noted(step: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*given: Any) -> Any:
+            steps.append(step)
+            return act(*given)
+
+        return note
+
+    monkeypatch.setattr(MemoryBudget, "reserve", noted("reserve", MemoryBudget.reserve))
+    monkeypatch.setattr(PngImageFile, "load_prepare", noted("decode", PngImageFile.load_prepare))
+    car, beach = UploadedFile("car.jpg", photo.getvalue()), UploadedFile("beach.png", background)
+    form = SegmentForm(file=[UploadFile(photo)], kind="cutout", background_file=UploadFile(io.BytesIO(background)))
+    segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
+    with closing(SegmentationWorker(segmenter, ServiceLimits(workers=1), ServiceMetrics())) as worker:
+        worker.accept_photos()
+        asyncio.run(worker.segment(PhotoTask(form, car, beach, None, "image/png", "r-1"))).release()
+    assert steps == ["reserve", "reserve", "decode"], "the photo, a JPEG; the result; the background"
 
 
 def test_a_canvas_that_is_too_large_is_named_also_where_a_look_says_it() -> None:

@@ -90,6 +90,15 @@ def read_size(source: ImageSource, *, max_pixels: int | None = None, name: str |
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def count_pixels(data: bytes, *, max_pixels: int | None = None, name: str | None = None) -> int:
+    """Return how many pixels a picture file declares; decodes nothing.
+
+    name: the picture's name in error messages. Raises `UnreadableImage`.
+    """
+    with open_image(data, max_pixels=max_pixels, name=name) as image:
+        return image.width * image.height
+
+
 def decoding_bytes(data: bytes, *, max_pixels: int | None = None, name: str | None = None) -> int:
     """Return the most memory that decoding a picture file takes beside its own bytes; decodes nothing.
 

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from carmask.errors import CarmaskError
 from carmask.imaging.background import picture_background
-from carmask.imaging.decode import Photo, UnreadableImage, decode_photo, decoding_bytes, photo_of_pixels, read_size
+from carmask.imaging.decode import (
+    Photo,
+    UnreadableImage,
+    count_pixels,
+    decode_photo,
+    decoding_bytes,
+    photo_of_pixels,
+)
 from carmask.imaging.geometry import size_text
 from carmask.imaging.masks import ALL_REGIONS
 from carmask.pipeline.jobs import Job
@@ -237,8 +244,9 @@ class SegmentationWorker:
         if form.kind in OF_PHOTO and task.media_type != JSON:
             background_px, found_bytes = 0, photo_px * FOUND_BYTES_PER_PX
             if task.background is not None:
-                steps.append(found_bytes + self._decoding_bytes(task.background))
-                background_px = math.prod(read_size(task.background.data, max_pixels=self.limits.max_pixels))
+                background = task.background
+                steps.append(found_bytes + self._decoding_bytes(background))
+                background_px = count_pixels(background.data, max_pixels=self.limits.max_pixels, name=background.name)
             steps.append(found_bytes + 3 * background_px + self._decoding_bytes(task.photo))
             look = form.style(task.media_type).look
             on_canvas = {"canvas_px": form.canvas_px, "background_px": background_px}
@@ -247,7 +255,7 @@ class SegmentationWorker:
         if max(steps) > self.limits.work_mb * MB:
             raise CarmaskError(
                 f"{task.photo.name}: to draw its result takes up to {max(steps) / MB:.0f} MB, and this service has "
-                f"{self.limits.work_mb} MB; choose a format such as png, reduce the photo, the canvas or the background"
+                f"{self.limits.work_mb} MB; choose png as its format, or reduce the photo, the canvas or the background"
             )
         return max(steps)
 
