@@ -1,6 +1,5 @@
 """Correcting a mask on the page, in real Chromium: which pixels the brush takes, against NumPy, and what is saved."""
 
-import contextlib
 import functools
 import io
 import math
@@ -18,7 +17,6 @@ from bright_photos import SIZE_HW, save, vehicle
 pytest.importorskip("playwright.sync_api", reason="the page is not tested: no Playwright (pip install playwright)")
 from page_browser import Visit, Visitor, expect
 from playwright.sync_api import Dialog, Locator, Route
-from playwright.sync_api import Error as PlaywrightError
 
 pytest_plugins = ["page_fixtures"]
 
@@ -90,6 +88,12 @@ def add_spot(here: Visit, card: Locator, at: Point) -> Paper:
 
 def done(here: Visit) -> None:
     here.page.get_by_role("button", name="Done").click()
+
+
+def leave(here: Visit) -> None:
+    """Reload the page, which asks first."""
+    with here.page.expect_event("dialog"):
+        here.page.evaluate("() => { setTimeout(() => location.reload()); }")
 
 
 def saved(here: Visit, card: Locator, kind: str = "mask") -> NDArray[np.uint8]:
@@ -208,8 +212,7 @@ def test_what_was_painted_is_not_lost_without_a_question(visit: Visitor, tmp_pat
     expect(card).to_contain_text("corrected by hand")
     here.page.get_by_role("button", name="Remove car.png").click()
     here.page.get_by_role("button", name="Remove all").click()
-    with contextlib.suppress(PlaywrightError):
-        here.page.reload(timeout=2000)
+    leave(here)
     assert asked == ["confirm", "confirm", "beforeunload"]
     # What was downloaded is not asked for, nor what was not corrected.
     assert saved(here, card)[20, 20]
@@ -241,8 +244,7 @@ def test_a_page_is_not_left_without_a_question_while_something_is_painted(visit:
 
     here.page.on("dialog", stay)
     add_spot(here, card, (20.5, 20.5))
-    with contextlib.suppress(PlaywrightError):
-        here.page.reload(timeout=2000)
+    leave(here)
     assert asked == ["beforeunload"]
     done(here)
     assert saved(here, card)[20, 20]
