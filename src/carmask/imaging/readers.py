@@ -99,10 +99,10 @@ class TiffFile(Tiff.TiffImageFile):
             self._read_planes_of_16_bits()
 
     def _read_planes_of_16_bits(self) -> None:
-        """Correct a mistake of Pillow 13.0 and earlier, which takes uncompressed planes for planes of 8 bits."""
+        """Correct a mistake of Pillow, at least to 13.0: it takes uncompressed planes for planes of 8 bits."""
         ending = ";16L" if self.tag_v2.prefix == b"II" else ";16B"
         for number, tile in enumerate(self.tile):
-            if tile.codec_name == "raw" and isinstance(tile.args, tuple):
+            if tile.codec_name == "raw" and isinstance(tile.args, tuple) and ";" not in tile.args[0]:
                 self.tile[number] = tile._replace(args=(tile.args[0] + ending, *tile.args[1:]))
 
     def load(self) -> Any:
