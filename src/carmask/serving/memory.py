@@ -8,12 +8,12 @@ from carmask.serving.settings import DRAWING_BYTES_PER_PX
 
 # The most that a pixel takes while a mask is restored to the photo's size, as measured.
 _MASKING_BYTES_PER_PX = 12
-# The most that a pixel takes in the other formats, and what is less or more, as measured: a photo of which a vehicle is
-# placed on a canvas, and a photo that is drawn beside its mask, in a picture of twice its size.
+# The most that a pixel takes while a picture is drawn and encoded, as measured: by format, of a photo whose vehicle is
+# placed on a canvas, and of one that is drawn beside its mask, in a picture of twice its size, where that takes more.
 _DRAWING_BYTES_PER_PX: dict[PictureFormat, int] = {"avif": DRAWING_BYTES_PER_PX, "webp": 38}
 _OTHER_BYTES_PER_PX = 30
 _PLACED_BYTES_PER_PX = 18
-_COMPARED_BYTES_PER_PX: dict[PictureFormat, int] = {"avif": 68, "webp": 38}
+_COMPARED_BYTES_PER_PX: dict[PictureFormat, int] = {"avif": 68}
 # A probability and a mask, which are there while a photo is decoded to be drawn.
 FOUND_BYTES_PER_PX = 5
 

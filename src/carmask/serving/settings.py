@@ -42,7 +42,10 @@ class ServiceLimits(BaseModel):
     queue: int = Field(default=64, ge=1, description="Photos in progress or waiting; more are refused with 503.")
     uploads_mb: int = Field(default=256, ge=1, description="Memory for requests' bytes; more are refused with 503.")
     work_mb: int = Field(
-        default=2000, ge=1, description="Memory for photos while they are decoded and drawn; others wait for it."
+        default=2000,
+        ge=1,
+        description="Memory for photos while they are decoded and drawn; others wait for it, and one that takes more "
+        "alone is refused with 422.",
     )
 
     batch_size: int = Field(default=4, ge=1, description="Most photos in a batch.")
