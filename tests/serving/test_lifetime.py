@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from service_process import Service, ask_app, form, head, running
@@ -23,7 +22,6 @@ from bright_photos import Command, save, vehicle
 from carmask.runtime.locate import packaged_models
 from carmask.runtime.options import RunOptions
 from carmask.segmenter import Segmenter
-from carmask.serving import server
 from carmask.serving.app import build_app
 from carmask.serving.metrics import ServiceMetrics
 from carmask.serving.server import SelfTestFailed, self_test
@@ -71,22 +69,29 @@ def test_a_signal_ends_it_when_what_it_holds_is_finished(
         assert status.result() == (0 if number == signal.SIGTERM else 130)
 
 
-def test_a_signal_before_it_listens_ends_it_too(bright: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
-        return build_app(*arguments, **options)
+INTERRUPTED = """
+import signal, sys
+from carmask.cli import main
+from carmask.serving import server
 
-    announced: list[str] = []
+build_app = server.build_app
 
-    def announce(url: str) -> None:
-        announced.append(url)
-        signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(server, "build_app", interrupted)
-    segmenter = Segmenter.load(bright, RunOptions("onnxruntime", "cpu"))
-    options: dict[str, Any] = {"token": None, "origins": (), "log_requests": False, "announce": announce}
-    assert server.run(segmenter, "127.0.0.1", 0, ServiceLimits(), **options)
-    assert not announced
+def interrupted(*arguments, **options):
+    signal.raise_signal(signal.SIGINT)
+    return build_app(*arguments, **options)
+
+
+server.build_app = interrupted
+main(["serve", "--port", "0", *sys.argv[1:]])
+"""
+
+
+def test_a_signal_before_it_listens_ends_it_too(bright: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, "-m", str(bright), *ON_CPU]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 130, done.stderr
+    assert "http://" not in done.stdout, "it never accepted photos"
 
 
 def test_what_is_not_finished_in_time_is_dropped(bright: Path, photo: Path) -> None:
