@@ -248,8 +248,11 @@ export class Card {
     this.#tell("");
     // Not `disabled`, which would take the focus away.
     button.setAttribute("aria-disabled", "true");
-    await act();
-    button.removeAttribute("aria-disabled");
+    try {
+      await act();
+    } finally {
+      button.removeAttribute("aria-disabled");
+    }
   }
 
   async #correct(edit) {
