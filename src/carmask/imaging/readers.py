@@ -282,7 +282,7 @@ def _with_white(value: NDArray[Any], usual: tuple[float, ...], beyond: float) ->
     for first in range(0, len(value), _ROWS):
         np.nan_to_num(value[first : first + _ROWS], copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     brightest = float(value.max(initial=0.0))
-    if 0 < np.count_nonzero(value > usual[0]) <= beyond * value.size:
+    if beyond and brightest > usual[0] and np.count_nonzero(value > usual[0]) <= beyond * value.size:
         return value, usual[0]
     return value, next((white for white in usual if brightest <= white), brightest)
 
