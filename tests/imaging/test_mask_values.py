@@ -27,13 +27,13 @@ def palette_file(index_HW, colors, image_format):
     return encoded(image, image_format)
 
 
-def assert_reads(data, expected_HW, *, odd=False, told=None, **options):
-    """told: the value that the rule must name: which one is foreground, or which one is white."""
+def assert_reads(data, expected_HW, *, odd=False, named=None, **options):
+    """named: the value that the rule must name: which one is foreground, or which one is white."""
     reading = decode_mask(data, **options)
     assert reading.soft_HW.dtype == np.uint8
     np.testing.assert_array_equal(reading.soft_HW, expected_HW)
     assert reading.rule.splitlines() == [reading.rule]
-    assert told is None or str(told) in re.findall(r"\d+", reading.rule)
+    assert named is None or str(named) in re.findall(r"\d+", reading.rule)
     assert (reading.odd is not None) == odd
 
 
@@ -44,7 +44,7 @@ HARD_HW = (TRUTH_HW * 255).astype(np.uint8)
 @pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF", "GIF"])
 def test_two_values_whatever_they_are(value, image_format):
     data = encoded(Image.fromarray((TRUTH_HW * value).astype(np.uint8)), image_format)
-    assert_reads(data, HARD_HW, told=value)
+    assert_reads(data, HARD_HW, named=value)
 
 
 @given(value=st.integers(1, 65535))
@@ -60,9 +60,9 @@ def test_one_bit():
 @pytest.mark.parametrize("image_format", ["GIF", "PNG", "BMP", "TIFF"])
 def test_palettes_are_read_by_their_colors(image_format):
     black, white, red = (0, 0, 0), (255, 255, 255), (128, 0, 0)
-    assert_reads(palette_file(TRUTH_HW, [black, white], image_format), HARD_HW, told=255)
-    assert_reads(palette_file(TRUTH_HW, [black, red], image_format), HARD_HW, told=128)
-    assert_reads(palette_file(~TRUTH_HW, [white, black], image_format), HARD_HW, told=255)
+    assert_reads(palette_file(TRUTH_HW, [black, white], image_format), HARD_HW, named=255)
+    assert_reads(palette_file(TRUTH_HW, [black, red], image_format), HARD_HW, named=128)
+    assert_reads(palette_file(~TRUTH_HW, [white, black], image_format), HARD_HW, named=255)
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
@@ -97,7 +97,7 @@ def test_a_palette_of_classes_is_odd_but_a_palette_of_grays_is_soft():
 def test_the_largest_channel_of_colors(color, mode):
     rgb_HWC = TRUTH_HW[..., None] * np.array(color)
     data = encoded(Image.fromarray(rgb_HWC.astype(np.uint8)).convert(mode), "PNG")
-    assert_reads(data, HARD_HW, told=max(color))
+    assert_reads(data, HARD_HW, named=max(color))
 
 
 def test_colors_that_share_a_largest_channel_are_odd():
@@ -112,11 +112,11 @@ def test_colors_that_share_a_largest_channel_are_odd():
 
 
 def test_soft_masks_keep_their_values():
-    assert_reads(gray_png(SOFT_HW), SOFT_HW, told=255)
+    assert_reads(gray_png(SOFT_HW), SOFT_HW, named=255)
     assert_reads(encoded(Image.fromarray(SOFT_HW).convert("RGB"), "PNG"), SOFT_HW)
-    assert_reads(gray_png(SOFT_HW.astype(int) * 257, np.uint16), SOFT_HW, told=65535)
+    assert_reads(gray_png(SOFT_HW.astype(int) * 257, np.uint16), SOFT_HW, named=65535)
     floats = Image.fromarray((SOFT_HW / 255).astype(np.float32))
-    assert_reads(encoded(floats, "TIFF"), SOFT_HW, told=1)
+    assert_reads(encoded(floats, "TIFF"), SOFT_HW, named=1)
     # A soft mask is not stretched to its own maximum.
     half = (SOFT_HW // 2).astype(np.uint8)
     assert_reads(gray_png(half), half)
@@ -159,9 +159,9 @@ def test_alpha_that_is_the_same_everywhere_says_nothing():
 def test_alpha_is_ignored_where_the_colors_differ():
     image = Image.fromarray(HARD_HW).convert("RGB")
     image.putalpha(Image.fromarray(np.tile(np.arange(60, dtype=np.uint8), (40, 1))))
-    assert_reads(encoded(image, "PNG"), HARD_HW, told=255)
+    assert_reads(encoded(image, "PNG"), HARD_HW, named=255)
     image.putalpha(200)
-    assert_reads(encoded(image, "PNG"), HARD_HW, told=255)
+    assert_reads(encoded(image, "PNG"), HARD_HW, named=255)
 
 
 @pytest.mark.parametrize(("value", "level"), [(0, 0), (1, 255), (255, 255)])
@@ -182,7 +182,7 @@ def test_class_numbers_are_odd_and_chosen_by_foreground(dtype):
     assert "--foreground" in reading.odd
     assert {"0", "1", "2"} <= set(re.findall(r"\d+", reading.odd)), "the values to choose from"
     for value in (0, 1, 2, 3):
-        assert_reads(data, (class_numbers_HW() == value) * 255, foreground=value, told=value)
+        assert_reads(data, (class_numbers_HW() == value) * 255, foreground=value, named=value)
 
 
 def test_two_values_without_zero_are_odd():

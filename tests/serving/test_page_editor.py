@@ -420,16 +420,23 @@ def test_keys_of_a_keyboard_without_latin_letters(visit: Visitor, tmp_path: Path
     expect(here.page.get_by_role("radio", name="Add")).to_be_checked()
 
 
-def test_a_pinch_on_a_touchpad_zooms_as_far_as_the_fingers_go(visit: Visitor, tmp_path: Path) -> None:
-    """Browsers tell it as turns of the wheel by a few pixels, with Ctrl."""
+def point_at_black(visit: Visitor, tmp_path: Path) -> tuple[Visit, Locator, Paper, Point]:
+    """Correct a black photo with a brush of size 90; the last of the results is where the mouse is, on the photo."""
     here = visit()
     here.add(save(tmp_path / "car.png", np.zeros(SIZE_HW, bool)))
     card = here.await_done("car.png")
     paper = edit(here, card)
     paper.set(size=90)
+    # Turns of the wheel are reported at whole pixels of the page.
     x, y = map(round, paper.on_page(60, 40))
-    at = (x - paper.on_page(0, 0)[0]) / paper.scale, (y - paper.on_page(0, 0)[1]) / paper.scale
     here.page.mouse.move(x, y)
+    left, top = paper.on_page(0, 0)
+    return here, card, paper, ((x - left) / paper.scale, (y - top) / paper.scale)
+
+
+def test_a_pinch_on_a_touchpad_zooms_as_far_as_the_fingers_go(visit: Visitor, tmp_path: Path) -> None:
+    """Browsers report it as turns of the wheel by a few pixels, with Ctrl."""
+    here, card, paper, at = point_at_black(visit, tmp_path)
     here.page.keyboard.down("Control")
     for _ in range(10):
         here.page.mouse.wheel(0, -10)
@@ -442,15 +449,7 @@ def test_a_pinch_on_a_touchpad_zooms_as_far_as_the_fingers_go(visit: Visitor, tm
 
 
 def test_zoom_makes_the_brush_finer(visit: Visitor, tmp_path: Path) -> None:
-    here = visit()
-    here.add(save(tmp_path / "car.png", np.zeros(SIZE_HW, bool)))
-    card = here.await_done("car.png")
-    paper = edit(here, card)
-    paper.set(size=90)
-    # Turns of the wheel are told at whole pixels of the page.
-    x, y = map(round, paper.on_page(60, 40))
-    at = (x - paper.on_page(0, 0)[0]) / paper.scale, (y - paper.on_page(0, 0)[1]) / paper.scale
-    here.page.mouse.move(x, y)
+    here, card, paper, at = point_at_black(visit, tmp_path)
     here.page.mouse.wheel(0, -1000)
     paper.stroke(at)
     done(here)

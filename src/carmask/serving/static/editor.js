@@ -12,7 +12,7 @@ const KEY_SIZE_STEP = 4;
 // On many keyboards, such as German ones of a Mac.
 const TYPED_WITH_ALT = ["[", "]"];
 const ZOOM_STEP = 1.5;
-// Of the wheel's turn. Browsers tell two fingers on a touchpad as small turns with Ctrl.
+// Of the wheel's turn. Browsers report a pinch on a touchpad as small turns with Ctrl.
 const ZOOM_OF_WHEEL = 1.0015;
 const ZOOM_OF_PINCH = 1.01;
 const SIZE_OF_WHEEL = 0.1;
